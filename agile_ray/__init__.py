@@ -1,0 +1,1 @@
+"""The agent and the training loop: light enough to import without torch or Ray."""

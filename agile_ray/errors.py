@@ -1,0 +1,66 @@
+"""Everything this project raises on purpose.
+
+AgileError
+    ConfigError      the run can not start; fix what the message names (exit code 2)
+    ContractError    a value breaks what its type promises; always a bug
+    SessionError     one session failed; recorded on its session, the run goes on
+        ToolError        a tool broke or missed its deadline (a wrong query is an observation instead)
+        ExpertError      the expert broke or missed its deadline
+    EngineError      vLLM rejected, lost or mis-served a request
+    SyncError        a rollout engine does not serve the weights it was given
+    LearnerError     a learner rank died or its loss is not finite; resume from the last checkpoint
+    StarvedError     a whole collection held nothing to train on
+    DeadlineError    a wait took longer than its named limit
+"""
+
+from typing import Self
+
+
+class AgileError(Exception):
+    """Root of every error this project raises on purpose."""
+
+
+class ConfigError(AgileError):
+    """The run can not start as configured."""
+
+
+class ContractError(AgileError):
+    """A value breaks what its type promises."""
+
+    @classmethod
+    def mismatch(cls, where: str, **shapes: tuple[int, ...]) -> Self:
+        """Name every shape that should have been equal."""
+        listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        return cls(f"{where}: shapes must be equal, got {listing}")
+
+
+class SessionError(AgileError):
+    """One session failed; the run goes on."""
+
+
+class ToolError(SessionError):
+    """A tool broke. A query that the tool can read but not answer is no error: it is an observation."""
+
+
+class ExpertError(SessionError):
+    """The expert broke or was late."""
+
+
+class EngineError(AgileError):
+    """The inference engine rejected or lost a request."""
+
+
+class SyncError(AgileError):
+    """A rollout engine does not serve the weights it was given."""
+
+
+class LearnerError(AgileError):
+    """A learner rank died, or its loss is not finite."""
+
+
+class StarvedError(AgileError):
+    """No trainable segment in a whole collection."""
+
+
+class DeadlineError(AgileError):
+    """A wait took longer than its named limit."""

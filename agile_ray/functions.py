@@ -1,0 +1,31 @@
+"""The agent's functions: one special token each (AGILE, Table 1 and Appendix B)."""
+
+from enum import StrEnum
+
+
+class Function(StrEnum):
+    """A function token. The policy writes it, the executor runs it."""
+
+    GET_QUESTION = "[GetQuestion]"
+    RETRIEVE_MEMORY = "[RetrieveMemory]"
+    SEARCH_PRODUCT = "[SearchProduct]"
+    SEARCH = "[Search]"
+    SEEK_ADVICE = "[SeekAdvice]"
+    REFLECTION = "[Reflection]"
+    UPDATE_MEMORY = "[UpdateMemory]"
+    PREDICT_ANSWER = "[PredictAnswer]"
+    SUBMIT_ANSWER = "[SubmitAnswer]"
+    CLEAR_CONTEXT = "[ClearContext]"
+
+
+SEARCHES = frozenset({Function.SEARCH_PRODUCT, Function.SEARCH})
+"""Functions whose argument the policy writes after the token, up to its end token."""
+
+STOPS = frozenset(
+    {Function.GET_QUESTION, Function.RETRIEVE_MEMORY, Function.SEEK_ADVICE, Function.CLEAR_CONTEXT}
+)
+"""Functions after which the executor appends an observation or ends the session, so the engine stops.
+
+The others append nothing when they are in order, so the policy writes on in the same engine call. When one of
+them is out of order the executor cuts the call behind it: what follows was written without the reply.
+"""

@@ -1,0 +1,109 @@
+"""What the loop needs from the rest of the system, and nothing more."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from agile_ray.types import Scores, Segment, Session, TrainingRow
+from agile_ray.weights import WeightsRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What one call of `Learners.learn` or `Learners.imitate` did."""
+
+    tokens: int  # tokens processed in forward-backward passes, padding excluded
+    padding: float  # share of processed tokens that were padding
+    seconds: float  # wall time of the call
+    metrics: dict[str, float]  # by the names in record.py
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """The counters a checkpoint must hold to resume exactly."""
+
+    imitation_steps: int  # finished optimizer steps of imitation
+    iteration: int  # finished iterations of the PPO loop
+    version: int  # of the policy; each iteration publishes one
+
+    def imitated(self, steps: int) -> "RunState":
+        """After imitation: the next version is what SFT made."""
+        return replace(self, imitation_steps=steps)
+
+    def next(self) -> "RunState":
+        """One iteration later."""
+        return replace(self, iteration=self.iteration + 1, version=self.version + 1)
+
+
+class Rollouts(Protocol):
+    """Plays sessions with the weights it was last given."""
+
+    def collect(self) -> list[Session]:
+        """One iteration's sessions, of every lane, in stream order within a lane."""
+        ...
+
+    def evaluate(self, *, split: str, greedy: bool) -> list[Session]:
+        """Whole streams of a split with fresh memories, in lockstep; the lanes of `collect` are untouched."""
+        ...
+
+    def load(self, weights: WeightsRef) -> None:
+        """Serve these weights from now on, and check that it is so.
+
+        Raises:
+            SyncError: the engine's logprobs say that it does not.
+        """
+        ...
+
+    def state(self) -> bytes: ...  # lanes and memories, for a checkpoint
+
+    def restore(self, state: bytes) -> None: ...
+
+
+class Learners(Protocol):
+    """One policy and one critic, sharded over ranks the caller never sees."""
+
+    def imitate(self, segments: Sequence[Segment], *, step: int) -> Update:
+        """One SFT step on the action tokens of these segments; `step`, from 0, sets the learning rate."""
+        ...
+
+    def score(self, prefixes: Sequence[Segment]) -> list[Scores]: ...
+
+    def learn(self, rows: Sequence[TrainingRow], *, seed: int) -> Update:
+        """One PPO update.
+
+        Raises:
+            LearnerError: a rank died, or the loss is not finite (before the optimizer step).
+        """
+        ...
+
+    def publish(self, version: int) -> WeightsRef: ...
+
+
+class Checkpoints(Protocol):
+    """Saves and restores a run so that it continues as if never stopped."""
+
+    def restore(self) -> RunState: ...
+
+    def save(self, state: RunState, *, score: float | None) -> None:
+        """Write aside, then rename. `score`: total on validation, if it was measured for this state."""
+        ...
+
+
+class Recorder(Protocol):
+    """Writes what happened. Never decides anything."""
+
+    def timed(self, phase: str) -> AbstractContextManager[None]: ...
+
+    def imitation(self, state: RunState, update: Update) -> None: ...
+
+    def iteration(
+        self,
+        state: RunState,
+        *,
+        sessions: Sequence[Session],
+        rows: Sequence[TrainingRow],
+        update: Update,
+    ) -> None: ...
+
+    def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> None: ...

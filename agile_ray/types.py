@@ -1,0 +1,190 @@
+"""What crosses a process boundary: turns, sessions, segments.
+
+NumPy only. No torch, no Ray, no vLLM: an environment author can read and build these on a laptop.
+
+Dimensions: P = prompt tokens, C = completion tokens, T = tokens of one segment, A = action tokens of one segment.
+
+Alignment, the same in every file: entry t of a [T] array describes token t, and
+`behavior_logprobs[t]` is log pi(token t | tokens before t) in nats. Token 0 is never an action.
+
+Money is kept in integer thousandths of the reward for a right answer.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agile_ray.errors import ContractError
+
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+NO_VERSION = -1
+"""Stands in `versions` where the executor, not the policy, wrote the token."""
+
+
+class Ending(StrEnum):
+    """Why a session stopped."""
+
+    DONE = "done"  # the policy cleared its context
+    CUT = "cut"  # a budget of tokens or turns ran out: terminal, trained on, keeps what it earned and paid
+    FAILED = "failed"  # a tool or the expert broke: kept, never trained on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One engine call: what the policy read, what it wrote, what that earned.
+
+    Example: the policy reads `[BOS]` and writes `[GetQuestion]`. The executor appends the question, so the next
+    turn's prompt is `[BOS] [GetQuestion] question ...`: prompts extend one another.
+    """
+
+    prompt_ids: Int32  # [P], what the engine read
+    completion_ids: Int32  # [C], what it sampled, at least one token
+    logprobs: Float32  # [C], nats, under the version that sampled the token
+    versions: Int32  # [C], the policy's number when the token was sampled
+    rewards: Float32  # [C], own reward received at the token
+
+    def __post_init__(self) -> None:
+        if len(self.completion_ids) == 0:
+            raise ContractError("Turn: a completion has at least one token, got none")
+        shapes = {
+            "completion_ids": self.completion_ids.shape,
+            "logprobs": self.logprobs.shape,
+            "versions": self.versions.shape,
+            "rewards": self.rewards.shape,
+        }
+        if len(set(shapes.values())) != 1:
+            raise ContractError.mismatch("Turn", **shapes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """Proof of one ask."""
+
+    key: str  # idempotency key: the same ask, replayed, has the same key and is charged once
+    price: int  # thousandths
+    source: str  # the expert that answered
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """An entry that a session read or wrote."""
+
+    kind: str  # "qa" or "knowledge"
+    writer: int  # position in the stream of the session that wrote it
+    similarity: float  # cosine to the question; 1.0 for a write
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One finished question-answer round, in the order it was played."""
+
+    stream: str  # id of the episode's task
+    position: int  # 0-based place in the stream
+    stream_length: int
+    question: str  # its id, unique within the stream
+    kind: str  # the question's kind, for reports
+    turns: tuple[Turn, ...]
+    ending: Ending
+    error: str | None  # set if and only if `ending` is FAILED
+    answer: str | None  # what was submitted; None if nothing was
+    correct: bool  # what was submitted is right
+    receipts: tuple[Receipt, ...]
+    reads: tuple[MemoryUse, ...]
+    writes: tuple[MemoryUse, ...]
+    stored_similar: int  # similar questions in memory before the session: M of AGILE, eq. 7
+    later_similar: int  # similar questions that follow in the stream: N of AGILE, eq. 7
+    remarks: tuple[str, ...]  # misuse of functions, one word each: "bad_query", "refused", "past_stop"
+    memory_hash: str  # content hash of the memory before the session
+
+    def __post_init__(self) -> None:
+        if (self.error is not None) != (self.ending is Ending.FAILED):
+            raise ContractError(f"Session: ending {self.ending}, but error is {self.error!r}")
+
+    @property
+    def asks(self) -> int:
+        """Times that advice was paid for."""
+        return len(self.receipts)
+
+    @property
+    def price(self) -> int:
+        """Thousandths paid for advice."""
+        return sum(receipt.price for receipt in self.receipts)
+
+    @property
+    def own_reward(self) -> float:
+        """1 if the submitted answer is right, minus the prices paid (AGILE, section 3)."""
+        return (1000 * self.correct - self.price) / 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A training row: an append-only run of tokens inside one session.
+
+    Example, `o` observed and `a` acted, price 0.3, right answer:
+        token_ids    [BOS  [GetQuestion]  who  ?   [SeekAdvice]  Bob  [SubmitAnswer]]
+        action_mask  [ -        a          -   -        a         -         a       ]
+        rewards      [ 0        0          0   0      -0.3        0         1       ]
+    """
+
+    stream: str
+    position: int  # of the session in its stream
+    index: int  # 0-based place among the session's segments
+    token_ids: Int32  # [T]
+    action_mask: Mask  # [T], True where the policy sampled the token
+    behavior_logprobs: Float32  # [T], nats, 0.0 off the mask
+    versions: Int32  # [T], NO_VERSION off the mask
+    rewards: Float32  # [T], own reward, 0.0 off the mask
+    last: bool  # the session ends here; otherwise its next segment follows
+
+    def __post_init__(self) -> None:
+        shapes = {
+            "token_ids": self.token_ids.shape,
+            "action_mask": self.action_mask.shape,
+            "behavior_logprobs": self.behavior_logprobs.shape,
+            "versions": self.versions.shape,
+            "rewards": self.rewards.shape,
+        }
+        if len(set(shapes.values())) != 1:
+            raise ContractError.mismatch("Segment", **shapes)
+        if self.action_mask[0]:
+            raise ContractError("Segment: token 0 has no context, so it cannot be an action")
+
+    @property
+    def actions(self) -> int:
+        """A, the number of action tokens."""
+        return int(self.action_mask.sum())
+
+    @property
+    def oldest_version(self) -> int:
+        """The oldest version that sampled an action here."""
+        return int(self.versions[self.action_mask].min())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What the learner thinks of one segment before it learns from it; entry k belongs to action token k."""
+
+    logprobs: Float32  # [A], nats, the learner's weights
+    reference_logprobs: Float32  # [A], nats, the frozen reference policy
+    values: Float32  # [A], the critic's value of the state before the token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRow:
+    """A segment with everything that PPO needs to learn from it."""
+
+    segment: Segment
+    scores: Scores
+    credit: float  # A_i of the session, lands on its last action token; 0.0 on segments that are not last
+
+    def __post_init__(self) -> None:
+        if self.scores.values.shape != (self.segment.actions,):
+            raise ContractError.mismatch(
+                "TrainingRow", values=self.scores.values.shape, actions=(self.segment.actions,)
+            )
