@@ -21,9 +21,7 @@ class Function(StrEnum):
 SEARCHES = frozenset({Function.SEARCH_PRODUCT, Function.SEARCH})
 """Functions whose argument the policy writes after the token, up to its end token."""
 
-STOPS = frozenset(
-    {Function.GET_QUESTION, Function.RETRIEVE_MEMORY, Function.SEEK_ADVICE, Function.CLEAR_CONTEXT}
-)
+STOPS = frozenset({Function.GET_QUESTION, Function.RETRIEVE_MEMORY, Function.SEEK_ADVICE, Function.CLEAR_CONTEXT})
 """Functions after which the executor appends an observation or ends the session, so the engine stops.
 
 The others append nothing when they are in order, so the policy writes on in the same engine call. When one of

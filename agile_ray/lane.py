@@ -1,0 +1,122 @@
+"""A lane: one episode being played, session after session, with its memory."""
+
+from dataclasses import dataclass
+
+from agile_ray.config import Agent
+from agile_ray.config import Memory as MemoryConfig
+from agile_ray.errors import SessionError
+from agile_ray.executor import Executor
+from agile_ray.expert import Expert
+from agile_ray.functions import Function
+from agile_ray.memory import Embedder, Memory, Snapshot
+from agile_ray.policy import Policy
+from agile_ray.similarity import later_similar
+from agile_ray.task import Stream
+from agile_ray.tokenizer import Tokenizer
+from agile_ray.types import Ending, Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneState:
+    """Where a lane stands between two sessions."""
+
+    stream: str  # id, to be checked on restore
+    position: int  # of the session to play next
+    memory: Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What all lanes of a run share."""
+
+    search_function: Function
+    tokenizer: Tokenizer
+    embedder: Embedder
+    expert: Expert
+    agent: Agent
+    memory: MemoryConfig
+    price: int  # of advice, thousandths
+
+
+class Lane:
+    """Plays the sessions of one stream in order."""
+
+    def __init__(self, stream: Stream, rules: Rules) -> None:
+        self.stream = stream
+        self.position = 0
+        self.memory = Memory(rules.embedder, capacity=rules.memory.capacity)
+        self._rules = rules
+
+    @property
+    def finished(self) -> bool:
+        """Every question of the stream was played."""
+        return self.position >= len(self.stream.questions)
+
+    def state(self) -> LaneState:
+        """For a checkpoint; only between two sessions."""
+        return LaneState(stream=self.stream.id, position=self.position, memory=self.memory.snapshot())
+
+    def restore(self, state: LaneState) -> None:
+        """Go on where a lane of the same stream stood."""
+        self.position = state.position
+        self.memory = Memory.restore(state.memory, self._rules.embedder, capacity=self._rules.memory.capacity)
+
+    async def play(self, policy: Policy) -> Session:
+        """Play the next session to its end.
+
+        What a broken tool or expert does is written on the session; an engine that fails raises, because no other
+        session could go on either.
+
+        Raises:
+            EngineError: the policy's engine is lost.
+        """
+        rules = self._rules
+        memory_hash = self.memory.content_hash
+        executor = Executor(
+            stream=self.stream,
+            position=self.position,
+            search_function=rules.search_function,
+            memory=self.memory,
+            tokenizer=rules.tokenizer,
+            expert=rules.expert,
+            agent=rules.agent,
+            memory_config=rules.memory,
+            price=rules.price,
+        )
+        stored_similar = max(executor.similar())
+        error: str | None = None
+        try:
+            while executor.ending is None:
+                await executor.feed(await policy.write(executor))
+        except SessionError as broken:
+            executor.ending, error = Ending.FAILED, f"{type(broken).__name__}: {broken}"
+        session = self._session(executor, error=error, stored_similar=stored_similar, memory_hash=memory_hash)
+        self.position += 1
+        return session
+
+    def _session(self, executor: Executor, *, error: str | None, stored_similar: int, memory_hash: str) -> Session:
+        assert executor.ending is not None
+        return Session(
+            stream=self.stream.id,
+            position=self.position,
+            stream_length=len(self.stream.questions),
+            question=executor.question.id,
+            kind=executor.question.kind,
+            turns=tuple(executor.turns),
+            ending=executor.ending,
+            error=error,
+            answer=executor.submission.text if executor.submission and executor.submitted else None,
+            correct=executor.correct,
+            receipts=tuple(executor.receipts),
+            reads=tuple(executor.reads),
+            writes=tuple(executor.writes),
+            stored_similar=stored_similar,
+            later_similar=later_similar(
+                self.stream.questions,
+                self.position,
+                embedder=self._rules.embedder,
+                threshold=self._rules.memory.threshold,
+            ),
+            remarks=tuple(executor.remarks),
+            memory_hash=memory_hash,
+        )

@@ -1,0 +1,202 @@
+"""What the agent remembers: QA pairs under a product, knowledge for the whole episode; cosine search in FAISS.
+
+AGILE, Appendix B, with two choices of our own: a QA pair is found by its question alone (the answer would only blur the
+match), and every entry names the session that wrote it, which is what credit across sessions needs.
+"""
+
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol, Self
+
+import faiss
+import numpy as np
+
+from agile_ray.errors import ContractError
+from agile_ray.types import Float32
+
+QA = "qa"
+KNOWLEDGE = "knowledge"
+
+
+class Embedder(Protocol):
+    """Maps texts to points whose inner product is their cosine similarity."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    def embed(self, texts: Sequence[str]) -> Float32:
+        """float32 [N, dimension], rows of length 1."""
+        ...
+
+
+class HashedEmbedder:
+    """Character n-grams of words, hashed with a sign: needs no model, and long rare words weigh most."""
+
+    dimension = 256
+
+    def embed(self, texts: Sequence[str]) -> Float32:
+        return np.stack([_hashed(text.lower()) for text in texts])
+
+
+@lru_cache(maxsize=65_536)
+def _hashed(text: str) -> Float32:
+    vector = np.zeros(HashedEmbedder.dimension, dtype=np.float32)
+    for word in re.findall(r"\w+", text):
+        padded = f"<{word}>"
+        for size in (3, 4, 5):
+            for start in range(len(padded) - size + 1):
+                code = zlib.crc32(padded[start : start + size].encode())
+                vector[code % HashedEmbedder.dimension] += 1.0 if code & (1 << 20) else -1.0
+    length = float(np.linalg.norm(vector))
+    if length == 0.0:
+        vector[0] = length = 1.0
+    return vector / np.float32(length)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One thing remembered."""
+
+    kind: str  # QA or KNOWLEDGE
+    scope: str  # the product of a QA pair; "" for knowledge
+    key: str  # what a question is compared with
+    text: str  # what the policy reads
+    writer: int  # position in the stream of the session that wrote it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """An entry and how like the question it is."""
+
+    entry: Entry
+    similarity: float  # cosine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All of a memory at one moment."""
+
+    entries: tuple[Entry, ...]  # in the order they were written
+    vectors: Float32  # [N, dimension]
+
+
+class Memory:
+    """One episode's memory."""
+
+    def __init__(self, embedder: Embedder, *, capacity: int) -> None:
+        faiss.omp_set_num_threads(1)  # indexes are small and lanes many: threads would only fight
+        self._embedder = embedder
+        self._capacity = capacity
+        self._shelves = {kind: _Shelf(embedder.dimension) for kind in (QA, KNOWLEDGE)}
+        self._order: list[Entry] = []
+        self._known: set[tuple[str, str, str]] = set()
+        self._hash = b""
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of all entries in the order they were written, 16 hex digits; equal hashes, equal memories."""
+        return self._hash.hex()[:16]
+
+    def write(self, entry: Entry) -> bool:
+        """Add an entry; False if the same text is there already or the kind is full."""
+        if entry.kind not in self._shelves:
+            raise ContractError(f"Memory: an entry is {QA!r} or {KNOWLEDGE!r}, got {entry.kind!r}")
+        if (entry.kind, entry.scope, entry.text) in self._known or len(self._shelves[entry.kind]) >= self._capacity:
+            return False
+        self._add(entry, self._embedder.embed([entry.key])[0])
+        return True
+
+    def _add(self, entry: Entry, vector: Float32) -> None:
+        self._shelves[entry.kind].add(entry, vector)
+        self._order.append(entry)
+        self._known.add((entry.kind, entry.scope, entry.text))
+        fields = json.dumps([entry.kind, entry.scope, entry.key, entry.text, entry.writer])
+        self._hash = hashlib.sha256(self._hash + fields.encode()).digest()
+
+    def retrieve(self, question: str, *, kind: str, scope: str, top_k: int, reader: int) -> list[Match]:
+        """The entries of one kind and scope that are most like a question, best first.
+
+        Args:
+            reader: position of the session that asks; what it wrote itself is never returned.
+        """
+        return self._shelves[kind].search(self._embedder.embed([question])[0], scope, top_k, reader)
+
+    def similar(self, question: str, *, kind: str, scope: str, threshold: float) -> int:
+        """How many entries of one kind and scope have a cosine above `threshold` to a question."""
+        return self._shelves[kind].count(self._embedder.embed([question])[0], scope, threshold)
+
+    def snapshot(self) -> Snapshot:
+        """All entries with their vectors, to restore without embedding again."""
+        taken = dict.fromkeys(self._shelves, 0)
+        vectors = np.zeros((len(self._order), self._embedder.dimension), dtype=np.float32)
+        for row, entry in enumerate(self._order):
+            vectors[row] = self._shelves[entry.kind].vector(taken[entry.kind])
+            taken[entry.kind] += 1
+        return Snapshot(entries=tuple(self._order), vectors=vectors)
+
+    @classmethod
+    def restore(cls, snapshot: Snapshot, embedder: Embedder, *, capacity: int) -> Self:
+        """A memory that holds exactly what the snapshot holds."""
+        memory = cls(embedder, capacity=capacity)
+        for entry, vector in zip(snapshot.entries, snapshot.vectors, strict=True):
+            memory._add(entry, vector)
+        return memory
+
+    def fork(self) -> "Memory":
+        """An independent copy."""
+        return Memory.restore(self.snapshot(), self._embedder, capacity=self._capacity)
+
+    def export(self) -> list[dict[str, str | int]]:
+        """Entries as plain records, oldest first."""
+        return [
+            {"kind": e.kind, "scope": e.scope, "key": e.key, "text": e.text, "writer": e.writer} for e in self._order
+        ]
+
+
+class _Shelf:
+    """Entries of one kind and their FAISS index; entry k is vector k."""
+
+    def __init__(self, dimension: int) -> None:
+        self._index = faiss.IndexFlatIP(dimension)
+        self._entries: list[Entry] = []
+        self._places: dict[str, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: Entry, vector: Float32) -> None:
+        self._places.setdefault(entry.scope, []).append(len(self._entries))
+        self._entries.append(entry)
+        self._index.add(vector[None])
+
+    def vector(self, place: int) -> Float32:
+        return self._index.reconstruct(place)
+
+    def search(self, vector: Float32, scope: str, top_k: int, reader: int) -> list[Match]:
+        places = [place for place in self._places.get(scope, ()) if self._entries[place].writer != reader]
+        if not places:
+            return []
+        found, order = self._index.search(vector[None], min(top_k, len(places)), params=_only(places))
+        return [
+            Match(entry=self._entries[place], similarity=float(similarity))
+            for similarity, place in zip(found[0], order[0], strict=True)
+        ]
+
+    def count(self, vector: Float32, scope: str, threshold: float) -> int:
+        places = self._places.get(scope)
+        if not places:
+            return 0
+        limits, _, _ = self._index.range_search(vector[None], threshold, params=_only(places))
+        return int(limits[1])
+
+
+def _only(places: list[int]) -> faiss.SearchParameters:
+    return faiss.SearchParameters(sel=faiss.IDSelectorBatch(places))
