@@ -1,0 +1,237 @@
+"""Real SQL, written by the policy, on one table of an SQLite database.
+
+What holds a hostile or clumsy query back, each a layer of its own:
+    read only     the connection can not write (`mode=ro`; `query_only` on the private copy of an in-memory database)
+    authorizer    SELECT on the one table, and functions that can not make large values; nothing else, no recursion
+    limits        length of the query and of any value, depth, columns, patterns; no attached database, no `?`
+    deadline      wall clock, looked at every few thousand steps of SQLite's machine
+    row limit     no more rows are fetched
+Whatever the query does, the policy reads an observation: "rows : ..." or "error : ...".
+"""
+
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from agile_ray.errors import ConfigError, ToolError
+from agile_ray.task import Found
+
+ID_NAME = "product_id"
+"""What the agent calls the column of ids, whatever its name in the table (released ProductQA: asin)."""
+
+_SHOWN_ROWS = 10  # ids that the policy reads; `Found.rows` holds all
+_SHOWN_ERROR = 100  # characters of SQLite's message that the policy reads
+_SELECTS = 8  # nested common tables double at each step while the query is prepared, where no deadline looks
+_STEPS = 2000  # of SQLite's machine between two looks at the clock, well under a millisecond
+
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 2000,
+    sqlite3.SQLITE_LIMIT_LENGTH: 20_000,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 50,
+    sqlite3.SQLITE_LIMIT_COLUMN: 100,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 8,
+    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 8,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 100,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 0,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+_FUNCTIONS = frozenset(  # none makes a value longer
+    {
+        "abs", "avg", "coalesce", "count", "glob", "ifnull", "iif", "instr",
+        "length", "like", "lower", "ltrim", "max", "min", "nullif", "round",
+        "rtrim", "substr", "substring", "sum", "total", "trim", "typeof", "upper",
+    }
+)  # fmt: skip
+_BROKEN = frozenset(  # primary result codes that speak of the database, not of the query
+    {
+        sqlite3.SQLITE_INTERNAL,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_SCHEMA,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+_PIECES = re.compile(
+    r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")"""  # "x" is a text too, as in the gold queries
+    r"|(?P<comment>--[^\n]*|/\*.*?(?:\*/|$))"
+    r"|(?P<name>`[^`]*`|\[[^\]]*\]|[^\W\d]\w*)"
+    r"|(?P<end>;)"
+    r"|(?P<other>.)",
+    re.DOTALL,
+)
+
+
+class SqlTool:
+    """Answers queries on one table. Safe to share between threads: one query runs at a time."""
+
+    def __init__(
+        self,
+        database: Path | sqlite3.Connection,
+        *,
+        table: str,
+        id_column: str = ID_NAME,
+        row_limit: int = 100,
+        deadline_s: float = 2.0,
+    ) -> None:
+        """Open a file read-only, or take a private read-only copy of a connection's `main` as it is now.
+
+        Raises:
+            ConfigError: the database can not be read, or lacks the table or its column of ids.
+        """
+        self._table = table
+        self._id_column = id_column
+        self._row_limit = row_limit
+        self._deadline_s = deadline_s
+        self._turn = threading.Lock()
+        self._stop_at = 0.0  # monotonic seconds
+        self._connection = _open(database)
+        self.columns = _columns(self._connection, table=table, id_column=id_column)
+        ids = self._connection.execute(f'SELECT "{id_column}" FROM "{table}"')  # both names exist: just read
+        self._ids = frozenset(str(row[0]) for row in ids)
+        for limit, value in _LIMITS.items():
+            self._connection.setlimit(limit, value)
+        self._connection.set_authorizer(self._authorize)
+        self._connection.set_progress_handler(lambda: time.monotonic() > self._stop_at, _STEPS)
+
+    def search(self, query: str) -> Found:
+        """Run one SELECT whose first column is the id.
+
+        Raises:
+            ToolError: the database is broken or gone; nothing that a query says leads here.
+        """
+        try:
+            statement = _statement(query, id_column=self._id_column)
+            with self._turn:
+                columns, rows = self._run(statement)
+        except _BadQueryError as problem:
+            return _bad(str(problem))
+        if columns[0].lower() not in (ID_NAME, self._id_column.lower()):
+            return _bad(f"select {ID_NAME} first, not {columns[0]}")
+        ids = tuple(dict.fromkeys(str(row[0]) for row in rows))
+        if not self._ids.issuperset(ids):
+            return _bad(f"the first column holds something else than a {ID_NAME}")
+        return Found(text=_listing(ids), rows=ids, bad_query=False)
+
+    def close(self) -> None:
+        """Give the file back. A later search raises ToolError."""
+        self._connection.close()
+
+    def _run(self, statement: str) -> tuple[list[str], Sequence[tuple[object, ...]]]:
+        self._stop_at = time.monotonic() + self._deadline_s
+        try:
+            cursor = self._connection.execute(statement)
+            rows = cursor.fetchmany(self._row_limit)
+            columns = [column[0] for column in cursor.description or ()]
+            cursor.close()
+        except sqlite3.Warning as problem:
+            raise _BadQueryError(str(problem)) from problem
+        except sqlite3.Error as problem:
+            raise self._verdict(problem) from problem
+        if not columns:
+            raise _BadQueryError("only SELECT is allowed")
+        return columns, rows
+
+    def _verdict(self, problem: sqlite3.Error) -> Exception:
+        code = getattr(problem, "sqlite_errorcode", None)
+        if (code is not None and code & 0xFF in _BROKEN) or isinstance(problem, sqlite3.ProgrammingError):
+            return ToolError(f"sql table {self._table}: the database does not answer: {problem}")
+        if code == sqlite3.SQLITE_INTERRUPT:
+            return _BadQueryError(f"query took longer than {self._deadline_s:g} s")
+        if code == sqlite3.SQLITE_AUTH:
+            return _BadQueryError(f"only SELECT on {self._table} is allowed ({problem})")
+        return _BadQueryError(str(problem))
+
+    def _authorize(
+        self, action: int, first: str | None, second: str | None, database: str | None, source: str | None
+    ) -> int:
+        """Allow what reads the table; `source` (a view or trigger) says nothing here, for there is none."""
+        del database, source
+        if action == sqlite3.SQLITE_SELECT:
+            allowed = True
+        elif action == sqlite3.SQLITE_READ:
+            allowed = (first or "").lower() == self._table.lower()
+        elif action == sqlite3.SQLITE_FUNCTION:
+            allowed = (second or "").lower() in _FUNCTIONS
+        else:
+            allowed = False
+        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+class _BadQueryError(Exception):
+    """The query is at fault; the message is what the policy reads."""
+
+
+def _open(database: Path | sqlite3.Connection) -> sqlite3.Connection:
+    try:
+        if isinstance(database, Path):
+            return sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        copy = sqlite3.connect(":memory:", check_same_thread=False)
+        database.backup(copy)
+        copy.execute("PRAGMA query_only = ON")
+        return copy
+    except sqlite3.Error as problem:
+        raise ConfigError(f"sql database {database}: can not be opened read-only: {problem}") from problem
+
+
+def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> tuple[str, ...]:
+    """Names of the table's columns, in order."""
+    try:
+        columns = tuple(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (table,)))
+    except sqlite3.Error as problem:
+        raise ConfigError(f"sql table {table}: the database can not be read: {problem}") from problem
+    if not columns:
+        raise ConfigError(f"sql table {table}: no such table in the database")
+    if id_column not in columns:
+        raise ConfigError(f"sql table {table}: no column {id_column}, found {', '.join(columns)}")
+    return columns
+
+
+def _statement(query: str, *, id_column: str) -> str:
+    """The one statement in a text, comments dropped, with `product_id` put into the table's own word.
+
+    Texts in quotes stay as they are.
+    """
+    if "\0" in query or not query.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in query):
+        raise _BadQueryError("the query holds a letter that is no text")
+    pieces = []
+    ended = False
+    for match in _PIECES.finditer(query):
+        piece, kind = match.group(), match.lastgroup
+        if kind == "comment" or kind == "end":
+            ended = ended or kind == "end"
+            pieces.append(" ")
+        elif ended and not piece.isspace() and piece != ".":
+            raise _BadQueryError("one statement only, nothing may follow its semicolon")
+        elif not ended:
+            own = kind == "name" and piece.strip("`[]").lower() == ID_NAME
+            pieces.append(f'"{id_column}"' if own else piece)
+    statement = "".join(pieces).strip()
+    if not statement:
+        raise _BadQueryError("the query is empty")
+    if len(re.findall(r"\bselect\b", statement, re.IGNORECASE)) > _SELECTS:
+        raise _BadQueryError(f"more than {_SELECTS} SELECT in one query")
+    return statement
+
+
+def _listing(ids: Sequence[str]) -> str:
+    if not ids:
+        return "rows : none"
+    more = len(ids) - _SHOWN_ROWS
+    return "rows : " + " ".join(ids[:_SHOWN_ROWS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _bad(reason: str) -> Found:
+    short = reason if len(reason) <= _SHOWN_ERROR else reason[: _SHOWN_ERROR - 3] + "..."
+    return Found(text=f"error : {short}", rows=(), bad_query=True)
