@@ -34,6 +34,14 @@ class Ending(StrEnum):
     FAILED = "failed"  # a tool or the expert broke: kept, never trained on
 
 
+class Origin(StrEnum):
+    """Where a submitted answer came from."""
+
+    WORDS = "words"  # the policy predicted it
+    ROWS = "rows"  # the tool found it
+    ADVICE = "advice"  # the expert said it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One engine call: what the policy read, what it wrote, what that earned.
@@ -101,6 +109,7 @@ class Session:
     later_similar: int  # similar questions that follow in the stream: N of AGILE, eq. 7
     remarks: tuple[str, ...]  # misuse of functions, one word each: "bad_query", "refused", "past_stop"
     memory_hash: str  # content hash of the memory before the session
+    origin: Origin | None = None  # of `answer`, for the error budget; None if nothing was submitted
 
     def __post_init__(self) -> None:
         if (self.error is not None) != (self.ending is Ending.FAILED):
