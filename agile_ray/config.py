@@ -109,6 +109,8 @@ class Imitation(Section):
     """Sessions in one optimizer step."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Peak; warmed up over the first twentieth, then down to a tenth along a cosine."""
+    checkpoint_every: int = Field(default=200, ge=1)
+    """Optimizer steps between checkpoints."""
 
 
 class Credit(Section):

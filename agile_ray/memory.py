@@ -94,6 +94,7 @@ class Memory:
         self._capacity = capacity
         self._shelves = {kind: _Shelf(embedder.dimension) for kind in (QA, KNOWLEDGE)}
         self._order: list[Entry] = []
+        self._vectors: list[Float32] = []
         self._known: set[tuple[str, str, str]] = set()
         self._hash = b""
 
@@ -117,6 +118,7 @@ class Memory:
     def _add(self, entry: Entry, vector: Float32) -> None:
         self._shelves[entry.kind].add(entry, vector)
         self._order.append(entry)
+        self._vectors.append(vector)
         self._known.add((entry.kind, entry.scope, entry.text))
         fields = json.dumps([entry.kind, entry.scope, entry.key, entry.text, entry.writer])
         self._hash = hashlib.sha256(self._hash + fields.encode()).digest()
@@ -135,12 +137,8 @@ class Memory:
 
     def snapshot(self) -> Snapshot:
         """All entries with their vectors, to restore without embedding again."""
-        taken = dict.fromkeys(self._shelves, 0)
-        vectors = np.zeros((len(self._order), self._embedder.dimension), dtype=np.float32)
-        for row, entry in enumerate(self._order):
-            vectors[row] = self._shelves[entry.kind].vector(taken[entry.kind])
-            taken[entry.kind] += 1
-        return Snapshot(entries=tuple(self._order), vectors=vectors)
+        empty = np.zeros((0, self._embedder.dimension), dtype=np.float32)
+        return Snapshot(entries=tuple(self._order), vectors=np.stack(self._vectors) if self._vectors else empty)
 
     @classmethod
     def restore(cls, snapshot: Snapshot, embedder: Embedder, *, capacity: int) -> Self:
@@ -177,9 +175,6 @@ class _Shelf:
         self._entries.append(entry)
         self._index.add(vector[None])
 
-    def vector(self, place: int) -> Float32:
-        return self._index.reconstruct(place)
-
     def search(self, vector: Float32, scope: str, top_k: int, reader: int) -> list[Match]:
         places = [place for place in self._places.get(scope, ()) if self._entries[place].writer != reader]
         if not places:
@@ -199,4 +194,5 @@ class _Shelf:
 
 
 def _only(places: list[int]) -> faiss.SearchParameters:
-    return faiss.SearchParameters(sel=faiss.IDSelectorBatch(places))
+    selector = faiss.IDSelectorBatch(np.array(places, dtype=np.int64))
+    return faiss.SearchParameters(sel=selector)  # pyright: ignore[reportCallIssue]  its stub misses the keyword

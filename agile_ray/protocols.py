@@ -27,9 +27,9 @@ class RunState:
     iteration: int  # finished iterations of the PPO loop
     version: int  # of the policy; each iteration publishes one
 
-    def imitated(self, steps: int) -> "RunState":
-        """After imitation: the next version is what SFT made."""
-        return replace(self, imitation_steps=steps)
+    def imitated(self) -> "RunState":
+        """One SFT step later."""
+        return replace(self, imitation_steps=self.imitation_steps + 1)
 
     def next(self) -> "RunState":
         """One iteration later."""
@@ -106,4 +106,6 @@ class Recorder(Protocol):
         update: Update,
     ) -> None: ...
 
-    def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> None: ...
+    def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> float:
+        """Record it and return its total score."""
+        ...

@@ -1,0 +1,51 @@
+"""From sessions to segments. Pure functions, no I/O."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from agile_ray.types import NO_VERSION, Ending, Segment, Session, Turn
+
+
+def cut(session: Session) -> Iterator[Segment]:
+    """Yield the session's segments in order; none if the session failed or the policy never wrote.
+
+    A new segment starts at each turn whose prompt does not extend what came before it.
+    """
+    if session.ending is Ending.FAILED or not session.turns:
+        return
+    runs: list[list[Turn]] = []
+    seen = np.empty(0, dtype=np.int32)
+    for turn in session.turns:
+        if runs and np.array_equal(turn.prompt_ids[: len(seen)], seen):
+            runs[-1].append(turn)
+        else:
+            runs.append([turn])
+        seen = np.concatenate([turn.prompt_ids, turn.completion_ids])
+    for index, run in enumerate(runs):
+        yield _join(session, index, run, last=index == len(runs) - 1)
+
+
+def _join(session: Session, index: int, run: list[Turn], *, last: bool) -> Segment:
+    token_ids = np.concatenate([run[-1].prompt_ids, run[-1].completion_ids])
+    action_mask = np.zeros(len(token_ids), dtype=np.bool_)
+    behavior_logprobs = np.zeros(len(token_ids), dtype=np.float32)
+    versions = np.full(len(token_ids), NO_VERSION, dtype=np.int32)
+    rewards = np.zeros(len(token_ids), dtype=np.float32)
+    for turn in run:
+        written = slice(len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.completion_ids))
+        action_mask[written] = True
+        behavior_logprobs[written] = turn.logprobs
+        versions[written] = turn.versions
+        rewards[written] = turn.rewards
+    return Segment(
+        stream=session.stream,
+        position=session.position,
+        index=index,
+        token_ids=token_ids,
+        action_mask=action_mask,
+        behavior_logprobs=behavior_logprobs,
+        versions=versions,
+        rewards=rewards,
+        last=last,
+    )
