@@ -289,12 +289,13 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: names the file, every bad key with the nearest known one, and its value.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(merged, resolve=True) if isinstance(merged, DictConfig) else None
+        file = OmegaConf.load(path)
+        if not isinstance(file, DictConfig):
+            raise ConfigError(f"{path}: a config is a mapping of sections, found {type(file).__name__}")
+        merged = OmegaConf.merge(file, OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a config is a mapping of sections, found {type(values).__name__}")
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:

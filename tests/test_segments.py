@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from agile_ray.errors import ContractError
+from agile_ray.segments import cut
+from agile_ray.types import NO_VERSION, Ending, Session, Turn
+
+
+def turn(prompt, completion, *, version=0, reward=0.0):
+    count = len(completion)
+    return Turn(
+        prompt_ids=np.array(prompt, np.int32),
+        completion_ids=np.array(completion, np.int32),
+        logprobs=np.full(count, -0.5, np.float32),
+        versions=np.full(count, version, np.int32),
+        rewards=np.array([0.0] * (count - 1) + [reward], np.float32),
+    )
+
+
+def session(*turns, ending=Ending.DONE):
+    return Session(
+        stream="s",
+        position=0,
+        stream_length=1,
+        question="q",
+        kind="fact",
+        turns=turns,
+        ending=ending,
+        error="boom" if ending is Ending.FAILED else None,
+        answer=None,
+        correct=False,
+        receipts=(),
+        reads=(),
+        writes=(),
+        stored_similar=0,
+        later_similar=0,
+        remarks=(),
+        memory_hash="",
+    )
+
+
+def test_cut_joins_turns_whose_prompts_extend_one_another():
+    [segment] = cut(session(turn([1, 2], [3]), turn([1, 2, 3, 4], [5, 6], version=2, reward=1.0)))
+    assert segment.token_ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert segment.action_mask.tolist() == [False, False, True, False, True, True]
+    assert segment.rewards.tolist() == [0, 0, 0, 0, 0, 1]
+    assert segment.versions.tolist() == [NO_VERSION, NO_VERSION, 0, NO_VERSION, 2, 2]
+    assert (segment.oldest_version, segment.actions, segment.last) == (0, 3, True)
+
+
+def test_cut_starts_a_new_segment_when_the_context_is_rewritten():
+    first, second = cut(session(turn([1, 2], [3]), turn([1, 9], [5])))
+    assert (first.last, second.last, second.index) == (False, True, 1)
+
+
+def test_cut_starts_a_new_segment_when_the_context_became_shorter():
+    assert len(list(cut(session(turn([1, 2], [3, 4]), turn([1, 2, 3], [5]))))) == 2
+
+
+def test_cut_yields_nothing_for_a_failed_session():
+    assert list(cut(session(turn([1], [2]), ending=Ending.FAILED))) == []
+
+
+def test_turn_refuses_logprobs_that_do_not_match_its_tokens():
+    with pytest.raises(ContractError, match=r"completion_ids \(2,\), logprobs \(1,\)"):
+        Turn(
+            prompt_ids=np.zeros(1, np.int32),
+            completion_ids=np.zeros(2, np.int32),
+            logprobs=np.zeros(1, np.float32),
+            versions=np.zeros(2, np.int32),
+            rewards=np.zeros(2, np.float32),
+        )
