@@ -22,7 +22,6 @@ from agile_ray.task import Found
 ID_NAME = "product_id"
 """What the agent calls the column of ids, whatever its name in the table (released ProductQA: asin)."""
 
-_SHOWN_ROWS = 10  # ids that the policy reads; `Found.rows` holds all
 _SHOWN_ERROR = 100  # characters of SQLite's message that the policy reads
 _SELECTS = 8  # nested common tables double at each step while the query is prepared, where no deadline looks
 _STEPS = 2000  # of SQLite's machine between two looks at the clock, well under a millisecond
@@ -84,8 +83,13 @@ class SqlTool:
         id_column: str = ID_NAME,
         row_limit: int = 100,
         deadline_s: float = 2.0,
+        shown_rows: int = 10,
     ) -> None:
         """Open a file read-only, or take a private read-only copy of a connection's `main` as it is now.
+
+        Args:
+            row_limit: rows that are fetched; what a query finds beyond it is not there.
+            shown_rows: ids that the policy reads; `Found.rows` holds all.
 
         Raises:
             ConfigError: the database can not be read, or lacks the table or its column of ids.
@@ -94,6 +98,7 @@ class SqlTool:
         self._id_column = id_column
         self._row_limit = row_limit
         self._deadline_s = deadline_s
+        self._shown_rows = shown_rows
         self._turn = threading.Lock()
         self._stop_at = 0.0  # monotonic seconds
         self._connection = _open(database)
@@ -122,7 +127,7 @@ class SqlTool:
         ids = tuple(dict.fromkeys(str(row[0]) for row in rows))
         if not self._ids.issuperset(ids):
             return _bad(f"the first column holds something else than a {ID_NAME}")
-        return Found(text=_listing(ids), rows=ids, bad_query=False)
+        return Found(text=_listing(ids, self._shown_rows), rows=ids, bad_query=False)
 
     def close(self) -> None:
         """Give the file back. A later search raises ToolError."""
@@ -225,11 +230,9 @@ def _statement(query: str, *, id_column: str) -> str:
     return statement
 
 
-def _listing(ids: Sequence[str]) -> str:
-    if not ids:
-        return "rows : none"
-    more = len(ids) - _SHOWN_ROWS
-    return "rows : " + " ".join(ids[:_SHOWN_ROWS]) + (f" and {more} more" if more > 0 else "")
+def _listing(ids: Sequence[str], shown: int) -> str:
+    more = len(ids) - shown
+    return "rows : " + (" ".join(ids[:shown]) or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def _bad(reason: str) -> Found:

@@ -1,0 +1,265 @@
+"""ProductQA (AGILE, section 3): real questions on products of one category at a time, with gold answers and real SQL.
+
+A stream is a category: its questions in file order, its table as the tool, its gold answers as the expert. Index i of a
+split is category i. Training goes on beyond the last category: a further round through them starts each stream at
+another place and wraps around, so that many lanes on few categories don't play the same questions at the same time.
+
+    [GetQuestion]      all_pans : price brand size color oven_safe_temperature   the table
+                       Bialetti 6168 ... ; price 21.44 ; brand Bialetti ; ... ; Shape round    the page's product
+                       question : is it safe for acidic food ?
+    [SearchProduct]    SELECT product_id FROM `all_pans` WHERE price < 30
+                       rows : B00006JSUE B0068SEQJE and 4 more
+    [SeekAdvice]       advice : no . When you're thinking about using ...                 short, then long answer
+    [PredictAnswer]    no                                                                 judged word for word
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from agile_ray.config import Env
+from agile_ray.errors import ConfigError
+from agile_ray.functions import Function
+from agile_ray.seeds import derive
+from agile_ray.task import Found, Question, Submission
+from envs.productqa_files import (
+    DATABASE,
+    FACT,
+    REASONING,
+    SEARCH,
+    Category,
+    Row,
+    choose,
+    clean,
+    known_categories,
+    majority,
+    normalised,
+    open_folder,
+    short,
+)
+from envs.sql import SqlTool
+
+TITLE_WORDS = 8  # of a product's title that the policy reads; whole titles run to 40
+LONG_ANSWER_WORDS = 24  # of the expert's long answer (95 % have at most 53)
+KNOWLEDGE_WORDS = 30  # of an annotated piece of knowledge (mean 33)
+SHOWN_ROWS = 2  # product ids that the policy reads of what its query found; they cost 8 tokens each
+GOLDEN_RATIO = 0.6180339887498949  # its multiples modulo 1 are spread evenly, however many are taken
+TEXTS = 4_000  # questions whose texts train a tokenizer, about 4 MB
+UNKNOWN_GUESS = ("yes", 0.5)  # where no training file tells the commonest answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """A category, ready to be played from any offset."""
+
+    questions: tuple[Question, ...]  # in file order
+    gold: Mapping[str, frozenset[str]]  # search question -> products that answer it
+    names: Mapping[str, tuple[str, ...]]  # product -> what words may call it, normalised: its id, its titles
+    tool: SqlTool
+
+
+class CategoryStream:
+    """The questions of one category, from an offset on, wrapping around."""
+
+    def __init__(self, loaded: _Loaded, *, id: str, offset: int) -> None:
+        self.id = id
+        self.questions: Sequence[Question] = (*loaded.questions[offset:], *loaded.questions[:offset])
+        self._loaded = loaded
+
+    def search(self, query: str) -> Found:
+        """Run SQL on the category's table; a bad query is an observation.
+
+        Raises:
+            ToolError: the database is broken or gone.
+        """
+        return self._loaded.tool.search(query)
+
+    def judge(self, question: Question, submission: Submission) -> bool:
+        """AGILE's rules, section 5 of its specification.
+
+        Short answers are equal but for case and spaces. Rows are some of the gold rows, and none only where there are
+        none. Words on a search question name a gold product and no other one. What an expert said is right if it is
+        the gold answer.
+        """
+        if submission.advised and submission.text == question.answer:
+            return True
+        if question.kind != SEARCH:
+            return submission.rows is None and normalised(submission.text) == normalised(question.answer)
+        gold = self._loaded.gold[question.id]
+        if submission.rows is not None:
+            return gold.issuperset(submission.rows) and bool(submission.rows) == bool(gold)
+        text = normalised(clean(submission.text))
+        named = {product for product, names in self._loaded.names.items() if any(name in text for name in names)}
+        return bool(named) and named <= gold
+
+
+class ProductQA:
+    """Real questions, category by category."""
+
+    search_function = Function.SEARCH_PRODUCT
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        train: Sequence[str] | None = None,
+        validation: Sequence[str] | None = None,
+        test: Sequence[str] | None = None,
+        tool_s: float = 2.0,
+    ) -> None:
+        """Name the categories of each split; files are read when a stream is first asked for.
+
+        Args:
+            train: default: all under train/ that are not named as validation or test.
+            validation: default: none, so that asking for it is an error.
+            test: default: all under test/.
+            tool_s: deadline of one query.
+
+        Raises:
+            ConfigError: no such folder or category; one line says what to get, or the nearest names.
+        """
+        self._folder = open_folder(folder)
+        self._held_out = {*(validation or ()), *(test or ())}
+        everything = choose(self._folder, key="env.categories", names=train, side="train")
+        self._splits = {
+            "train": everything
+            if train is not None
+            else tuple(name for name in everything if name not in self._held_out),
+            "validation": ()
+            if validation is None
+            else choose(self._folder, key="env.validation_categories", names=validation, side="train"),
+            "test": choose(self._folder, key="env.test_categories", names=test, side="test"),
+        }
+        self._tool_s = tool_s
+        self._known = {name: Category(folder=path) for name, path in known_categories(self._folder).items()}
+        self._loaded = lru_cache(maxsize=None)(self._load)
+        self._guesses = lru_cache(maxsize=None)(self._count_guesses)
+
+    def streams(self, split: str) -> int:
+        """How many categories a split has."""
+        return len(self._categories(split))
+
+    def stream(self, *, split: str, index: int) -> CategoryStream:
+        """Category `index` of a split in file order; in training also further rounds, each from another offset.
+
+        Raises:
+            ConfigError: no such split, or no such category in it, or its files are broken.
+        """
+        categories = self._categories(split)
+        if not 0 <= index < len(categories) and (split != "train" or index < 0 or not categories):
+            raise ConfigError(f"productqa: the {split} split has {len(categories)} streams, asked for number {index}")
+        name = categories[index % len(categories)]
+        loaded = self._loaded(name)
+        offset = int(GOLDEN_RATIO * (index // len(categories)) % 1.0 * len(loaded.questions))
+        return CategoryStream(loaded, id=f"productqa/{split}/{name}/{offset}", offset=offset)
+
+    def texts(self) -> Sequence[str]:
+        """What the agent reads and writes on a sample of questions, the same in every call.
+
+        They are of all categories under train/ but those held out, also of ones that are not played: a tokenizer that
+        has met more products cuts an unknown one into fewer pieces.
+        """
+        return list(self._texts())
+
+    def _texts(self) -> Iterator[str]:
+        names = [name for name in choose(self._folder, key="", names=None, side="train") if name not in self._held_out]
+        questions = [question for name in names for question in self._loaded(name).questions]
+        questions.sort(key=lambda question: derive(0, question.product, question.id))
+        for question in questions[:TEXTS]:
+            yield f"progress 10 questions 2 knowledge 3\n{question.shown}\n"
+            yield f"history : {question.text} {question.advice}\nknowledge : {question.knowledge or 'none'}\n"
+            yield f"advice : {question.advice}\n"
+            yield f"{question.query}\nrows : {question.answer}\n" if question.query else f" {question.answer}"
+        yield "error : no such column: Material\nerror : the question is shown above\nrows : none\nand 7 more\n"
+
+    def _categories(self, split: str) -> tuple[str, ...]:
+        if split not in self._splits:
+            raise ConfigError(f"productqa: no split {split!r}; there are {', '.join(self._splits)}")
+        if not self._splits[split]:
+            raise ConfigError(f"productqa: the {split} split has no categories; set env.{split}_categories")
+        return self._splits[split]
+
+    def _load(self, name: str) -> _Loaded:
+        category = self._known[name]
+        tool = SqlTool(
+            self._folder / DATABASE, table=name, id_column="asin", deadline_s=self._tool_s, shown_rows=SHOWN_ROWS
+        )
+        return _Loaded(
+            questions=tuple(
+                _question(row, category=category, columns=tool.columns, guess=self._guesses()[row.kind])
+                for row in category.rows
+            ),
+            gold={row.id: frozenset(hit.asin for hit in row.hits) for row in category.rows if row.kind == SEARCH},
+            names=_names(category),
+            tool=tool,
+        )
+
+    def _count_guesses(self) -> dict[str, tuple[str, float]]:
+        """Kind -> commonest short answer and its share in the files trained on, never in a test file."""
+        trained = [self._known[name] for name in self._splits["train"]]
+        rows = [row for category in trained if category.folder.parent.name == "train" for row in category.rows]
+        guesses = {kind: majority(rows, kind) or UNKNOWN_GUESS for kind in (FACT, REASONING)}
+        return guesses | {SEARCH: ("yes", 0.0)}
+
+
+def build(env: Env, *, seed: int) -> ProductQA:
+    """Build from the config; the questions and their order are those of the files, whatever the seed.
+
+    Raises:
+        ConfigError: no such folder or category.
+    """
+    del seed
+    return ProductQA(env.data, train=env.categories, validation=env.validation_categories, test=env.test_categories)
+
+
+def _question(row: Row, *, category: Category, columns: Sequence[str], guess: tuple[str, float]) -> Question:
+    text = clean(row.question)
+    extra = row.extra_data
+    knowledge = clean(extra.knowledge) if extra and row.kind == REASONING else ""
+    answer = _answer(row)
+    items = {
+        FACT: f"{row.asin}/{normalised(text)}",
+        REASONING: knowledge or f"{row.asin}/{normalised(text)}",
+        SEARCH: f"{SEARCH}/{row.id}",
+    }
+    told = answer if row.kind != SEARCH else " ".join(answer.split()[:SHOWN_ROWS])
+    return Question(
+        id=row.id,
+        product=row.asin,
+        kind=row.kind,
+        text=text,
+        shown=f"{_shown(row, category=category, columns=columns)}\nquestion : {text}",
+        item=items[row.kind],
+        answer=answer,
+        advice=f"{told} . {short(row.long_answer, LONG_ANSWER_WORDS)}",
+        knowledge=short(knowledge, KNOWLEDGE_WORDS),
+        query=extra.answer.strip().rstrip(";.").strip() if extra and row.kind == SEARCH else "",
+        guess=guess[0],
+        guess_chance=guess[1],
+    )
+
+
+def _names(category: Category) -> dict[str, tuple[str, ...]]:
+    """What words may call each product: its id, and its titles in the metadata and in gold answers."""
+    titled = {(asin, features.get("title") or "") for asin, features in category.products.items()}
+    titled |= {(hit.asin, hit.title) for row in category.rows for hit in row.hits}
+    names: dict[str, set[str]] = {}
+    for asin, title in titled:
+        names.setdefault(asin, {normalised(asin)}).add(normalised(clean(title)))
+    return {asin: tuple(sorted(known - {""})) for asin, known in names.items()}
+
+
+def _answer(row: Row) -> str:
+    if isinstance(row.short_answer, str):
+        return clean(row.short_answer)
+    return " ".join(hit.asin for hit in row.short_answer) or "none"
+
+
+def _shown(row: Row, *, category: Category, columns: Sequence[str]) -> str:
+    """The table with its columns, and the product of the page with its features; absent values are left out."""
+    features = category.products.get(row.asin, {})
+    title = short(features.get("title") or row.asin, TITLE_WORDS)
+    rest = [f"{name} {clean(value)}" for name, value in features.items() if value and name != "title"]
+    searchable = [name for name in columns if name not in ("id", "asin", "title")]
+    return f"{category.name} : {' '.join(searchable)}\n{' ; '.join((title, *rest))}"

@@ -1,0 +1,199 @@
+"""Reads the ProductQA files of the AGILE release: what a category folder holds, as typed rows.
+
+<data>/product_qa.db                     SQLite, a table per category
+<data>/{train,test}/<category>/qa.jsonl        a question a line, in stream order
+                               metadata.json   product (asin) -> feature -> value
+"""
+
+import difflib
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from agile_ray.errors import ConfigError
+
+FACT, REASONING, SEARCH = "fact", "reasoning", "search"
+"""Kinds of question; the files say fact_qa, reasoning_qa, search_qa."""
+
+DATABASE = "product_qa.db"
+_SIDES = ("train", "test")
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Hit(_Line):
+    """A product that answers a search question."""
+
+    asin: str
+    title: str
+
+
+class Extra(_Line):
+    """What the annotators kept: the knowledge of a reasoning question, the full gold query of a search question."""
+
+    knowledge: str = ""
+    answer: str = ""
+
+
+class Row(_Line):
+    """One line of qa.jsonl."""
+
+    id: str  # unique within its category
+    asin: str  # the product whose page the user looks at
+    question: str
+    long_answer: str
+    short_answer: str | tuple[Hit, ...]  # hits for a search question, maybe none
+    type: str
+    extra_data: Extra | None
+
+    @property
+    def kind(self) -> str:
+        return self.type.removesuffix("_qa")
+
+    @property
+    def hits(self) -> tuple[Hit, ...]:
+        return () if isinstance(self.short_answer, str) else self.short_answer
+
+
+Products = Mapping[str, Mapping[str, str | None]]
+_PRODUCTS = TypeAdapter(dict[str, dict[str, str | None]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Category:
+    """One category folder, read when it is first used."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """All questions in stream order.
+
+        Raises:
+            ConfigError: the file or a line of it is not as the release has it.
+        """
+        file = self.folder / "qa.jsonl"
+        rows = []
+        for number, line in enumerate(_read(file).split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = Row.model_validate_json(line)
+            except ValidationError as error:
+                raise ConfigError(f"{file}:{number}: {_first(error)}") from error
+            if row.kind not in (FACT, REASONING, SEARCH) or isinstance(row.short_answer, str) == (row.kind == SEARCH):
+                raise ConfigError(
+                    f"{file}:{number}: a search_qa has a list of products as short_answer, a fact_qa or reasoning_qa a "
+                    f"text; found type {row.type!r} with {type(row.short_answer).__name__}"
+                )
+            rows.append(row)
+        repeated = len(rows) - len({row.id for row in rows})
+        if repeated or not rows:
+            raise ConfigError(f"{file}: ids must be unique and at least one; found {len(rows)}, {repeated} repeated")
+        return tuple(rows)
+
+    @cached_property
+    def products(self) -> Products:
+        """Product -> feature -> value.
+
+        Raises:
+            ConfigError: the file is not as the release has it.
+        """
+        file = self.folder / "metadata.json"
+        try:
+            return _PRODUCTS.validate_json(_read(file))
+        except ValidationError as error:
+            raise ConfigError(f"{file}: {_first(error)}") from error
+
+
+def open_folder(folder: Path | None) -> Path:
+    """Check that a folder is the ProductQA data.
+
+    Raises:
+        ConfigError: it is not; the message says what to get.
+    """
+    wanted = f"{DATABASE}, train/<category>/ and test/<category>/ (each with qa.jsonl and metadata.json)"
+    source = "get data/ of the AGILE release (github.com/bytarnish/AGILE)"
+    if folder is None:
+        raise ConfigError(f"env.data: productqa needs the folder of the ProductQA files; {source}: {wanted}")
+    if not (folder / DATABASE).is_file():
+        raise ConfigError(f"env.data: {folder} has no {DATABASE}; {source}: {wanted}")
+    return folder
+
+
+def known_categories(folder: Path) -> dict[str, Path]:
+    """Name -> folder, of every category under train/ and test/."""
+    return {
+        file.parent.name: file.parent
+        for side in _SIDES
+        for file in sorted((folder / side).glob("*/qa.jsonl"), key=lambda file: file.parent.name)
+    }
+
+
+def choose(folder: Path, *, key: str, names: Sequence[str] | None, side: str) -> tuple[str, ...]:
+    """The categories that a key of the config names; without it all under one side.
+
+    Raises:
+        ConfigError: a name is not there, with the nearest that are.
+    """
+    known = known_categories(folder)
+    if names is None:
+        return tuple(name for name, path in known.items() if path.parent.name == side)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0) or ["none"]
+            raise ConfigError(f"{key}: no category {name!r} in {folder}; the nearest known ones are {', '.join(near)}")
+    if len(set(names)) < len(names) or not names:
+        raise ConfigError(f"{key}: categories must be different and at least one, found {list(names)}")
+    return tuple(names)
+
+
+def clean(text: str) -> str:
+    """Text without HTML entities, on one line."""
+    return " ".join(html.unescape(text).split())
+
+
+def normalised(answer: str) -> str:
+    """What two short answers are compared by: lower case, single spaces, none at the ends (AGILE's eval.py)."""
+    return re.sub(r"\s+", " ", answer.strip().lower())
+
+
+def short(text: str, words: int) -> str:
+    """The first words of a cleaned text."""
+    return " ".join(clean(text).split()[:words])
+
+
+def majority(rows: Iterable[Row], kind: str) -> tuple[str, float] | None:
+    """The commonest short answer of a kind, the first of equals, and its share; None without such rows."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        if row.kind == kind and isinstance(row.short_answer, str):
+            answer = normalised(clean(row.short_answer))
+            counts[answer] = counts.get(answer, 0) + 1
+    if not counts:
+        return None
+    best = max(counts, key=counts.__getitem__)
+    return best, counts[best] / sum(counts.values())
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: can not be read: {error}") from error
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc']) or 'line'}: {problem['msg']}"
