@@ -1,0 +1,95 @@
+"""The one door to transformers: a Hugging Face tokenizer as the agent sees it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer
+from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
+
+from agile_ray.errors import ConfigError, ContractError
+from agile_ray.functions import Function
+
+REMEMBERED = 65_536
+"""Encoded texts that are kept: questions, rows and memories come back again and again."""
+
+
+class HFTokenizer:
+    """Encodes text as plain text, whatever it holds; function tokens exist only as ids.
+
+    "[SeekAdvice]" in a question becomes a few ordinary tokens; only `function_id` gives the real one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read the tokenizer of a model folder.
+
+        Raises:
+            ConfigError: the folder has no fast tokenizer, no end token, or lacks function tokens.
+        """
+        tokenizer = _read(folder)
+        begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        if not isinstance(end, int):
+            raise ConfigError(f"model.path: the tokenizer of {folder} has no end token; set eos_token")
+        self._encoder = tokenizer.backend_tokenizer
+        self._encoder.encode_special_tokens = True  # special tokens in a text are split like other words
+        self._encoder.no_truncation()
+        self._encoder.no_padding()
+        self.eos_id = end
+        self.bos_id = begin if isinstance(begin, int) else end
+        found = ((function, self._encoder.token_to_id(function.value)) for function in Function)
+        self._ids = {function: token_id for function, token_id in found if token_id is not None}
+        missing = [function.value for function in Function if function not in self._ids]
+        if missing:
+            raise ConfigError(
+                f"model.path: the tokenizer of {folder} lacks {len(missing)} function tokens ({', '.join(missing)}); "
+                f"add them with: agile-ray model from {folder} --output NEW"
+            )
+        self._functions = {token_id: function for function, token_id in self._ids.items()}
+        self._reserved = frozenset({self.bos_id, self.eos_id, *self._functions})
+        self._encodings: dict[str, tuple[int, ...]] = {}
+        self._refuse_readable_functions(folder)
+
+    def _refuse_readable_functions(self, folder: Path) -> None:
+        for function in Function:
+            for text in (function.value, f"a {function.value} b", f"a{function.value}b"):
+                if not self._reserved.isdisjoint(self._encoder.encode(text, add_special_tokens=False).ids):
+                    raise ConfigError(
+                        f"model.path: the tokenizer of {folder} reads {function.value} in a text as the function; it "
+                        f"must be a special token: agile-ray model from {folder} --output NEW"
+                    )
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text: no BOS, no EOS, and never a function token, whatever the text holds."""
+        ids = self._encodings.get(text)
+        if ids is None:
+            ids = tuple(self._encoder.encode(text, add_special_tokens=False).ids)
+            if not self._reserved.isdisjoint(ids):
+                raise ContractError(f"HFTokenizer: plain text became a function or end token: {text!r}")
+            if len(self._encodings) >= REMEMBERED:
+                self._encodings.clear()
+            self._encodings[text] = ids
+        return list(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; begin and end tokens read as nothing."""
+        kept = [int(token_id) for token_id in ids if token_id not in (self.bos_id, self.eos_id)]
+        return self._encoder.decode(kept, skip_special_tokens=False)
+
+    def function_id(self, function: Function) -> int:
+        return self._ids[function]
+
+    def function_at(self, token_id: int) -> Function | None:
+        return self._functions.get(token_id)
+
+
+def _read(folder: Path) -> PreTrainedTokenizerFast:
+    if not folder.is_dir():
+        raise ConfigError(f"model.path: no such folder, found {str(folder)!r}; make one with: agile-ray model --help")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.path: {folder} holds no tokenizer: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ConfigError(
+            f"model.path: {folder} needs a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}"
+        )
+    return tokenizer
