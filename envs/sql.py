@@ -150,7 +150,9 @@ class SqlTool:
 
     def _verdict(self, problem: sqlite3.Error) -> Exception:
         code = getattr(problem, "sqlite_errorcode", None)
-        if (code is not None and code & 0xFF in _BROKEN) or isinstance(problem, sqlite3.ProgrammingError):
+        broken = code is not None and code & 0xFF in _BROKEN
+        gone = str(problem).lower() == f"no such table: {self._table.lower()}"  # it was there: the file has changed
+        if broken or gone or isinstance(problem, sqlite3.ProgrammingError):
             return ToolError(f"sql table {self._table}: the database does not answer: {problem}")
         if code == sqlite3.SQLITE_INTERRUPT:
             return _BadQueryError(f"query took longer than {self._deadline_s:g} s")
