@@ -1,0 +1,107 @@
+"""The built-in environment: a synthetic shop with the structure of ProductQA, drawn from a seed; no download."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from agile_ray.config import Env
+from agile_ray.errors import ConfigError
+from agile_ray.functions import Function
+from agile_ray.seeds import derive
+from agile_ray.task import Found, Question, Submission
+from envs.shop_world import Category, Episode, categories, draw
+from envs.sql import SqlTool
+
+SPLITS = ("train", "validation", "test")
+_TEXT_STREAMS = 128  # enough for every word of the shop to occur
+
+
+class Shop:
+    """Endless streams over the categories of a split; what is hidden is drawn from (seed, split, index)."""
+
+    search_function = Function.SEARCH_PRODUCT
+
+    def __init__(self, *, seed: int) -> None:
+        self._seed = seed
+        self._categories = {split: categories(split) for split in SPLITS}
+
+    def stream(self, *, split: str, index: int) -> "ShopStream":
+        choices = self._split(split)
+        random = Random(derive(self._seed, "shop", split, index))
+        category = random.choice(choices)
+        return ShopStream(id=f"shop/{category.name}/{split}/{self._seed}/{index}", episode=draw(category, random))
+
+    def streams(self, split: str) -> None:
+        """No end, in any split."""
+        self._split(split)
+
+    def _split(self, split: str) -> tuple[Category, ...]:
+        if split not in self._categories:
+            raise ConfigError(f"shop: the splits are {', '.join(SPLITS)}; found {split}")
+        return self._categories[split]
+
+    def texts(self) -> Sequence[str]:
+        return tuple(text for index in range(_TEXT_STREAMS) for text in self._texts(index))
+
+    def _texts(self, index: int) -> Iterator[str]:
+        for question in self.stream(split="train", index=index).questions:
+            yield question.shown
+            yield f"history : {question.text} {question.answer}"
+            yield f"knowledge : {question.knowledge or 'no information'}"
+            yield f" {question.query or question.guess}"
+
+
+class ShopStream:
+    """One episode's questions, table and judge."""
+
+    def __init__(self, *, id: str, episode: Episode) -> None:
+        self.id = id
+        self.questions: tuple[Question, ...] = episode.questions
+        self._episode = episode
+        self._tool: SqlTool | None = None  # opened at the first search: many streams are only counted
+
+    def search(self, query: str) -> Found:
+        if self._tool is None:
+            self._tool = _open(self._episode)
+        return self._tool.search(query)
+
+    def judge(self, question: Question, submission: Submission) -> bool:
+        """Words must equal the answer; rows, or ids in words, must be some of the gold ones, and at least one."""
+        if not question.query:
+            return " ".join(submission.text.lower().split()) == question.answer
+        rows = submission.text.split() if submission.rows is None else submission.rows
+        return bool(rows) and set(rows) <= set(question.answer.split())
+
+
+def build(env: Env, *, seed: int) -> Shop:
+    """Build from the config.
+
+    Raises:
+        ConfigError: the config names files or categories; the shop has its own.
+    """
+    given = [name for name in ("data", "categories", "validation_categories", "test_categories") if getattr(env, name)]
+    if given:
+        raise ConfigError(f"env.{given[0]}: shop draws its own, found {getattr(env, given[0])}; leave it out")
+    return Shop(seed=seed)
+
+
+def _open(episode: Episode) -> SqlTool:
+    connection = sqlite3.connect(":memory:")
+    try:
+        _fill(connection, episode)
+        return SqlTool(connection, table=episode.category.name)
+    finally:
+        connection.close()
+
+
+def _fill(connection: sqlite3.Connection, episode: Episode) -> None:
+    """Write the products into a table of the category's name."""
+    category = episode.category
+    words = [f"{column} TEXT" for column in category.columns]
+    columns = ["product_id TEXT", "price INTEGER", f"{category.measure} INTEGER", *words]
+    connection.execute(f"CREATE TABLE {category.name} ({', '.join(columns)})")
+    connection.executemany(
+        f"INSERT INTO {category.name} VALUES ({', '.join('?' * len(columns))})",
+        [(product.id, *product.values.values()) for product in episode.products],
+    )
+    connection.commit()
