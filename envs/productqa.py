@@ -13,6 +13,7 @@ another place and wraps around, so that many lanes on few categories don't play 
     [PredictAnswer]    no                                                                 judged word for word
 """
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +31,6 @@ from envs.productqa_files import (
     SEARCH,
     Category,
     Row,
-    choose,
     clean,
     known_categories,
     majority,
@@ -39,6 +39,9 @@ from envs.productqa_files import (
     short,
 )
 from envs.sql import SqlTool
+
+KEYS = {"train": "env.categories", "validation": "env.validation_categories", "test": "env.test_categories"}
+"""What names the categories of a split."""
 
 TITLE_WORDS = 8  # of a product's title that the policy reads; whole titles run to 40
 LONG_ANSWER_WORDS = 24  # of the expert's long answer (95 % have at most 53)
@@ -76,7 +79,7 @@ class CategoryStream:
         return self._loaded.tool.search(query)
 
     def judge(self, question: Question, submission: Submission) -> bool:
-        """AGILE's rules, section 5 of its specification.
+        """AGILE's rules.
 
         Short answers are equal but for case and spaces. Rows are some of the gold rows, and none only where there are
         none. Words on a search question name a gold product and no other one. What an expert said is right if it is
@@ -108,36 +111,39 @@ class ProductQA:
         test: Sequence[str] | None = None,
         tool_s: float = 2.0,
     ) -> None:
-        """Name the categories of each split; files are read when a stream is first asked for.
+        """Name the categories of each split; a split is looked up, and its files read, when it is first asked for.
 
         Args:
             train: default: all under train/ that are not named as validation or test.
-            validation: default: none, so that asking for it is an error.
+            validation: default: none.
             test: default: all under test/.
             tool_s: deadline of one query.
 
         Raises:
-            ConfigError: no such folder or category; one line says what to get, or the nearest names.
+            ConfigError: the folder is not the ProductQA data; one line says what to get.
         """
         self._folder = open_folder(folder)
-        self._held_out = {*(validation or ()), *(test or ())}
-        everything = choose(self._folder, key="env.categories", names=train, side="train")
-        self._splits = {
-            "train": everything
-            if train is not None
-            else tuple(name for name in everything if name not in self._held_out),
-            "validation": ()
-            if validation is None
-            else choose(self._folder, key="env.validation_categories", names=validation, side="train"),
-            "test": choose(self._folder, key="env.test_categories", names=test, side="test"),
+        self._known = {name: Category(folder=path) for name, path in known_categories(self._folder).items()}
+        held_out = {*(validation or ()), *(test or ())}
+        self._readable = tuple(name for name in self._under("train") if name not in held_out)
+        self._splits: dict[str, tuple[str, ...]] = {
+            "train": self._readable if train is None else tuple(train),
+            "validation": tuple(validation or ()),
+            "test": self._under("test") if test is None else tuple(test),
         }
         self._tool_s = tool_s
-        self._known = {name: Category(folder=path) for name, path in known_categories(self._folder).items()}
         self._loaded = lru_cache(maxsize=None)(self._load)
         self._guesses = lru_cache(maxsize=None)(self._count_guesses)
 
+    def _under(self, side: str) -> tuple[str, ...]:
+        return tuple(name for name, category in self._known.items() if category.folder.parent.name == side)
+
     def streams(self, split: str) -> int:
-        """How many categories a split has."""
+        """How many categories a split has.
+
+        Raises:
+            ConfigError: no such split, or it names a category that is not there.
+        """
         return len(self._categories(split))
 
     def stream(self, *, split: str, index: int) -> CategoryStream:
@@ -147,12 +153,12 @@ class ProductQA:
             ConfigError: no such split, or no such category in it, or its files are broken.
         """
         categories = self._categories(split)
-        if not 0 <= index < len(categories) and (split != "train" or index < 0 or not categories):
+        if index < 0 or (index >= len(categories) and split != "train"):
             raise ConfigError(f"productqa: the {split} split has {len(categories)} streams, asked for number {index}")
         name = categories[index % len(categories)]
         loaded = self._loaded(name)
         offset = int(GOLDEN_RATIO * (index // len(categories)) % 1.0 * len(loaded.questions))
-        return CategoryStream(loaded, id=f"productqa/{split}/{name}/{offset}", offset=offset)
+        return CategoryStream(loaded, id=f"productqa/{split}/{name}/{index}", offset=offset)
 
     def texts(self) -> Sequence[str]:
         """What the agent reads and writes on a sample of questions, the same in every call.
@@ -163,8 +169,7 @@ class ProductQA:
         return list(self._texts())
 
     def _texts(self) -> Iterator[str]:
-        names = [name for name in choose(self._folder, key="", names=None, side="train") if name not in self._held_out]
-        questions = [question for name in names for question in self._loaded(name).questions]
+        questions = [question for name in self._readable for question in self._loaded(name).questions]
         questions.sort(key=lambda question: derive(0, question.product, question.id))
         for question in questions[:TEXTS]:
             yield f"progress 10 questions 2 knowledge 3\n{question.shown}\n"
@@ -176,9 +181,16 @@ class ProductQA:
     def _categories(self, split: str) -> tuple[str, ...]:
         if split not in self._splits:
             raise ConfigError(f"productqa: no split {split!r}; there are {', '.join(self._splits)}")
-        if not self._splits[split]:
-            raise ConfigError(f"productqa: the {split} split has no categories; set env.{split}_categories")
-        return self._splits[split]
+        names, key = self._splits[split], KEYS[split]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"{key}: the categories are different and at least one; found {list(names)}")
+        for name in names:
+            if name not in self._known:
+                near = difflib.get_close_matches(name, self._known, n=3, cutoff=0)
+                raise ConfigError(
+                    f"{key}: no category {name!r} in {self._folder}; the nearest known ones are {', '.join(near)}"
+                )
+        return names
 
     def _load(self, name: str) -> _Loaded:
         category = self._known[name]
@@ -197,8 +209,8 @@ class ProductQA:
 
     def _count_guesses(self) -> dict[str, tuple[str, float]]:
         """Kind -> commonest short answer and its share in the files trained on, never in a test file."""
-        trained = [self._known[name] for name in self._splits["train"]]
-        rows = [row for category in trained if category.folder.parent.name == "train" for row in category.rows]
+        trained = [self._known[name] for name in self._under("train") if name in self._splits["train"]]
+        rows = [row for category in trained for row in category.rows]
         guesses = {kind: majority(rows, kind) or UNKNOWN_GUESS for kind in (FACT, REASONING)}
         return guesses | {SEARCH: ("yes", 0.0)}
 
@@ -216,7 +228,7 @@ def build(env: Env, *, seed: int) -> ProductQA:
 def _question(row: Row, *, category: Category, columns: Sequence[str], guess: tuple[str, float]) -> Question:
     text = clean(row.question)
     extra = row.extra_data
-    knowledge = clean(extra.knowledge) if extra and row.kind == REASONING else ""
+    knowledge = clean(extra.knowledge or "") if extra and row.kind == REASONING else ""
     answer = _answer(row)
     items = {
         FACT: f"{row.asin}/{normalised(text)}",
@@ -234,7 +246,7 @@ def _question(row: Row, *, category: Category, columns: Sequence[str], guess: tu
         answer=answer,
         advice=f"{told} . {short(row.long_answer, LONG_ANSWER_WORDS)}",
         knowledge=short(knowledge, KNOWLEDGE_WORDS),
-        query=extra.answer.strip().rstrip(";.").strip() if extra and row.kind == SEARCH else "",
+        query=(extra.answer or "").strip().rstrip(";.").strip() if extra and row.kind == SEARCH else "",
         guess=guess[0],
         guess_chance=guess[1],
     )

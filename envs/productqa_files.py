@@ -5,10 +5,9 @@
                                metadata.json   product (asin) -> feature -> value
 """
 
-import difflib
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +23,11 @@ DATABASE = "product_qa.db"
 _SIDES = ("train", "test")
 
 
+_LENIENT = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+
+
 class _Line(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = _LENIENT
 
 
 class Hit(_Line):
@@ -38,8 +40,8 @@ class Hit(_Line):
 class Extra(_Line):
     """What the annotators kept: the knowledge of a reasoning question, the full gold query of a search question."""
 
-    knowledge: str = ""
-    answer: str = ""
+    knowledge: str | None = None
+    answer: str | None = None
 
 
 class Row(_Line):
@@ -63,7 +65,7 @@ class Row(_Line):
 
 
 Products = Mapping[str, Mapping[str, str | None]]
-_PRODUCTS = TypeAdapter(dict[str, dict[str, str | None]])
+_PRODUCTS = TypeAdapter(dict[str, dict[str, str | None]], config=_LENIENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,24 +141,6 @@ def known_categories(folder: Path) -> dict[str, Path]:
         for side in _SIDES
         for file in sorted((folder / side).glob("*/qa.jsonl"), key=lambda file: file.parent.name)
     }
-
-
-def choose(folder: Path, *, key: str, names: Sequence[str] | None, side: str) -> tuple[str, ...]:
-    """The categories that a key of the config names; without it all under one side.
-
-    Raises:
-        ConfigError: a name is not there, with the nearest that are.
-    """
-    known = known_categories(folder)
-    if names is None:
-        return tuple(name for name, path in known.items() if path.parent.name == side)
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0) or ["none"]
-            raise ConfigError(f"{key}: no category {name!r} in {folder}; the nearest known ones are {', '.join(near)}")
-    if len(set(names)) < len(names) or not names:
-        raise ConfigError(f"{key}: categories must be different and at least one, found {list(names)}")
-    return tuple(names)
 
 
 def clean(text: str) -> str:
