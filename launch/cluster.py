@@ -1,0 +1,58 @@
+"""Joins a Ray cluster or starts a local one, and leaves nothing behind.
+
+    cluster.address given             that cluster is joined
+    RAY_ADDRESS set (a cluster job)   the job's cluster is joined
+    neither                           a fresh local one is started, and stopped at the end
+
+Ray's processes are told by the kernel when their parent dies, so a local cluster ends with a driver that was killed.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from agile_ray.config import Cluster
+from agile_ray.errors import ConfigError
+from launch.preflight import check_port, joins
+
+
+@contextmanager
+def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
+    """Connect to Ray for the length of a `with` block.
+
+    Args:
+        settings: where to; with `device: gpu` Ray counts the machine's GPUs itself.
+        cpus: logical CPUs of a local cluster, at least one for every actor; they may exceed the machine's.
+
+    Raises:
+        ConfigError: the address does not answer, or the dashboard's port is taken.
+    """
+    import ray
+
+    try:
+        if joins(settings):
+            _join(settings.address)
+        else:
+            check_port(settings.dashboard_port)
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=settings.dashboard_port is not None,
+                dashboard_port=settings.dashboard_port,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str | None) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"cluster.address: {address}" if address else f"RAY_ADDRESS: {os.environ['RAY_ADDRESS']}"
+        raise ConfigError(f"{where} does not answer as a Ray cluster ({error})") from error

@@ -1,0 +1,204 @@
+"""`agile-ray sweep`: one training after the other, each in a process of its own, then a table over all of them.
+
+    base: quickstart                          a shipped config, or a path
+    runs:                                     one list of overrides for each run
+      - [env.advice_cost=0.15, seed=0]
+    grid:                                     or (and) every combination of these
+      env.advice_cost: [0.15, 0.3, 0.5]
+      seed: [0, 1, 2]
+
+A run is named after its overrides, unless it sets run.name. All runs of the sweep NAME lie in <run.folder>/NAME, beside
+sweep.json. A run with a report is finished, and is not run again.
+"""
+
+import itertools
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from agile_ray.config import RunConfig, Section
+from agile_ray.errors import AgileError, ConfigError
+from launch.configs import SWEEPS, find, read
+from launch.files import write_text
+
+REPORT = "report.json"
+POLICIES = ("sft", "sft_sampled", "ppo", "ppo_sampled")
+
+
+class Plan(Section):
+    """A sweep's file."""
+
+    base: str
+    """Name of a shipped config, or a path."""
+    runs: tuple[tuple[str, ...], ...] = ()
+    """One list of overrides for each run."""
+    grid: dict[str, tuple[str | int | float | bool, ...]] = {}
+    """Values by key; every combination is a run."""
+
+    def overrides(self) -> list[tuple[str, ...]]:
+        """The overrides of every run, in order."""
+        columns = [[f"{key}={value}" for value in values] for key, values in self.grid.items()]
+        return [*self.runs, *(itertools.product(*columns) if columns else ())]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training of a sweep."""
+
+    config: RunConfig
+    words: tuple[str, ...]  # after `agile-ray`
+
+    @property
+    def report(self) -> Path:
+        """Written last by a training: its presence means that the run is finished."""
+        return self.config.run_folder / REPORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one policy of one run came to, on the test split."""
+
+    run: str
+    advice_cost: float
+    seed: int
+    policy: str
+    asked_share: float
+    accuracy: float
+    total_score: float
+    ci95: tuple[float, float]  # of total_score
+
+
+def command(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a shipped sweep, or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides for every run.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, run nothing.")] = False,
+) -> None:
+    """Run a list of trainings one after the other, then show them in one table.
+
+    The same command resumes: finished runs are skipped, a broken one goes on from its last checkpoint.
+
+    Example: agile-ray sweep prices run.folder=/data/runs
+    """
+    path = find(sweep, folder=SWEEPS)
+    jobs = plan(path, overrides or ())
+    if dry_run:
+        for job in jobs:
+            print(shlex.join(["agile-ray", *job.words]), "# finished" if job.report.exists() else "")
+        return
+    failed = [f"{job.config.run.name} (exit code {code})" for job in jobs if (code := _run(job))]
+    rows = [row for job in jobs if job.report.exists() for row in summarize(job)]
+    table = {"sweep": path.stem, "rows": [asdict(row) for row in rows], "failed": failed}
+    write_text(jobs[0].config.run.folder / "sweep.json", json.dumps(table, indent=2) + "\n")
+    _print(rows)
+    if failed:
+        raise AgileError(f"sweep {path.stem}: {len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}")
+
+
+def plan(path: Path, overrides: Sequence[str] = ()) -> list[Job]:
+    """Read a sweep and check every run's config.
+
+    Raises:
+        ConfigError: the sweep or one of its configs is wrong, or two runs have one name.
+    """
+    try:
+        sheet = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: a sweep has `base`, and `runs` or `grid`; {_first_line(error)}") from error
+    folder = read(sheet.base, overrides).run.folder / path.stem
+    jobs = []
+    for own in sheet.overrides():
+        named = any(override.startswith("run.name=") for override in own)
+        words = [*overrides, *own, *([] if named else [f"run.name={_name(own)}"]), f"run.folder={folder}"]
+        jobs.append(Job(config=read(sheet.base, words), words=("train", sheet.base, *words)))
+    names = [job.config.run.name for job in jobs]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or not jobs:
+        found = f"these stand for several: {', '.join(sorted(twice))}" if twice else "found no run"
+        raise ConfigError(f"{path}: a sweep has runs, each with a name of its own; {found}")
+    return jobs
+
+
+def summarize(job: Job) -> list[Row]:
+    """A finished run's rows of the table: one for each of its policies."""
+    report = json.loads(job.report.read_text(encoding="utf-8"))
+    return [
+        Row(
+            run=job.config.run.name,
+            advice_cost=report["advice_cost"],
+            seed=report["seed"],
+            policy=name,
+            asked_share=report[name]["asked_share"],
+            accuracy=report[name]["accuracy"],
+            total_score=report[name]["total_score"],
+            ci95=tuple(report[name]["ci95"]),
+        )
+        for name in POLICIES
+        if report.get(name)
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        problem = error.errors()[0]
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return " ".join(str(error).split())
+
+
+def _name(overrides: Sequence[str]) -> str:
+    """`env.advice_cost=0.15`, `seed=0` -> `advice_cost-0.15_seed-0`."""
+    pairs = (override.partition("=") for override in overrides)
+    text = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, _, value in pairs)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text) or "base"
+
+
+def _run(job: Job) -> int:
+    """Train in a process of its own; its exit code, 0 if it had finished before."""
+    if job.report.exists():
+        print(f"{job.config.run.name}: finished", flush=True)
+        return 0
+    print(f"{job.config.run.name}: {shlex.join(['agile-ray', *job.words])}", flush=True)
+    child = subprocess.Popen([sys.executable, "-m", "launch.main", *job.words])
+    before = signal.signal(signal.SIGTERM, lambda *_: _stop(child))
+    try:
+        return child.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(child: "subprocess.Popen[bytes]") -> None:
+    """Pass SIGTERM on, so that the training checkpoints first."""
+    child.terminate()
+    child.wait()
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _print(rows: Sequence[Row]) -> None:
+    table = Table()
+    for title in ("run", "price", "seed", "policy", "asked share", "accuracy", "total score", "95 % interval"):
+        table.add_column(title, justify="left" if title in ("run", "policy") else "right")
+    for row in rows:
+        low, high = row.ci95
+        figures = (
+            f"{row.asked_share:.3f}",
+            f"{row.accuracy:.3f}",
+            f"{row.total_score:.3f}",
+            f"[{low:.3f}, {high:.3f}]",
+        )
+        table.add_row(row.run, f"{row.advice_cost:g}", str(row.seed), row.policy, *map(escape, figures))
+    Console(soft_wrap=True).print(table)
