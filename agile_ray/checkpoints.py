@@ -68,7 +68,7 @@ class FolderCheckpoints:
         resumed: Callable[[RunState], None],
     ) -> None:
         """Args: `resumed` is told the state that was restored, to discard what was written after it."""
-        self._folder = folder
+        self.folder = folder
         self._keep = keep
         self._learners = learners
         self._lanes = lanes
@@ -80,9 +80,9 @@ class FolderCheckpoints:
         Raises:
             ConfigError: it was written by another schema version.
         """
-        for aside in self._folder.glob(".writing-*"):
+        for aside in self.folder.glob(".writing-*"):
             shutil.rmtree(aside)
-        found = every(self._folder)
+        found = every(self.folder)
         state = RunState(imitation_steps=0, iteration=0, version=0)
         if found:
             latest = found[-1]
@@ -96,10 +96,10 @@ class FolderCheckpoints:
 
     def save(self, state: RunState, *, score: float | None) -> None:
         """Write aside, rename, point `best` at it if it is, drop what is no longer kept."""
-        folder = self._folder / _name(state)
+        folder = self.folder / _name(state)
         if folder.exists():
             return
-        aside = self._folder / f".writing-{uuid.uuid4().hex[:8]}"
+        aside = self.folder / f".writing-{uuid.uuid4().hex[:8]}"
         try:
             (aside / "resume" / "learners").mkdir(parents=True)
             self._learners.export(aside)
@@ -114,12 +114,12 @@ class FolderCheckpoints:
         self._prune()
 
     def _prune(self) -> None:
-        found = every(self._folder)
-        leader = best(self._folder)
+        found = every(self.folder)
+        leader = best(self.folder)
         if leader is not None:
-            link = self._folder / f".writing-{uuid.uuid4().hex[:8]}"
+            link = self.folder / f".writing-{uuid.uuid4().hex[:8]}"
             link.symlink_to(leader.folder.name)
-            os.replace(link, self._folder / "best")
+            os.replace(link, self.folder / "best")
         for old in found[: -self._keep]:
             if leader is None or old.folder != leader.folder:
                 shutil.rmtree(old.folder)

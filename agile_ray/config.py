@@ -216,7 +216,9 @@ class Evaluate(Section):
     """How much is measured."""
 
     sessions: int | None = Field(default=None, ge=1)
-    """Sessions of an evaluation on test; default: every stream, whole."""
+    """Sessions that an evaluation plays; default: every stream, whole."""
+    final_sessions: int | None = Field(default=None, ge=1)
+    """Sessions of the comparison that ends a training, where fewer are enough."""
     validation_sessions: int = Field(default=768, ge=1)
     """Sessions of an evaluation on validation."""
 
@@ -266,6 +268,12 @@ class RunConfig(Section):
                 f"({self.learner.micro_batch_tokens}); one session must fit into one pass"
             )
         return self
+
+    @property
+    def test_sessions(self) -> int | None:
+        """Sessions of the comparison that ends a training; None: all."""
+        given = [n for n in (self.evaluate.sessions, self.evaluate.final_sessions) if n is not None]
+        return min(given, default=None)
 
     @property
     def run_folder(self) -> Path:

@@ -20,11 +20,13 @@ def imitate(
     checkpoints: Checkpoints,
     recorder: Recorder,
     stopping: Callable[[], bool],
+    progress: Callable[[int], None],
 ) -> RunState:
     """SFT: one optimizer step on each batch of teacher segments that is still to be learned.
 
     Args:
         stopping: asked after each step; True saves a checkpoint and returns.
+        progress: told how many steps are done.
 
     Raises:
         LearnerError: a learner rank died. The same run name resumes from the last checkpoint.
@@ -34,6 +36,7 @@ def imitate(
             update = learners.imitate(batches[state.imitation_steps], step=state.imitation_steps)
         state = state.imitated()
         recorder.imitation(state, update)
+        progress(state.imitation_steps)
         if state.imitation_steps % config.imitation.checkpoint_every == 0:
             checkpoints.save(state, score=None)
     checkpoints.save(state, score=None)
@@ -83,7 +86,9 @@ def train(
         last = state.iteration == config.loop.iterations
         if last or state.iteration % config.loop.evaluate_every == 0:
             with recorder.timed("validate"):
-                validation = rollouts.evaluate(split="validation", greedy=True)
+                validation = rollouts.evaluate(
+                    split="validation", sessions=config.evaluate.validation_sessions, greedy=True
+                )
             checkpoints.save(state, score=recorder.evaluation(state, "validation", validation))
         elif stopping() or state.iteration % config.loop.checkpoint_every == 0:
             checkpoints.save(state, score=None)

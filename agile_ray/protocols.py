@@ -43,8 +43,11 @@ class Rollouts(Protocol):
         """One iteration's sessions, of every lane, in stream order within a lane."""
         ...
 
-    def evaluate(self, *, split: str, greedy: bool) -> list[Session]:
-        """Whole streams of a split with fresh memories, in lockstep; the lanes of `collect` are untouched."""
+    def evaluate(self, *, split: str, sessions: int | None, greedy: bool) -> list[Session]:
+        """Play what `agile_ray.evaluation.plays` names, with fresh memories; the lanes of `collect` are untouched.
+
+        Greedy evaluations step their lanes in lockstep, so that they repeat exactly.
+        """
         ...
 
     def load(self, weights: WeightsRef) -> None:

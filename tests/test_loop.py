@@ -29,7 +29,7 @@ class Diary:
         plans = (broken, broken) if self.broken else (ASKS, PREDICTS)
         return [asyncio.run(one.play(Says(*turns, version=self.version))) for turns in plans]
 
-    def evaluate(self, *, split, greedy):
+    def evaluate(self, *, split, sessions, greedy):
         self.entries.append(f"evaluate {split}")
         return []
 
@@ -136,6 +136,7 @@ def test_imitate_learns_each_batch_once_and_resumes_behind_the_last():
     teacher.version = 0
     batches = [list(cut(session)) for session in teacher.collect()]
     parts = {"learners": diary, "checkpoints": diary, "recorder": diary, "stopping": lambda: False}
+    parts["progress"] = lambda steps: None
     state = imitate(config(), RunState(imitation_steps=1, iteration=0, version=0), batches * 2, **parts)
     assert state.imitation_steps == 4
     assert diary.entries == ["imitate 1", "save 2 0 None", "imitate 2", "imitate 3", "save 4 0 None", "save 4 0 None"]

@@ -1,0 +1,67 @@
+"""The end of a training: what was learned against what it started from and the reference policies, on the same test
+questions."""
+
+from rich.console import Console
+
+from agile_ray.checkpoints import best
+from agile_ray.config import RunConfig
+from agile_ray.evaluation import plays
+from agile_ray.protocols import RunState
+from agile_ray.scores import score
+from agile_ray.task import Environment
+from agile_ray.types import Session
+from envs.references import Habits, play_streams, reference, script_rules
+from launch import report
+from launch.parts import Parts
+
+SPLIT = "test"
+
+
+def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
+    """Play the weights that the engines serve, greedily and sampled, and keep the sessions."""
+    for name, greedy in ((entry, True), (f"{entry}_sampled", False)):
+        with parts.recorder.timed("evaluate"):
+            sessions = parts.rollouts.evaluate(split=SPLIT, sessions=parts.config.test_sessions, greedy=greedy)
+        report.keep(parts.folder, name, sessions)
+        parts.recorder.evaluation(state, name, sessions)
+
+
+def compare(parts: Parts, state: RunState) -> None:
+    """Evaluate the best checkpoint and the reference policies, write the report and show it."""
+    leader = best(parts.checkpoints.folder)
+    if leader is not None and leader.state != state:
+        parts.progress.say(f"best on validation: {leader.folder.name}")
+        parts.learners.load(leader.folder / "resume" / "learners")
+        parts.rollouts.load(parts.learners.publish(leader.state.version))
+    evaluate_policy("ppo", parts, state)
+    with parts.recorder.timed("references"):
+        for name, sessions in references(
+            parts.config, parts.environment, trained=report.kept(parts.folder)["ppo"]
+        ).items():
+            report.keep(parts.folder, name, sessions)
+    parts.recorder.close()
+    found = report.compose(parts.folder)
+    report.write(parts.folder, found)
+    report.show(found, Console())
+    print(parts.folder / report.HTML)
+
+
+def references(config: RunConfig, environment: Environment, *, trained: list[Session]) -> dict[str, list[Session]]:
+    """Play every reference policy on the questions of the final evaluation.
+
+    Args:
+        trained: sessions of the trained policy, whose asked share and asks per stream set `random` and one of the
+            `non_adaptive` policies.
+    """
+    measured = score(trained)
+    asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
+    habits = Habits(seed=config.seed, asked_share=measured.asked_share, first=asks)
+    chosen = plays(environment, split=SPLIT, sessions=config.test_sessions)
+    rules = script_rules(
+        environment, price=round(1000 * config.env.advice_cost), agent=config.agent, memory=config.memory
+    )
+    names = ("always_ask", "never_ask", "random", "non_adaptive", "ask_unless_search", "oracle")
+    return {
+        name: play_streams(reference(name, environment, habits), environment, split=SPLIT, plays=chosen, rules=rules)
+        for name in names
+    }

@@ -1,0 +1,74 @@
+"""What imitation learns from: sessions that the environment's teacher plays through the agent's own executor."""
+
+import asyncio
+import math
+import random
+from collections.abc import Callable
+
+from agile_ray.config import Imitation
+from agile_ray.errors import StarvedError
+from agile_ray.lane import Lane, Rules
+from agile_ray.policy import Policy
+from agile_ray.seeds import derive
+from agile_ray.segments import cut
+from agile_ray.task import Environment
+from agile_ray.types import Ending, Segment
+
+FIRST_STREAM = 1_000_000
+"""Training streams from this index on belong to the teacher; PPO's lanes play those from 0 on."""
+STREAMS = 32
+"""At least this many episodes, so that a batch mixes memories of all sizes and, where streams are long, categories."""
+
+
+def batches(
+    config: Imitation,
+    environment: Environment,
+    rules: Rules,
+    teacher: Policy,
+    *,
+    seed: int,
+    progress: Callable[[int], None],
+) -> list[list[Segment]]:
+    """The same batches for the same seed, in the order in which they are learned.
+
+    Args:
+        progress: told the number of sessions played so far.
+
+    Raises:
+        StarvedError: a teacher's session did not end as it should; the environment or the budgets are wrong.
+    """
+    return asyncio.run(_batches(config, environment, rules, teacher, seed=seed, progress=progress))
+
+
+async def _batches(
+    config: Imitation,
+    environment: Environment,
+    rules: Rules,
+    teacher: Policy,
+    *,
+    seed: int,
+    progress: Callable[[int], None],
+) -> list[list[Segment]]:
+    each = math.ceil(config.sessions / STREAMS)
+    segments: list[Segment] = []
+    stream = FIRST_STREAM
+    played = cut_short = 0
+    while played < config.sessions:
+        lane = Lane(environment.stream(split="train", index=stream), rules)
+        for _ in range(min(each, config.sessions - played, len(lane.stream.questions))):
+            session = await lane.play(teacher)
+            if session.ending is Ending.DONE:
+                segments += cut(session)
+            else:
+                cut_short += 1
+            played += 1
+        progress(played)
+        stream += 1
+    if cut_short > played // 10:
+        raise StarvedError(
+            f"imitation: {cut_short} of {played} teacher sessions ran out of agent.session_tokens "
+            f"({rules.agent.session_tokens}), agent.turn_tokens ({rules.agent.turn_tokens}) or agent.turns "
+            f"({rules.agent.turns}); raise them, or shorten memory.entry_tokens ({rules.memory.entry_tokens})"
+        )
+    random.Random(derive(seed, "imitation", "order")).shuffle(segments)
+    return [segments[start : start + config.batch] for start in range(0, len(segments), config.batch)]
