@@ -51,7 +51,8 @@ METRICS: Mapping[str, Metric] = {
         _metric("tokens_per_session", "tokens/session", _MEAN, "read and written, of the trained sessions"),
         _metric("actions_per_session", "tokens/session", _MEAN, "written by the policy, of the trained sessions"),
         # how the learner fared
-        _metric("loss", "nats/token", _LAST, "of imitation, or PPO's weighted sum"),
+        _metric("sft_loss", "nats/token", _LAST, "cross-entropy of the teacher's action tokens"),
+        _metric("loss", "", _LAST, "of PPO, its parts weighted and summed"),
         _metric("policy_loss", "reward", _LAST, "clipped surrogate, per action token"),
         _metric("value_loss", "reward^2", _LAST, "clipped squared error of the critic, per action token"),
         _metric("kl_nats", "nats/token", _LAST, "k3 estimate of KL to the frozen SFT policy"),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from agile_ray.config import RunConfig
+from agile_ray.config import RunConfig, load
 from agile_ray.errors import ConfigError
 
 UNKNOWN = "unknown"
@@ -33,6 +33,10 @@ PACKAGES = (
     "pyarrow",
 )
 """Those that are not installed are left out."""
+
+MAY_CHANGE = ("run.", "cluster.", "evaluate.", "loop.iterations", "loop.checkpoint_every", "loop.evaluate_every",
+              "learner.deadline_s", "rollout.deadline_s", "env.split")  # fmt: skip
+"""Keys by their beginnings that a resumed run may set anew: they say how long and where, not what is learned."""
 
 STARTS_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
@@ -86,6 +90,36 @@ def write(run_folder: Path, config: RunConfig) -> Start:
     _replace(run_folder / CONFIG_FILE, config.yaml().encode())
     _replace(run_folder / STARTS_FILE, _STARTS.dump_json(starts, indent=2))
     return start
+
+
+def check_resumable(config: RunConfig) -> None:
+    """Refuse to go on with a run under another configuration than it began with.
+
+    Raises:
+        ConfigError: names every key that differs and may not.
+    """
+    path = config.run_folder / CONFIG_FILE
+    if not path.exists():
+        return
+    before, now = _flat(load(path).model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    changed = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        raise ConfigError(
+            f"run {config.run.name}: a run keeps its configuration, but {'; '.join(changed)}; "
+            f"give it another run.name, or delete {config.run_folder}"
+        )
+
+
+def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested sections as dotted keys."""
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
 
 
 def read(run_folder: Path) -> Sequence[Start]:

@@ -59,6 +59,7 @@ class RunRecorder:
         self._seconds: dict[str, float] = {}
         self._calls: Counter[str] = Counter()
         self._state = RunState(imitation_steps=0, iteration=0, version=0)
+        self._closed = False
         folder.mkdir(parents=True, exist_ok=True)
         self._imitation_events = EventLog(folder / EVENTS / "imitation")
         self._ppo_events = EventLog(folder / EVENTS / "ppo")
@@ -133,7 +134,10 @@ class RunRecorder:
         return measured.total_score
 
     def close(self) -> None:
-        """Write the time that no line has yet, and finish the events."""
+        """Write the time that no line has yet, and finish the events; again, it does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         if self._seconds:
             self._write(Event.CLOSE)
         self._imitation_events.close()

@@ -219,11 +219,8 @@ def _interval(valued: Sequence[tuple[Session, int]], *, seed: int) -> tuple[tupl
     """The 95 % interval of the mean over sessions, and what it resamples."""
     sums, counts, units = _units(valued)
     generator = np.random.default_rng(derive(seed, "bootstrap"))
-    means = np.empty(RESAMPLES)
-    chances = np.full(len(sums), 1 / len(sums))
-    for index in range(RESAMPLES):
-        times = generator.multinomial(len(sums), chances)
-        means[index] = (times @ sums) / (1000 * (times @ counts))
+    times = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
+    means = (times @ sums) / (1000 * (times @ counts))
     low, high = np.percentile(means, [2.5, 97.5])
     return (float(low), float(high)), units
 

@@ -8,6 +8,7 @@ from agile_ray.scores import Cause, Difference, Score
 from launch import pictures
 from launch.summary import Report
 
+MINUS = "\N{MINUS SIGN}"
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 900px; margin: 2rem auto;
@@ -17,7 +18,7 @@ p { margin: .4rem 0 .8rem; } .lead { font-size: 1.1rem; } .note { color: #555; f
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; }
 th, td { padding: .3rem .8rem .3rem 0; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4;
          font-variant-numeric: tabular-nums; }
-th { font-weight: 600; border-bottom: 1px solid #888; vertical-align: bottom; }
+th { font-weight: 600; white-space: normal; border-bottom: 1px solid #888; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; } tr.own td { font-weight: 600; }
 img { width: 100%; height: auto; display: block; } code { font-size: .9em; overflow-wrap: anywhere; }
 """
@@ -72,13 +73,13 @@ def headline(report: Report) -> list[str]:
 
 
 def interval(ci95: tuple[float, float]) -> str:
-    """`0.601 to 0.652`."""
-    return f"{ci95[0]:.3f} to {ci95[1]:.3f}"
+    """`0.601 to 0.652`, with real minus signs."""
+    return f"{ci95[0]:.3f} to {ci95[1]:.3f}".replace("-", MINUS)
 
 
 def signed(value: float) -> str:
     """`+0.041`, with a real minus sign."""
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:+.3f}".replace("-", MINUS)
 
 
 def _results(report: Report) -> Iterable[str]:

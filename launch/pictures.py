@@ -134,7 +134,7 @@ def _levels(axis: Axes, levels: Mapping[str, float]) -> None:
             textcoords="axes fraction",
             va="center",
             fontsize=9.5,
-            color=REFERENCE_STYLES[name][0],
+            color="#333333",
             arrowprops={"arrowstyle": "-", "color": "#b0b0b0", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0},
         )
     axis.set_ylim(low, high)

@@ -91,13 +91,12 @@ def write(run_folder: Path, report: Report) -> None:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the policies, their differences and the headline."""
-    table = Table(
-        title=f"{report.run}: {report.environment}, one ask costs {report.advice_cost:g}", title_justify="left"
-    )
-    table.add_column("policy")
-    for head in ("total score", "95 % interval", "accuracy", "asked", "asks/session", "sessions", "ppo minus it"):
-        table.add_column(head, justify="right")
+    """Print the policies, how far PPO is ahead of each, and the headline; fits into 80 columns."""
+    title = f"{report.run}: {report.environment}, seed {report.seed}, one ask costs {report.advice_cost:g}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("policy", no_wrap=True)
+    for head in ("total", "95 % interval", "right", "asked", f"ppo {page.MINUS}", "95 % interval"):
+        table.add_column(head, justify="right", no_wrap=True)
     for name, entry in report.entries.items():
         difference = report.differences.get(name)
         table.add_row(
@@ -106,9 +105,8 @@ def show(report: Report, console: Console) -> None:
             page.interval(entry.ci95),
             f"{entry.accuracy:.3f}",
             f"{entry.asked_share:.3f}",
-            f"{entry.asks_per_session:.3f}",
-            f"{entry.sessions:,}",
-            f"{page.signed(difference.mean)} ({page.interval(difference.ci95)})" if difference else "",
+            page.signed(difference.mean) if difference else "",
+            page.interval(difference.ci95) if difference else "",
             style="bold" if name == "ppo" else None,
         )
     if report.entries:

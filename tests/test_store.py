@@ -1,0 +1,144 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from agile_ray import store
+from agile_ray.errors import ConfigError, ContractError
+from agile_ray.segments import cut
+from agile_ray.types import Ending, MemoryUse, Origin, Receipt, Scores, Session, TrainingRow, Turn
+
+
+def turn(prompt, completion, *, version=3):
+    return Turn(
+        prompt_ids=np.array(prompt, np.int32),
+        completion_ids=np.array(completion, np.int32),
+        logprobs=np.linspace(-0.1, -0.7, len(completion), dtype=np.float32),
+        versions=np.full(len(completion), version, np.int32),
+        rewards=np.arange(len(completion), dtype=np.float32),
+    )
+
+
+def session(*turns, position=0, ending=Ending.DONE):
+    return Session(
+        stream="train/cups/0",
+        position=position,
+        stream_length=8,
+        question=f"q{position}",
+        kind="fact",
+        turns=turns,
+        ending=ending,
+        error="ToolError: gone" if ending is Ending.FAILED else None,
+        answer="blue",
+        correct=True,
+        receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.25),),
+        reads=(MemoryUse(kind="qa", writer=1, similarity=0.875),),
+        writes=(),
+        stored_similar=2,
+        later_similar=1,
+        remarks=("refused",),
+        memory_hash="abc",
+        origin=Origin.ADVICE,
+    )
+
+
+def rows(*sessions, credit=0.05):
+    return [
+        TrainingRow(
+            segment=segment,
+            scores=Scores(
+                **dict.fromkeys(("logprobs", "reference_logprobs", "values"), np.zeros(segment.actions, np.float32))
+            ),
+            credit=credit if segment.last else 0.0,
+        )
+        for played in sessions
+        for segment in cut(played)
+    ]
+
+
+ONE = session(turn([1], [2, 3]), turn([1, 2, 3, 9], [4]))
+REWRITTEN = session(turn([1], [2]), turn([7, 8], [5]), position=1)
+FAILED = session(turn([1], [2]), position=2, ending=Ending.FAILED)
+BLANK = session(position=3, ending=Ending.FAILED)
+
+
+def test_a_stored_iteration_reads_back_as_it_was(tmp_path):
+    trained = rows(ONE, REWRITTEN)
+    assert store.write(tmp_path, 12, [ONE, REWRITTEN], trained) == 3
+    assert (tmp_path / "iteration-00012.parquet").exists()
+    for found, expected in zip(store.read(tmp_path, 12), trained, strict=True):
+        assert found.trained
+        assert found.credit == pytest.approx(expected.credit)
+        for name in ("token_ids", "action_mask", "behavior_logprobs", "versions", "rewards"):
+            stored, original = getattr(found.segment, name), getattr(expected.segment, name)
+            assert stored.dtype == original.dtype
+            assert stored.tolist() == original.tolist()
+        assert (found.segment.index, found.segment.last) == (expected.segment.index, expected.segment.last)
+    fields = [name for name in Session.__slots__ if name != "turns"]
+    assert [getattr(store.read(tmp_path, 12)[0].session, name) for name in fields] == [getattr(ONE, n) for n in fields]
+
+
+def test_failed_sessions_are_kept_with_their_tokens_and_not_trained(tmp_path):
+    assert store.write(tmp_path, 1, [FAILED, BLANK], []) == 2
+    with_tokens, without = store.read(tmp_path, 1)
+    assert with_tokens.segment.token_ids.tolist() == [1, 2]
+    assert (with_tokens.trained, with_tokens.credit, with_tokens.session.error) == (False, None, "ToolError: gone")
+    assert (without.segment, without.trained) == (None, False)
+
+
+def test_a_row_of_no_session_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ContractError, match="1 do not"):
+        store.write(tmp_path, 1, [], rows(ONE))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_follows_a_checkpoint_is_discarded_with_a_count(tmp_path):
+    for iteration in (1, 2, 3):
+        store.write(tmp_path, iteration, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
+    (tmp_path / ".iteration-00004.parquet.aside").write_bytes(b"half")
+    assert store.discard_after(tmp_path, 1) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["iteration-00001.parquet"]
+    assert store.discard_after(tmp_path, 1) == 0
+    assert store.discard_after(tmp_path / "nowhere", 0) == 0
+
+
+def test_lineage_counts_the_sessions_that_were_trained(tmp_path):
+    store.write(tmp_path, 1, [ONE, FAILED], rows(ONE))
+    store.write(tmp_path, 2, [REWRITTEN], rows(REWRITTEN))
+    assert store.check_lineage(tmp_path) == 2
+
+
+def test_lineage_refuses_a_session_trained_twice(tmp_path):
+    store.write(tmp_path, 1, [ONE], rows(ONE))
+    store.write(tmp_path, 2, [ONE], rows(ONE))
+    with pytest.raises(ContractError, match="1 were trained again: \\('train/cups/0', 0, 0\\)"):
+        store.check_lineage(tmp_path)
+
+
+def test_lineage_refuses_a_session_trained_in_part(tmp_path):
+    store.write(tmp_path, 1, [REWRITTEN], rows(REWRITTEN)[1:])
+    with pytest.raises(ContractError, match="whole or not at all"):
+        store.check_lineage(tmp_path)
+
+
+def test_lineage_refuses_a_missing_iteration(tmp_path):
+    store.write(tmp_path, 2, [ONE], rows(ONE))
+    with pytest.raises(ContractError, match=r"from 1, found \[2\]"):
+        store.check_lineage(tmp_path)
+
+
+def test_sessions_of_an_evaluation_read_back_without_their_turns(tmp_path):
+    store.write_sessions(tmp_path / "evaluation" / "ppo.parquet", [ONE, BLANK])
+    first, second = store.read_sessions(tmp_path / "evaluation" / "ppo.parquet")
+    assert first.turns == ()
+    assert (first.receipts, first.origin, first.price) == (ONE.receipts, Origin.ADVICE, 300)
+    assert second == BLANK
+
+
+def test_a_file_of_another_schema_is_refused(tmp_path):
+    path = tmp_path / "old.parquet"
+    pq.write_table(pa.table({"stream": ["a"]}, metadata={"agile_ray_schema": "0"}), path)
+    with pytest.raises(ConfigError, match="must be 1, found 0"):
+        store.read_sessions(path)
+    with pytest.raises(ConfigError, match="no such file"):
+        store.read(tmp_path, 1)
