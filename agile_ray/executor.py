@@ -31,6 +31,13 @@ from agile_ray.types import Ending, MemoryUse, Receipt, Turn
 
 NO_INFORMATION = "no information"
 """A reflection that says so is not remembered."""
+SAYINGS = (
+    "progress 10 questions 2 knowledge 3\n",
+    "history : none\nknowledge : none\n",
+    "advice : yes\nrows : none\n",
+    "error : nothing to submit\n",
+)
+"""The executor's own words, for a tokenizer to be trained on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import typer
 import envs
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
+from agile_ray.executor import SAYINGS
 from launch.preflight import check_model
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def tiny(
 
         shape = Shape(hidden=hidden, layers=layers, vocabulary=vocabulary, context=context)
         texts = envs.build(Env(name=env, data=data), seed=seed).texts()
-        tokenizer = train_tokenizer(texts, shape=shape)
+        sayings = SAYINGS * max(1, len(texts) // 100)
+        tokenizer = train_tokenizer([*texts, *sayings], shape=shape)
         return build_model(tokenizer, shape=shape, seed=seed), tokenizer
 
     write(output, make, force=force)
