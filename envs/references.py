@@ -18,6 +18,7 @@ from typing import Literal
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
+from agile_ray.evaluation import Play
 from agile_ray.expert import GoldExpert
 from agile_ray.lane import Lane, Rules
 from agile_ray.memory import HashedEmbedder
@@ -118,13 +119,21 @@ def play_streams(
     policy: Policy, environment: Environment, *, split: str, indices: Iterable[int], rules: Rules
 ) -> list[Session]:
     """Play whole streams, one after the other, without engine or Ray; the same call gives the same sessions."""
+    lengths = {index: len(environment.stream(split=split, index=index).questions) for index in indices}
+    chosen = [Play(index=index, sessions=length) for index, length in lengths.items()]
+    return play_sessions(policy, environment, split=split, plays=chosen, rules=rules)
+
+
+def play_sessions(
+    policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules
+) -> list[Session]:
+    """Play the first sessions of streams, as many as an evaluation chose of each; otherwise as `play_streams`."""
 
     async def play() -> list[Session]:
         sessions: list[Session] = []
-        for index in indices:
-            lane = Lane(environment.stream(split=split, index=index), rules)
-            while not lane.finished:
-                sessions.append(await lane.play(policy))
+        for chosen in plays:
+            lane = Lane(environment.stream(split=split, index=chosen.index), rules)
+            sessions += [await lane.play(policy) for _ in range(chosen.sessions)]
         return sessions
 
     return asyncio.run(play())

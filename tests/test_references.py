@@ -7,10 +7,11 @@ import pytest
 
 from agile_ray.config import Agent, Memory
 from agile_ray.errors import ConfigError
+from agile_ray.evaluation import plays
 from agile_ray.task import Question
 from agile_ray.types import Ending, Session
 from envs.optimum import best_first, optimum, worth_asking
-from envs.references import REFERENCES, Habits, play_streams, reference, script_rules
+from envs.references import REFERENCES, Habits, play_sessions, play_streams, reference, script_rules
 from envs.shop import Shop
 
 SHOP = Shop(seed=0)
@@ -96,6 +97,15 @@ def test_random_choices_hang_on_the_stream_and_not_on_the_order_of_play():
     back = play_streams(policy, SHOP, split="train", indices=[1, 0], rules=rules)
     asks = {(session.stream, session.position): session.asks for session in there}
     assert asks == {(session.stream, session.position): session.asks for session in back}
+
+
+def test_an_evaluation_may_stop_within_a_stream():
+    rules = script_rules(SHOP, price=300, agent=AGENT, memory=MEMORY)
+    chosen = plays(SHOP, split="validation", sessions=60)
+    policy = reference("teacher", SHOP, Habits())
+    sessions = play_sessions(policy, SHOP, split="validation", plays=chosen, rules=rules)
+    whole = play("teacher")
+    assert [(s.stream, s.position, s.asks) for s in sessions] == [(s.stream, s.position, s.asks) for s in whole[:60]]
 
 
 @pytest.mark.parametrize("price", [100, 300, 500])
