@@ -18,10 +18,11 @@ from rich.table import Table
 import envs
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
+from agile_ray.evaluation import plays
 from agile_ray.scores import Score, score
 from agile_ray.task import Environment
 from agile_ray.types import Session
-from envs.references import REFERENCES, Habits, play_streams, reference, script_rules
+from envs.references import REFERENCES, Habits, play_sessions, reference, script_rules
 from launch.configs import read
 from launch.files import write_text
 
@@ -88,11 +89,11 @@ def play(config: RunConfig, environment: Environment, policy: str, habits: Habit
 
         return play_checkpoint(config, Path(policy))
     price = round(1000 * config.env.advice_cost)
-    return play_streams(
+    return play_sessions(
         reference(policy, environment, habits),
         environment,
         split=config.env.split,
-        indices=evaluation_streams(environment, config),
+        plays=plays(environment, split=config.env.split, sessions=config.evaluate.sessions),
         rules=script_rules(environment, price=price, agent=config.agent, memory=config.memory),
     )
 
@@ -103,25 +104,6 @@ def _habits(environment: Environment, config: RunConfig, *, share: float | None,
     if first is None:
         first = round(share * len(environment.stream(split=config.env.split, index=0).questions))
     return Habits(seed=config.seed, asked_share=share, first=first, asking=config.imitation.asking)
-
-
-def evaluation_streams(environment: Environment, config: RunConfig) -> range:
-    """The streams that an evaluation plays whole: all, or the fewest first ones that hold evaluate.sessions.
-
-    Raises:
-        ConfigError: the split never ends, and evaluate.sessions is not given.
-    """
-    split, wanted = config.env.split, config.evaluate.sessions
-    known = environment.streams(split)
-    if wanted is None:
-        if known is None:
-            raise ConfigError(f"evaluate.sessions: the streams of {config.env.name} never end; say how many sessions")
-        return range(known)
-    played = count = 0
-    while played < wanted and (known is None or count < known):
-        played += len(environment.stream(split=split, index=count).questions)
-        count += 1
-    return range(count)
 
 
 def _origin(config: RunConfig) -> dict[str, object]:
