@@ -7,7 +7,6 @@ Ray. All logprobs are those of the distribution that was sampled from, temperatu
 import asyncio
 import itertools
 from collections.abc import Awaitable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,8 +22,6 @@ from rollout.shared import shared_file
 from rollout.sync_check import SyncCheck, SyncReport, flat
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from vllm import SamplingParams
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -53,7 +50,7 @@ class VLLMEngine:
         self.settings = settings
         self.traffic = Traffic()
         self.version = 0
-        self._llm = llm
+        self.llm = llm
         self._requests = itertools.count()
         self._check = SyncCheck(exact=settings.exact)
 
@@ -95,7 +92,7 @@ class VLLMEngine:
         except (RuntimeError, ValueError, OSError) as error:
             raise EngineError(f"rollout: vLLM did not start: {cause(settings.log, error)}") from error
         engine = cls(llm, settings)
-        await engine._wait("start", llm.update_weight_version("0"))
+        await engine.wait("start", llm.update_weight_version("0"))
         return engine
 
     async def generate(self, prompt_ids: Sequence[int], *, max_tokens: int, temperature: float) -> Completion:
@@ -116,20 +113,20 @@ class VLLMEngine:
         The scheduler is held until all of them have arrived, in order: arithmetic in bfloat16 depends on which requests
         share a step, so only equal batches give equal tokens.
         """
-        core = self._llm.engine_core  # `pause_generation` would add a sleep of 20 ms to every batch
-        await self._wait("pause", core.pause_scheduler_async(mode="keep", clear_cache=False))
+        core = self.llm.engine_core  # `pause_generation` would add a sleep of 20 ms to every batch
+        await self.wait("pause", core.pause_scheduler_async(mode="keep", clear_cache=False))
         try:
             requests = [
                 await self._send(prompt, self._sampling(limit, temperature))
                 for prompt, limit in zip(prompts, max_tokens, strict=True)
             ]
         finally:
-            await self._wait("resume", core.resume_scheduler_async())
+            await self.wait("resume", core.resume_scheduler_async())
         return [self._completion(await self._receive(request)) for request in requests]
 
     async def forget(self) -> None:
         """Empty the prefix cache, so that what follows does not depend on what came before."""
-        await self._wait("reset_prefix_cache", self._llm.reset_prefix_cache())
+        await self.wait("reset_prefix_cache", self.llm.reset_prefix_cache())
 
     async def score(self, ids: Sequence[int]) -> Float32:
         """Logprob of every token given those before it, [T], nats, at temperature 1; entry 0 is 0.0."""
@@ -163,23 +160,25 @@ class VLLMEngine:
             SyncError: a bucket was refused (the old version goes on serving), or the check failed.
         """
         before = await self._probe(weights)
-        async with self._held():
+        await self.hold()
+        try:
             if weights.buckets:
                 await self._transfer(weights.buckets, blobs)
-            await self._wait("update_weight_version", self._llm.update_weight_version(str(weights.version)))
+            await self.wait("update_weight_version", self.llm.update_weight_version(str(weights.version)))
+        finally:
+            await self.release()
         self.version = weights.version
         after = await self._probe(weights)
         learner = flat([probe.logprobs for probe in weights.probes])
         return self._check.check(weights.version, before=before, after=after, learner=learner)
 
-    @asynccontextmanager
-    async def _held(self) -> "AsyncIterator[None]":
-        """Inside, nothing is computed; afterwards nothing computed before is reused."""
-        await self._wait("pause", self._llm.pause_generation(mode="keep", clear_cache=True))
-        try:
-            yield
-        finally:
-            await self._wait("resume", self._llm.resume_generation())
+    async def hold(self) -> None:
+        """Compute nothing from here to `release`, and forget every cached key and value."""
+        await self.wait("pause", self.llm.pause_generation(mode="keep", clear_cache=True))
+
+    async def release(self) -> None:
+        """Go on with what was held; requests in flight are read again with whatever weights are there."""
+        await self.wait("resume", self.llm.resume_generation())
 
     async def _transfer(self, buckets: Sequence[Bucket], blobs: Sequence[NDArray[np.uint8]]) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
@@ -187,13 +186,13 @@ class VLLMEngine:
         if len(buckets) != len(blobs):
             raise SyncError(f"rollout: {len(buckets)} buckets were announced, {len(blobs)} came")
         try:
-            await self._wait("start_weight_update", self._llm.start_weight_update())
+            await self.wait("start_weight_update", self.llm.start_weight_update())
             for bucket, blob in zip(buckets, blobs, strict=True):
                 with shared_file(blob) as path:
                     info = _message(bucket, path=path, count=len(buckets))
                     request = WeightTransferUpdateRequest(update_info=info)
-                    await self._wait("update_weights", self._llm.update_weights(request))
-            await self._wait("finish_weight_update", self._llm.finish_weight_update())
+                    await self.wait("update_weights", self.llm.update_weights(request))
+            await self.wait("finish_weight_update", self.llm.finish_weight_update())
         except EngineError as error:
             raise SyncError(f"rollout: a weight update was refused: {error}") from error
 
@@ -222,14 +221,14 @@ class VLLMEngine:
 
         request_id = str(next(self._requests))
         prompt = tokens_input([int(token) for token in prompt_ids])
-        return await self._wait("add_request", self._llm.add_request(request_id, prompt, sampling))
+        return await self.wait("add_request", self.llm.add_request(request_id, prompt, sampling))
 
     async def _receive(self, request: "RequestOutputCollector") -> "RequestOutput":
         """Wait for a request's only output. Giving up takes the request out of the engine."""
         try:
-            return await self._wait("generate", request.get())  # pyright: ignore[reportReturnType]  no pooling here
+            return await self.wait("generate", request.get())  # pyright: ignore[reportReturnType]  no pooling here
         except (DeadlineError, asyncio.CancelledError):
-            await self._llm.abort(request.request_id, internal=True)
+            await self.llm.abort(request.request_id, internal=True)
             raise
         finally:
             request.close()
@@ -250,7 +249,7 @@ class VLLMEngine:
             versions=np.repeat(np.array(versions, dtype=np.int32), lengths),
         )
 
-    async def _wait(self, name: str, waiting: Awaitable[Result]) -> Result:
+    async def wait(self, name: str, waiting: Awaitable[Result]) -> Result:
         """Wait for vLLM; whatever it raises becomes one line that names the call."""
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
@@ -271,7 +270,7 @@ class VLLMEngine:
 
     def shutdown(self) -> None:
         """End the engine's processes."""
-        self._llm.shutdown()
+        self.llm.shutdown()
 
 
 def _message(bucket: Bucket, *, path: str, count: int) -> dict[str, object]:

@@ -9,8 +9,6 @@ The file has no name in /dev/shm: the worker opens it through the actor's /proc 
 however either of them dies, and a container's small /dev/shm does not matter.
 """
 
-import mmap
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +24,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from agile_ray.errors import SyncError
 from agile_ray.weights import Bucket, TensorSpec
+from rollout.shared import mapped
 from rollout.staging import Staging
 
 if TYPE_CHECKING:
@@ -138,13 +137,3 @@ def needed_parameters(folder: Path, *, tied: bool) -> dict[str, tuple[int, ...]]
     if tied and HEAD not in needed and embeddings:
         needed[HEAD] = embeddings[0]
     return needed
-
-
-def mapped(path: str) -> memoryview:
-    """The bytes of a shared file. The view keeps them alive when its maker closes the file."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(descriptor).st_size
-        return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)) if size else memoryview(b"")
-    finally:
-        os.close(descriptor)

@@ -1,5 +1,6 @@
 """Hands bytes to another process of this machine without a name that could be left behind."""
 
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,5 +22,15 @@ def shared_file(content: NDArray[np.uint8]) -> Iterator[str]:
         while written < len(view):
             written += os.write(descriptor, view[written:])
         yield f"/proc/{os.getpid()}/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def mapped(path: str) -> memoryview:
+    """The bytes of a shared file. The view keeps them alive when its maker closes the file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        return memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)) if size else memoryview(b"")
     finally:
         os.close(descriptor)
