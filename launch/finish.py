@@ -1,6 +1,8 @@
 """The end of a training: what was learned against what it started from and the reference policies, on the same test
 questions."""
 
+from dataclasses import replace
+
 from rich.console import Console
 
 from agile_ray.checkpoints import best
@@ -10,11 +12,13 @@ from agile_ray.protocols import RunState
 from agile_ray.scores import score
 from agile_ray.task import Environment
 from agile_ray.types import Session
-from envs.references import Habits, play_streams, reference, script_rules
+from envs.optimum import best_first
+from envs.references import Habits, play_sessions, reference, script_rules
 from launch import report
 from launch.parts import Parts
 
 SPLIT = "test"
+NAMES: tuple[str, ...] = ("always_ask", "never_ask", "random", "non_adaptive", "ask_unless_search", "oracle")
 
 
 def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
@@ -51,17 +55,26 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
 
     Args:
         trained: sessions of the trained policy, whose asked share and asks per stream set `random` and one of the
-            `non_adaptive` policies.
+            `non_adaptive` policies; `non_adaptive_best` asks in the first K sessions, K the best on validation.
     """
-    measured = score(trained)
+    price = round(1000 * config.env.advice_cost)
     asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
-    habits = Habits(seed=config.seed, asked_share=measured.asked_share, first=asks)
+    like_trained = Habits(seed=config.seed, asked_share=score(trained).asked_share, first=asks)
+    validation = [
+        environment.stream(split="validation", index=play.index).questions
+        for play in plays(environment, split="validation", sessions=config.evaluate.validation_sessions)
+    ]
+    policies = dict.fromkeys(NAMES, like_trained)
+    policies["non_adaptive_best"] = replace(like_trained, first=best_first(validation, price=price))
     chosen = plays(environment, split=SPLIT, sessions=config.test_sessions)
-    rules = script_rules(
-        environment, price=round(1000 * config.env.advice_cost), agent=config.agent, memory=config.memory
-    )
-    names = ("always_ask", "never_ask", "random", "non_adaptive", "ask_unless_search", "oracle")
+    rules = script_rules(environment, price=price, agent=config.agent, memory=config.memory)
     return {
-        name: play_streams(reference(name, environment, habits), environment, split=SPLIT, plays=chosen, rules=rules)
-        for name in names
+        name: play_sessions(
+            reference(name.removesuffix("_best"), environment, habits),
+            environment,
+            split=SPLIT,
+            plays=chosen,
+            rules=rules,
+        )
+        for name, habits in policies.items()
     }

@@ -15,7 +15,7 @@ from agile_ray.types import Session
 LEARNED = ("sft", "sft_sampled", "ppo", "ppo_sampled")
 """Entries that are checkpoints; every other one is a reference policy."""
 ORACLE = "oracle"
-NO_FUTURE = ("always_ask", "never_ask", "random", "non_adaptive", "ask_unless_search")
+NO_FUTURE = ("always_ask", "never_ask", "random", "non_adaptive", "non_adaptive_best", "ask_unless_search")
 """References that know nothing of the future: the best of them is what PPO has to beat."""
 CURVES = ("sft", "ppo", ORACLE)
 """Entries whose course along the stream is shown."""
