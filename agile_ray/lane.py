@@ -11,9 +11,9 @@ from agile_ray.functions import Function
 from agile_ray.memory import Embedder, Memory, Snapshot
 from agile_ray.policy import Policy
 from agile_ray.similarity import later_similar
-from agile_ray.task import Stream
+from agile_ray.task import Stream, Submission
 from agile_ray.tokenizer import Tokenizer
-from agile_ray.types import Ending, Session
+from agile_ray.types import Ending, Origin, Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,4 +119,11 @@ class Lane:
             ),
             remarks=tuple(executor.remarks),
             memory_hash=memory_hash,
+            origin=_origin(executor.submission) if executor.submission and executor.submitted else None,
         )
+
+
+def _origin(submission: Submission) -> Origin:
+    if submission.advised:
+        return Origin.ADVICE
+    return Origin.WORDS if submission.rows is None else Origin.ROWS

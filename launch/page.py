@@ -19,7 +19,7 @@ p { margin: .4rem 0 .8rem; } .lead { font-size: 1.1rem; } .note { color: #555; f
 th, td { padding: .3rem .8rem .3rem 0; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4;
          font-variant-numeric: tabular-nums; }
 th { font-weight: 600; white-space: normal; border-bottom: 1px solid #888; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; } tr.own td { font-weight: 600; }
+.names td, th:first-child, td:first-child { text-align: left; } tr.own td { font-weight: 600; }
 img { width: 100%; height: auto; display: block; } code { font-size: .9em; overflow-wrap: anywhere; }
 """
 CAUSES = {
@@ -188,7 +188,7 @@ def _machinery(report: Report) -> Iterable[str]:
     yield "<h2>What training dropped, counted</h2>"
     gone = report.discarded
     yield (
-        f"<p>Resumed {gone.resumptions} times; {gone.lines:,} recorded events and {gone.rows:,} stored segments "
+        f"<p>Resumptions: {gone.resumptions}; {gone.lines:,} recorded events and {gone.rows:,} stored segments "
         f"({gone.seconds:,.0f} s) lay after a checkpoint and were discarded.</p>"
     )
     yield _table(
@@ -210,7 +210,7 @@ def _origin(report: Report) -> Iterable[str]:
     if report.starts:
         start = report.starts[-1]
         rows += [
-            ["started (UTC)", f"{report.starts[0].started}" + f", {len(report.starts)} starts in all"],
+            ["started (UTC)", f"{report.starts[0].started}; starts in all: {len(report.starts)}"],
             ["commit", start.git.commit + (" with uncommitted changes" if start.git.dirty else "")],
             ["machine", f"{start.machine.cores} cores, {start.machine.memory_gib:g} GiB, {start.machine.system}"],
             ["python", start.machine.python],
@@ -222,6 +222,8 @@ def _origin(report: Report) -> Iterable[str]:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, own: str | None = None, code: bool = False) -> str:
     """An HTML table; the row named `own` stands out."""
     lines = ['<div class="scroll"><table>']
+    if code:
+        lines[0] = '<div class="scroll"><table class=names>'
     if any(head):
         lines.append("<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>")
     for row in rows:

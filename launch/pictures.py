@@ -25,6 +25,7 @@ REFERENCE_STYLES = {
     "never_ask": (GREY, ":"),
     "random": (GREY, "-."),
     "non_adaptive": (GREY, (0, (5, 1, 1, 1, 1, 1))),
+    "non_adaptive_best": (GREY, (0, (1, 3))),
 }
 MARKS = {"sft": "s", "ppo": "o", ORACLE: "D"}
 MEASURES = {

@@ -65,7 +65,7 @@ class Progress:
                 self._imitated += 1
                 if self._imitated % self._every == 0:
                     self.say(
-                        f"imitation  step {self._imitated}  loss {figures['sft_loss']:.3f}  "
+                        f"imitation  step {self._imitated}  loss {figures['loss']:.3f}  "
                         f"{figures['tokens_per_second']:.0f} tokens/s"
                     )
             case Event.ITERATION:

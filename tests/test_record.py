@@ -166,7 +166,7 @@ def test_resuming_inside_imitation_drops_the_steps_that_come_again(tmp_path):
     state = FRESH
     for _ in range(3):
         state = state.imitated()
-        recorder.imitation(state, Update(tokens=10, padding=0.0, seconds=1.0, metrics={"sft_loss": 2.0}))
+        recorder.imitation(state, Update(tokens=10, padding=0.0, seconds=1.0, metrics={"loss": 2.0}))
     assert recorder.resume(FRESH.imitated()).lines == 2
     recorder.close()
     lines = history.read(tmp_path / "history.jsonl")

@@ -86,7 +86,7 @@ def finished(tmp_path_factory):
     recorder = RunRecorder(folder)
     state = RunState(imitation_steps=0, iteration=0, version=0).imitated()
     with recorder.timed("imitate"):
-        recorder.imitation(state, Update(tokens=100, padding=0.0, seconds=1.0, metrics={"sft_loss": 1.0}))
+        recorder.imitation(state, Update(tokens=100, padding=0.0, seconds=1.0, metrics={"loss": 1.0}))
     recorder.evaluation(state.next(), "validation", played("ppo"))
     recorder.close()
     for name in PLAYED:

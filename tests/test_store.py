@@ -4,9 +4,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from agile_ray import store
+from agile_ray.config import Agent, Memory
 from agile_ray.errors import ConfigError, ContractError
+from agile_ray.scores import score
 from agile_ray.segments import cut
 from agile_ray.types import Ending, MemoryUse, Origin, Receipt, Scores, Session, TrainingRow, Turn
+from envs.references import play_streams, reference, script_rules
+from envs.shop import Shop
 
 
 def turn(prompt, completion, *, version=3):
@@ -142,3 +146,15 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
         store.read_sessions(path)
     with pytest.raises(ConfigError, match="no such file"):
         store.read(tmp_path, 1)
+
+
+def test_sessions_that_the_executor_played_keep_their_score_and_say_where_answers_came_from(tmp_path):
+    shop = Shop(seed=0)
+    rules = script_rules(shop, price=300, agent=Agent(), memory=Memory())
+    policy = reference("ask_unless_search", shop)
+    sessions = play_streams(policy, shop, split="validation", indices=range(2), rules=rules)
+    store.write_sessions(tmp_path / "played.parquet", sessions)
+    found = store.read_sessions(tmp_path / "played.parquet")
+    assert score(found) == score(sessions)
+    assert {played.origin for played in found} == {Origin.ADVICE, Origin.ROWS}
+    assert all((played.origin is Origin.ADVICE) == (played.asks == 1) for played in found)
