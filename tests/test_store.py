@@ -9,7 +9,7 @@ from agile_ray.errors import ConfigError, ContractError
 from agile_ray.scores import score
 from agile_ray.segments import cut
 from agile_ray.types import Ending, MemoryUse, Origin, Receipt, Scores, Session, TrainingRow, Turn
-from envs.references import play_streams, reference, script_rules
+from envs.references import Habits, play_streams, reference, script_rules
 from envs.shop import Shop
 
 
@@ -151,7 +151,7 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
 def test_sessions_that_the_executor_played_keep_their_score_and_say_where_answers_came_from(tmp_path):
     shop = Shop(seed=0)
     rules = script_rules(shop, price=300, agent=Agent(), memory=Memory())
-    policy = reference("ask_unless_search", shop)
+    policy = reference("ask_unless_search", shop, Habits())
     sessions = play_streams(policy, shop, split="validation", indices=range(2), rules=rules)
     store.write_sessions(tmp_path / "played.parquet", sessions)
     found = store.read_sessions(tmp_path / "played.parquet")
