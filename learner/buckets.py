@@ -1,0 +1,55 @@
+"""Parameters packed into a few large runs of bytes, so that a version travels in big pieces."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agile_ray.weights import TensorSpec
+
+BUCKET_BYTES = 32 * 2**20
+"""A bucket is closed when it holds this much; only the last is smaller."""
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketPlan:
+    """Which parameters go into one bucket, and where."""
+
+    size_bytes: int
+    tensors: tuple[TensorSpec, ...]
+
+
+def plan_buckets(shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: torch.dtype) -> tuple[BucketPlan, ...]:
+    """Place named parameters, in the order given, into buckets of `BUCKET_BYTES` or a little more."""
+    buckets: list[BucketPlan] = []
+    tensors: list[TensorSpec] = []
+    filled = 0
+    for name, shape in shapes:
+        tensors.append(TensorSpec(name=name, dtype=str(dtype).removeprefix("torch."), shape=shape, offset_bytes=filled))
+        filled += int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if filled >= BUCKET_BYTES:
+            buckets.append(BucketPlan(size_bytes=filled, tensors=tuple(tensors)))
+            tensors, filled = [], 0
+    if tensors:
+        buckets.append(BucketPlan(size_bytes=filled, tensors=tuple(tensors)))
+    return tuple(buckets)
+
+
+def pack(plan: BucketPlan, parameters: Sequence[Tensor], dtype: torch.dtype) -> Bytes:
+    """Copy parameters into one bucket, cast to `dtype`.
+
+    Args:
+        parameters: one per tensor of the plan, whole, on any device.
+    """
+    bucket = np.empty(plan.size_bytes, dtype=np.uint8)
+    room = torch.from_numpy(bucket)
+    for spec, parameter in zip(plan.tensors, parameters, strict=True):
+        size = parameter.numel() * dtype.itemsize
+        target = room[spec.offset_bytes : spec.offset_bytes + size].view(dtype)
+        target.copy_(parameter.detach().reshape(-1))
+    return bucket

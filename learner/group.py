@@ -1,0 +1,259 @@
+"""The learners as the loop sees them: one policy and one critic, sharded over ranks that the caller never sees.
+
+    driver (this file)                              ranks
+    lays segments out flat, plans who computes      read the flat arrays from shared memory,
+    what, puts the arrays in the object store  ->   run their micro-batches, meet in ZeRO
+    GAE, whitening, totals                     <-   sums and scores
+
+Every call waits for all ranks, at most `learner.deadline_s` seconds.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
+
+import numpy as np
+import ray
+
+from agile_ray.config import PPO, Imitation, Learner
+from agile_ray.errors import LearnerError
+from agile_ray.protocols import Update
+from agile_ray.seeds import derive
+from agile_ray.types import Int32, Scores, Segment, TrainingRow
+from agile_ray.weights import Bucket, Probe, WeightsRef
+from learner.actor import LearnerActor
+from learner.plan import MiniBatch, padding, plan
+from learner.ragged import Ragged, lay_out, split_scores
+from learner.schedule import imitation_rate
+from learner.targets import make_targets
+from learner.waiting import wait
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+    from learner.rank import Sums
+
+Result = TypeVar("Result")
+
+
+class LearnerGroup:
+    """Starts the ranks and speaks to them. Implements `Learners`, and what checkpoints keep of them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        learner: Learner,
+        ppo: PPO,
+        imitation: Imitation,
+        device: Literal["cpu", "gpu"],
+        temperature: float,
+        transport: Literal["ray_shm", "nccl"],
+        publish_dtype: str,
+        probes: Sequence[Int32],
+        seed: int,
+    ) -> None:
+        """Start one actor per rank and load the model's folder, a Hugging Face one.
+
+        Args:
+            temperature: of sampling; PPO compares logprobs at this temperature.
+            publish_dtype: "float32" or "bfloat16", what the rollout engines serve.
+            probes: token ids that every published version is tried on.
+            seed: root of the ranks' own.
+
+        Raises:
+            ConfigError: the folder holds no causal language model.
+            DeadlineError: the ranks did not meet in time.
+            LearnerError: a rank died.
+        """
+        self._learner = learner
+        self._ppo = ppo
+        self._imitation = imitation
+        self._transport = transport
+        self._probes = tuple(probes)
+        self._connected = False
+        kind = ray.remote(num_cpus=1, num_gpus=1 if device == "gpu" else 0)(LearnerActor)
+        self._actors = [
+            cast(
+                "ActorHandle",
+                kind.remote(rank=rank, ranks=learner.ranks, device=device, seed=derive(seed, "learner", rank)),
+            )
+            for rank in range(learner.ranks)
+        ]
+        try:
+            address = self._wait("bind", [self._actors[0].bind.remote()])[0]
+            settings = {"learner": learner, "ppo": ppo, "temperature": temperature, "publish_dtype": publish_dtype}
+            starts = [actor.start.remote(address, folder, **settings) for actor in self._actors]
+            self._bucket_plans = self._wait("start", starts)[0]
+        except BaseException:
+            self.shutdown()
+            raise
+
+    def imitate(self, segments: Sequence[Segment], *, step: int) -> Update:
+        """Take one SFT step on the action tokens of these segments; `step`, from 0, sets the learning rate.
+
+        Raises:
+            LearnerError: a rank died, or the loss or gradient is not finite (before the optimizer step).
+        """
+        begin = time.perf_counter()
+        ragged = lay_out(segments)
+        batches = self._plan(ragged, seed=step, minibatches=1)
+        rate = imitation_rate(self._imitation, step)
+        shared = ray.put(ragged)
+        sums = self._wait(
+            "imitate",
+            [
+                actor.imitate.remote(shared, hand, actions=max(1, len(ragged.positions)), learning_rate=rate)
+                for actor, hand in zip(self._actors, batches[0].ranks, strict=True)
+            ],
+        )
+        metrics = {
+            "loss": sum(one.loss for one in sums),
+            "gradient_norm": sums[0].gradient_norm,
+            "learning_rate": rate,
+        }
+        return _update(batches, begin, metrics)
+
+    def score(self, prefixes: Sequence[Segment]) -> list[Scores]:
+        """What the present weights, the reference and the critic think of every action token.
+
+        Raises:
+            LearnerError: `set_reference` was never called; or a rank died.
+        """
+        if not prefixes:
+            return []
+        ragged = lay_out(prefixes)
+        hands = self._plan(ragged, seed=0, minibatches=1)[0].ranks
+        shared = ray.put(ragged)
+        parts = self._wait(
+            "score", [actor.score.remote(shared, hand) for actor, hand in zip(self._actors, hands, strict=True)]
+        )
+        empty = np.empty(len(ragged.positions), dtype=np.float32)
+        scores = Scores(logprobs=empty, reference_logprobs=empty.copy(), values=empty.copy())
+        for part in parts:
+            scores.logprobs[part.places] = part.scores.logprobs
+            scores.reference_logprobs[part.places] = part.scores.reference_logprobs
+            scores.values[part.places] = part.scores.values
+        return split_scores(scores, ragged.action_starts)
+
+    def learn(self, rows: Sequence[TrainingRow], *, seed: int) -> Update:
+        """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` optimizer steps.
+
+        Raises:
+            LearnerError: a rank died, or a loss or gradient is not finite (before the optimizer step).
+        """
+        begin = time.perf_counter()
+        rows = sorted(rows, key=lambda row: (row.segment.stream, row.segment.position, row.segment.index))
+        ragged = lay_out([row.segment for row in rows])
+        targets, figures = make_targets(rows, self._ppo)
+        shared = ray.put(ragged), ray.put(targets)
+        batches = [
+            batch
+            for epoch in range(self._ppo.epochs)
+            for batch in self._plan(ragged, seed=derive(seed, "epoch", epoch), minibatches=self._ppo.minibatches)
+        ]
+        steps = [self._ppo_step(batch, ragged, shared) for batch in batches]
+        actions = len(ragged.positions) * self._ppo.epochs
+        return _update(batches, begin, figures | self._ppo_figures(steps, actions=actions))
+
+    def set_reference(self, folder: Path) -> None:
+        """Load the frozen policy, a Hugging Face folder, that PPO is kept near to."""
+        self._wait("set_reference", [actor.set_reference.remote(folder) for actor in self._actors])
+
+    def publish(self, version: int) -> WeightsRef:
+        """Hand out the present weights as a version.
+
+        The driver owns the bytes, so they outlive the ranks: a new rollout actor can always fetch them.
+
+        Raises:
+            LearnerError: a rank died; or the transport is nccl and `connect` was never called.
+        """
+        if self._transport == "nccl":
+            return self._broadcast(version)
+        first, *others = self._actors
+        answer = first.buckets.options(num_returns=1 + len(self._bucket_plans)).remote()
+        checksums, *_ = self._wait("publish", [answer[0], *(actor.help_buckets.remote() for actor in others)])
+        buckets = tuple(
+            Bucket(index=index, size_bytes=plan.size_bytes, checksum=checksum, tensors=plan.tensors)
+            for index, (plan, checksum) in enumerate(zip(self._bucket_plans, checksums, strict=True))
+        )
+        return WeightsRef(version=version, buckets=buckets, blobs=tuple(answer[1:]), probes=self._probe())
+
+    def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
+        """Open the nccl transport to the rollout actors; `workers` counts their GPUs. Not run here."""
+        self._wait("connect", [actor.connect.remote(handles, workers=workers) for actor in self._actors])
+        self._connected = True
+
+    def export(self, folder: Path) -> None:
+        """Write the policy as a Hugging Face folder, with its tokenizer, into an existing folder."""
+        self._wait("export", [actor.export.remote(folder) for actor in self._actors])
+
+    def save(self, folder: Path) -> None:
+        """Write weights, critic and optimizer, sharded, into an existing folder."""
+        self._wait("save", [actor.save.remote(folder) for actor in self._actors])
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote with as many ranks; only on a group that has not learned yet."""
+        self._wait("load", [actor.load.remote(folder) for actor in self._actors])
+
+    def shutdown(self) -> None:
+        """End the ranks' processes."""
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _plan(self, ragged: Ragged, *, seed: int, minibatches: int) -> tuple[MiniBatch, ...]:
+        return plan(
+            ragged.lengths,
+            seed=seed,
+            minibatches=minibatches,
+            ranks=self._learner.ranks,
+            micro_batch_tokens=self._learner.micro_batch_tokens,
+        )
+
+    def _ppo_step(self, batch: MiniBatch, ragged: Ragged, shared: "tuple[ObjectRef, ObjectRef]") -> "list[Sums]":
+        actions = max(1, int(ragged.actions[batch.rows].sum()))
+        rate = self._ppo.learning_rate
+        return self._wait(
+            "learn",
+            [
+                actor.learn.remote(*shared, hand, actions=actions, learning_rate=rate)
+                for actor, hand in zip(self._actors, batch.ranks, strict=True)
+            ],
+        )
+
+    def _ppo_figures(self, steps: "Sequence[Sequence[Sums]]", *, actions: int) -> dict[str, float]:
+        every = [sums for step in steps for sums in step]
+        return {
+            "loss": sum(sums.loss for sums in every) / len(steps),
+            "policy_loss": sum(sums.policy for sums in every) / actions,
+            "value_loss": sum(sums.value for sums in every) / actions,
+            "kl_nats": sum(sums.kl for sums in every) / actions,
+            "entropy_nats": sum(sums.entropy for sums in every) / actions,
+            "clip_share": sum(sums.clipped for sums in every) / actions,
+            "ratio_deviation": sum(sums.deviation for sums in every) / actions,
+            "gradient_norm": sum(step[0].gradient_norm for step in steps) / len(steps),
+            "learning_rate": self._ppo.learning_rate,
+        }
+
+    def _broadcast(self, version: int) -> WeightsRef:
+        if not self._connected:
+            raise LearnerError("learner.publish: the nccl transport must be connected first; call connect")
+        self._wait("publish", [actor.send.remote() for actor in self._actors])
+        return WeightsRef(version=version, buckets=(), blobs=(), probes=self._probe())
+
+    def _probe(self) -> tuple[Probe, ...]:
+        return self._wait("probe", [actor.probe.remote(self._probes) for actor in self._actors])[0]
+
+    def _wait(self, call: str, answers: "Sequence[ObjectRef[Result]]") -> list[Result]:
+        return wait(call, answers, deadline_s=self._learner.deadline_s)
+
+
+def _update(batches: Sequence[MiniBatch], begin: float, metrics: dict[str, float]) -> Update:
+    return Update(
+        tokens=sum(batch.tokens for batch in batches),
+        padding=padding(batches),
+        seconds=time.perf_counter() - begin,
+        metrics=metrics,
+    )

@@ -1,0 +1,64 @@
+"""Losses as pure functions that return sums over action tokens.
+
+The caller divides every sum by the number of action tokens of the whole optimizer step, over all ranks and
+micro-batches, so that the gradient depends on neither. A = action tokens of one micro-batch; all float32 [A].
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MAX_CORRECTION = 2.0
+"""Cap of the importance weight that makes up for the gap between the engine's and the learner's logprobs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyLoss:
+    """The surrogate, and how far the policy has moved."""
+
+    loss: Tensor  # sum, with gradient
+    clipped: Tensor  # tokens whose gradient the clip cut off
+    deviation: Tensor  # sum of |ratio - 1|
+
+
+def clipped_policy_loss(
+    logprobs_A: Tensor, *, old_logprobs_A: Tensor, behavior_logprobs_A: Tensor, advantages_A: Tensor, clip: float
+) -> PolicyLoss:
+    """PPO's pessimistic surrogate (Schulman et al., 2017, eq. 7), negated.
+
+    The trust region stands around the learner's own logprobs before the update. What the engine sampled from
+    is a little different (other kernels, other rounding): each token is weighted by min(old / behavior, 2),
+    truncated importance sampling.
+    """
+    ratio_A = (logprobs_A - old_logprobs_A).exp()
+    bounded_A = ratio_A.clamp(1.0 - clip, 1.0 + clip)
+    gain_A = torch.minimum(ratio_A * advantages_A, bounded_A * advantages_A)
+    correction_A = (old_logprobs_A - behavior_logprobs_A).exp().clamp(max=MAX_CORRECTION)
+    with torch.no_grad():
+        clipped_A = bounded_A * advantages_A < ratio_A * advantages_A
+        deviation_A = (ratio_A - 1.0).abs()
+    return PolicyLoss(loss=-(correction_A * gain_A).sum(), clipped=clipped_A.float().sum(), deviation=deviation_A.sum())
+
+
+def clipped_value_loss(values_A: Tensor, *, old_values_A: Tensor, returns_A: Tensor, clip: float) -> Tensor:
+    """Half the squared error to the returns, or that of the value kept near its old self, whichever is larger."""
+    bounded_A = old_values_A + (values_A - old_values_A).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values_A - returns_A) ** 2, (bounded_A - returns_A) ** 2).sum()
+
+
+def k3(logprobs_A: Tensor, *, reference_logprobs_A: Tensor) -> Tensor:
+    """Sum of exp(d) - 1 - d with d = reference - policy: never negative, 0 where they agree.
+
+    Its value estimates KL(policy || reference) on tokens that the policy sampled. Its gradient, with the tokens
+    held fixed, is that of KL(reference || policy): one token gives (1 - reference / policy) grad log policy,
+    whose mean under the policy is sum of (policy - reference) grad log policy = -sum of reference grad log policy,
+    since policy grad log policy = grad policy sums to 0. So it pulls the policy over all that the reference does.
+    """
+    difference_A = reference_logprobs_A - logprobs_A
+    return (difference_A.exp() - 1.0 - difference_A).sum()
+
+
+def cross_entropy(logprobs_A: Tensor) -> Tensor:
+    """Negative log-likelihood of the action tokens."""
+    return -logprobs_A.sum()

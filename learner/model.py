@@ -1,0 +1,93 @@
+"""The policy with its critic: a Hugging Face causal model and a value head on its last hidden state.
+
+The one door to transformers. Dimensions: B = rows, T = tokens, A = action tokens, H = hidden size, V = vocabulary.
+
+Rows are padded on the right and no attention mask is given: a causal model's tokens never look to their right,
+so padding can not change what an action token sees, whatever its id. Without a mask the fast kernels apply.
+"""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from agile_ray.errors import ConfigError
+
+Attention = Literal["eager", "sdpa"]
+
+
+class Predictions(NamedTuple):
+    """What the model says at the places that predict action tokens."""
+
+    logits: Tensor  # [A, V], in the model's dtype
+    values: Tensor  # float32 [A]
+
+
+class ValueHead(nn.Module):
+    """A linear critic that starts at 0 everywhere and computes in float32."""
+
+    def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, hidden_size, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(1, dtype=dtype))
+
+    def forward(self, hidden_AH: Tensor) -> Tensor:
+        return functional.linear(hidden_AH.float(), self.weight.float(), self.bias.float()).squeeze(-1)
+
+
+class PolicyWithValue(nn.Module):
+    """Predicts action tokens and the return from the state before them; observation logits are never computed."""
+
+    def __init__(self, language_model: PreTrainedModel) -> None:
+        super().__init__()
+        self.language_model = language_model
+        self.value_head = ValueHead(language_model.config.get_text_config().hidden_size, language_model.dtype)
+        # Narrowing the input of the output layer, not calling it by hand, keeps what some models do to their
+        # logits afterwards (Gemma caps them, Granite scales them).
+        head = language_model.get_output_embeddings()
+        assert head is not None, "a causal language model has an output layer"
+        head.register_forward_pre_hook(self._narrow)
+        self._predictors_A = torch.empty(0, dtype=torch.int64)
+        self._hidden_AH = torch.empty(0)
+
+    def forward(self, token_ids_BT: Tensor, predictors_A: Tensor) -> Predictions:
+        """Run the trunk over all tokens, and both heads at the predictors only.
+
+        Args:
+            token_ids_BT: int64 [B, T], padded on the right.
+            predictors_A: int64 [A], places in the flattened [B * T].
+        """
+        self._predictors_A = predictors_A
+        logits_AV = self.language_model(input_ids=token_ids_BT, use_cache=False).logits
+        values_A = self.value_head(self._hidden_AH)
+        self._hidden_AH = torch.empty(0)  # the graph of this pass must not outlive it
+        return Predictions(logits=logits_AV, values=values_A)
+
+    def _narrow(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        self._hidden_AH = inputs[0].flatten(0, 1)[self._predictors_A]
+        return (self._hidden_AH,)
+
+
+def load_language_model(folder: Path, *, dtype: torch.dtype, attention: Attention) -> PreTrainedModel:
+    """Load a causal model with every dropout at 0: PPO's ratio compares two passes over the same tokens.
+
+    Raises:
+        ConfigError: the folder holds no model that transformers can read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        _silence_dropout(config)
+        return AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, attn_implementation=attention, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path: {folder} holds no causal language model ({error})") from error
+
+
+def _silence_dropout(config: PreTrainedConfig) -> None:
+    for name, value in config.to_dict().items():
+        if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+            setattr(config, name, 0.0)

@@ -1,0 +1,80 @@
+"""Segments laid end to end in flat arrays, so that every rank reads the same few arrays from shared memory.
+
+Dimensions: B = segments, S = tokens of all segments, A = action tokens of all segments.
+
+Example, two segments of lengths 4 and 3 whose action tokens stand at positions 1, 3 and 2:
+    starts [0 4 7]    positions [1 3 2]    action_starts [0 2 3]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agile_ray.types import Int32, Scores, Segment
+
+Int64 = NDArray[np.int64]
+Number = TypeVar("Number", np.int32, np.int64, np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ragged:
+    """The token ids of many segments, and where each one's actions stand."""
+
+    token_ids: Int32  # [S]
+    starts: Int64  # [B + 1], segment b holds tokens starts[b] to starts[b + 1]
+    positions: Int64  # [A], place of the action token in its own segment
+    action_starts: Int64  # [B + 1]
+
+    @property
+    def lengths(self) -> Int64:
+        """Tokens of each segment, int64 [B]."""
+        return np.diff(self.starts)
+
+    @property
+    def actions(self) -> Int64:
+        """Action tokens of each segment, int64 [B]."""
+        return np.diff(self.action_starts)
+
+
+def lay_out(segments: Sequence[Segment]) -> Ragged:
+    """Lay segments end to end, in the order given."""
+    positions = [np.flatnonzero(segment.action_mask) for segment in segments]
+    return Ragged(
+        token_ids=join([segment.token_ids for segment in segments], np.int32),
+        starts=_starts([len(segment.token_ids) for segment in segments]),
+        positions=join(positions, np.int64),
+        action_starts=_starts([len(places) for places in positions]),
+    )
+
+
+def split_scores(scores: Scores, action_starts: Int64) -> list[Scores]:
+    """Cut scores of all action tokens [A] into one `Scores` per segment."""
+    return [
+        Scores(
+            logprobs=scores.logprobs[start:end],
+            reference_logprobs=scores.reference_logprobs[start:end],
+            values=scores.values[start:end],
+        )
+        for start, end in zip(action_starts[:-1], action_starts[1:], strict=True)
+    ]
+
+
+def join_scores(scores: Sequence[Scores]) -> Scores:
+    """Lay scores end to end: the inverse of `split_scores`."""
+    return Scores(
+        logprobs=join([score.logprobs for score in scores], np.float32),
+        reference_logprobs=join([score.reference_logprobs for score in scores], np.float32),
+        values=join([score.values for score in scores], np.float32),
+    )
+
+
+def join(parts: Sequence[NDArray[Number]], dtype: type[Number]) -> NDArray[Number]:
+    """Lay arrays end to end; none make an empty one."""
+    return np.concatenate([np.empty(0, dtype), *parts]).astype(dtype, copy=False)
+
+
+def _starts(counts: Sequence[int]) -> Int64:
+    return np.concatenate([[0], np.cumsum(np.asarray(counts, dtype=np.int64))]).astype(np.int64)

@@ -1,0 +1,272 @@
+"""One learner rank: imitates, scores and learns on the micro-batches that it is dealt. Plain class, no Ray.
+
+A = action tokens of one micro-batch, B = rows, T = tokens.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agile_ray.config import PPO, Learner
+from agile_ray.types import Float32, Int32, Scores
+from agile_ray.weights import Probe
+from learner import losses
+from learner.batch import Batch, make_batch
+from learner.buckets import BucketPlan, Bytes, pack, plan_buckets
+from learner.engine import Engine, Place
+from learner.logprobs import entropies, token_logprobs
+from learner.ragged import Int64, Ragged
+from learner.targets import Targets
+
+MicroBatches = Sequence[Int64]
+"""Row numbers of each pass of one rank; an empty one keeps step with the other ranks."""
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
+"""Endings of files that hold weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """What one rank measured in one optimizer step; sums over its action tokens, but for the norm."""
+
+    loss: float  # this rank's share of the objective, already divided by the step's action tokens
+    policy: float = 0.0
+    value: float = 0.0
+    kl: float = 0.0
+    entropy: float = 0.0
+    clipped: float = 0.0
+    deviation: float = 0.0
+    gradient_norm: float = 0.0  # of the whole step, the same on every rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedScores:
+    """Scores of the action tokens that one rank computed."""
+
+    places: Int64  # [A], among all action tokens of the call
+    scores: Scores
+
+
+class LearnerRank:
+    """One rank's share of every call. All ranks make the same calls in the same order."""
+
+    def __init__(
+        self, folder: Path, *, learner: Learner, ppo: PPO, temperature: float, publish_dtype: str, place: Place
+    ) -> None:
+        """Load the model's folder and join the other ranks.
+
+        Args:
+            temperature: of sampling; logits are divided by it wherever PPO compares logprobs.
+            publish_dtype: "float32" or "bfloat16", what the rollout engines serve.
+
+        Raises:
+            ConfigError: the folder holds no causal language model.
+        """
+        self._folder = folder
+        self._ppo = ppo
+        self._temperature = temperature
+        self.publish_dtype = torch.bfloat16 if publish_dtype == "bfloat16" else torch.float32
+        self._engine = Engine(folder, learner, place)
+        # Tied embeddings appear under both names: an engine that is sent only one keeps the other's old values.
+        self._parameters = dict(self._engine.language_model.named_parameters(remove_duplicate=False))
+
+    def imitate(self, ragged: Ragged, micro_batches: MicroBatches, *, actions: int, learning_rate: float) -> Sums:
+        """Take one SFT step.
+
+        Args:
+            actions: action tokens of the step, over all ranks.
+
+        Raises:
+            LearnerError: the loss or the gradient is not finite; no step was taken.
+        """
+
+        def loss(batch: Batch) -> tuple[Tensor, Sums]:
+            predictions = self._engine.forward(batch)
+            logprobs_A = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
+            # The critic takes part with weight 0: ZeRO waits for a gradient of every parameter.
+            total = (losses.cross_entropy(logprobs_A) + 0.0 * predictions.values.sum()) / actions
+            return total, Sums(loss=total.item())
+
+        return self._optimize("imitate", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
+
+    def learn(
+        self, ragged: Ragged, targets: Targets, micro_batches: MicroBatches, *, actions: int, learning_rate: float
+    ) -> Sums:
+        """Take one PPO step on one minibatch.
+
+        Args:
+            targets: of every action token of `ragged`.
+            actions: action tokens of the minibatch, over all ranks.
+
+        Raises:
+            LearnerError: the loss or the gradient is not finite; no step was taken.
+        """
+
+        def loss(batch: Batch) -> tuple[Tensor, Sums]:
+            return self._ppo_loss(batch, targets, actions=actions)
+
+        return self._optimize("learn", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
+
+    def set_reference(self, folder: Path) -> None:
+        """Load the frozen policy that PPO is kept near to."""
+        self._engine.set_reference(folder)
+
+    @torch.no_grad()
+    def score(self, ragged: Ragged, micro_batches: MicroBatches) -> PlacedScores:
+        """Logprobs, reference logprobs and values of this rank's rows, in the order of the passes."""
+        places: list[Int64] = []
+        logprobs: list[Float32] = []
+        reference_logprobs: list[Float32] = []
+        values: list[Float32] = []
+        for rows in micro_batches:
+            batch = make_batch(ragged, rows, self._engine.device)
+            predictions = self._engine.forward(batch)
+            reference_AV = self._engine.reference_logits(batch)
+            places.append(batch.places)
+            logprobs.append(_numpy(self._logprobs(predictions.logits, batch)))
+            reference_logprobs.append(_numpy(self._logprobs(reference_AV, batch)))
+            values.append(_numpy(predictions.values))
+        scores = Scores(
+            logprobs=np.concatenate(logprobs),
+            reference_logprobs=np.concatenate(reference_logprobs),
+            values=np.concatenate(values),
+        )
+        return PlacedScores(places=np.concatenate(places), scores=scores)
+
+    @torch.no_grad()
+    def probe(self, probes: Sequence[Int32]) -> tuple[Probe, ...]:
+        """What the present weights think of these ids, at temperature 1."""
+        return tuple(Probe(ids=ids, logprobs=self._probe(ids)) for ids in probes)
+
+    def bucket_plans(self) -> tuple[BucketPlan, ...]:
+        """Which parameters `buckets` packs where; the same for every version."""
+        shapes = ((name, _shape(parameter)) for name, parameter in self._parameters.items())
+        return plan_buckets(shapes, self.publish_dtype)
+
+    def buckets(self) -> list[Bytes]:
+        """Pack the present weights; rank 0 returns the buckets, the others help to gather and return none."""
+        packed: list[Bytes] = []
+        for plan in self.bucket_plans():
+            parameters = [self._parameters[spec.name] for spec in plan.tensors]
+            with self._engine.whole(set(parameters)):
+                if self._engine.rank == 0:
+                    packed.append(pack(plan, parameters, self.publish_dtype))
+        return packed
+
+    def whole_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every parameter whole, in the engines' dtype; all ranks iterate together."""
+        for name, parameter in self._parameters.items():
+            with self._engine.whole([parameter]):
+                yield name, parameter.detach().to(self.publish_dtype)
+
+    def export(self, folder: Path) -> None:
+        """Write the policy as a Hugging Face folder, with the source folder's tokenizer; rank 0 writes."""
+        weights: dict[str, Tensor] = {}
+        for name, parameter in self._engine.language_model.named_parameters():
+            with self._engine.whole([parameter]):
+                if self._engine.rank == 0:
+                    weights[name] = parameter.detach().cpu().clone()
+        if self._engine.rank == 0:
+            self._engine.language_model.save_pretrained(folder, state_dict=weights)
+            _copy_beside(self._folder, folder)
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's shard of weights, critic and optimizer."""
+        self._engine.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Continue from what `save` wrote; only on a rank that has not learned yet."""
+        self._engine.load(folder)
+
+    def _optimize(
+        self,
+        call: str,
+        ragged: Ragged,
+        micro_batches: MicroBatches,
+        *,
+        loss: Callable[[Batch], tuple[Tensor, Sums]],
+        learning_rate: float,
+    ) -> Sums:
+        measured: list[Sums] = []
+        for rows in micro_batches:
+            total, sums = loss(make_batch(ragged, rows, self._engine.device))
+            self._engine.backward(total)
+            measured.append(sums)
+        norm = self._engine.step([sums.loss for sums in measured], learning_rate=learning_rate, call=call)
+        return _add(measured, norm)
+
+    def _ppo_loss(self, batch: Batch, targets: Targets, *, actions: int) -> tuple[Tensor, Sums]:
+        ppo = self._ppo
+
+        def of(array: Float32) -> Tensor:
+            return torch.from_numpy(array[batch.places]).to(self._engine.device)
+
+        predictions = self._engine.forward(batch)
+        logprobs_A = self._logprobs(predictions.logits, batch)
+        with torch.set_grad_enabled(ppo.entropy_coefficient > 0):
+            entropy = entropies(predictions.logits, temperature=self._temperature).sum()
+        policy = losses.clipped_policy_loss(
+            logprobs_A,
+            old_logprobs_A=of(targets.old_logprobs),
+            behavior_logprobs_A=of(targets.behavior_logprobs),
+            advantages_A=of(targets.advantages),
+            clip=ppo.clip,
+        )
+        value = losses.clipped_value_loss(
+            predictions.values, old_values_A=of(targets.values), returns_A=of(targets.returns), clip=ppo.value_clip
+        )
+        kl = losses.k3(logprobs_A, reference_logprobs_A=of(targets.reference_logprobs))
+        total = policy.loss + ppo.value_coefficient * value + ppo.kl_coefficient * kl
+        total = (total - ppo.entropy_coefficient * entropy) / actions
+        figures = torch.stack([total, policy.loss, value, kl, entropy, policy.clipped, policy.deviation])
+        numbers = figures.detach().tolist()  # one wait for the device
+        names = ("loss", "policy", "value", "kl", "entropy", "clipped", "deviation")
+        return total, Sums(**dict(zip(names, numbers, strict=True)))
+
+    def _logprobs(self, logits_AV: Tensor, batch: Batch) -> Tensor:
+        return token_logprobs(logits_AV, batch.actions, temperature=self._temperature)
+
+    def _probe(self, ids: Int32) -> Float32:
+        token_ids_T = torch.from_numpy(ids.astype(np.int64)).to(self._engine.device)
+        batch = Batch(
+            token_ids=token_ids_T.unsqueeze(0),
+            predictors=torch.arange(len(ids) - 1, device=self._engine.device),
+            actions=token_ids_T[1:],
+            places=np.arange(len(ids) - 1),
+        )
+        logits_AV = self._engine.forward(batch).logits
+        return np.concatenate([[np.float32(0)], _numpy(token_logprobs(logits_AV, batch.actions, temperature=1.0))])
+
+
+def _add(measured: Sequence[Sums], norm: float) -> Sums:
+    return Sums(
+        loss=sum(sums.loss for sums in measured),
+        policy=sum(sums.policy for sums in measured),
+        value=sum(sums.value for sums in measured),
+        kl=sum(sums.kl for sums in measured),
+        entropy=sum(sums.entropy for sums in measured),
+        clipped=sum(sums.clipped for sums in measured),
+        deviation=sum(sums.deviation for sums in measured),
+        gradient_norm=norm,
+    )
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.float().cpu().numpy()
+
+
+def _shape(parameter: Tensor) -> tuple[int, ...]:
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))  # a shard's own shape says nothing
+
+
+def _copy_beside(source: Path, target: Path) -> None:
+    """Copy what is neither weights nor already there: the tokenizer's files."""
+    for file in source.iterdir():
+        if file.is_file() and not file.name.endswith(WEIGHTS) and not (target / file.name).exists():
+            shutil.copy2(file, target / file.name)
