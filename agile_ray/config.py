@@ -152,7 +152,7 @@ class Learner(Section):
 
     ranks: int = Field(default=2, ge=1)
     """Learner actors; each takes a GPU where cluster.device is gpu."""
-    zero_stage: Literal[0, 1, 2, 3] = 2
+    zero_stage: Literal[1, 2, 3] = 2
     """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and weights."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights in forward and backward; the optimizer keeps float32."""
