@@ -27,7 +27,7 @@ def border() -> Iterator[None]:
     except AgileError as error:
         _stop(error, code=1)
     except KeyboardInterrupt:
-        _stop("stopped by Ctrl-C; the same command resumes from the last whole checkpoint", code=130)
+        _stop("stopped by Ctrl-C", code=130)
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -45,7 +45,7 @@ def command(
         typer.Option(min=0, help="For non_adaptive: first sessions of a stream that ask. Default: the share of them."),
     ] = None,
 ) -> None:
-    """Measure a policy: accuracy, asked share, total score, with their interval and by kind of question.
+    """Measure a policy: total score, asked share, accuracy.
 
     env.split says what is played, env.categories which categories of it, evaluate.sessions how much (default: all).
 

@@ -5,7 +5,7 @@ Importing this module loads no heavy library: every command imports what it need
 
 import typer
 
-from launch import evaluate, model, submit, sweep, train
+from launch import evaluate, keys, model, report, submit, sweep, train
 from launch.border import border
 
 HELP = """Train AGILE agents: language models that remember, use tools, reflect, and ask an expert at a price.
@@ -29,15 +29,17 @@ app = typer.Typer(
 )
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
+app.command("report")(report.command)
 app.add_typer(model.app, name="model")
 app.command("submit")(submit.command)
 app.command("sweep")(sweep.command)
+app.command("keys")(keys.command)
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     with border():
-        app()
+        app(prog_name="agile-ray")
 
 
 if __name__ == "__main__":

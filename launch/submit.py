@@ -11,6 +11,7 @@ cluster's image or environment.
 """
 
 import asyncio
+import logging
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 PROJECT = Path(__file__).resolve().parents[1]
+INTERRUPTED = 130
 CONFIG_NAME = "submitted.yaml"
 INSTALL_S = 300.0
 FINISH_S = 60.0
@@ -42,16 +44,22 @@ def command(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as run.folder=/mnt/runs.")
     ] = None,
     follow: Annotated[bool, typer.Option(help="Print the job's log until it ends, then exit as it did.")] = True,
-    project: Annotated[Path, typer.Option(help="Source folder of this project.")] = PROJECT,
+    project: Annotated[
+        Path, typer.Option(help="This project's source.", show_default="where this runs from")
+    ] = PROJECT,
 ) -> None:
-    """Train on a Ray cluster: install this project there, start the job, follow its log, exit as it exits.
+    """Train as a job of a Ray cluster.
+
+    Installs this project in the job, starts it, follows its log, and exits as it exits.
 
     Paths in the config must be absolute, on a disk that every node shares. The same command with the same run.name
     resumes from the last whole checkpoint.
 
     On a cluster with token authentication set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token.
 
-    Example: agile-ray submit quickstart --address http://10.0.0.1:8265 run.folder=/mnt/runs model.path=/mnt/models/tiny
+    \b
+    Example:
+      agile-ray submit quickstart --address http://10.0.0.1:8265 run.folder=/mnt/runs model.path=/mnt/models/tiny
     """
     resolved = read(config, overrides or ())
     check_shared(resolved)
@@ -61,8 +69,14 @@ def command(
         install(project, package)
         job = _start(client, resolved, package)
     print(f"job {job}: run {resolved.run.name} in {resolved.run_folder}", flush=True)
-    if follow:
-        raise typer.Exit(asyncio.run(_follow(client, job)))
+    if not follow:
+        return
+    try:
+        code = asyncio.run(_follow(client, job))
+    except KeyboardInterrupt:
+        print(f"job {job} goes on; `ray job logs -f {job}` follows it, `ray job stop {job}` ends it")
+        code = INTERRUPTED
+    raise typer.Exit(code)
 
 
 def install(project: Path, package: Path) -> None:
@@ -90,10 +104,16 @@ def install(project: Path, package: Path) -> None:
 
 
 def _connect(address: str) -> "JobSubmissionClient":
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
+    logging.getLogger("ray").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise ConfigError(
+            f"--address {address}: token refused; set RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"--address {address}: no Ray dashboard answers there as it should ({error})") from error
 
@@ -139,5 +159,6 @@ async def _exit_code(client: "JobSubmissionClient", job: str) -> int:
         await asyncio.sleep(0.5)
     if info.status is JobStatus.SUCCEEDED:
         return 0
-    print(f"job {job}: {info.status}: {info.message}", file=sys.stderr)
+    if info.driver_exit_code is None:  # it never ran, or was stopped; otherwise its log has told
+        print(f"job {job}: {info.status}: {info.message}", file=sys.stderr)
     return info.driver_exit_code or 1

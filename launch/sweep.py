@@ -52,7 +52,7 @@ class Plan(Section):
     def overrides(self) -> list[tuple[str, ...]]:
         """The overrides of every run, in order."""
         columns = [[f"{key}={value}" for value in values] for key, values in self.grid.items()]
-        return [*self.runs, *(itertools.product(*columns) if columns else ())]
+        return [*(itertools.product(*columns) if columns else ()), *self.runs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ def command(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, run nothing.")] = False,
 ) -> None:
-    """Run a list of trainings one after the other, then show them in one table.
+    """Train one run after the other, then show all in one table.
 
     The same command resumes: finished runs are skipped, a broken one goes on from its last checkpoint.
 

@@ -1,0 +1,51 @@
+# make quickstart   train on the built-in shop, print the table, write runs/quickstart/report.html
+# make test         lint, fast tests, then tests on real Ray, vLLM and DeepSpeed
+# make study        in the background: the quick start for three seeds and three prices; again to resume
+# make install      what the others begin with; does nothing when the lock is unchanged
+#
+# AGILE_DATA=folder that holds productqa/; tests that need it are left out where it is absent
+# VENV=folder of the virtual environment    LOCK=requirements-gpu.txt for GPUs    PYTHON=interpreter to make it with
+
+VENV ?= .venv
+LOCK ?= requirements-cpu.txt
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$name && break; done)
+
+DATA := $(or $(AGILE_DATA),../shared/data)
+WITHOUT_DATA := $(if $(wildcard $(DATA)/productqa),,and not data)
+
+.PHONY: install quickstart test lint types study
+
+install: $(STAMP)
+
+$(STAMP): $(LOCK) pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed, found none; install it or give PYTHON=path" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --quiet -r $(LOCK)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --quiet --no-build-isolation -e .
+	echo $(LOCK) > $@
+
+quickstart: install
+	$(BIN)/agile-ray model tiny --output models/tiny
+	$(BIN)/agile-ray train quickstart
+
+test: install lint
+	$(BIN)/python -m pytest -q -m "not integration $(WITHOUT_DATA)" --durations=5 --timeout=120
+	$(BIN)/python -m pytest -q -m "integration $(WITHOUT_DATA)" --durations=10 --timeout=600
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/pyright
+
+study: install
+	$(BIN)/agile-ray model tiny --output models/tiny
+	mkdir -p runs
+	nohup $(BIN)/agile-ray sweep study >> runs/study.log 2>&1 &
+	@echo "started; follow it with: tail -f runs/study.log"

@@ -1,0 +1,85 @@
+"""The rules of the house style that a machine can check."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agile_ray.config import RunConfig
+from launch.keys import leaves
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("agile_ray", "envs", "rollout", "learner", "configs", "launch")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+EVERYTHING = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
+
+FILE_LINES = 400
+FUNCTION_LINES = 60
+KNOBS = 80
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
+def test_a_file_fits_in_one_reading(path):
+    assert len(path.read_text().splitlines()) <= FILE_LINES
+    for function in functions(path):
+        length = (function.end_lineno or function.lineno) - function.lineno + 1
+        assert length <= FUNCTION_LINES, f"{function.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.read_text()], ids=name_of)
+def test_a_module_says_what_it_is_for(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_functions_are_annotated(path):
+    for function in functions(path):
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        bare = [argument.arg for argument in arguments if argument.annotation is None]
+        assert set(bare) <= {"self", "cls"}, f"{function.name} leaves {bare} open"
+        assert function.returns is not None or function.name == "__init__", (
+            f"{function.name} does not say what it returns"
+        )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_is_left_for_later(path):
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b|NotImplementedError", path.read_text())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_only_public_doors_of_ray_are_used(path):
+    assert "ray._private" not in path.read_text()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_comes_from_this_project(package):
+    module = __import__(package)
+    assert Path(module.__file__ or "").is_relative_to(ROOT), f"{package} comes from elsewhere"
+
+
+def test_the_packages_are_listed_one_by_one():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(PACKAGES)
+
+
+def test_a_run_has_few_knobs():
+    assert len(list(leaves(RunConfig))) < KNOBS
+
+
+def test_every_knob_says_what_it_means():
+    silent = [key for key, field in leaves(RunConfig) if not field.description]
+    assert silent == []

@@ -1,0 +1,40 @@
+"""Who may import whom: by contract, and by looking at what a fresh process has loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "ray", "vllm", "deepspeed", "transformers", "sentence_transformers")
+
+WALK = """
+import importlib, pkgutil, sys
+for name in {packages!r}:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, name + "."):
+        importlib.import_module(module.name)
+print(*sorted(set({heavy!r}) & set(sys.modules)))
+"""
+
+
+def loaded_by(*packages):
+    """Heavy libraries that a fresh process holds once it has imported every module of the packages."""
+    code = WALK.format(packages=packages, heavy=HEAVY)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_the_import_contracts_hold():
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter, "--no-cache"], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("packages", [("agile_ray",), ("envs",), ("launch",)], ids=" ".join)
+def test_importing_every_module_loads_no_heavy_library(packages):
+    assert loaded_by(*packages) == []
