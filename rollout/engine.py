@@ -269,8 +269,9 @@ class VLLMEngine:
             raise EngineError(f"rollout: vLLM's {name}: {one_line(error)}") from error
 
     def shutdown(self) -> None:
-        """End the engine's processes."""
+        """End the engine's processes. Call it once, last."""
         self.llm.shutdown()
+        del self.llm  # or its destructor would complain when the interpreter ends
 
 
 def _message(bucket: Bucket, *, path: str, count: int) -> dict[str, object]:

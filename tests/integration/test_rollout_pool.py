@@ -1,0 +1,154 @@
+"""The rollout pool on real Ray: one actor, its engine, and the built-in shop."""
+
+import os
+import pickle
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import ray
+
+from agile_ray.config import Agent, Env, Learner, Loop, Model, Rollout, Run, RunConfig
+from agile_ray.errors import ConfigError, EngineError, SyncError
+from agile_ray.types import Session
+from agile_ray.weights import WeightsRef
+from rollout.pool import RolloutPool
+from tests.integration.rollout_model import copy_of, make_folder, pack, perturb, probes_of, stale_parts
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+LANES, SESSIONS = 6, 3
+
+
+@dataclass(slots=True)
+class Rig:
+    """A pool, the model it serves, and the versions it was given."""
+
+    pool: RolloutPool
+    config: RunConfig
+    folder: Path
+    version: int = 0
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    folder = tmp_path_factory.mktemp("model")
+    make_folder(folder, tied=True)
+    config = RunConfig(
+        run=Run(name="pool", folder=folder),
+        model=Model(path=folder),
+        env=Env(name="shop"),
+        agent=Agent(turns=4, turn_tokens=8, session_tokens=200),
+        learner=Learner(micro_batch_tokens=256),
+        rollout=Rollout(lanes=LANES, kv_cache_gib=0.25, deadline_s=120.0),
+        loop=Loop(sessions=SESSIONS),
+    )
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+    pool = RolloutPool(config, model=folder, logs=folder / "logs")
+    yield Rig(pool=pool, config=config, folder=folder)
+    pool.shutdown()
+    ray.shutdown()
+
+
+def written(sessions: list[Session]) -> list[list[int]]:
+    return [turn.completion_ids.tolist() for session in sessions for turn in session.turns]
+
+
+def test_every_lane_plays_its_sessions_and_goes_on_where_it_stood(rig: Rig) -> None:
+    first, second = rig.pool.collect(), rig.pool.collect()
+    for sessions, start in ((first, 0), (second, SESSIONS)):
+        assert len(sessions) == LANES * SESSIONS
+        assert [session.position for session in sessions] == list(range(start, start + SESSIONS)) * LANES
+    assert len({session.stream for session in first}) == LANES
+    assert {version for session in first for turn in session.turns for version in turn.versions.tolist()} == {0}
+
+
+def test_prompts_extend_what_was_sampled(rig: Rig) -> None:
+    for session in rig.pool.collect():
+        context: list[int] = []
+        for turn in session.turns:
+            assert turn.prompt_ids.tolist()[: len(context)] == context
+            context = [*turn.prompt_ids.tolist(), *turn.completion_ids.tolist()]
+
+
+def test_a_greedy_evaluation_is_the_same_twice_and_leaves_the_lanes_alone(rig: Rig) -> None:
+    before = rig.pool.state()
+    first = rig.pool.evaluate(split="test", sessions=20, greedy=True)
+    second = rig.pool.evaluate(split="test", sessions=20, greedy=True)
+    assert len(first) == 20
+    assert written(first) == written(second)
+    assert [(session.stream, session.position) for session in first] == sorted(
+        ((session.stream, session.position) for session in first), key=lambda place: place[1]
+    )
+    assert rig.pool.state() == before
+
+
+def test_a_checkpoint_puts_every_lane_back(rig: Rig) -> None:
+    state = rig.pool.state()
+    first = rig.pool.collect()
+    rig.pool.restore(state)
+    again = rig.pool.collect()
+    places = [[(s.stream, s.position, s.question) for s in sessions] for sessions in (first, again)]
+    assert places[0] == places[1]
+
+
+def test_a_checkpoint_of_other_lanes_is_refused(rig: Rig) -> None:
+    places = pickle.loads(rig.pool.state())
+    with pytest.raises(ConfigError, match=f"has {LANES - 1} lanes, rollout.actors x rollout.lanes is {LANES}"):
+        rig.pool.restore(pickle.dumps(places[1:]))
+
+
+def test_a_version_is_fetched_from_the_object_store_and_checked(rig: Rig, tmp_path: Path) -> None:
+    model = make_folder(tmp_path, tied=True)
+    old = copy_of(model)
+    perturb(model, seed=3)
+    probes = probes_of(model)
+    stale = {
+        name: old[name] if name.startswith(stale_parts(model)["layer"]) else t for name, t in copy_of(model).items()
+    }
+    for version, parameters in ((1, stale), (2, copy_of(model))):
+        buckets, blobs = pack(parameters)
+        references = tuple(ray.put(blob) for blob in blobs)
+        weights = WeightsRef(version=version, buckets=tuple(buckets), blobs=references, probes=probes)
+        if version == 1:
+            with pytest.raises(SyncError, match="version 1 is not what the engine serves"):
+                rig.pool.load(weights)
+        else:
+            rig.pool.load(weights)
+    assert rig.pool.reports[0].gap.largest < 1e-3
+    assert rig.pool.collect()[0].turns[0].versions[0] == 2
+    traffic = rig.pool.traffic()
+    assert 0 < traffic.cached_tokens < traffic.prompt_tokens
+
+
+def test_a_folder_without_a_model_is_one_clear_line(rig: Rig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.path: [^\n]+ holds no tokenizer[^\n]*$"):
+        RolloutPool(rig.config, model=tmp_path, logs=tmp_path)
+
+
+def test_a_killed_actor_is_named_and_takes_its_engine_along(rig: Rig) -> None:
+    actor = next(p for p in psutil.process_iter(["cmdline"]) if _is_actor_of_this_test(p))
+    engine = actor.children(recursive=True)
+    assert any("EngineCore" in process.name() or "EngineCore" in " ".join(process.cmdline()) for process in engine)
+    os.kill(actor.pid, 9)
+    with pytest.raises(EngineError, match=r"rollout\.collect: actor 0 died"):
+        rig.pool.collect()
+    deadline = time.monotonic() + 20
+    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in engine):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def _is_actor_of_this_test(process: psutil.Process) -> bool:
+    names = " ".join(process.info["cmdline"] or ())
+    return names.startswith("ray::RolloutActor") and os.getpid() in [parent.pid for parent in process.parents()]
+
+
+def test_shutdown_may_be_called_twice(rig: Rig) -> None:
+    rig.pool.shutdown()
+    rig.pool.shutdown()
+    assert np.array(rig.pool.handles).size == 0
