@@ -1,19 +1,21 @@
 """Joins a Ray cluster or starts a local one, and leaves nothing behind.
 
-    cluster.address given             that cluster is joined
-    RAY_ADDRESS set (a cluster job)   the job's cluster is joined
-    neither                           a fresh local one is started, and stopped at the end
-
-Ray's processes are told by the kernel when their parent dies, so a local cluster ends with a driver that was killed.
+cluster.address given             that cluster is joined
+RAY_ADDRESS set (a cluster job)   the job's cluster is joined
+neither                           a fresh local one is started; it ends with the driver, also with a killed one
 """
 
 import logging
 import os
+import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agile_ray.config import Cluster
 from agile_ray.errors import ConfigError
+from launch import reaper
 from launch.preflight import check_port, joins
 
 
@@ -30,11 +32,16 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
     """
     import ray
 
-    try:
-        if joins(settings):
-            _join(settings.address)
-        else:
-            check_port(settings.dashboard_port)
+    if joins(settings):
+        _join(settings.address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    check_port(settings.dashboard_port)
+    with _reaped():
+        try:
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -43,9 +50,22 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _reaped() -> Iterator[None]:
+    """Whatever is started in the block ends with it, or with this process."""
+    token = secrets.token_hex(8)
+    watch = [sys.executable, str(reaper.__file__), token]
+    process = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
+    os.environ[reaper.MARK] = token
+    try:
         yield
     finally:
-        ray.shutdown()
+        process.communicate(timeout=2 * reaper.GRACE_S)
 
 
 def _join(address: str | None) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError, DeadlineError
 from agile_ray.functions import Function
-from launch import configs, keys, sweep
+from launch import configs, keys, reaper, sweep
 from launch.border import border
 from launch.main import main
 
@@ -149,6 +150,21 @@ def test_the_border_turns_a_foreseen_error_into_one_line(capsys, error, code, sa
         raise error
     assert end.value.code == code
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_the_reaper_ends_what_carries_its_mark_and_nothing_else():
+    nap = [sys.executable, "-c", "import time; time.sleep(60)"]
+    ours = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a1"})
+    others = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a12"})
+    try:
+        while reaper.marked("a1") != [ours.pid]:  # it is still this program until it has become the other
+            assert ours.poll() is None
+        reaper.reap("a1", grace_s=0)
+        assert ours.wait(timeout=10) == -signal.SIGKILL
+        assert reaper.marked("a12") == [others.pid]
+    finally:
+        others.kill()
+        others.wait(timeout=10)
 
 
 def test_the_border_leaves_an_unforeseen_error_its_traceback():
