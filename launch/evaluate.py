@@ -54,7 +54,7 @@ def command(
       agile-ray evaluate quickstart --policy oracle --output oracle.json
       agile-ray evaluate quickstart --policy random --share 0.4 env.advice_cost=0.5
       agile-ray evaluate productqa --policy always_ask env.data=FOLDER 'env.categories=[all_pans]'
-      agile-ray evaluate quickstart --policy runs/quickstart/best
+      agile-ray evaluate quickstart --policy runs/quickstart/checkpoints/best
     """
     settings = read_for_evaluation(config, overrides or ())
     environment = envs.build(settings.env, seed=settings.seed)
