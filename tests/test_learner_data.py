@@ -1,0 +1,95 @@
+"""What the driver lays out, aims at and schedules; how parameters are packed."""
+
+import numpy as np
+import pytest
+import torch
+
+from agile_ray.config import PPO, Imitation
+from agile_ray.types import Scores, Segment, TrainingRow
+from learner import buckets
+from learner.ragged import join_scores, lay_out, split_scores
+from learner.schedule import imitation_rate
+from learner.targets import make_targets
+
+
+def row(position: int, index: int, *, rewards: list[float], values: list[float], last: bool, credit: float = 0.0):
+    """A row whose every second token is an action."""
+    count = len(rewards)
+    mask = np.arange(2 * count) % 2 == 1
+    spread = np.zeros(2 * count, np.float32)
+    spread[mask] = rewards
+    segment = Segment(
+        stream="s",
+        position=position,
+        index=index,
+        token_ids=np.arange(2 * count, dtype=np.int32),
+        action_mask=mask,
+        behavior_logprobs=np.where(mask, -1, 0).astype(np.float32),
+        versions=np.where(mask, 0, -1).astype(np.int32),
+        rewards=spread,
+        last=last,
+    )
+    scores = Scores(
+        logprobs=np.full(count, -1.5, np.float32),
+        reference_logprobs=np.full(count, -2, np.float32),
+        values=np.array(values, np.float32),
+    )
+    return TrainingRow(segment=segment, scores=scores, credit=credit)
+
+
+def test_segments_lie_end_to_end_with_their_actions():
+    rows = [row(0, 0, rewards=[0, 0], values=[0, 0], last=True), row(1, 0, rewards=[1], values=[0], last=True)]
+    ragged = lay_out([one.segment for one in rows])
+    assert ragged.token_ids.tolist() == [0, 1, 2, 3, 0, 1]
+    assert ragged.starts.tolist() == [0, 4, 6]
+    assert ragged.positions.tolist() == [1, 3, 1]
+    assert ragged.action_starts.tolist() == [0, 2, 3]
+
+
+def test_scores_split_and_joined_are_the_same():
+    scores = join_scores([row(0, 0, rewards=[0, 0], values=[1, 2], last=True).scores])
+    parts = split_scores(scores, np.array([0, 0, 2]))
+    assert [part.values.tolist() for part in parts] == [[], [1, 2]]
+    np.testing.assert_array_equal(join_scores(parts).values, scores.values)
+
+
+def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action():
+    rows = [
+        row(0, 0, rewards=[0, -0.3], values=[0.5, 0.5], last=False),
+        row(0, 1, rewards=[0, 1], values=[0.5, 0.5], last=True, credit=0.1),
+        row(1, 0, rewards=[0.25], values=[0.5], last=True),
+    ]
+    targets, figures = make_targets(rows, PPO(discount=1.0, decay=1.0))
+    np.testing.assert_allclose(targets.returns, [0.8, 0.8, 1.1, 1.1, 0.25], atol=1e-6)
+    assert targets.advantages.mean() == pytest.approx(0, abs=1e-6)
+    assert figures["advantage_mean"] == pytest.approx(np.mean([0.3, 0.3, 0.6, 0.6, -0.25]))
+    assert figures["behavior_gap_nats"] == pytest.approx(0.5)
+
+
+def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_a_tenth():
+    config = Imitation(sessions=4000, batch=100, learning_rate=1.0)
+    rates = [imitation_rate(config, step) for step in range(40)]
+    assert rates[:2] == [0.5, 1.0]
+    assert rates[2] == 1.0
+    assert rates[39] == pytest.approx(0.1)
+    assert all(later <= earlier for earlier, later in zip(rates[1:], rates[2:], strict=False))
+    assert imitation_rate(config, 99) == pytest.approx(0.1)
+
+
+def test_packed_parameters_come_back_bit_for_bit_in_the_engines_type():
+    tensors = {"a": torch.randn(3, 5), "b": torch.randn(7)}
+    (plan,) = buckets.plan_buckets(((name, tuple(one.shape)) for name, one in tensors.items()), torch.bfloat16)
+    content = buckets.pack(plan, list(tensors.values()), torch.bfloat16)
+    assert plan.size_bytes == len(content) == 2 * 22
+    for spec in plan.tensors:
+        size = 2 * tensors[spec.name].numel()
+        bits = torch.from_numpy(content[spec.offset_bytes : spec.offset_bytes + size]).view(torch.bfloat16)
+        assert torch.equal(bits.view(spec.shape), tensors[spec.name].bfloat16())
+
+
+def test_only_the_last_bucket_is_small():
+    mebi = 2**18  # float32 numbers in a MiB
+    plans = buckets.plan_buckets([("a", (20 * mebi,)), ("b", (20 * mebi,)), ("c", (mebi,))], torch.float32)
+    assert [[spec.name for spec in plan.tensors] for plan in plans] == [["a", "b"], ["c"]]
+    assert [plan.size_bytes >> 20 for plan in plans] == [40, 1]
+    assert [spec.offset_bytes >> 20 for spec in plans[0].tensors] == [0, 20]

@@ -1,0 +1,77 @@
+"""Losses against slow versions, token by token."""
+
+import math
+
+import pytest
+import torch
+
+from learner import losses
+from learner.logprobs import entropies, token_logprobs
+
+
+def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def test_logprobs_and_entropies_are_those_of_the_softmax_at_the_temperature():
+    logits, actions = draw(5, 7), torch.tensor([0, 6, 3, 3, 1])
+    logprobs = token_logprobs(logits, actions, temperature=0.5)
+    found = entropies(logits, temperature=0.5)
+    for row, action in enumerate(actions.tolist()):
+        weights = [math.exp(logit / 0.5) for logit in logits[row].tolist()]
+        chances = [weight / sum(weights) for weight in weights]
+        assert logprobs[row].item() == pytest.approx(math.log(chances[action]), abs=1e-5)
+        assert found[row].item() == pytest.approx(-sum(p * math.log(p) for p in chances), abs=1e-5)
+
+
+def test_logprobs_of_low_precision_logits_are_computed_in_float32():
+    logits = draw(3, 9).bfloat16()
+    found = token_logprobs(logits, torch.tensor([1, 2, 3]), temperature=1.0)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, token_logprobs(logits.float(), torch.tensor([1, 2, 3]), temperature=1.0))
+
+
+def test_policy_loss_is_the_pessimistic_surrogate_token_by_token():
+    new, old, behavior, advantages = (draw(40, seed=seed, scale=0.4) for seed in range(4))
+    found = losses.clipped_policy_loss(
+        new, old_logprobs_A=old, behavior_logprobs_A=behavior, advantages_A=advantages, clip=0.2
+    )
+    total, clipped, deviation = 0.0, 0, 0.0
+    for n, o, b, a in zip(new.tolist(), old.tolist(), behavior.tolist(), advantages.tolist(), strict=True):
+        ratio = math.exp(n - o)
+        bounded = min(max(ratio, 0.8), 1.2)
+        total -= min(math.exp(o - b), 2.0) * min(ratio * a, bounded * a)
+        clipped += bounded * a < ratio * a
+        deviation += abs(ratio - 1)
+    assert found.loss.item() == pytest.approx(total, abs=1e-4)
+    assert found.clipped.item() == clipped > 0
+    assert found.deviation.item() == pytest.approx(deviation, abs=1e-4)
+
+
+def test_value_loss_takes_the_worse_of_the_new_value_and_the_bounded_one():
+    values, old, returns = (draw(40, seed=seed) for seed in range(3))
+    found = losses.clipped_value_loss(values, old_values_A=old, returns_A=returns, clip=0.2)
+    total = 0.0
+    for v, o, r in zip(values.tolist(), old.tolist(), returns.tolist(), strict=True):
+        bounded = o + min(max(v - o, -0.2), 0.2)
+        total += 0.5 * max((v - r) ** 2, (bounded - r) ** 2)
+    assert found.item() == pytest.approx(total, abs=1e-4)
+
+
+def test_k3_has_the_gradient_of_the_divergence_from_the_reference_to_the_policy():
+    logits = draw(6).double().requires_grad_()
+    reference = draw(6, seed=1).double().log_softmax(-1)
+    policy = logits.log_softmax(-1)
+    # The mean over tokens that the policy samples, the tokens held fixed.
+    mean = sum(
+        policy[token].exp().detach()
+        * losses.k3(policy[token : token + 1], reference_logprobs_A=reference[token : token + 1])
+        for token in range(6)
+    )
+    (found,) = torch.autograd.grad(mean, logits, retain_graph=True)
+    divergence = (reference.exp() * (reference - policy)).sum()
+    (expected,) = torch.autograd.grad(divergence, logits, retain_graph=True)
+    torch.testing.assert_close(found, expected)
+    other = (policy.exp() * (policy - reference)).sum()
+    assert not torch.allclose(found, torch.autograd.grad(other, logits)[0])
+    assert mean.item() == pytest.approx(other.item())  # its value does estimate the other direction

@@ -1,0 +1,158 @@
+"""The policy with its critic, on a tiny Llama: only what predicts action tokens is computed, and only it learns."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from agile_ray.errors import ConfigError
+from agile_ray.types import Segment
+from learner import losses
+from learner.batch import make_batch
+from learner.logprobs import token_logprobs
+from learner.model import PolicyWithValue, load_language_model
+from learner.ragged import lay_out
+
+CPU = torch.device("cpu")
+SIZES = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+
+
+def tiny() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2))
+
+
+def policy(language_model: PreTrainedModel) -> PolicyWithValue:
+    model = PolicyWithValue(language_model)
+    torch.nn.init.normal_(model.value_head.weight)
+    return model
+
+
+def segment(ids: list[int], actions: list[int]) -> Segment:
+    mask = np.isin(np.arange(len(ids)), actions)
+    return Segment(
+        stream="s",
+        position=0,
+        index=0,
+        token_ids=np.array(ids, np.int32),
+        action_mask=mask,
+        behavior_logprobs=np.zeros(len(ids), np.float32),
+        versions=np.where(mask, 0, -1).astype(np.int32),
+        rewards=np.zeros(len(ids), np.float32),
+        last=True,
+    )
+
+
+SEGMENTS = [segment([1, 5, 2, 7, 3, 4], [1, 4, 5]), segment([1, 6, 2], [2]), segment([1, 9, 8, 2], [1, 3])]
+PREDICTORS = [[0, 3, 4], [1], [0, 2]]
+
+
+def test_predictions_are_those_of_each_row_alone_with_every_logit_computed():
+    language_model = tiny()
+    slow = tiny()
+    model = policy(language_model)
+    ragged = lay_out(SEGMENTS)
+    batch = make_batch(ragged, np.array([2, 0, 1]), CPU)
+    found = model(batch.token_ids, batch.predictors)
+    expected, actions = [], []
+    for row in (2, 0, 1):
+        ids = torch.from_numpy(SEGMENTS[row].token_ids.astype(np.int64))
+        expected.append(slow(input_ids=ids[None], use_cache=False).logits[0, PREDICTORS[row]])
+        actions.extend(ids[SEGMENTS[row].action_mask].tolist())
+    torch.testing.assert_close(found.logits, torch.cat(expected))
+    assert batch.actions.tolist() == actions
+    assert batch.places.tolist() == [4, 5, 0, 1, 2, 3]
+
+
+def test_logits_are_capped_where_the_model_caps_them():
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        **SIZES, num_attention_heads=2, num_key_value_heads=2, head_dim=8, final_logit_softcapping=0.1
+    )
+    gemma = Gemma2ForCausalLM(config).eval()
+    ids = torch.tensor([[1, 5, 2, 7]])
+    expected = gemma(input_ids=ids, use_cache=False).logits[0, 2:3].detach()
+    found = PolicyWithValue(gemma)(ids, torch.tensor([2])).logits
+    assert expected.abs().max() <= 0.1
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("what", ["imitate", "policy", "value"])
+def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
+    model = policy(tiny())
+    kept: list[torch.Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        output.retain_grad()
+        kept.append(output)
+
+    model.language_model.model.norm.register_forward_hook(keep)
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    predictions = model(batch.token_ids, batch.predictors)
+    logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
+    ones = torch.ones(len(logprobs))
+    loss = {
+        "imitate": lambda: losses.cross_entropy(logprobs),
+        "policy": lambda: (
+            losses.clipped_policy_loss(
+                logprobs,
+                old_logprobs_A=logprobs.detach(),
+                behavior_logprobs_A=logprobs.detach(),
+                advantages_A=ones,
+                clip=0.2,
+            ).loss
+        ),
+        "value": lambda: losses.clipped_value_loss(
+            predictions.values, old_values_A=predictions.values.detach(), returns_A=9 * ones, clip=0.2
+        ),
+    }[what]()
+    loss.backward()
+    gradient = kept[0].grad
+    assert gradient is not None
+    for row, predictors in enumerate(PREDICTORS):
+        for place in range(gradient.shape[1]):
+            touched = bool((gradient[row, place] != 0).any())
+            assert touched == (place in predictors), (row, place)
+
+
+def test_what_stands_in_the_padding_changes_nothing():
+    model = policy(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    filled = batch.token_ids.clone()
+    filled[1, 3:] = 7
+    filled[2, 4:] = 10
+    for one, other in zip(model(batch.token_ids, batch.predictors), model(filled, batch.predictors), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_the_critic_starts_at_zero_and_teaches_the_trunk():
+    model = PolicyWithValue(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    assert model(batch.token_ids, batch.predictors).values.abs().max() == 0
+    model = policy(tiny())
+    model(batch.token_ids, batch.predictors).values.sum().backward()
+    assert model.language_model.model.embed_tokens.weight.grad.abs().sum() > 0
+
+
+def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
+    model = policy(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.array([], np.int64), CPU)
+    predictions = model(batch.token_ids, batch.predictors)
+    logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
+    (losses.cross_entropy(logprobs) + predictions.values.sum()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() == 0, name
+
+
+def test_dropout_is_off_whatever_the_folder_says(tmp_path):
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2, attention_dropout=0.5)).save_pretrained(tmp_path)
+    model = load_language_model(tmp_path, dtype=torch.float32, attention="eager").train()
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(model(ids).logits, model(ids).logits, rtol=0, atol=0)
+
+
+def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        load_language_model(tmp_path, dtype=torch.float32, attention="sdpa")
