@@ -68,6 +68,7 @@ class RolloutActor:
             gpu_memory=rollout.gpu_memory,
             tensor_parallel=rollout.tensor_parallel,
             seed=derive(config.seed, "engine", self._post.index),
+            pinned=rollout.actors == 1,
             deadline_s=rollout.deadline_s,
             log=self._post.log,
         )
@@ -136,8 +137,9 @@ class RolloutActor:
     # vLLM's RayVLLMWeightSyncClient drives these, by these names, where the transport is `nccl`.
 
     async def init_weight_transfer_engine(self, request: "WeightTransferInitRequest") -> None:
-        """Join the group of trainer and engines."""
-        engine = self._ready.engine
+        """Join the group of trainer and engines; the workers of the actors before this one come first."""
+        engine, rollout = self._ready.engine, self._post.config.rollout
+        request.init_info["rank_offset"] += self._post.index * rollout.tensor_parallel
         await engine.wait("init_weight_transfer_engine", engine.llm.init_weight_transfer_engine(request))
 
     async def start_weight_update(self) -> None:

@@ -269,9 +269,8 @@ class VLLMEngine:
             raise EngineError(f"rollout: vLLM's {name}: {one_line(error)}") from error
 
     def shutdown(self) -> None:
-        """End the engine's processes. Call it once, last."""
+        """End the engine's processes."""
         self.llm.shutdown()
-        del self.llm  # or its destructor would complain when the interpreter ends
 
 
 def _message(bucket: Bucket, *, path: str, count: int) -> dict[str, object]:

@@ -24,6 +24,7 @@ class EngineSettings:
     gpu_memory: float  # share of one GPU
     tensor_parallel: int
     seed: int  # of sampling
+    pinned: bool  # on CPU, its threads own their cores; several engines on a machine would all pick the same ones
     deadline_s: float  # longest wait for one request or one transfer
     log: Path  # what vLLM has to say, warnings and worse
 
@@ -65,6 +66,7 @@ def set_environment(settings: EngineSettings) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "auto" if settings.pinned else "nobind")
 
 
 def one_line(error: BaseException) -> str:

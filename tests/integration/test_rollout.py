@@ -55,6 +55,7 @@ def start(folder: Path, *, dtype: str, tied: bool) -> Iterator[Rig]:
         gpu_memory=0.5,
         tensor_parallel=1,
         seed=1,
+        pinned=False,
         deadline_s=60.0,
         log=folder / "engine.log",
     )

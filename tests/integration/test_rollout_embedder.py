@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+
+from agile_ray.memory import QA, Entry, Memory
+from rollout.rules import build_embedder
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+TEXTS = ["what is the capacity of the pan ?", "how much does the pan hold ?", "who was the first king of France ?"]
+
+
+def test_minilm_finds_a_paraphrase_and_repeats_itself_exactly() -> None:
+    embedder = build_embedder("minilm")
+    rows = embedder.embed(TEXTS)
+    assert rows.shape == (3, embedder.dimension)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+    likeness = rows @ rows.T
+    assert likeness[0, 1] > 0.46 > likeness[0, 2]  # the paper's threshold tells them apart
+    np.testing.assert_array_equal(embedder.embed(TEXTS[::-1]), rows[::-1])
+    assert embedder.embed([]).shape == (0, embedder.dimension)
+
+    memory = Memory(embedder, capacity=10)
+    memory.write(Entry(kind=QA, scope="pan", key=TEXTS[0], text="two litres", writer=0))
+    found = memory.retrieve(TEXTS[1], kind=QA, scope="pan", top_k=1, reader=1)
+    assert [match.entry.text for match in found] == ["two litres"]
