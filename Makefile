@@ -1,5 +1,5 @@
 # make quickstart   train on the built-in shop, print the table, write runs/quickstart/report.html
-# make test         lint, fast tests, then tests on real Ray, vLLM and DeepSpeed
+# make test         lint, fast tests, then tests on real Ray, vLLM, DeepSpeed and data
 # make study        in the background: the quick start for three seeds and three prices; again to resume
 # make install      what the others begin with; does nothing when the lock is unchanged
 #
@@ -15,7 +15,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	$$name -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$name && break; done)
 
 DATA := $(or $(AGILE_DATA),../shared/data)
-WITHOUT_DATA := $(if $(wildcard $(DATA)/productqa),,and not data)
+SLOW := $(if $(wildcard $(DATA)/productqa),integration or data,integration and not data)
 
 .PHONY: install quickstart test lint types study
 
@@ -33,8 +33,8 @@ quickstart: install
 	$(BIN)/agile-ray train quickstart
 
 test: install lint
-	$(BIN)/python -m pytest -q -m "not integration $(WITHOUT_DATA)" --durations=5 --timeout=120
-	$(BIN)/python -m pytest -q -m "integration $(WITHOUT_DATA)" --durations=10 --timeout=600
+	$(BIN)/python -m pytest -q -m "not integration and not data" --durations=5 --timeout=120
+	$(BIN)/python -m pytest -q -m "$(SLOW)" --durations=10 --timeout=600
 
 lint: install
 	$(BIN)/ruff check .

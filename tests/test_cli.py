@@ -257,7 +257,7 @@ DATA = Path(os.environ.get("AGILE_DATA", ROOT.parent / "shared" / "data")).resol
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("category", ["all_pans", "camera_cases"])
+@pytest.mark.parametrize("category", ["all_pans"])
 def test_evaluate_plays_every_question_of_the_categories_that_it_is_told(call, tmp_path, category):
     rows = [json.loads(line) for line in (DATA / "test" / category / "qa.jsonl").open()]
     words = (
