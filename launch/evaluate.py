@@ -60,10 +60,10 @@ def command(
     environment = envs.build(settings.env, seed=settings.seed)
     habits = _habits(environment, settings, share=share, first=first)
     result = score(play(settings, environment, policy, habits), seed=settings.seed)
+    _print(policy, settings, result)
     if output is not None:
         figures = {"policy": policy, "habits": asdict(habits), **_origin(settings), **asdict(result)}
         write_text(output, json.dumps(figures, indent=2) + "\n")
-    _print(policy, settings, result)
 
 
 def read_for_evaluation(config: str, overrides: Sequence[str]) -> RunConfig:

@@ -11,7 +11,6 @@ cluster's image or environment.
 """
 
 import asyncio
-import logging
 import shutil
 import subprocess
 import sys
@@ -107,7 +106,6 @@ def _connect(address: str) -> "JobSubmissionClient":
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    logging.getLogger("ray").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
