@@ -33,6 +33,8 @@ class LearnerActor:
     def __init__(self, *, rank: int, ranks: int, device: Literal["cpu", "gpu"], seed: int) -> None:
         if device == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would take a GPU that this rank was not given
+            # Threads that spin while they wait cost a rank ten times its speed when engines share its cores.
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         self._rank = rank
         self._ranks = ranks
         self._seed = seed

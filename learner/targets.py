@@ -35,8 +35,8 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
     returns_A = advantages_A + scores.values
     behavior_A = _behavior_logprobs(rows)
     figures = {
-        "advantage_mean": float(advantages_A.mean()),
-        "advantage_std": float(advantages_A.std()),
+        "advantage_mean": float(advantages_A.mean(dtype=np.float64)),
+        "advantage_std": float(advantages_A.std(dtype=np.float64)),
         "explained_variance": explained_variance(scores.values, returns_A),
         "behavior_gap_nats": float(np.abs(scores.logprobs - behavior_A).mean()),
     }

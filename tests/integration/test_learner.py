@@ -1,0 +1,274 @@
+"""Learner ranks on real Ray and DeepSpeed: however the work is split, the update is the same."""
+
+import json
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from agile_ray import metrics
+from agile_ray.config import PPO, Imitation, Learner
+from agile_ray.errors import ConfigError, DeadlineError, LearnerError
+from agile_ray.protocols import Update
+from agile_ray.types import Float32, Scores, Segment, TrainingRow
+from agile_ray.weights import WeightsRef
+from learner.group import LearnerGroup
+
+pytestmark = pytest.mark.integration
+
+VOCABULARY = 64
+PROBE = np.arange(3, 12, dtype=np.int32)
+MODEL = f"""
+import sys, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+torch.manual_seed(0)
+config = LlamaConfig(vocab_size={VOCABULARY}, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                     num_attention_heads=2, tie_word_embeddings=True)
+LlamaForCausalLM(config).save_pretrained(sys.argv[1])
+"""
+LOGPROBS = """
+import sys, json, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+ids = torch.tensor(json.loads(sys.argv[2]))
+logprobs = torch.log_softmax(model(ids[None]).logits[0, :-1], -1)
+print(json.dumps(logprobs.gather(-1, ids[1:, None])[:, 0].tolist()))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer Llama with tied embeddings, and a file that stands for its tokenizer."""
+    path = tmp_path_factory.mktemp("llama")
+    subprocess.run([sys.executable, "-c", MODEL, str(path)], check=True, capture_output=True)
+    (path / "tokenizer.json").write_text("{}")
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@contextmanager
+def group(folder: Path, *, value_coefficient: float = 0.5, **settings: object) -> Iterator[LearnerGroup]:
+    learner = Learner.model_validate({"zero_stage": 1, "deadline_s": 300, **settings})
+    learners = LearnerGroup(
+        folder,
+        learner=learner,
+        ppo=PPO(
+            learning_rate=1e-3,
+            epochs=2,
+            minibatches=2,
+            entropy_coefficient=0.01,
+            value_coefficient=value_coefficient,
+        ),
+        imitation=Imitation(sessions=60, batch=20),
+        device="cpu",
+        temperature=0.8,
+        transport="ray_shm",
+        publish_dtype="float32",
+        probes=[PROBE],
+        seed=0,
+    )
+    try:
+        yield learners
+    finally:
+        learners.shutdown()
+
+
+def segments(count: int, seed: int) -> list[Segment]:
+    draw = np.random.default_rng(seed)
+    found = []
+    for number in range(count):
+        tokens = int(draw.integers(6, 30))
+        mask = draw.random(tokens) < 0.4
+        mask[0], mask[-1] = False, True
+        found.append(
+            Segment(
+                stream=f"stream{number // 5}",
+                position=number % 5,
+                index=0,
+                token_ids=draw.integers(0, VOCABULARY, tokens).astype(np.int32),
+                action_mask=mask,
+                behavior_logprobs=np.where(mask, -4.2, 0).astype(np.float32),
+                versions=np.where(mask, 0, -1).astype(np.int32),
+                rewards=np.where(mask, draw.normal(size=tokens), 0).astype(np.float32),
+                last=True,
+            )
+        )
+    return found
+
+
+def rows(learners: LearnerGroup, given: list[Segment]) -> list[TrainingRow]:
+    scores = learners.score(given)
+    return [TrainingRow(segment=one, scores=score, credit=0.1) for one, score in zip(given, scores, strict=True)]
+
+
+def fetch(weights: WeightsRef) -> dict[str, Float32]:
+    found = {}
+    for bucket, blob in zip(weights.buckets, weights.blobs, strict=True):
+        content = np.asarray(ray.get(blob, timeout=30))  # pyright: ignore[reportArgumentType]
+        assert zlib.crc32(content.data) == bucket.checksum
+        for spec in bucket.tensors:
+            count = int(np.prod(spec.shape))
+            found[spec.name] = content[spec.offset_bytes :].view(np.float32)[:count].reshape(spec.shape).copy()
+    return found
+
+
+def distance(one: dict[str, Float32], other: dict[str, Float32]) -> float:
+    assert one.keys() == other.keys()
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What three SFT steps and one PPO update left."""
+
+    start: dict[str, Float32]
+    imitated: dict[str, Float32]
+    learned: dict[str, Float32]
+    scores: list[Scores]
+    updates: list[Update]
+
+
+def course(learners: LearnerGroup, folder: Path) -> Course:
+    start = fetch(learners.publish(0))
+    updates = [learners.imitate(segments(20, step), step=step) for step in range(3)]
+    imitated = fetch(learners.publish(1))
+    learners.set_reference(folder)
+    given = rows(learners, segments(20, 9))
+    updates.append(learners.learn(given, seed=1))
+    learned = fetch(learners.publish(2))
+    return Course(
+        start=start, imitated=imitated, learned=learned, scores=[one.scores for one in given], updates=updates
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Course:
+    """One rank, few large micro-batches, ZeRO 1, float32: what every other split must repeat."""
+    with group(folder, ranks=1) as learners:
+        return course(learners, folder)
+
+
+def test_one_rank_learns_and_reports_figures_that_are_defined(alone: Course):
+    assert distance(alone.start, alone.imitated) > 1e-4
+    assert distance(alone.imitated, alone.learned) > 1e-4
+    for update in alone.updates:
+        metrics.check(update.metrics)
+        assert np.isfinite(list(update.metrics.values())).all()
+    ppo = alone.updates[-1]
+    assert ppo.tokens == 2 * sum(len(one.token_ids) for one in segments(20, 9))
+    assert ppo.metrics["ratio_deviation"] > 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"ranks": 1, "micro_batch_tokens": 32}, id="one rank, many micro-batches"),
+        pytest.param({"ranks": 2}, id="two ranks"),
+        pytest.param({"ranks": 2, "zero_stage": 2, "micro_batch_tokens": 64}, id="two ranks, ZeRO 2"),
+        pytest.param(
+            {"ranks": 2, "zero_stage": 3, "micro_batch_tokens": 64, "gradient_checkpointing": True},
+            id="two ranks, ZeRO 3, gradient checkpointing",
+        ),
+    ],
+)
+def test_updates_agree_however_the_work_is_split(alone: Course, folder: Path, settings: dict[str, object]):
+    with group(folder, **settings) as learners:
+        other = course(learners, folder)
+    assert distance(alone.start, other.start) == 0
+    assert distance(alone.imitated, other.imitated) < 1e-5
+    assert distance(alone.learned, other.learned) < 1e-5
+    for one, two in zip(alone.scores, other.scores, strict=True):
+        np.testing.assert_allclose(one.logprobs, two.logprobs, atol=1e-4)
+        np.testing.assert_allclose(one.reference_logprobs, two.reference_logprobs, atol=1e-4)
+        np.testing.assert_allclose(one.values, two.values, atol=1e-4)
+    for one, two in zip(alone.updates, other.updates, strict=True):
+        for name, value in one.metrics.items():
+            assert two.metrics[name] == pytest.approx(value, abs=1e-3), name
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_bfloat16_follows_float32(alone: Course, folder: Path, zero_stage: int):
+    with group(folder, ranks=2, zero_stage=zero_stage, dtype="bfloat16", micro_batch_tokens=64) as learners:
+        other = course(learners, folder)
+    for one, two in zip(alone.updates, other.updates, strict=True):
+        assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], abs=0.05)
+    moved = {name: other.learned[name] - other.start[name] for name in other.start}
+    wanted = {name: alone.learned[name] - alone.start[name] for name in alone.start}
+    flat, target = (np.concatenate([one[name].ravel() for name in sorted(one)]) for one in (moved, wanted))
+    assert flat @ target / np.linalg.norm(flat) / np.linalg.norm(target) > 0.9
+
+
+@pytest.mark.parametrize("zero_stage", [1, 3])
+def test_a_loaded_group_continues_as_if_never_stopped(alone: Course, folder: Path, tmp_path: Path, zero_stage: int):
+    settings = {"ranks": 2, "zero_stage": zero_stage}
+    with group(folder, **settings) as learners:
+        for step in range(3):
+            learners.imitate(segments(20, step), step=step)
+        learners.save(tmp_path)
+        exported = tmp_path / "exported"
+        exported.mkdir()
+        learners.export(exported)
+    with group(exported, **settings) as learners:
+        learners.load(tmp_path)
+        learners.set_reference(folder)
+        learners.learn(rows(learners, segments(20, 9)), seed=1)
+        weights = learners.publish(7)
+    assert distance(fetch(weights), alone.learned) < 1e-5  # and the version outlives the ranks
+    assert weights.version == 7
+
+
+def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(folder: Path, tmp_path: Path):
+    with group(folder, ranks=2) as learners:
+        learners.imitate(segments(20, 0), step=0)
+        weights = learners.publish(1)
+        learners.export(tmp_path)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in tmp_path.iterdir()}
+    command = [sys.executable, "-c", LOGPROBS, str(tmp_path), str(PROBE.tolist())]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    np.testing.assert_allclose(weights.probes[0].logprobs, [0.0, *json.loads(answer)], atol=1e-5)
+    tensors = fetch(weights)
+    np.testing.assert_array_equal(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
+
+
+def test_what_is_not_finite_stops_before_the_step_and_is_named(folder: Path):
+    with group(folder, ranks=2, value_coefficient=1e5) as learners:
+        learners.imitate(segments(20, 0), step=0)
+        learners.set_reference(folder)
+        before = fetch(learners.publish(1))
+        (given,) = rows(learners, segments(1, 9))
+        huge = np.where(given.segment.action_mask, 1e15, 0).astype(np.float32)  # its square still is a float32
+        far = replace(given, segment=replace(given.segment, rewards=huge))
+        with pytest.raises(LearnerError, match="optimizer step 2: the gradient's norm must be finite, found inf"):
+            learners.learn([far], seed=1)
+        lost = replace(given.scores, reference_logprobs=np.full_like(given.scores.reference_logprobs, np.nan))
+        with pytest.raises(LearnerError, match=r"learner.learn: optimizer step 2: every loss .* rank [01]: nan; no"):
+            learners.learn([replace(given, scores=lost)], seed=1)
+        assert distance(before, fetch(learners.publish(2))) == 0
+
+
+def test_scoring_without_a_reference_a_missing_model_and_a_late_rank_are_named_errors(folder: Path, tmp_path: Path):
+    with group(folder, ranks=1) as learners:
+        with pytest.raises(LearnerError, match="set_reference"):
+            learners.score(segments(2, 0))
+        with pytest.raises(LearnerError, match="learner.load"):
+            learners.load(tmp_path)
+        ray.kill(learners._actors[0])
+        with pytest.raises(LearnerError, match="learner.publish: a rank's process died"):
+            learners.publish(1)
+    with pytest.raises(ConfigError, match=str(tmp_path)), group(tmp_path, ranks=1):
+        pass
+    with pytest.raises(DeadlineError, match=r"learner\.\w+: .*learner.deadline_s"), group(folder, deadline_s=0.01):
+        pass
