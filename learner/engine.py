@@ -31,8 +31,9 @@ TAG = "learners"
 """Names the sharded state inside a checkpoint's folder."""
 
 EPSILON = 1e-6
-"""Of AdamW. Below it a gradient is rounding noise, which AdamW would scale up to whole steps: at 1e-8, other micro-batches
-alone moved single parameters by 1e-4 in four steps of learning rate 3e-3; at 1e-6 by 2e-6. (Llama 2: 1e-5.)"""
+"""Of AdamW. A gradient below it is rounding noise, which AdamW would scale up to whole steps: at 1e-8, other
+micro-batches alone moved single parameters by 1e-4 in four steps of learning rate 3e-3; at 1e-6 by 2e-6. (Llama 2 took
+1e-5.)"""
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
