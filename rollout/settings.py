@@ -66,7 +66,9 @@ def set_environment(settings: EngineSettings) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "auto" if settings.pinned else "nobind")
+    if not settings.pinned:
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads without cores of their own mostly wait for one another
 
 
 def one_line(error: BaseException) -> str:

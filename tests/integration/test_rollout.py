@@ -29,14 +29,14 @@ Result = TypeVar("Result")
 class Rig:
     """A live engine and the Hugging Face model that it should agree with."""
 
-    loop: asyncio.AbstractEventLoop
+    runner: asyncio.Runner
     engine: VLLMEngine
     tokenizer: HFTokenizer
     model: LlamaForCausalLM
     version: int = 0
 
     def run(self, work: Coroutine[None, None, Result]) -> Result:
-        return self.loop.run_until_complete(asyncio.wait_for(work, 120))
+        return self.runner.run(asyncio.wait_for(work, 120))
 
 
 def start(folder: Path, *, dtype: str, tied: bool) -> Iterator[Rig]:
@@ -55,15 +55,14 @@ def start(folder: Path, *, dtype: str, tied: bool) -> Iterator[Rig]:
         gpu_memory=0.5,
         tensor_parallel=1,
         seed=1,
-        pinned=False,
+        pinned=True,
         deadline_s=60.0,
         log=folder / "engine.log",
     )
-    loop = asyncio.new_event_loop()
-    engine = loop.run_until_complete(VLLMEngine.start(settings))
-    yield Rig(loop=loop, engine=engine, tokenizer=tokenizer, model=model)
-    engine.shutdown()
-    loop.close()
+    with asyncio.Runner() as runner:  # ends vLLM's tasks: left pending, they may hang the interpreter when collected
+        engine = runner.run(VLLMEngine.start(settings))
+        yield Rig(runner=runner, engine=engine, tokenizer=tokenizer, model=model)
+        engine.shutdown()
 
 
 @pytest.fixture(scope="module")
