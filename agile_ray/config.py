@@ -58,6 +58,8 @@ class Env(Section):
     """Categories that choose the best checkpoint."""
     test_categories: tuple[str, ...] | None = None
     """Categories of the final evaluation; never trained on."""
+    tool_s: float = Field(default=2.0, gt=0)
+    """Deadline of one query, in seconds."""
 
 
 class Agent(Section):
@@ -77,8 +79,6 @@ class Agent(Section):
     """Paid asks in one session; a further one is refused."""
     expert_s: float = Field(default=30.0, gt=0)
     """Deadline of one expert answer."""
-    tool_s: float = Field(default=2.0, gt=0)
-    """Deadline of one query."""
 
 
 class Memory(Section):

@@ -16,7 +16,7 @@ class Update:
     tokens: int  # tokens processed in forward-backward passes, padding excluded
     padding: float  # share of processed tokens that were padding
     seconds: float  # wall time of the call
-    metrics: dict[str, float]  # by the names in record.py
+    metrics: dict[str, float]  # by the names in metrics.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -222,7 +222,13 @@ def build(env: Env, *, seed: int) -> ProductQA:
         ConfigError: no such folder or category.
     """
     del seed
-    return ProductQA(env.data, train=env.categories, validation=env.validation_categories, test=env.test_categories)
+    return ProductQA(
+        env.data,
+        train=env.categories,
+        validation=env.validation_categories,
+        test=env.test_categories,
+        tool_s=env.tool_s,
+    )
 
 
 def _question(row: Row, *, category: Category, columns: Sequence[str], guess: tuple[str, float]) -> Question:

@@ -21,15 +21,18 @@ class Shop:
 
     search_function = Function.SEARCH_PRODUCT
 
-    def __init__(self, *, seed: int) -> None:
+    def __init__(self, *, seed: int, tool_s: float = 2.0) -> None:
         self._seed = seed
+        self._tool_s = tool_s  # deadline of one query
         self._categories = {split: categories(split) for split in SPLITS}
 
     def stream(self, *, split: str, index: int) -> "ShopStream":
         choices = self._split(split)
         random = Random(derive(self._seed, "shop", split, index))
         category = random.choice(choices)
-        return ShopStream(id=f"shop/{category.name}/{split}/{self._seed}/{index}", episode=draw(category, random))
+        return ShopStream(
+            id=f"shop/{category.name}/{split}/{self._seed}/{index}", episode=draw(category, random), tool_s=self._tool_s
+        )
 
     def streams(self, split: str) -> None:
         """No end, in any split."""
@@ -54,15 +57,16 @@ class Shop:
 class ShopStream:
     """One episode's questions, table and judge."""
 
-    def __init__(self, *, id: str, episode: Episode) -> None:
+    def __init__(self, *, id: str, episode: Episode, tool_s: float) -> None:
         self.id = id
+        self._tool_s = tool_s
         self.questions: tuple[Question, ...] = episode.questions
         self._episode = episode
         self._tool: SqlTool | None = None  # opened at the first search: many streams are only counted
 
     def search(self, query: str) -> Found:
         if self._tool is None:
-            self._tool = _open(self._episode)
+            self._tool = _open(self._episode, deadline_s=self._tool_s)
         return self._tool.search(query)
 
     def judge(self, question: Question, submission: Submission) -> bool:
@@ -82,14 +86,14 @@ def build(env: Env, *, seed: int) -> Shop:
     given = [name for name in ("data", "categories", "validation_categories", "test_categories") if getattr(env, name)]
     if given:
         raise ConfigError(f"env.{given[0]}: shop draws its own, found {getattr(env, given[0])}; leave it out")
-    return Shop(seed=seed)
+    return Shop(seed=seed, tool_s=env.tool_s)
 
 
-def _open(episode: Episode) -> SqlTool:
+def _open(episode: Episode, *, deadline_s: float) -> SqlTool:
     connection = sqlite3.connect(":memory:")
     try:
         _fill(connection, episode)
-        return SqlTool(connection, table=episode.category.name)
+        return SqlTool(connection, table=episode.category.name, deadline_s=deadline_s)
     finally:
         connection.close()
 

@@ -35,7 +35,7 @@ def tiny(
     env: Annotated[str, typer.Option(help="Environment whose texts train the tokenizer.")] = "shop",
     data: Annotated[Path | None, typer.Option(help="Folder of the environment's files, where it needs any.")] = None,
     hidden: Annotated[int, typer.Option(help="Width, a multiple of 32.")] = 192,
-    layers: Annotated[int, typer.Option(help="Layers.")] = 4,
+    layers: Annotated[int, typer.Option(help="Layers.")] = 3,
     vocabulary: Annotated[int, typer.Option(help="Most tokens in the vocabulary.")] = 2048,
     context: Annotated[int, typer.Option(help="Longest context, in tokens.")] = 2048,
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,

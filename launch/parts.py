@@ -81,6 +81,7 @@ def assemble(config: RunConfig, environment: Environment, progress: Progress, st
             probes=probes(environment, rules),
             seed=config.seed,
         )
+        rollouts.wait_until_ready()  # engines and learners start side by side
     except BaseException:
         rollouts.shutdown()
         raise

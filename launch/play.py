@@ -1,5 +1,7 @@
 """Plays a checkpoint on its own: engines from its folder, no learner."""
 
+import shutil
+import tempfile
 from pathlib import Path
 
 from agile_ray.config import RunConfig
@@ -22,8 +24,12 @@ def play_checkpoint(config: RunConfig, folder: Path) -> list[Session]:
     ):
         from rollout.pool import RolloutPool
 
-        rollouts = RolloutPool(config, model=folder, logs=folder / "logs", bar=progress.bar)
+        logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # stays if an engine fails, for its error names it
+        rollouts = RolloutPool(config, model=folder, logs=logs, bar=progress.bar)
         try:
-            return rollouts.evaluate(split=config.env.split, sessions=config.evaluate.sessions, greedy=True)
+            rollouts.wait_until_ready()
+            played = rollouts.evaluate(split=config.env.split, sessions=config.evaluate.sessions, greedy=True)
         finally:
             rollouts.shutdown()
+        shutil.rmtree(logs)
+        return played

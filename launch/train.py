@@ -66,7 +66,8 @@ def train(config: RunConfig) -> None:
     check(config)
     provenance.check_resumable(config)
     environment = envs.build(config.env, seed=config.seed)
-    environment.stream(split="train", index=0)
+    for split in ("train", "validation", finish.SPLIT):
+        environment.stream(split=split, index=0)  # a category that is not there is an error now, not after hours
     stop = Stop()
     steps = -(-config.imitation.sessions // config.imitation.batch)
     with (

@@ -1,6 +1,7 @@
 """A Ray actor around one learner rank: a thin shell that loads torch and DeepSpeed in its own process only."""
 
 import os
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ class LearnerActor:
             os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would take a GPU that this rank was not given
             # Threads that spin while they wait cost a rank ten times its speed when engines share its cores.
             os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        # What DeepSpeed compiles knows the place of this environment's headers; shared with another, it is made anew.
+        os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
         self._rank = rank
         self._ranks = ranks
         self._seed = seed

@@ -195,7 +195,7 @@ class LearnerGroup:
         self._wait("save", [actor.save.remote(folder) for actor in self._actors])
 
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote with as many ranks; only on a group that has not learned yet."""
+        """Continue from what `save` wrote with as many ranks."""
         self._wait("load", [actor.load.remote(folder) for actor in self._actors])
 
     def shutdown(self) -> None:

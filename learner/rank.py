@@ -181,7 +181,7 @@ class LearnerRank:
         self._engine.save(folder)
 
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote; only on a rank that has not learned yet."""
+        """Continue from what `save` wrote."""
         self._engine.load(folder)
 
     def _optimize(

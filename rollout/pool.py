@@ -55,15 +55,11 @@ class RolloutPool:
     """Implements `agile_ray.protocols.Rollouts` on Ray actors."""
 
     def __init__(self, config: RunConfig, *, model: Path, logs: Path, bar: Bar = no_bar) -> None:
-        """Start the actors and wait until every engine serves `model`.
+        """Begin to start the actors; call `wait_until_ready` before anything else.
 
         Args:
             model: Hugging Face folder, readable on every node.
             logs: folder for what vLLM has to say.
-
-        Raises:
-            ConfigError: an actor can't be what the config says.
-            EngineError: an engine does not start, or the cluster has no room for it.
         """
         self._config = config
         self._bar = bar
@@ -77,8 +73,17 @@ class RolloutPool:
         )
         self.reports: list[SyncReport] = []  # of the latest load, one for each actor
         self.handles: list[ActorHandle] = [cast("ActorHandle", kind.remote(post)) for post in posts]
+        self._starts = [handle.start.remote() for handle in self.handles]
+
+    def wait_until_ready(self) -> None:
+        """Wait until every engine serves the model; if one does not, end them all.
+
+        Raises:
+            ConfigError: an actor can't be what the config says.
+            EngineError: an engine does not start, or the cluster has no room for it.
+        """
         try:
-            self._wait("start", [handle.start.remote() for handle in self.handles], limit_s=START_S)
+            self._wait("start", self._starts, limit_s=START_S)
         except AgileError:
             self.shutdown()
             raise

@@ -289,7 +289,7 @@ def test_every_shipped_sweep_loads(name):
 
 def test_the_documented_keys_are_those_of_the_schema():
     assert keys.table() in (ROOT / "docs" / "configuration.md").read_text(), (
-        "run: agile-ray keys > docs/configuration.md"
+        "put into docs/configuration.md what `agile-ray keys` prints"
     )
 
 

@@ -222,6 +222,7 @@ def test_a_loaded_group_continues_as_if_never_stopped(alone: Course, folder: Pat
         exported.mkdir()
         learners.export(exported)
     with group(exported, **settings) as learners:
+        learners.imitate(segments(20, 7), step=0)  # elsewhere, and forgotten by `load`
         learners.load(tmp_path)
         learners.set_reference(folder)
         learners.learn(rows(learners, segments(20, 9)), seed=1)

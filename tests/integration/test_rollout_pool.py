@@ -49,6 +49,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     )
     ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     pool = RolloutPool(config, model=folder, logs=folder / "logs")
+    pool.wait_until_ready()
     yield Rig(pool=pool, config=config, folder=folder)
     pool.shutdown()
     ray.shutdown()
@@ -127,7 +128,7 @@ def test_a_version_is_fetched_from_the_object_store_and_checked(rig: Rig, tmp_pa
 
 def test_a_folder_without_a_model_is_one_clear_line(rig: Rig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^model\.path: [^\n]+ holds no tokenizer[^\n]*$"):
-        RolloutPool(rig.config, model=tmp_path, logs=tmp_path)
+        RolloutPool(rig.config, model=tmp_path, logs=tmp_path).wait_until_ready()
 
 
 def test_a_killed_actor_is_named_and_takes_its_engine_along(rig: Rig) -> None:
