@@ -4,6 +4,7 @@ The caller divides every sum by the number of action tokens of the whole optimiz
 micro-batches, so that the gradient depends on neither. A = action tokens of one micro-batch; all float32 [A].
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 
 MAX_CORRECTION = 2.0
 """Cap of the importance weight that makes up for the gap between the engine's and the learner's logprobs."""
+
+MAX_LOG_RATIO = math.log(10.0)
+"""Of reference to policy; from there on `k3` is straight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +58,13 @@ def k3(logprobs_A: Tensor, *, reference_logprobs_A: Tensor) -> Tensor:
     held fixed, is that of KL(reference || policy): one token gives (1 - reference / policy) grad log policy,
     whose mean under the policy is sum of (policy - reference) grad log policy = -sum of reference grad log policy,
     since policy grad log policy = grad policy sums to 0. So it pulls the policy over all that the reference does.
+
+    Beyond reference / policy = 10 it goes on along its tangent: the exponential would let a single token that became
+    e^12 times less likely outweigh all others of its update.
     """
     difference_A = reference_logprobs_A - logprobs_A
-    return (difference_A.exp() - 1.0 - difference_A).sum()
+    bounded_A = difference_A.clamp(max=MAX_LOG_RATIO)
+    return (bounded_A.exp() * (1.0 + difference_A - bounded_A) - 1.0 - difference_A).sum()
 
 
 def cross_entropy(logprobs_A: Tensor) -> Tensor:

@@ -75,3 +75,12 @@ def test_k3_has_the_gradient_of_the_divergence_from_the_reference_to_the_policy(
     other = (policy.exp() * (policy - reference)).sum()
     assert not torch.allclose(found, torch.autograd.grad(other, logits)[0])
     assert mean.item() == pytest.approx(other.item())  # its value does estimate the other direction
+
+
+def test_k3_goes_on_straight_where_the_policy_has_left_the_reference_far_behind():
+    policy = torch.tensor([-2.0, -12.0], dtype=torch.float64, requires_grad=True)
+    found = losses.k3(policy, reference_logprobs_A=torch.zeros(2, dtype=torch.float64))
+    (slopes,) = torch.autograd.grad(found, policy)
+    assert slopes.tolist() == pytest.approx([1.0 - math.exp(2.0), 1.0 - 10.0])
+    tangent = 10.0 - 1.0 - math.log(10.0) + 9.0 * (12.0 - math.log(10.0))
+    assert found.item() == pytest.approx(math.exp(2.0) - 1.0 - 2.0 + tangent)
