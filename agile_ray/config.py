@@ -127,20 +127,23 @@ class PPO(Section):
 
     learning_rate: float = Field(default=3e-4, gt=0)
     """Constant."""
+    critic_learning_rate: float = Field(default=3e-3, gt=0)
+    """Of the value head, which starts at 0; constant."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Half-width of the trust region on the probability ratio."""
     value_clip: float = Field(default=0.2, gt=0)
     """Half-width of the trust region on the critic's values."""
-    value_coefficient: float = Field(default=0.5, ge=0)
-    """Weight of the value loss."""
-    kl_coefficient: float = Field(default=0.01, ge=0)
+    value_coefficient: float = Field(default=0.1, ge=0)
+    """Weight of the value loss, which shares its trunk with the policy."""
+    kl_coefficient: float = Field(default=0.05, ge=0)
     """Weight of the k3 term to the frozen SFT policy, per action token."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus, per action token."""
     discount: float = Field(default=1.0, gt=0, le=1)
     """Gamma, per action token."""
-    decay: float = Field(default=0.95, ge=0, le=1)
-    """Lambda of GAE, per action token."""
+    decay: float = Field(default=1.0, ge=0, le=1)
+    """Lambda of GAE, per action token. Below 1, while the critic is young, long answers seem to be worth less than short
+    ones: asking loses to guessing by its length alone."""
     epochs: int = Field(default=2, ge=1)
     """Passes over what one iteration collected."""
     minibatches: int = Field(default=4, ge=1)

@@ -76,6 +76,10 @@ class Engine:
         sizes = [_size(parameter) for parameter in self.policy.parameters()]
         self._engine, *_ = deepspeed.initialize(
             model=self.policy,
+            model_parameters=[
+                {"params": list(self.language_model.parameters())},
+                {"params": list(self.policy.value_head.parameters())},
+            ],
             config=_settings(config, bucket_elements=min(sum(sizes), 50_000_000)),
         )
         self._reference: nn.Module | None = None
@@ -94,11 +98,14 @@ class Engine:
         # DeepSpeed divides by the number of ranks.
         self._engine.backward(loss * self._ranks)
 
-    def step(self, losses: Sequence[float], *, learning_rate: float, call: str) -> float:
+    def step(
+        self, losses: Sequence[float], *, learning_rate: float, critic_learning_rate: float = 0.0, call: str
+    ) -> float:
         """Take one optimizer step on the gradients of all `backward` calls since the last.
 
         Args:
             losses: this rank's, one for each `backward`.
+            critic_learning_rate: of the value head alone.
             call: what the learners are doing, for the error.
 
         Returns:
@@ -112,8 +119,9 @@ class Engine:
         bad = [f"rank {rank}: {total}" for rank, total in enumerate(totals) if not math.isfinite(total)]
         if bad:
             raise LearnerError(f"{where}: every loss must be finite, found {', '.join(bad)}; no step was taken")
-        for group in self._engine.optimizer.param_groups:  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
-            group["lr"] = learning_rate
+        groups = self._engine.optimizer.param_groups  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+        for group, rate in zip(groups, (learning_rate, critic_learning_rate), strict=True):
+            group["lr"] = rate
         self._engine.step()  # skips by itself where the norm is not finite
         norm = float(self._engine.get_global_grad_norm() or 0.0)
         if not self._engine.was_step_applied():

@@ -198,7 +198,12 @@ class LearnerRank:
             total, sums = loss(make_batch(ragged, rows, self._engine.device))
             self._engine.backward(total)
             measured.append(sums)
-        norm = self._engine.step([sums.loss for sums in measured], learning_rate=learning_rate, call=call)
+        norm = self._engine.step(
+            [sums.loss for sums in measured],
+            learning_rate=learning_rate,
+            critic_learning_rate=self._ppo.critic_learning_rate,
+            call=call,
+        )
         return _add(measured, norm)
 
     def _ppo_loss(self, batch: Batch, targets: Targets, *, actions: int) -> tuple[Tensor, Sums]:
