@@ -109,6 +109,8 @@ class Imitation(Section):
     """Sessions in one optimizer step."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Peak; warmed up over the first twentieth, then down to a tenth along a cosine."""
+    value_coefficient: float = Field(default=0.1, ge=0)
+    """Weight of the critic's loss: PPO then starts with a critic that knows what the teacher's sessions earned."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
 
@@ -142,8 +144,8 @@ class PPO(Section):
     discount: float = Field(default=1.0, gt=0, le=1)
     """Gamma, per action token."""
     decay: float = Field(default=1.0, ge=0, le=1)
-    """Lambda of GAE, per action token. Below 1, while the critic is young, long answers seem to be worth less than short
-    ones: asking loses to guessing by its length alone."""
+    """Lambda of GAE, per action token. Below 1, under a young critic, what takes more tokens seems to be worth less: asking
+    loses to guessing by its length alone."""
     epochs: int = Field(default=2, ge=1)
     """Passes over what one iteration collected."""
     minibatches: int = Field(default=4, ge=1)

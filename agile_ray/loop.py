@@ -8,13 +8,13 @@ from agile_ray.errors import StarvedError
 from agile_ray.protocols import Checkpoints, Learners, Recorder, Rollouts, RunState
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
-from agile_ray.types import Segment
+from agile_ray.types import Lesson
 
 
 def imitate(
     config: RunConfig,
     state: RunState,
-    batches: Sequence[Sequence[Segment]],
+    batches: Sequence[Sequence[Lesson]],
     *,
     learners: Learners,
     checkpoints: Checkpoints,
@@ -22,7 +22,7 @@ def imitate(
     stopping: Callable[[], bool],
     progress: Callable[[int], None],
 ) -> RunState:
-    """SFT: one optimizer step on each batch of teacher segments that is still to be learned.
+    """SFT: one optimizer step on each batch of the teacher's lessons that is still to be learned.
 
     Args:
         stopping: asked after each step; True saves a checkpoint and returns.

@@ -51,9 +51,16 @@ METRICS: Mapping[str, Metric] = {
         _metric("tokens_per_session", "tokens/session", _MEAN, "read and written, of the trained sessions"),
         _metric("actions_per_session", "tokens/session", _MEAN, "written by the policy, of the trained sessions"),
         # how the learner fared
-        _metric("loss", "", _LAST, "per action token: cross-entropy in imitation, PPO's parts weighted and summed"),
-        _metric("policy_loss", "reward", _LAST, "clipped surrogate, per action token"),
-        _metric("value_loss", "reward^2", _LAST, "clipped squared error of the critic, per action token"),
+        _metric("loss", "", _LAST, "per action token: the parts, weighted and summed"),
+        _metric(
+            "policy_loss",
+            "nats or reward",
+            _LAST,
+            "cross-entropy in imitation, clipped surrogate in PPO; per action token",
+        ),
+        _metric(
+            "value_loss", "reward^2", _LAST, "half the squared error of the critic, clipped in PPO; per action token"
+        ),
         _metric("kl_nats", "nats/token", _LAST, "k3 estimate of KL to the frozen SFT policy"),
         _metric("entropy_nats", "nats/token", _LAST, "of the policy at its action tokens"),
         _metric("clip_share", "share", _LAST, "of the action tokens whose ratio was clipped"),

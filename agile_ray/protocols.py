@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from agile_ray.types import Scores, Segment, Session, TrainingRow
+from agile_ray.types import Lesson, Scores, Segment, Session, TrainingRow
 from agile_ray.weights import WeightsRef
 
 
@@ -66,7 +66,7 @@ class Rollouts(Protocol):
 class Learners(Protocol):
     """One policy and one critic, sharded over ranks the caller never sees."""
 
-    def imitate(self, segments: Sequence[Segment], *, step: int) -> Update:
+    def imitate(self, lessons: Sequence[Lesson], *, step: int) -> Update:
         """One SFT step on the action tokens of these segments; `step`, from 0, sets the learning rate."""
         ...
 

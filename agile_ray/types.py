@@ -185,6 +185,18 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """A segment that a teacher played, with what imitation needs to learn from it."""
+
+    segment: Segment
+    returns: Float32  # [actions], rewards of the whole session from each action token on
+
+    def __post_init__(self) -> None:
+        if self.returns.shape != (self.segment.actions,):
+            raise ContractError.mismatch("Lesson", returns=self.returns.shape, actions=(self.segment.actions,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRow:
     """A segment with everything that PPO needs to learn from it."""
 

@@ -59,7 +59,7 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
 def _reaped() -> Iterator[None]:
     """Whatever is started in the block ends with it, or with this process."""
     token = secrets.token_hex(8)
-    watch = [sys.executable, str(reaper.__file__), token]
+    watch = [sys.executable, str(reaper.__file__), token, str(os.getpid())]
     process = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
     os.environ[reaper.MARK] = token
     try:

@@ -5,6 +5,8 @@ import math
 import random
 from collections.abc import Callable
 
+import numpy as np
+
 from agile_ray.config import Imitation
 from agile_ray.errors import StarvedError
 from agile_ray.lane import Lane, Rules
@@ -12,7 +14,8 @@ from agile_ray.policy import Policy
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
 from agile_ray.task import Environment
-from agile_ray.types import Ending, Segment
+from agile_ray.types import Ending, Lesson, Session
+from learner.advantages import gae
 
 FIRST_STREAM = 1_000_000
 """Training streams from this index on belong to the teacher; PPO's lanes play those from 0 on."""
@@ -27,17 +30,19 @@ def batches(
     teacher: Policy,
     *,
     seed: int,
+    discount: float,
     progress: Callable[[int], None],
-) -> list[list[Segment]]:
+) -> list[list[Lesson]]:
     """The same batches for the same seed, in the order in which they are learned.
 
     Args:
+        discount: of later rewards, per action token.
         progress: told the number of sessions played so far.
 
     Raises:
         StarvedError: a teacher's session did not end as it should; the environment or the budgets are wrong.
     """
-    return asyncio.run(_batches(config, environment, rules, teacher, seed=seed, progress=progress))
+    return asyncio.run(_batches(config, environment, rules, teacher, seed=seed, discount=discount, progress=progress))
 
 
 async def _batches(
@@ -47,10 +52,11 @@ async def _batches(
     teacher: Policy,
     *,
     seed: int,
+    discount: float,
     progress: Callable[[int], None],
-) -> list[list[Segment]]:
+) -> list[list[Lesson]]:
     each = math.ceil(config.sessions / STREAMS)
-    segments: list[Segment] = []
+    lessons: list[Lesson] = []
     stream = FIRST_STREAM
     played = cut_short = 0
     while played < config.sessions:
@@ -58,7 +64,7 @@ async def _batches(
         for _ in range(min(each, config.sessions - played, len(lane.stream.questions))):
             session = await lane.play(teacher)
             if session.ending is Ending.DONE:
-                segments += cut(session)
+                lessons += _lessons(session, discount=discount)
             else:
                 cut_short += 1
             played += 1
@@ -70,5 +76,18 @@ async def _batches(
             f"({rules.agent.session_tokens}), agent.turn_tokens ({rules.agent.turn_tokens}) or agent.turns "
             f"({rules.agent.turns}); raise them, or shorten memory.entry_tokens ({rules.memory.entry_tokens})"
         )
-    random.Random(derive(seed, "imitation", "order")).shuffle(segments)
-    return [segments[start : start + config.batch] for start in range(0, len(segments), config.batch)]
+    random.Random(derive(seed, "imitation", "order")).shuffle(lessons)
+    return [lessons[start : start + config.batch] for start in range(0, len(lessons), config.batch)]
+
+
+def _lessons(session: Session, *, discount: float) -> list[Lesson]:
+    segments = list(cut(session))
+    rewards_A = np.concatenate([segment.rewards[segment.action_mask] for segment in segments]).astype(np.float32)
+    # With no critic and lambda 1, advantages are the returns.
+    nothing_A, same_A = np.zeros_like(rewards_A), np.zeros(len(rewards_A), dtype=np.int64)
+    returns_A = gae(rewards_A, nothing_A, same_A, discount=discount, decay=1.0)
+    ends = np.cumsum([segment.actions for segment in segments])[:-1]
+    return [
+        Lesson(segment=segment, returns=returns)
+        for segment, returns in zip(segments, np.split(returns_A, ends), strict=True)
+    ]

@@ -115,7 +115,13 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
     parts.progress.say(f"the teacher plays {imitation.sessions} sessions, asking by {_habit(parts.config)}")
     with parts.recorder.timed("teach"), parts.progress.bar("teacher", imitation.sessions) as played:
         batches = teach.batches(
-            imitation, parts.environment, parts.rules, teacher, seed=parts.config.seed, progress=played
+            imitation,
+            parts.environment,
+            parts.rules,
+            teacher,
+            seed=parts.config.seed,
+            discount=parts.config.ppo.discount,
+            progress=played,
         )
     with parts.progress.bar("imitation", len(batches)) as learned:
         state = loop.imitate(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import ray
 
 from agile_ray.config import PPO, Learner
-from agile_ray.types import Int32
+from agile_ray.types import Float32, Int32
 from agile_ray.weights import Probe
 
 if TYPE_CHECKING:
@@ -86,9 +86,23 @@ class LearnerActor:
         return self._learner.bucket_plans()
 
     def imitate(
-        self, ragged: "Ragged", micro_batches: "Sequence[Int64]", *, actions: int, learning_rate: float
+        self,
+        ragged: "Ragged",
+        returns: Float32,
+        micro_batches: "Sequence[Int64]",
+        *,
+        value_coefficient: float,
+        actions: int,
+        learning_rate: float,
     ) -> "Sums":
-        return self._started.imitate(ragged, micro_batches, actions=actions, learning_rate=learning_rate)
+        return self._started.imitate(
+            ragged,
+            returns,
+            micro_batches,
+            value_coefficient=value_coefficient,
+            actions=actions,
+            learning_rate=learning_rate,
+        )
 
     def learn(
         self,

@@ -76,7 +76,7 @@ class Engine:
         sizes = [_size(parameter) for parameter in self.policy.parameters()]
         self._engine, *_ = deepspeed.initialize(
             model=self.policy,
-            model_parameters=[
+            model_parameters=[  # pyright: ignore[reportArgumentType]  groups, as for a torch optimizer
                 {"params": list(self.language_model.parameters())},
                 {"params": list(self.policy.value_head.parameters())},
             ],

@@ -20,11 +20,11 @@ from agile_ray.config import PPO, Imitation, Learner
 from agile_ray.errors import LearnerError
 from agile_ray.protocols import Update
 from agile_ray.seeds import derive
-from agile_ray.types import Int32, Scores, Segment, TrainingRow
+from agile_ray.types import Int32, Lesson, Scores, Segment, TrainingRow
 from agile_ray.weights import Bucket, Probe, WeightsRef
 from learner.actor import LearnerActor
 from learner.plan import MiniBatch, padding, plan
-from learner.ragged import Ragged, lay_out, split_scores
+from learner.ragged import Ragged, join, lay_out, split_scores
 from learner.schedule import imitation_rate
 from learner.targets import make_targets
 from learner.waiting import wait
@@ -91,26 +91,30 @@ class LearnerGroup:
             self.shutdown()
             raise
 
-    def imitate(self, segments: Sequence[Segment], *, step: int) -> Update:
-        """Take one SFT step on the action tokens of these segments; `step`, from 0, sets the learning rate.
+    def imitate(self, lessons: Sequence[Lesson], *, step: int) -> Update:
+        """Take one SFT step on the action tokens of these lessons; `step`, from 0, sets the learning rate.
 
         Raises:
             LearnerError: a rank died, or the loss or gradient is not finite (before the optimizer step).
         """
         begin = time.perf_counter()
-        ragged = lay_out(segments)
+        ragged = lay_out([lesson.segment for lesson in lessons])
         batches = self._plan(ragged, seed=step, minibatches=1)
+        shared = ray.put(ragged), ray.put(join([lesson.returns for lesson in lessons], np.float32))
+        actions = max(1, len(ragged.positions))
         rate = imitation_rate(self._imitation, step)
-        shared = ray.put(ragged)
+        settings = {"value_coefficient": self._imitation.value_coefficient, "actions": actions, "learning_rate": rate}
         sums = self._wait(
             "imitate",
             [
-                actor.imitate.remote(shared, hand, actions=max(1, len(ragged.positions)), learning_rate=rate)
+                actor.imitate.remote(*shared, hand, **settings)
                 for actor, hand in zip(self._actors, batches[0].ranks, strict=True)
             ],
         )
         metrics = {
             "loss": sum(one.loss for one in sums),
+            "policy_loss": sum(one.policy for one in sums) / actions,
+            "value_loss": sum(one.value for one in sums) / actions,
             "gradient_norm": sums[0].gradient_norm,
             "learning_rate": rate,
         }

@@ -51,6 +51,11 @@ def clipped_value_loss(values_A: Tensor, *, old_values_A: Tensor, returns_A: Ten
     return 0.5 * torch.maximum((values_A - returns_A) ** 2, (bounded_A - returns_A) ** 2).sum()
 
 
+def value_loss(values_A: Tensor, *, returns_A: Tensor) -> Tensor:
+    """Half the squared error to the returns."""
+    return 0.5 * ((values_A - returns_A) ** 2).sum()
+
+
 def k3(logprobs_A: Tensor, *, reference_logprobs_A: Tensor) -> Tensor:
     """Sum of exp(d) - 1 - d with d = reference - policy: never negative, 0 where they agree.
 

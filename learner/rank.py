@@ -76,10 +76,20 @@ class LearnerRank:
         # Tied embeddings appear under both names: an engine that is sent only one keeps the other's old values.
         self._parameters = dict(self._engine.language_model.named_parameters(remove_duplicate=False))
 
-    def imitate(self, ragged: Ragged, micro_batches: MicroBatches, *, actions: int, learning_rate: float) -> Sums:
-        """Take one SFT step.
+    def imitate(
+        self,
+        ragged: Ragged,
+        returns: Float32,
+        micro_batches: MicroBatches,
+        *,
+        value_coefficient: float,
+        actions: int,
+        learning_rate: float,
+    ) -> Sums:
+        """Take one SFT step, of the policy and of its critic.
 
         Args:
+            returns: of every action token of `ragged`.
             actions: action tokens of the step, over all ranks.
 
         Raises:
@@ -89,9 +99,11 @@ class LearnerRank:
         def loss(batch: Batch) -> tuple[Tensor, Sums]:
             predictions = self._engine.forward(batch)
             logprobs_A = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
-            # The critic takes part with weight 0: ZeRO waits for a gradient of every parameter.
-            total = (losses.cross_entropy(logprobs_A) + 0.0 * predictions.values.sum()) / actions
-            return total, Sums(loss=total.item())
+            imitation = losses.cross_entropy(logprobs_A)
+            returns_A = torch.from_numpy(returns[batch.places]).to(self._engine.device)
+            value = losses.value_loss(predictions.values, returns_A=returns_A)
+            total = (imitation + value_coefficient * value) / actions
+            return total, Sums(loss=total.item(), policy=imitation.item(), value=value.item())
 
         return self._optimize("imitate", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
 

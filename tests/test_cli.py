@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agile_ray.config import RunConfig
@@ -152,16 +153,41 @@ def test_the_border_turns_a_foreseen_error_into_one_line(capsys, error, code, sa
     assert capsys.readouterr().err.startswith(said)
 
 
+def test_the_reaper_ends_what_it_saw_start_even_without_the_mark():
+    script = """
+import os, subprocess, sys, time
+from launch import reaper
+quiet = {"stdout": subprocess.DEVNULL}
+early = subprocess.Popen(["sleep", "60"], **quiet)
+words = [sys.executable, reaper.__file__, "none", str(os.getpid())]
+watch = subprocess.Popen(words, stdin=subprocess.PIPE, **quiet)
+time.sleep(2)
+late = subprocess.Popen(["sleep", "60"], **quiet)
+time.sleep(2 * reaper.NOTE_S)
+print(early.pid, late.pid, watch.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    answer = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    early, late, watch = (psutil.Process(int(word)) for word in answer.stdout.split())
+    try:
+        psutil.wait_procs([late, watch], timeout=reaper.GRACE_S + 10)
+        assert [process.is_running() for process in (early, late, watch)] == [True, False, False]
+    finally:
+        early.kill()
+
+
 def test_the_reaper_ends_what_carries_its_mark_and_nothing_else():
     nap = [sys.executable, "-c", "import time; time.sleep(60)"]
     ours = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a1"})
     others = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a12"})
     try:
-        while reaper.marked("a1") != [ours.pid]:  # it is still this program until it has become the other
+        while reaper.marked("a1") != {
+            psutil.Process(ours.pid)
+        }:  # it is still this program until it has become the other
             assert ours.poll() is None
         reaper.reap("a1", grace_s=0)
         assert ours.wait(timeout=10) == -signal.SIGKILL
-        assert reaper.marked("a12") == [others.pid]
+        assert reaper.marked("a12") == {psutil.Process(others.pid)}
     finally:
         others.kill()
         others.wait(timeout=10)

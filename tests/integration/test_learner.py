@@ -17,7 +17,7 @@ from agile_ray import metrics
 from agile_ray.config import PPO, Imitation, Learner
 from agile_ray.errors import ConfigError, DeadlineError, LearnerError
 from agile_ray.protocols import Update
-from agile_ray.types import Float32, Scores, Segment, TrainingRow
+from agile_ray.types import Float32, Lesson, Scores, Segment, TrainingRow
 from agile_ray.weights import WeightsRef
 from learner.group import LearnerGroup
 
@@ -109,6 +109,13 @@ def segments(count: int, seed: int) -> list[Segment]:
     return found
 
 
+def lessons(count: int, seed: int) -> list[Lesson]:
+    return [
+        Lesson(segment=one, returns=one.rewards[one.action_mask][::-1].cumsum()[::-1].astype(np.float32))
+        for one in segments(count, seed)
+    ]
+
+
 def rows(learners: LearnerGroup, given: list[Segment]) -> list[TrainingRow]:
     scores = learners.score(given)
     return [TrainingRow(segment=one, scores=score, credit=0.1) for one, score in zip(given, scores, strict=True)]
@@ -143,7 +150,7 @@ class Course:
 
 def course(learners: LearnerGroup, folder: Path) -> Course:
     start = fetch(learners.publish(0))
-    updates = [learners.imitate(segments(20, step), step=step) for step in range(3)]
+    updates = [learners.imitate(lessons(20, step), step=step) for step in range(3)]
     imitated = fetch(learners.publish(1))
     learners.set_reference(folder)
     given = rows(learners, segments(20, 9))
@@ -216,13 +223,13 @@ def test_a_loaded_group_continues_as_if_never_stopped(alone: Course, folder: Pat
     settings = {"ranks": 2, "zero_stage": zero_stage}
     with group(folder, **settings) as learners:
         for step in range(3):
-            learners.imitate(segments(20, step), step=step)
+            learners.imitate(lessons(20, step), step=step)
         learners.save(tmp_path)
         exported = tmp_path / "exported"
         exported.mkdir()
         learners.export(exported)
     with group(exported, **settings) as learners:
-        learners.imitate(segments(20, 7), step=0)  # elsewhere, and forgotten by `load`
+        learners.imitate(lessons(20, 7), step=0)  # elsewhere, and forgotten by `load`
         learners.load(tmp_path)
         learners.set_reference(folder)
         learners.learn(rows(learners, segments(20, 9)), seed=1)
@@ -233,7 +240,7 @@ def test_a_loaded_group_continues_as_if_never_stopped(alone: Course, folder: Pat
 
 def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(folder: Path, tmp_path: Path):
     with group(folder, ranks=2) as learners:
-        learners.imitate(segments(20, 0), step=0)
+        learners.imitate(lessons(20, 0), step=0)
         weights = learners.publish(1)
         learners.export(tmp_path)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in tmp_path.iterdir()}
@@ -246,7 +253,7 @@ def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(folder: Path,
 
 def test_what_is_not_finite_stops_before_the_step_and_is_named(folder: Path):
     with group(folder, ranks=2, value_coefficient=1e5) as learners:
-        learners.imitate(segments(20, 0), step=0)
+        learners.imitate(lessons(20, 0), step=0)
         learners.set_reference(folder)
         before = fetch(learners.publish(1))
         (given,) = rows(learners, segments(1, 9))
