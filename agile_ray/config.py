@@ -144,8 +144,8 @@ class PPO(Section):
     discount: float = Field(default=1.0, gt=0, le=1)
     """Gamma, per action token."""
     decay: float = Field(default=1.0, ge=0, le=1)
-    """Lambda of GAE, per action token. Below 1, under a young critic, what takes more tokens seems to be worth less: asking
-    loses to guessing by its length alone."""
+    """Lambda of GAE, per action token. Below 1, under a young critic, what takes more tokens seems to be worth less:
+    asking loses to guessing by its length alone."""
     epochs: int = Field(default=2, ge=1)
     """Passes over what one iteration collected."""
     minibatches: int = Field(default=4, ge=1)
