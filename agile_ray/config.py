@@ -103,6 +103,9 @@ class Imitation(Section):
     """When the teacher asks: by chance, or when its guess is worth less than advice today."""
     asked_share: float = Field(default=0.25, ge=0, le=1)
     """Chance that the `random` teacher asks where memory and tool don't help (paper: 0.25)."""
+    warm_share: float = Field(default=0.75, ge=0, le=1)
+    """Share of the teacher's episodes that begin with the memory of an earlier pass, in which all advice was bought.
+    Where few ask, little is remembered, and reading it would hardly be learned."""
     sessions: int = Field(default=20_000, ge=1)
     """Teacher sessions, each learned once."""
     batch: int = Field(default=128, ge=1)

@@ -4,6 +4,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from agile_ray.seeds import derive
 from agile_ray.segments import cut
 from agile_ray.task import Environment
 from agile_ray.types import Ending, Lesson, Session
+from envs.references import Habits, reference
 from learner.advantages import gae
 
 FIRST_STREAM = 1_000_000
@@ -61,7 +63,10 @@ async def _batches(
     played = cut_short = 0
     while played < config.sessions:
         lane = Lane(environment.stream(split="train", index=stream), rules)
-        for _ in range(min(each, config.sessions - played, len(lane.stream.questions))):
+        count = min(each, config.sessions - played, len(lane.stream.questions))
+        if random.Random(derive(seed, "imitation", "warm", stream)).random() < config.warm_share:
+            await _warm(lane, count, environment)
+        for _ in range(count):
             session = await lane.play(teacher)
             if session.ending is Ending.DONE:
                 lessons += _lessons(session, discount=discount)
@@ -78,6 +83,15 @@ async def _batches(
         )
     random.Random(derive(seed, "imitation", "order")).shuffle(lessons)
     return [lessons[start : start + config.batch] for start in range(0, len(lessons), config.batch)]
+
+
+async def _warm(lane: Lane, sessions: int, environment: Environment) -> None:
+    """Fill the memory as one does who asks wherever neither memory nor the tool helps, and go back to the start."""
+    eager = reference("teacher", environment, Habits(asked_share=1.0))
+    start = lane.position
+    for _ in range(sessions):
+        await lane.play(eager)
+    lane.restore(replace(lane.state(), position=start))
 
 
 def _lessons(session: Session, *, discount: float) -> list[Lesson]:

@@ -5,6 +5,8 @@ import pytest
 
 from agile_ray.config import Agent, Imitation, Memory
 from agile_ray.errors import ContractError
+from agile_ray.functions import Function
+from agile_ray.tokenizer import WordTokenizer
 from agile_ray.types import Lesson
 from envs.references import Habits, reference, script_rules
 from envs.shop import Shop
@@ -13,11 +15,11 @@ from launch.teach import batches
 PRICE = 300
 
 
-def taught(*, seed: int = 0, sessions: int = 400, discount: float = 1.0) -> list[list[Lesson]]:
+def taught(*, seed: int = 0, sessions: int = 400, discount: float = 1.0, warm_share: float = 0.5) -> list[list[Lesson]]:
     shop = Shop(seed=0)
     rules = script_rules(shop, price=PRICE, agent=Agent(), memory=Memory(threshold=0.65))
     teacher = reference("teacher", shop, Habits(seed=0, asked_share=0.5))
-    config = Imitation(sessions=sessions, batch=64)
+    config = Imitation(sessions=sessions, batch=64, warm_share=warm_share)
     return batches(config, shop, rules, teacher, seed=seed, discount=discount, progress=lambda _: None)
 
 
@@ -53,3 +55,17 @@ def test_a_lesson_has_a_return_for_every_action():
     lesson = taught()[0][0]
     with pytest.raises(ContractError, match=r"Lesson.*returns"):
         Lesson(segment=lesson.segment, returns=lesson.returns[:-1])
+
+
+def test_warm_episodes_remember_what_cold_ones_must_guess_or_ask():
+    cold, warm = ([one for batch in taught(sessions=1500, warm_share=share) for one in batch] for share in (0.0, 1.0))
+    assert {at(one) for one in cold} == {at(one) for one in warm}
+    asks = WordTokenizer().function_id(Function.SEEK_ADVICE)
+    asked = [sum(asks in one.segment.token_ids for one in given) / len(given) for given in (cold, warm)]
+    assert asked[0] > 1.2 * asked[1] > 0  # half of those who must guess still ask; fewer must
+    earned = [sum(float(one.returns[0]) for one in given) / len(given) for given in (cold, warm)]
+    assert earned[1] > earned[0] + 0.05
+
+
+def at(lesson: Lesson) -> tuple[str, int]:
+    return lesson.segment.stream, lesson.segment.position
