@@ -64,7 +64,7 @@ def test_warm_episodes_remember_what_cold_ones_must_guess_or_ask():
     asked = [sum(asks in one.segment.token_ids for one in given) / len(given) for given in (cold, warm)]
     assert asked[0] > 1.2 * asked[1] > 0  # half of those who must guess still ask; fewer must
     earned = [sum(float(one.returns[0]) for one in given) / len(given) for given in (cold, warm)]
-    assert earned[1] > earned[0] + 0.05
+    assert earned[1] > earned[0] + 0.02
 
 
 def at(lesson: Lesson) -> tuple[str, int]:
