@@ -131,7 +131,7 @@ class PPO(Section):
     """Policy optimization."""
 
     learning_rate: float = Field(default=3e-4, gt=0)
-    """Constant."""
+    """At first; falls along a straight line to a tenth at `loop.iterations`: the last ones mend what noise broke."""
     critic_learning_rate: float = Field(default=3e-3, gt=0)
     """Of the value head, which starts at 0; constant."""
     clip: float = Field(default=0.2, gt=0, lt=1)

@@ -77,7 +77,8 @@ def train(
             scores = learners.score(segments)
         rows = credit.assign(sessions, segments, scores, config.credit)
         with recorder.timed("learn"):
-            update = learners.learn(rows, seed=derive(config.seed, "learn", state.iteration))
+            done = state.iteration / config.loop.iterations
+            update = learners.learn(rows, seed=derive(config.seed, "learn", state.iteration), done=done)
         state = state.next()
         with recorder.timed("publish"):
             rollouts.load(learners.publish(state.version))

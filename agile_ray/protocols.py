@@ -72,8 +72,11 @@ class Learners(Protocol):
 
     def score(self, prefixes: Sequence[Segment]) -> list[Scores]: ...
 
-    def learn(self, rows: Sequence[TrainingRow], *, seed: int) -> Update:
+    def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
         """One PPO update.
+
+        Args:
+            done: share of the run's iterations that lie behind, from 0 to 1; sets the learning rate.
 
         Raises:
             LearnerError: a rank died, or the loss is not finite (before the optimizer step).

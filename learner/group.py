@@ -25,7 +25,7 @@ from agile_ray.weights import Bucket, Probe, WeightsRef
 from learner.actor import LearnerActor
 from learner.plan import MiniBatch, padding, plan
 from learner.ragged import Ragged, join, lay_out, split_scores
-from learner.schedule import imitation_rate
+from learner.schedule import imitation_rate, ppo_rate
 from learner.targets import make_targets
 from learner.waiting import wait
 
@@ -142,8 +142,11 @@ class LearnerGroup:
             scores.values[part.places] = part.scores.values
         return split_scores(scores, ragged.action_starts)
 
-    def learn(self, rows: Sequence[TrainingRow], *, seed: int) -> Update:
+    def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
         """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` optimizer steps.
+
+        Args:
+            done: share of the run's iterations that lie behind, from 0 to 1; sets the learning rate.
 
         Raises:
             LearnerError: a rank died, or a loss or gradient is not finite (before the optimizer step).
@@ -158,9 +161,10 @@ class LearnerGroup:
             for epoch in range(self._ppo.epochs)
             for batch in self._plan(ragged, seed=derive(seed, "epoch", epoch), minibatches=self._ppo.minibatches)
         ]
-        steps = [self._ppo_step(batch, ragged, shared) for batch in batches]
+        rate = ppo_rate(self._ppo, done)
+        steps = [self._ppo_step(batch, ragged, shared, rate=rate) for batch in batches]
         actions = len(ragged.positions) * self._ppo.epochs
-        return _update(batches, begin, figures | self._ppo_figures(steps, actions=actions))
+        return _update(batches, begin, figures | {"learning_rate": rate} | _ppo_figures(steps, actions=actions))
 
     def set_reference(self, folder: Path) -> None:
         """Load the frozen policy, a Hugging Face folder, that PPO is kept near to."""
@@ -216,9 +220,10 @@ class LearnerGroup:
             micro_batch_tokens=self._learner.micro_batch_tokens,
         )
 
-    def _ppo_step(self, batch: MiniBatch, ragged: Ragged, shared: "tuple[ObjectRef, ObjectRef]") -> "list[Sums]":
+    def _ppo_step(
+        self, batch: MiniBatch, ragged: Ragged, shared: "tuple[ObjectRef, ObjectRef]", *, rate: float
+    ) -> "list[Sums]":
         actions = max(1, int(ragged.actions[batch.rows].sum()))
-        rate = self._ppo.learning_rate
         return self._wait(
             "learn",
             [
@@ -226,20 +231,6 @@ class LearnerGroup:
                 for actor, hand in zip(self._actors, batch.ranks, strict=True)
             ],
         )
-
-    def _ppo_figures(self, steps: "Sequence[Sequence[Sums]]", *, actions: int) -> dict[str, float]:
-        every = [sums for step in steps for sums in step]
-        return {
-            "loss": sum(sums.loss for sums in every) / len(steps),
-            "policy_loss": sum(sums.policy for sums in every) / actions,
-            "value_loss": sum(sums.value for sums in every) / actions,
-            "kl_nats": sum(sums.kl for sums in every) / actions,
-            "entropy_nats": sum(sums.entropy for sums in every) / actions,
-            "clip_share": sum(sums.clipped for sums in every) / actions,
-            "ratio_deviation": sum(sums.deviation for sums in every) / actions,
-            "gradient_norm": sum(step[0].gradient_norm for step in steps) / len(steps),
-            "learning_rate": self._ppo.learning_rate,
-        }
 
     def _broadcast(self, version: int) -> WeightsRef:
         if not self._connected:
@@ -252,6 +243,20 @@ class LearnerGroup:
 
     def _wait(self, call: str, answers: "Sequence[ObjectRef[Result]]") -> list[Result]:
         return wait(call, answers, deadline_s=self._learner.deadline_s)
+
+
+def _ppo_figures(steps: "Sequence[Sequence[Sums]]", *, actions: int) -> dict[str, float]:
+    every = [sums for step in steps for sums in step]
+    return {
+        "loss": sum(sums.loss for sums in every) / len(steps),
+        "policy_loss": sum(sums.policy for sums in every) / actions,
+        "value_loss": sum(sums.value for sums in every) / actions,
+        "kl_nats": sum(sums.kl for sums in every) / actions,
+        "entropy_nats": sum(sums.entropy for sums in every) / actions,
+        "clip_share": sum(sums.clipped for sums in every) / actions,
+        "ratio_deviation": sum(sums.deviation for sums in every) / actions,
+        "gradient_norm": sum(step[0].gradient_norm for step in steps) / len(steps),
+    }
 
 
 def _update(batches: Sequence[MiniBatch], begin: float, metrics: dict[str, float]) -> Update:

@@ -8,7 +8,7 @@ from agile_ray.config import PPO, Imitation
 from agile_ray.types import Scores, Segment, TrainingRow
 from learner import buckets
 from learner.ragged import join_scores, lay_out, split_scores
-from learner.schedule import imitation_rate
+from learner.schedule import imitation_rate, ppo_rate
 from learner.targets import make_targets
 
 
@@ -74,6 +74,11 @@ def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_a_tenth():
     assert rates[39] == pytest.approx(0.1)
     assert all(later <= earlier for earlier, later in zip(rates[1:], rates[2:], strict=False))
     assert imitation_rate(config, 99) == pytest.approx(0.1)
+
+
+def test_the_learning_rate_of_ppo_falls_to_a_tenth_along_a_line():
+    config = PPO(learning_rate=2.0)
+    assert [ppo_rate(config, done) for done in (0.0, 0.5, 1.0, 1.5)] == pytest.approx([2.0, 1.1, 0.2, 0.2])
 
 
 def test_packed_parameters_come_back_bit_for_bit_in_the_engines_type():

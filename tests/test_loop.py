@@ -51,7 +51,7 @@ class Diary:
         zeros = [np.zeros(prefix.actions, np.float32) for prefix in prefixes]
         return [Scores(logprobs=z, reference_logprobs=z, values=z) for z in zeros]
 
-    def learn(self, rows, *, seed):
+    def learn(self, rows, *, seed, done):
         self.entries.append(f"learn {len(rows)}")
         self.rows = rows
         return UPDATE

@@ -154,7 +154,7 @@ def course(learners: LearnerGroup, folder: Path) -> Course:
     imitated = fetch(learners.publish(1))
     learners.set_reference(folder)
     given = rows(learners, segments(20, 9))
-    updates.append(learners.learn(given, seed=1))
+    updates.append(learners.learn(given, seed=1, done=0.0))
     learned = fetch(learners.publish(2))
     return Course(
         start=start, imitated=imitated, learned=learned, scores=[one.scores for one in given], updates=updates
@@ -232,7 +232,7 @@ def test_a_loaded_group_continues_as_if_never_stopped(alone: Course, folder: Pat
         learners.imitate(lessons(20, 7), step=0)  # elsewhere, and forgotten by `load`
         learners.load(tmp_path)
         learners.set_reference(folder)
-        learners.learn(rows(learners, segments(20, 9)), seed=1)
+        learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
         weights = learners.publish(7)
     assert distance(fetch(weights), alone.learned) < 1e-5  # and the version outlives the ranks
     assert weights.version == 7
@@ -260,10 +260,10 @@ def test_what_is_not_finite_stops_before_the_step_and_is_named(folder: Path):
         huge = np.where(given.segment.action_mask, 1e15, 0).astype(np.float32)  # its square still is a float32
         far = replace(given, segment=replace(given.segment, rewards=huge))
         with pytest.raises(LearnerError, match="optimizer step 2: the gradient's norm must be finite, found inf"):
-            learners.learn([far], seed=1)
+            learners.learn([far], seed=1, done=0.0)
         lost = replace(given.scores, reference_logprobs=np.full_like(given.scores.reference_logprobs, np.nan))
         with pytest.raises(LearnerError, match=r"learner.learn: optimizer step 2: every loss .* rank [01]: nan; no"):
-            learners.learn([replace(given, scores=lost)], seed=1)
+            learners.learn([replace(given, scores=lost)], seed=1, done=0.0)
         assert distance(before, fetch(learners.publish(2))) == 0
 
 
