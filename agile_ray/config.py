@@ -112,7 +112,7 @@ class Imitation(Section):
     """Sessions in one optimizer step."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Peak; warmed up over the first twentieth, then down to a tenth along a cosine."""
-    value_coefficient: float = Field(default=0.1, ge=0)
+    value_coefficient: float = Field(default=1.0, ge=0)
     """Weight of the critic's loss: PPO then starts with a critic that knows what the teacher's sessions earned."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
@@ -133,12 +133,12 @@ class PPO(Section):
     learning_rate: float = Field(default=3e-4, gt=0)
     """At first; falls along a straight line to a tenth at `loop.iterations`: the last ones mend what noise broke."""
     critic_learning_rate: float = Field(default=3e-3, gt=0)
-    """Of the value head, which starts at 0; constant."""
+    """Of the value head; constant, in imitation too."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Half-width of the trust region on the probability ratio."""
     value_clip: float = Field(default=0.2, gt=0)
     """Half-width of the trust region on the critic's values."""
-    value_coefficient: float = Field(default=0.1, ge=0)
+    value_coefficient: float = Field(default=0.5, ge=0)
     """Weight of the value loss, which shares its trunk with the policy."""
     kl_coefficient: float = Field(default=0.05, ge=0)
     """Weight of the k3 term to the frozen SFT policy, per action token."""

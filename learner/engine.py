@@ -1,7 +1,7 @@
 """The one door to DeepSpeed: a policy sharded over ranks, and the optimizer that moves it.
 
 Works without Ray: whoever builds it brings a `torch.distributed` store through which the ranks find one another.
-Dropout is off and the value head starts at 0, so only a model that draws numbers by itself uses the seed.
+Dropout is off and the value head starts alike on all ranks, so only a model that draws numbers uses the seed.
 """
 
 import logging

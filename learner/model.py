@@ -26,16 +26,26 @@ class Predictions(NamedTuple):
     values: Tensor  # float32 [A]
 
 
+VALUE_SCALE = 0.1
+"""Reward per unit of the hidden state, along the one direction that the critic reads."""
+
+
 class ValueHead(nn.Module):
-    """A linear critic that starts at 0 everywhere and computes in float32."""
+    """A linear critic whose weights turn but never grow, computed in float32.
+
+    With weights free to grow it reads whatever whisper of a question's worth the trunk happens to hold. Held short, it
+    makes the trunk say it loudly, and the policy's own head, which reads the same hidden state, hears it too: it must
+    decide by the same worth whether to ask.
+    """
 
     def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, hidden_size, dtype=dtype))
+        self.weight = nn.Parameter(torch.full((1, hidden_size), hidden_size**-0.5, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(1, dtype=dtype))
 
     def forward(self, hidden_AH: Tensor) -> Tensor:
-        return functional.linear(hidden_AH.float(), self.weight.float(), self.bias.float()).squeeze(-1)
+        weight = VALUE_SCALE * functional.normalize(self.weight.float(), dim=1)
+        return functional.linear(hidden_AH.float(), weight, self.bias.float()).squeeze(-1)
 
 
 class PolicyWithValue(nn.Module):

@@ -125,11 +125,14 @@ def test_what_stands_in_the_padding_changes_nothing():
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_the_critic_starts_at_zero_and_teaches_the_trunk():
+def test_the_critic_turns_but_never_grows_and_teaches_the_trunk():
     model = PolicyWithValue(tiny())
     batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    assert model(batch.token_ids, batch.predictors).values.abs().max() == 0
-    model = policy(tiny())
+    before = model(batch.token_ids, batch.predictors).values
+    assert before.abs().max() > 0
+    with torch.no_grad():
+        model.value_head.weight *= 7.0
+    torch.testing.assert_close(model(batch.token_ids, batch.predictors).values, before)
     model(batch.token_ids, batch.predictors).values.sum().backward()
     assert model.language_model.model.embed_tokens.weight.grad.abs().sum() > 0
 
