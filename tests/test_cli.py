@@ -154,23 +154,27 @@ def test_the_border_turns_a_foreseen_error_into_one_line(capsys, error, code, sa
 
 
 def test_the_reaper_ends_what_it_saw_start_even_without_the_mark():
-    script = """
-import os, subprocess, sys, time
+    watcher = """
+import sys
 from launch import reaper
-quiet = {"stdout": subprocess.DEVNULL}
+reaper.NOTE_S = 0.2
+reaper.reap("none", seen=reaper.watch(int(sys.argv[1])), grace_s=0.2)
+"""
+    driver = f"""
+import os, subprocess, sys, time
+quiet = {{"stdout": subprocess.DEVNULL}}
 early = subprocess.Popen(["sleep", "60"], **quiet)
-words = [sys.executable, reaper.__file__, "none", str(os.getpid())]
-watch = subprocess.Popen(words, stdin=subprocess.PIPE, **quiet)
-time.sleep(2)
+watch = subprocess.Popen([sys.executable, "-c", {watcher!r}, str(os.getpid())], stdin=subprocess.PIPE, **quiet)
+time.sleep(3)
 late = subprocess.Popen(["sleep", "60"], **quiet)
-time.sleep(2 * reaper.NOTE_S)
+time.sleep(1)
 print(early.pid, late.pid, watch.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
-    answer = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    answer = subprocess.run([sys.executable, "-c", driver], stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     early, late, watch = (psutil.Process(int(word)) for word in answer.stdout.split())
     try:
-        psutil.wait_procs([late, watch], timeout=reaper.GRACE_S + 10)
+        psutil.wait_procs([late, watch], timeout=10)
         assert [process.is_running() for process in (early, late, watch)] == [True, False, False]
     finally:
         early.kill()
