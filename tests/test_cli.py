@@ -4,19 +4,17 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError, DeadlineError
 from agile_ray.functions import Function
-from launch import configs, keys, reaper, sweep
+from launch import configs, keys, sweep
 from launch.border import border
 from launch.main import main
 
@@ -151,50 +149,6 @@ def test_the_border_turns_a_foreseen_error_into_one_line(capsys, error, code, sa
         raise error
     assert end.value.code == code
     assert capsys.readouterr().err.startswith(said)
-
-
-def test_the_reaper_ends_what_it_saw_start_even_without_the_mark():
-    watcher = """
-import sys
-from launch import reaper
-reaper.NOTE_S = 0.2
-reaper.reap("none", seen=reaper.watch(int(sys.argv[1])), grace_s=0.2)
-"""
-    driver = f"""
-import os, subprocess, sys, time
-quiet = {{"stdout": subprocess.DEVNULL}}
-early = subprocess.Popen(["sleep", "60"], **quiet)
-watch = subprocess.Popen([sys.executable, "-c", {watcher!r}, str(os.getpid())], stdin=subprocess.PIPE, **quiet)
-time.sleep(3)
-late = subprocess.Popen(["sleep", "60"], **quiet)
-time.sleep(1)
-print(early.pid, late.pid, watch.pid, flush=True)
-os.kill(os.getpid(), 9)
-"""
-    answer = subprocess.run([sys.executable, "-c", driver], stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
-    early, late, watch = (psutil.Process(int(word)) for word in answer.stdout.split())
-    try:
-        psutil.wait_procs([late, watch], timeout=10)
-        assert [process.is_running() for process in (early, late, watch)] == [True, False, False]
-    finally:
-        early.kill()
-
-
-def test_the_reaper_ends_what_carries_its_mark_and_nothing_else():
-    nap = [sys.executable, "-c", "import time; time.sleep(60)"]
-    ours = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a1"})
-    others = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a12"})
-    try:
-        while reaper.marked("a1") != {
-            psutil.Process(ours.pid)
-        }:  # it is still this program until it has become the other
-            assert ours.poll() is None
-        reaper.reap("a1", grace_s=0)
-        assert ours.wait(timeout=10) == -signal.SIGKILL
-        assert reaper.marked("a12") == {psutil.Process(others.pid)}
-    finally:
-        others.kill()
-        others.wait(timeout=10)
 
 
 def test_the_border_leaves_an_unforeseen_error_its_traceback():
