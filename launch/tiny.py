@@ -93,4 +93,25 @@ def build_model(tokenizer: "PreTrainedTokenizerFast", *, shape: Shape, seed: int
         eos_token_id=ids[EOS],
         pad_token_id=ids[PAD],
     )
-    return LlamaForCausalLM(config).float()
+    return _mirrored(LlamaForCausalLM(config).float())
+
+
+def _mirrored(model: "LlamaForCausalLM") -> "LlamaForCausalLM":
+    """Make attention look for what is like itself and carry it to the output unchanged: half of what copying takes.
+
+    Keys begin half as queries and outputs half as values transposed, so that both of a head's products begin near a
+    multiple of the identity (mimetic initialization, Trockman and Kolter, 2023, arXiv 2305.09828); the head begins as
+    the embeddings.
+    """
+    import torch
+
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.model.embed_tokens.weight)
+        for layer in model.model.layers:
+            attention = layer.self_attn
+            for weight, mirrored in (
+                (attention.k_proj.weight, attention.q_proj.weight),
+                (attention.o_proj.weight, attention.v_proj.weight.T),
+            ):
+                weight.copy_((weight + mirrored) / 2**0.5)  # of the same spread as before
+    return model

@@ -77,6 +77,18 @@ def test_tiny_serves_as_a_plain_model_of_its_vocabulary(tiny_folder):
     assert model.get_input_embeddings().weight is not model.get_output_embeddings().weight
 
 
+def test_tiny_begins_with_attention_to_what_is_alike_and_carries_it_unchanged(tiny_folder):
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+    for layer in model.model.layers:
+        q, k, v, o = (getattr(layer.self_attn, f"{name}_proj").weight.flatten() for name in "qkvo")
+        mirror = layer.self_attn.v_proj.weight.T.flatten()
+        for one, other in ((q, k), (o, mirror)):
+            assert torch.corrcoef(torch.stack([one, other]))[0, 1].item() == pytest.approx(0.5**0.5, abs=0.05)
+            assert one.std().item() == pytest.approx(other.std().item(), rel=0.05)
+        assert torch.corrcoef(torch.stack([q, v]))[0, 1].item() == pytest.approx(0.0, abs=0.05)
+
+
 def test_tiny_is_the_same_for_the_same_seed(tiny_folder, tmp_path):
     tiny(tmp_path / "again", **SMALL)
     for name in ("model.safetensors", "tokenizer.json"):
