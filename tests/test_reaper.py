@@ -18,14 +18,17 @@ def test_the_reaper_ends_what_it_saw_start_even_without_the_mark():
 import sys
 from launch import reaper
 reaper.NOTE_S = 0.2
+print("up", flush=True)
 reaper.reap("none", seen=reaper.watch(int(sys.argv[1])), grace_s=0.2)
 """
     driver = f"""
 import os, subprocess, sys, time
 quiet = {{"stdout": subprocess.DEVNULL}}
 early = subprocess.Popen(["sleep", "60"], **quiet)
-watch = subprocess.Popen([sys.executable, "-c", {watcher!r}, str(os.getpid())], stdin=subprocess.PIPE, **quiet)
-time.sleep(3)
+pipes = {{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}}
+watch = subprocess.Popen([sys.executable, "-c", {watcher!r}, str(os.getpid())], **pipes)
+watch.stdout.readline()
+time.sleep(0.5)
 late = subprocess.Popen(["sleep", "60"], **quiet)
 time.sleep(1)
 print(early.pid, late.pid, watch.pid, flush=True)
