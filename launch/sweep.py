@@ -26,17 +26,12 @@ from typing import Annotated
 import typer
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from agile_ray.config import RunConfig, Section
 from agile_ray.errors import AgileError, ConfigError
+from launch import report, sweep_table
 from launch.configs import SWEEPS, find, read
 from launch.files import write_text
-
-REPORT = "report.json"
-POLICIES = ("sft", "sft_sampled", "ppo", "ppo_sampled")
 
 
 class Plan(Section):
@@ -61,25 +56,12 @@ class Job:
 
     config: RunConfig
     words: tuple[str, ...]  # after `agile-ray`
+    group: str  # of jobs that differ by their seed alone
 
     @property
     def report(self) -> Path:
         """Written last by a training: its presence means that the run is finished."""
-        return self.config.run_folder / REPORT
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What one policy of one run came to, on the test split."""
-
-    run: str
-    advice_cost: float
-    seed: int
-    policy: str
-    asked_share: float
-    accuracy: float
-    total_score: float
-    ci95: tuple[float, float]  # of total_score
+        return self.config.run_folder / report.JSON
 
 
 def command(
@@ -102,10 +84,15 @@ def command(
             print(shlex.join(["agile-ray", *job.words]), "# finished" if job.report.exists() else "")
         return
     failed = [f"{job.config.run.name} (exit code {code})" for job in jobs if (code := _run(job))]
-    rows = [row for job in jobs if job.report.exists() for row in summarize(job)]
-    table = {"sweep": path.stem, "rows": [asdict(row) for row in rows], "failed": failed}
+    rows = [sweep_table.row(report.load(job.config.run_folder), group=job.group) for job in jobs if job.report.exists()]
+    table = {
+        "sweep": path.stem,
+        "rows": [asdict(row) for row in rows],
+        "groups": [asdict(group) for group in sweep_table.groups(rows)],
+        "failed": failed,
+    }
     write_text(jobs[0].config.run.folder / "sweep.json", json.dumps(table, indent=2) + "\n")
-    _print(rows)
+    sweep_table.show(rows)
     if failed:
         raise AgileError(f"sweep {path.stem}: {len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}")
 
@@ -125,32 +112,14 @@ def plan(path: Path, overrides: Sequence[str] = ()) -> list[Job]:
     for own in sheet.overrides():
         named = any(override.startswith("run.name=") for override in own)
         words = [*overrides, *own, *([] if named else [f"run.name={_name(own)}"]), f"run.folder={folder}"]
-        jobs.append(Job(config=read(sheet.base, words), words=("train", sheet.base, *words)))
+        group = _name([override for override in own if not override.startswith(("seed=", "run.name="))])
+        jobs.append(Job(config=read(sheet.base, words), words=("train", sheet.base, *words), group=group))
     names = [job.config.run.name for job in jobs]
     twice = {name for name in names if names.count(name) > 1}
     if twice or not jobs:
         found = f"these stand for several: {', '.join(sorted(twice))}" if twice else "found no run"
         raise ConfigError(f"{path}: a sweep has runs, each with a name of its own; {found}")
     return jobs
-
-
-def summarize(job: Job) -> list[Row]:
-    """A finished run's rows of the table: one for each of its policies."""
-    report = json.loads(job.report.read_text(encoding="utf-8"))
-    return [
-        Row(
-            run=job.config.run.name,
-            advice_cost=report["advice_cost"],
-            seed=report["seed"],
-            policy=name,
-            asked_share=report[name]["asked_share"],
-            accuracy=report[name]["accuracy"],
-            total_score=report[name]["total_score"],
-            ci95=tuple(report[name]["ci95"]),
-        )
-        for name in POLICIES
-        if report.get(name)
-    ]
 
 
 def _first_line(error: Exception) -> str:
@@ -186,19 +155,3 @@ def _stop(child: "subprocess.Popen[bytes]") -> None:
     child.terminate()
     child.wait()
     raise SystemExit(128 + signal.SIGTERM)
-
-
-def _print(rows: Sequence[Row]) -> None:
-    table = Table()
-    for title in ("run", "price", "seed", "policy", "asked share", "accuracy", "total score", "95 % interval"):
-        table.add_column(title, justify="left" if title in ("run", "policy") else "right")
-    for row in rows:
-        low, high = row.ci95
-        figures = (
-            f"{row.asked_share:.3f}",
-            f"{row.accuracy:.3f}",
-            f"{row.total_score:.3f}",
-            f"[{low:.3f}, {high:.3f}]",
-        )
-        table.add_row(row.run, f"{row.advice_cost:g}", str(row.seed), row.policy, *map(escape, figures))
-    Console(soft_wrap=True).print(table)

@@ -16,24 +16,10 @@ from agile_ray.errors import ConfigError, DeadlineError
 from agile_ray.functions import Function
 from launch import configs, keys, sweep
 from launch.border import border
-from launch.main import main
+from tests.conftest import one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("train", "evaluate", "report", "model", "submit", "sweep", "keys")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process: exit code, standard output, standard error."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["agile-ray", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        streams = capsys.readouterr()
-        return end.value.code, streams.out, streams.err
-
-    return run
 
 
 @pytest.fixture
@@ -46,13 +32,6 @@ def model(tmp_path):
     (folder / "config.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
-
-
-def one_line(err):
-    lines = err.splitlines()
-    assert len(lines) == 1, err
-    assert lines[0].startswith("agile-ray: ")
-    return lines[0]
 
 
 @pytest.mark.parametrize(
@@ -283,75 +262,3 @@ def test_the_documentation_names_commands_and_files_that_exist(page):
     assert set(re.findall(r"agile-ray ([a-z]+) ", text)) <= {*COMMANDS}
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
     assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
-
-
-SWEEP = """
-base: quickstart
-grid:
-  env.advice_cost: [0.1, 0.5]
-  seed: [0, 1]
-runs:
-  - [imitation.asking=judgement, run.name=wise]
-"""
-
-
-@pytest.fixture
-def sheet(tmp_path):
-    path = tmp_path / "prices.yaml"
-    path.write_text(SWEEP)
-    return path
-
-
-def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
-    jobs = sweep.plan(sheet, ["run.folder=/runs"])
-    assert [(job.config.run.name, job.config.env.advice_cost, job.config.seed) for job in jobs] == [
-        ("advice_cost-0.1_seed-0", 0.1, 0),
-        ("advice_cost-0.1_seed-1", 0.1, 1),
-        ("advice_cost-0.5_seed-0", 0.5, 0),
-        ("advice_cost-0.5_seed-1", 0.5, 1),
-        ("wise", 0.3, 0),
-    ]
-    assert {job.config.run.folder for job in jobs} == {Path("/runs/prices")}
-    assert jobs[-1].config.imitation.asking == "judgement"
-
-
-def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path):
-    code, out, _ = call("sweep", sheet, f"run.folder={tmp_path}", "--dry-run")
-    assert code == 0
-    assert len(out.splitlines()) == 5
-    assert out.startswith(f"agile-ray train quickstart run.folder={tmp_path} env.advice_cost=0.1 seed=0 run.name=")
-    assert not (tmp_path / "prices").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("base: quickstart", "found no run"),
-        ("base: quickstart\nruns: [[seed=1, run.name=a], [seed=2, run.name=a]]", "these stand for several: a"),
-        ("base: quickstart\nruns: [[sed=1]]", "unknown key sed; the nearest known one is seed"),
-        ("base: quickstart\nrun: [[seed=1]]", "a sweep has `base`, and `runs` or `grid`; run"),
-    ],
-)
-def test_a_bad_sweep_is_refused_before_anything_runs(call, tmp_path, text, said):
-    (tmp_path / "bad.yaml").write_text(text)
-    code, _, err = call("sweep", tmp_path / "bad.yaml")
-    assert code == 2
-    assert said in one_line(err)
-
-
-def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_names_the_failed(call, tmp_path):
-    path = tmp_path / "s.yaml"
-    path.write_text("base: quickstart\nruns: [[run.name=bad], [run.name=good]]")
-    finished = tmp_path / "s" / "good"
-    finished.mkdir(parents=True)
-    entry = {"asked_share": 0.25, "accuracy": 0.9, "total_score": 0.8, "ci95": [0.7, 0.9]}
-    (finished / "report.json").write_text(json.dumps({"advice_cost": 0.3, "seed": 0, "ppo": entry}))
-    code, out, err = call("sweep", path, f"run.folder={tmp_path}", f"model.path={tmp_path / 'none'}")
-    assert code == 1
-    assert one_line(err) == "agile-ray: sweep s: 1 of 2 runs failed: bad (exit code 2)"
-    assert "good: finished" in out
-    table = json.loads((tmp_path / "s" / "sweep.json").read_text())
-    assert table["failed"] == ["bad (exit code 2)"]
-    assert [(row["run"], row["policy"], row["asked_share"], row["ci95"]) for row in table["rows"]] == [
-        ("good", "ppo", 0.25, [0.7, 0.9])
-    ]

@@ -11,52 +11,11 @@ from agile_ray.errors import ConfigError, ContractError
 from agile_ray.history import Dropped, Event, Line
 from agile_ray.protocols import RunState, Update
 from agile_ray.record import RunRecorder
-from agile_ray.types import Ending, Receipt, Session
 from launch import report
 from launch.page import headline, render
 from launch.pictures import spread
 from launch.summary import build
-
-# Right answers and asks of each policy over the same two streams of two questions.
-PLAYED = {
-    "always_ask": ("1111", "1111"),
-    "never_ask": ("1000", "0000"),
-    "random": ("1010", "0100"),
-    "non_adaptive": ("1100", "1000"),
-    "ask_unless_search": ("1110", "1110"),
-    "oracle": ("1111", "0100"),
-    "sft": ("1010", "1000"),
-    "sft_sampled": ("1000", "1000"),
-    "ppo": ("1111", "1100"),
-    "ppo_sampled": ("1110", "1000"),
-}
-
-
-def session(place, *, right, asked):
-    return Session(
-        stream=f"test/{place // 2}",
-        position=place % 2,
-        stream_length=2,
-        question=f"q{place}",
-        kind=("fact", "search")[place % 2],
-        turns=(),
-        ending=Ending.DONE,
-        error=None,
-        answer="yes",
-        correct=right,
-        receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.0),) if asked else (),
-        reads=(),
-        writes=(),
-        stored_similar=0,
-        later_similar=0,
-        remarks=(),
-        memory_hash="",
-    )
-
-
-def played(name):
-    right, asked = PLAYED[name]
-    return [session(place, right=right[place] == "1", asked=asked[place] == "1") for place in range(4)]
+from tests.played import PLAYED, played
 
 
 def line(event, *, name="", iteration=1, figures=None, counts=None, dropped=(), seconds=None):

@@ -1,0 +1,149 @@
+"""What a sweep found: a row for each run, and a row for all runs that differ by nothing but their seed."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from launch import page
+
+if TYPE_CHECKING:
+    from launch.summary import Report
+
+CONFIDENCE = 0.95
+WIDTH = 200  # a longer line than either table needs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean and its 95 % interval."""
+
+    mean: float
+    ci95: tuple[float, float] | None  # None: one value alone says nothing of its spread
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """PPO's policy of one run, greedy, on the test split."""
+
+    run: str
+    group: str  # of runs that differ by their seed alone
+    seed: int
+    advice_cost: float
+    asked_share: float
+    oracle_asked_share: float
+    accuracy: float
+    total_score: float
+    ci95: tuple[float, float]  # of total_score
+    minus: dict[str, Estimate]  # its total score minus that of sft, sft_sampled and the best reference; paired
+    best_reference: str
+    closed: float | None  # of the distance from the best reference to the oracle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Runs that differ by their seed alone; means over seeds."""
+
+    group: str
+    runs: int
+    asked_share: Estimate
+    accuracy: Estimate
+    total_score: Estimate
+    closed: Estimate | None
+
+
+def row(report: "Report", *, group: str) -> Row:
+    """The row of a finished run."""
+    assert report.ppo is not None
+    assert report.best_reference is not None
+    return Row(
+        run=report.run,
+        group=group,
+        seed=report.seed,
+        advice_cost=report.advice_cost,
+        asked_share=report.ppo.asked_share,
+        oracle_asked_share=report.references["oracle"].asked_share,
+        accuracy=report.ppo.accuracy,
+        total_score=report.ppo.total_score,
+        ci95=report.ppo.ci95,
+        minus={
+            name: Estimate(mean=report.differences[name].mean, ci95=report.differences[name].ci95)
+            for name in ("sft", "sft_sampled", report.best_reference)
+        },
+        best_reference=report.best_reference,
+        closed=report.closed,
+    )
+
+
+def groups(rows: Sequence[Row]) -> list[Group]:
+    """Pool the rows of each group, in order of first appearance."""
+    found = []
+    for name in dict.fromkeys(row.group for row in rows):
+        members = [row for row in rows if row.group == name]
+        closed = [row.closed for row in members if row.closed is not None]
+        found.append(
+            Group(
+                group=name,
+                runs=len(members),
+                asked_share=estimate([row.asked_share for row in members]),
+                accuracy=estimate([row.accuracy for row in members]),
+                total_score=estimate([row.total_score for row in members]),
+                closed=estimate(closed) if closed else None,
+            )
+        )
+    return found
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean with Student's interval: the values are few and their spread is unknown."""
+    from scipy.stats import t  # heavy, and needed at the end only
+
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Estimate(mean=mean, ci95=None)
+    width = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(mean=mean, ci95=(mean - width, mean + width))
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print both tables, in full: where the screen is narrower than they are, the lines wrap."""
+    runs = _table("run", "asked", "oracle asks", "right", "total", f"{page.MINUS} sft", f"{page.MINUS} sft_sampled")
+    runs.add_column(f"{page.MINUS} best without future", justify="right", no_wrap=True)
+    runs.add_column("closed", justify="right", no_wrap=True)
+    for one in rows:
+        runs.add_row(
+            one.run,
+            f"{one.asked_share:.3f}",
+            f"{one.oracle_asked_share:.3f}",
+            f"{one.accuracy:.3f}",
+            _figure(Estimate(mean=one.total_score, ci95=one.ci95)),
+            *(_figure(one.minus[name], sign="+") for name in ("sft", "sft_sampled", one.best_reference)),
+            "" if one.closed is None else f"{one.closed:.0%}",
+        )
+    pooled = _table("all seeds of", "runs", "asked", "right", "total", "closed")
+    for group in groups(rows):
+        figures = (group.asked_share, group.accuracy, group.total_score)
+        pooled.add_row(
+            group.group, str(group.runs), *map(_figure, figures), "" if group.closed is None else _figure(group.closed)
+        )
+    console = Console(width=WIDTH)
+    console.print(runs)
+    console.print()
+    console.print(pooled)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for title in others:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def _figure(one: Estimate, *, sign: str = "") -> str:
+    interval = "" if one.ci95 is None else f" ({page.interval(one.ci95)})"
+    return f"{one.mean:{sign}.3f}{interval}"

@@ -1,0 +1,111 @@
+"""Sweeps: which runs they stand for, how they go on, and the table at their end."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agile_ray.config import Env, Model, Run, RunConfig
+from launch import sweep, sweep_table
+from launch.summary import build
+from tests.conftest import one_line
+from tests.played import PLAYED, played
+
+SWEEP = """
+base: quickstart
+grid:
+  env.advice_cost: [0.1, 0.5]
+  seed: [0, 1]
+runs:
+  - [imitation.asking=judgement, run.name=wise]
+"""
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    path = tmp_path / "prices.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
+    jobs = sweep.plan(sheet, ["run.folder=/runs"])
+    assert [(job.config.run.name, job.config.env.advice_cost, job.config.seed) for job in jobs] == [
+        ("advice_cost-0.1_seed-0", 0.1, 0),
+        ("advice_cost-0.1_seed-1", 0.1, 1),
+        ("advice_cost-0.5_seed-0", 0.5, 0),
+        ("advice_cost-0.5_seed-1", 0.5, 1),
+        ("wise", 0.3, 0),
+    ]
+    assert {job.config.run.folder for job in jobs} == {Path("/runs/prices")}
+    assert jobs[-1].config.imitation.asking == "judgement"
+
+
+def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path):
+    code, out, _ = call("sweep", sheet, f"run.folder={tmp_path}", "--dry-run")
+    assert code == 0
+    assert len(out.splitlines()) == 5
+    assert out.startswith(f"agile-ray train quickstart run.folder={tmp_path} env.advice_cost=0.1 seed=0 run.name=")
+    assert not (tmp_path / "prices").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base: quickstart", "found no run"),
+        ("base: quickstart\nruns: [[seed=1, run.name=a], [seed=2, run.name=a]]", "these stand for several: a"),
+        ("base: quickstart\nruns: [[sed=1]]", "unknown key sed; the nearest known one is seed"),
+        ("base: quickstart\nrun: [[seed=1]]", "a sweep has `base`, and `runs` or `grid`; run"),
+    ],
+)
+def test_a_bad_sweep_is_refused_before_anything_runs(call, tmp_path, text, said):
+    (tmp_path / "bad.yaml").write_text(text)
+    code, _, err = call("sweep", tmp_path / "bad.yaml")
+    assert code == 2
+    assert said in one_line(err)
+
+
+def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_names_the_failed(call, tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("base: quickstart\nruns: [[run.name=bad], [run.name=good]]")
+    finished = tmp_path / "s" / "good"
+    finished.mkdir(parents=True)
+    finished.joinpath("report.json").write_text(measured(run="good", seed=0).model_dump_json())
+    code, out, err = call("sweep", path, f"run.folder={tmp_path}", f"model.path={tmp_path / 'none'}")
+    assert code == 1
+    assert one_line(err) == "agile-ray: sweep s: 1 of 2 runs failed: bad (exit code 2)"
+    assert "good: finished" in out
+    table = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert table["failed"] == ["bad (exit code 2)"]
+    assert [(row["run"], row["group"]) for row in table["rows"]] == [("good", "base")]
+
+
+def measured(*, run, seed):
+    config = RunConfig(run=Run(name=run), model=Model(path=Path("m")), env=Env(name="shop"), seed=seed)
+    return build({name: played(name) for name in PLAYED}, config=config, lines=[], starts=[])
+
+
+def test_a_row_says_how_far_ppo_is_ahead_of_imitation_and_of_the_best_that_knows_no_future():
+    report = measured(run="a", seed=3)
+    row = sweep_table.row(report, group="g")
+    assert (row.run, row.group, row.seed, row.advice_cost) == ("a", "g", 3, 0.3)
+    assert (row.asked_share, row.total_score, row.ci95) == (0.5, report.ppo.total_score, report.ppo.ci95)
+    assert set(row.minus) == {"sft", "sft_sampled", report.best_reference}
+    assert row.minus["sft"].mean == pytest.approx(report.ppo.total_score - report.sft.total_score)
+    assert row.closed == report.closed
+
+
+def test_the_interval_over_seeds_is_students():
+    one = sweep_table.estimate([0.1, 0.2, 0.3])
+    assert one.mean == pytest.approx(0.2)
+    assert one.ci95 == pytest.approx((0.2 - 4.3027 * 0.1 / 3**0.5, 0.2 + 4.3027 * 0.1 / 3**0.5), abs=1e-4)
+    assert sweep_table.estimate([0.4]) == sweep_table.Estimate(mean=0.4, ci95=None)
+
+
+def test_runs_that_differ_by_their_seed_are_one_group(capsys):
+    rows = [sweep_table.row(measured(run=f"r{seed}", seed=seed), group=group) for seed, group in enumerate("xxy")]
+    assert [(group.group, group.runs) for group in sweep_table.groups(rows)] == [("x", 2), ("y", 1)]
+    sweep_table.show(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 3 + 1 + 1 + 2
+    assert lines[-2].split()[:2] == ["x", "2"]
