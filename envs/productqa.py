@@ -4,7 +4,7 @@ A stream is a category: its questions in file order, its table as the tool, its 
 split is category i. Training goes on beyond the last category: a further round through them starts each stream at
 another place and wraps around, so that many lanes on few categories don't play the same questions at the same time.
 
-    [GetQuestion]      all_pans : price brand size color oven_safe_temperature   the table
+    [GetQuestion]      `all_pans` : price brand size color oven_safe_temperature   the table
                        Bialetti 6168 ... ; price 21.44 ; brand Bialetti ; ... ; Shape round    the page's product
                        question : is it safe for acidic food ?
     [SearchProduct]    SELECT product_id FROM `all_pans` WHERE price < 30
@@ -175,7 +175,7 @@ class ProductQA:
             yield f"progress 10 questions 2 knowledge 3\n{question.shown}\n"
             yield f"history : {question.text} {question.advice}\nknowledge : {question.knowledge or 'none'}\n"
             yield f"advice : {question.advice}\n"
-            yield f"{question.query}\nrows : {question.answer}\n" if question.query else f" {question.answer}"
+            yield f" {question.query}\nrows : {question.answer}\n" if question.query else f" {question.answer}"
         yield "error : no such column: Material\nerror : the question is shown above\nrows : none\nand 7 more\n"
 
     def _categories(self, split: str) -> tuple[str, ...]:
@@ -275,9 +275,12 @@ def _answer(row: Row) -> str:
 
 
 def _shown(row: Row, *, category: Category, columns: Sequence[str]) -> str:
-    """The table with its columns, and the product of the page with its features; absent values are left out."""
+    """The table with its columns, and the product of the page with its features; absent values are left out.
+
+    The table's name is quoted as in a query: a byte-level tokenizer writes a word after a space as another token.
+    """
     features = category.products.get(row.asin, {})
     title = short(features.get("title") or row.asin, TITLE_WORDS)
     rest = [f"{name} {clean(value)}" for name, value in features.items() if value and name != "title"]
     searchable = [name for name in columns if name not in ("id", "asin", "title")]
-    return f"{category.name} : {' '.join(searchable)}\n{' ; '.join((title, *rest))}"
+    return f"`{category.name}` : {' '.join(searchable)}\n{' ; '.join((title, *rest))}"

@@ -67,7 +67,7 @@ def headline(report: Report) -> list[str]:
         if other in report.differences:
             difference = report.differences[other]
             sentences.append(f"Against {other}: {signed(difference.mean)} ({interval(difference.ci95)}), paired.")
-    if report.closed is not None:
+    if report.closed is not None and report.closed > 0:
         sentences.append(f"It closes {report.closed:.0%} of the distance from {report.best_reference} to the oracle.")
     return sentences
 

@@ -132,7 +132,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
         product="B01",
         kind="fact",
         text="Is it heavy?",
-        shown='pans : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
+        shown='`pans` : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
         "question : Is it heavy?",
         item="B01/is it heavy?",
         answer="Yes",

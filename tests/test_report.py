@@ -88,6 +88,13 @@ def test_nothing_is_closed_where_the_oracle_leaves_no_room():
     assert build(results, config=config("runs"), lines=[], starts=[]).closed is None
 
 
+def test_the_headline_closes_no_distance_where_ppo_is_behind():
+    results = {"ppo": played("never_ask"), "always_ask": played("always_ask"), "oracle": played("oracle")}
+    found = build(results, config=config("runs"), lines=[], starts=[])
+    assert found.closed < 0
+    assert not [sentence for sentence in headline(found) if "closes" in sentence]
+
+
 def test_policies_on_other_questions_are_not_compared():
     with pytest.raises(ContractError, match="same questions"):
         build({"ppo": played("ppo"), "sft": played("sft")[:3]}, config=config("runs"), lines=[], starts=[])
