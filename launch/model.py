@@ -47,8 +47,11 @@ def tiny(
     """
 
     def make() -> "Made":
+        from transformers.utils.logging import disable_progress_bar
+
         from launch.tiny import Shape, build_model, train_tokenizer
 
+        disable_progress_bar()  # of a file that is written in no time
         shape = Shape(hidden=hidden, layers=layers, vocabulary=vocabulary, context=context)
         texts = envs.build(Env(name=env, data=data), seed=seed).texts()
         sayings = SAYINGS * max(1, len(texts) // 100)
@@ -107,6 +110,8 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
     if folder.exists() and not force:
         _keep(folder)
         return
+    # To save, transformers imports DeepSpeed, which looks for an accelerator and warns that it found none.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
     model, tokenizer = make()
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from learner.buckets import BucketPlan, Bytes
     from learner.plan import Int64
     from learner.ragged import Ragged
-    from learner.rank import LearnerRank, PlacedScores, Sums
+    from learner.rank import LearnerRank
+    from learner.reports import PlacedScores, Sums
     from learner.sender import NCCLSender
     from learner.targets import Targets
 

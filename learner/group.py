@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
-    from learner.rank import Sums
+    from learner.reports import Sums
 
 Result = TypeVar("Result")
 

@@ -5,7 +5,6 @@ A = action tokens of one micro-batch, B = rows, T = tokens.
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from learner.buckets import BucketPlan, Bytes, pack, plan_buckets
 from learner.engine import Engine, Place
 from learner.logprobs import entropies, token_logprobs
 from learner.ragged import Int64, Ragged
+from learner.reports import PlacedScores, Sums
 from learner.targets import Targets
 
 MicroBatches = Sequence[Int64]
@@ -29,28 +29,6 @@ MicroBatches = Sequence[Int64]
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
 """Endings of files that hold weights."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sums:
-    """What one rank measured in one optimizer step; sums over its action tokens, but for the norm."""
-
-    loss: float  # this rank's share of the objective, already divided by the step's action tokens
-    policy: float = 0.0
-    value: float = 0.0
-    kl: float = 0.0
-    entropy: float = 0.0
-    clipped: float = 0.0
-    deviation: float = 0.0
-    gradient_norm: float = 0.0  # of the whole step, the same on every rank
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlacedScores:
-    """Scores of the action tokens that one rank computed."""
-
-    places: Int64  # [A], among all action tokens of the call
-    scores: Scores
 
 
 class LearnerRank:

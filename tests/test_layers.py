@@ -38,3 +38,11 @@ def test_the_import_contracts_hold():
 @pytest.mark.parametrize("packages", [("agile_ray",), ("envs",), ("launch",)], ids=" ".join)
 def test_importing_every_module_loads_no_heavy_library(packages):
     assert loaded_by(*packages) == []
+
+
+def test_what_the_driver_loads_to_lead_engines_and_ranks_is_neither_of_both():
+    code = "import sys, learner.group, learner.reports, rollout.pool; print(*{'vllm', 'deepspeed'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == []

@@ -1,6 +1,9 @@
 """The folders that `agile-ray model` writes: whole, plain, and ready for the agent."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from launch.preflight import check_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = {"env": "shop", "data": None, "hidden": 32, "layers": 1, "vocabulary": 2048, "context": 512, "seed": 0}
 
 
@@ -93,6 +97,13 @@ def test_tiny_is_the_same_for_the_same_seed(tiny_folder, tmp_path):
     tiny(tmp_path / "again", **SMALL)
     for name in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tiny_folder / name).read_bytes()
+
+
+@pytest.mark.integration
+def test_tiny_says_in_one_line_what_it_made(tmp_path):
+    words = ["-m", "launch.main", "model", "tiny", "--hidden", "32", "--layers", "1", "--output", str(tmp_path / "m")]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=110, check=True, cwd=ROOT)
+    assert (done.stderr, len(done.stdout.splitlines())) == ("", 1)
 
 
 def test_a_whole_folder_is_left_alone_unless_forced(tiny_folder, tmp_path, capsys):
