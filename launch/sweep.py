@@ -143,15 +143,17 @@ def _run(job: Job) -> int:
         return 0
     print(f"{job.config.run.name}: {shlex.join(['agile-ray', *job.words])}", flush=True)
     child = subprocess.Popen([sys.executable, "-m", "launch.main", *job.words])
-    before = signal.signal(signal.SIGTERM, lambda *_: _stop(child))
+    stopped: list[int] = []
+
+    def stop(signum: int, _: object) -> None:  # no wait in here: it would wait for the lock of the one below
+        stopped.append(signum)
+        child.terminate()  # the training makes a checkpoint first
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        return child.wait()
+        code = child.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _stop(child: "subprocess.Popen[bytes]") -> None:
-    """Pass SIGTERM on, so that the training checkpoints first."""
-    child.terminate()
-    child.wait()
-    raise SystemExit(128 + signal.SIGTERM)
+    if stopped:
+        raise SystemExit(128 + signal.SIGTERM)
+    return code

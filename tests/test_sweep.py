@@ -1,6 +1,9 @@
 """Sweeps: which runs they stand for, how they go on, and the table at their end."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,19 @@ def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_names_the_fa
     table = json.loads((tmp_path / "s" / "sweep.json").read_text())
     assert table["failed"] == ["bad (exit code 2)"]
     assert [(row["run"], row["group"]) for row in table["rows"]] == [("good", "base")]
+
+
+def test_a_sweep_that_is_told_to_stop_tells_its_run_and_ends_after_it(sheet, tmp_path):
+    run = tmp_path / "python"
+    run.write_text("#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\necho up\nwait\n")
+    run.chmod(0o755)
+    code = f"import sys; from launch.main import main; sys.executable = {str(run)!r}; main()"
+    words = ["sweep", str(sheet), f"run.folder={tmp_path}"]
+    with subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True) as leader:
+        while leader.stdout.readline() != "up\n":
+            assert leader.poll() is None
+        leader.terminate()
+        assert (leader.wait(timeout=20), leader.stdout.read()) == (128 + signal.SIGTERM, "saved\n")
 
 
 def measured(*, run, seed):
