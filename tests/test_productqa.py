@@ -372,7 +372,7 @@ def test_the_shipped_config_names_categories_that_exist_and_keeps_test_apart(cat
 
     config = load(Path(next(iter(configs_folder))) / "productqa.yaml", [f"env.data={FOLDER}"])
     environment = build(config.env, seed=config.seed)
-    assert [environment.streams(split) for split in ("train", "validation", "test")] == [4, 1, 1]
+    assert [environment.streams(split) for split in ("train", "validation", "test")] == [8, 1, 1]
     trained = {*(config.env.categories or ()), *(config.env.validation_categories or ())}
     assert trained.isdisjoint(config.env.test_categories or ())
     assert {path.name for path in CATEGORIES if path.parent.name == "train"} >= trained

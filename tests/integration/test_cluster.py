@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 DRIVER = """
-import sys, time
+import signal, sys, time
 import ray
 from agile_ray.config import Cluster
 from launch.cluster import cluster
@@ -28,6 +28,7 @@ class Lodger:
     def ping(self):
         return "pong"
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with cluster(Cluster(), cpus=3):
     lodgers = [Lodger.remote() for _ in range(2)]
     print(*ray.get([lodger.ping.remote() for lodger in lodgers], timeout=60), flush=True)
