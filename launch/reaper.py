@@ -17,7 +17,7 @@ import psutil
 
 MARK = "AGILE_RAY_RUN"
 GRACE_S = 10.0
-NOTE_S = 2.0
+NOTE_S = 0.5
 
 
 def watch(driver: int) -> set[psutil.Process]:

@@ -68,7 +68,7 @@ def test_a_local_cluster_leaves_no_process_when_its_driver_is_killed():
     assert len(family) >= 4  # gcs, raylet, two workers
     driver.kill()
     driver.wait(timeout=10)
-    assert wait_until_gone(family, 30) == []
+    assert wait_until_gone(family, 60) == []  # as promised
 
 
 def test_a_local_cluster_leaves_no_process_when_it_is_left():
