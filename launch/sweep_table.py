@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -121,7 +121,7 @@ def show(rows: Sequence[Row]) -> None:
             f"{one.oracle_asked_share:.3f}",
             f"{one.accuracy:.3f}",
             _figure(Estimate(mean=one.total_score, ci95=one.ci95)),
-            *(_figure(one.minus[name], sign="+") for name in ("sft", "sft_sampled", one.best_reference)),
+            *(_figure(one.minus[name], page.signed) for name in ("sft", "sft_sampled", one.best_reference)),
             "" if one.closed is None else f"{one.closed:.0%}",
         )
     pooled = _table("all seeds of", "runs", "asked", "right", "total", "closed")
@@ -144,6 +144,6 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _figure(one: Estimate, *, sign: str = "") -> str:
+def _figure(one: Estimate, written: Callable[[float], str] = "{:.3f}".format) -> str:
     interval = "" if one.ci95 is None else f" ({page.interval(one.ci95)})"
-    return f"{one.mean:{sign}.3f}{interval}"
+    return written(one.mean) + interval

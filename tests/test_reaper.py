@@ -48,9 +48,7 @@ def test_the_reaper_ends_what_carries_its_mark_and_nothing_else():
     ours = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a1"})
     others = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a12"})
     try:
-        while reaper.marked("a1") != {
-            psutil.Process(ours.pid)
-        }:  # it is still this program until it has become the other
+        while reaper.marked("a1") != {psutil.Process(ours.pid)}:  # not yet, while it still is this program
             assert ours.poll() is None
         reaper.reap("a1", grace_s=0)
         assert ours.wait(timeout=10) == -signal.SIGKILL

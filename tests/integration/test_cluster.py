@@ -76,7 +76,7 @@ def test_a_local_cluster_leaves_no_process_when_it_is_left():
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGINT)
     driver.wait(timeout=60)
-    assert wait_until_gone(family, 15) == []
+    assert alive(family) == []
 
 
 def free_port():
