@@ -1,6 +1,9 @@
 """Final evaluations of every policy, small enough to read."""
 
-from agile_ray.types import Ending, Receipt, Session
+from dataclasses import replace
+
+from agile_ray.types import Receipt
+from tests.worlds import SESSION
 
 # Right answers and asks of each policy over the same two streams of two questions.
 PLAYED = {
@@ -18,24 +21,16 @@ PLAYED = {
 
 
 def session(place, *, right, asked):
-    return Session(
+    return replace(
+        SESSION,
         stream=f"test/{place // 2}",
         position=place % 2,
         stream_length=2,
         question=f"q{place}",
         kind=("fact", "search")[place % 2],
-        turns=(),
-        ending=Ending.DONE,
-        error=None,
         answer="yes",
         correct=right,
         receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.0),) if asked else (),
-        reads=(),
-        writes=(),
-        stored_similar=0,
-        later_similar=0,
-        remarks=(),
-        memory_hash="",
     )
 
 

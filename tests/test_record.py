@@ -1,6 +1,7 @@
 import contextlib
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from agile_ray.history import Dropped, Event
 from agile_ray.protocols import RunState, Update
 from agile_ray.record import Discarded, RunRecorder
 from agile_ray.segments import cut
-from agile_ray.types import Ending, Receipt, Scores, Session, TrainingRow, Turn
+from agile_ray.types import Ending, Receipt, Scores, TrainingRow, Turn
+from tests.worlds import SESSION
 
 FRESH = RunState(imitation_steps=0, iteration=0, version=0)
 UPDATE = Update(tokens=900, padding=0.1, seconds=3.0, metrics={"policy_loss": 0.5})
@@ -37,24 +39,19 @@ def session(position, *, stream="train/0", right=True, asks=0, ending=Ending.DON
         versions=np.zeros(2, np.int32),
         rewards=np.zeros(2, np.float32),
     )
-    return Session(
+    return replace(
+        SESSION,
         stream=stream,
         position=position,
         stream_length=9,
         question=f"q{position}",
-        kind="fact",
         turns=(turn,),
         ending=ending,
         error="ExpertError: late" if ending is Ending.FAILED else None,
         answer="yes",
         correct=right,
         receipts=tuple(Receipt(key=f"{n}", price=300, source="gold", latency_s=0.0) for n in range(asks)),
-        reads=(),
-        writes=(),
-        stored_similar=0,
-        later_similar=0,
         remarks=remarks,
-        memory_hash="",
     )
 
 

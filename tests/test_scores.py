@@ -1,12 +1,14 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from agile_ray.errors import ContractError
 from agile_ray.scores import Cause, cause, curve, paired_difference, score
-from agile_ray.types import Ending, Origin, Receipt, Session
+from agile_ray.types import Ending, Origin, Receipt
+from tests.worlds import SESSION
 
 
 def session(
@@ -24,13 +26,13 @@ def session(
     remarks=(),
     question=None,
 ):
-    return Session(
+    return replace(
+        SESSION,
         stream=stream,
         position=position,
         stream_length=length,
         question=question or f"q{position}",
         kind=kind,
-        turns=(),
         ending=ending,
         error="ToolError: broken" if ending is Ending.FAILED else None,
         answer=answer,
@@ -38,12 +40,7 @@ def session(
         receipts=tuple(
             Receipt(key=f"{stream}{position}{n}", price=price, source="gold", latency_s=0) for n in range(asks)
         ),
-        reads=(),
-        writes=(),
-        stored_similar=0,
-        later_similar=0,
         remarks=remarks,
-        memory_hash="",
         origin=origin,
     )
 

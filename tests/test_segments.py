@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from agile_ray.errors import ContractError
 from agile_ray.segments import cut
-from agile_ray.types import NO_VERSION, Ending, Session, Turn
+from agile_ray.types import NO_VERSION, Ending, Turn
+from tests.worlds import SESSION
 
 
 def turn(prompt, completion, *, version=0, reward=0.0):
@@ -18,24 +21,11 @@ def turn(prompt, completion, *, version=0, reward=0.0):
 
 
 def session(*turns, ending=Ending.DONE):
-    return Session(
-        stream="s",
-        position=0,
-        stream_length=1,
-        question="q",
-        kind="fact",
+    return replace(
+        SESSION,
         turns=turns,
         ending=ending,
         error="boom" if ending is Ending.FAILED else None,
-        answer=None,
-        correct=False,
-        receipts=(),
-        reads=(),
-        writes=(),
-        stored_similar=0,
-        later_similar=0,
-        remarks=(),
-        memory_hash="",
     )
 
 

@@ -14,8 +14,30 @@ from agile_ray.memory import HashedEmbedder
 from agile_ray.policy import Completion, SessionView
 from agile_ray.task import Found, Question, Submission
 from agile_ray.tokenizer import Tokenizer, WordTokenizer
+from agile_ray.types import Ending, Session
 
 END = "<end>"
+
+SESSION = Session(
+    stream="s",
+    position=0,
+    stream_length=1,
+    question="q",
+    kind="fact",
+    turns=(),
+    ending=Ending.DONE,
+    error=None,
+    answer=None,
+    correct=False,
+    receipts=(),
+    reads=(),
+    writes=(),
+    stored_similar=0,
+    later_similar=0,
+    remarks=(),
+    memory_hash="",
+)
+"""Of which a test says what matters to it, by `replace`."""
 
 
 def question(number: int, text: str, *, product: str = "p1", answer: str = "yes", knowledge: str = "") -> Question:
