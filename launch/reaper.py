@@ -2,7 +2,8 @@
 
     driver   sets MARK in its environment, then starts Ray: every process of the run inherits the mark
     reaper   notes the driver's descendants while it waits at a pipe that only the driver holds open; when that closes,
-             those that it noted and those that carry the mark have GRACE_S to end by themselves, then they are killed
+             those that it noted, what these start, and those that carry the mark have GRACE_S to end by themselves,
+             then they are killed
 
 The notes are for processes that write their title over their environment, the mark for those started since the last
 note. Ray's own helpers do notice that their head is gone, but try to report it for a minute first.
@@ -31,8 +32,9 @@ def watch(driver: int) -> set[psutil.Process]:
 def reap(token: str, *, seen: Iterable[psutil.Process] = (), grace_s: float) -> None:
     """Wait until nothing that was seen or carries the mark is left, and kill what still is after the grace."""
     deadline = time.monotonic() + grace_s
-    noted = {process for one in seen if _alive(one) for process in (one, *_descendants(one.pid))}
+    noted = set(seen)
     while left := {process for process in noted | marked(token) if _alive(process)}:
+        noted |= left.union(*(_descendants(process.pid) for process in left))  # a raylet goes on starting workers
         if time.monotonic() > deadline:
             for process in left:
                 _kill(process)

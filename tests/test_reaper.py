@@ -56,3 +56,18 @@ def test_the_reaper_ends_what_carries_its_mark_and_nothing_else():
     finally:
         others.kill()
         others.wait(timeout=10)
+
+
+def test_the_reaper_ends_what_is_started_while_it_waits():
+    parent = """
+import subprocess, time
+time.sleep(0.5)
+print(subprocess.Popen(["sleep", "60"], env={}, stdout=subprocess.DEVNULL).pid, flush=True)
+time.sleep(1)
+"""
+    started = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    reaper.reap("none", seen={psutil.Process(started.pid)}, grace_s=3)
+    assert started.stdout is not None
+    late = int(started.stdout.readline())
+    assert not psutil.pid_exists(late) or psutil.Process(late).status() == psutil.STATUS_ZOMBIE
+    assert started.wait(timeout=10) == 0

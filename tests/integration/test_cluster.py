@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from launch import reaper
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +70,7 @@ def test_a_local_cluster_leaves_no_process_when_its_driver_is_killed():
     assert len(family) >= 4  # gcs, raylet, two workers
     driver.kill()
     driver.wait(timeout=10)
-    assert wait_until_gone(family, 60) == []  # as promised
+    assert wait_until_gone(family, reaper.GRACE_S + 20) == []
 
 
 def test_a_local_cluster_leaves_no_process_when_it_is_left():
