@@ -205,10 +205,24 @@ def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> t
     return columns
 
 
+def spaced(query: str) -> str:
+    """The same query with a space behind every opening quote and parenthesis.
+
+    Byte-level tokenizers write a word behind a space as another token than the bare word. So spaced, a query holds the
+    tokens of the question and the table that it is made from, and copying one is copying the other.
+    """
+
+    def _space(match: re.Match[str]) -> str:
+        first, rest = match[0][0], match[0][1:]
+        return f"{first} {rest}" if first in "('\"`" else match[0]
+
+    return _PIECES.sub(_space, query)
+
+
 def _statement(query: str, *, id_column: str) -> str:
     """The one statement in a text, comments dropped, with `product_id` put into the table's own word.
 
-    Texts in quotes stay as they are.
+    Texts and names in quotes lose the spaces at their ends, and stay as they are otherwise.
     """
     if "\0" in query or not query.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in query):
         raise _BadQueryError("the query holds a letter that is no text")
@@ -222,14 +236,18 @@ def _statement(query: str, *, id_column: str) -> str:
         elif ended and not piece.isspace() and piece != ".":
             raise _BadQueryError("one statement only, nothing may follow its semicolon")
         elif not ended:
-            own = kind == "name" and piece.strip("`[]").lower() == ID_NAME
-            pieces.append(f'"{id_column}"' if own else piece)
+            own = kind == "name" and piece.strip("`[] ").lower() == ID_NAME
+            pieces.append(f'"{id_column}"' if own else _trimmed(piece))
     statement = "".join(pieces).strip()
     if not statement:
         raise _BadQueryError("the query is empty")
     if len(re.findall(r"\bselect\b", statement, re.IGNORECASE)) > _SELECTS:
         raise _BadQueryError(f"more than {_SELECTS} SELECT in one query")
     return statement
+
+
+def _trimmed(piece: str) -> str:
+    return f"{piece[0]}{piece[1:-1].strip()}{piece[-1]}" if piece[0] in "'\"`[" and len(piece) > 1 else piece
 
 
 def _listing(ids: Sequence[str], shown: int) -> str:

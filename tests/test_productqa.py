@@ -132,7 +132,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
         product="B01",
         kind="fact",
         text="Is it heavy?",
-        shown='`pans` : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
+        shown='table ` pans` : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
         "question : Is it heavy?",
         item="B01/is it heavy?",
         answer="Yes",
@@ -144,7 +144,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
     )
     found = by_id(pans, "search_qa_0")
     assert (found.query, found.answer, found.kind) == (
-        "SELECT product_id FROM `pans` WHERE price < 25",
+        "SELECT product_id FROM ` pans` WHERE price < 25",
         "B01 B02",
         "search",
     )
@@ -372,7 +372,7 @@ def test_the_shipped_config_names_categories_that_exist_and_keeps_test_apart(cat
 
     config = load(Path(next(iter(configs_folder))) / "productqa.yaml", [f"env.data={FOLDER}"])
     environment = build(config.env, seed=config.seed)
-    assert [environment.streams(split) for split in ("train", "validation", "test")] == [8, 1, 1]
+    assert [environment.streams(split) for split in ("train", "validation", "test")] == [12, 1, 1]
     trained = {*(config.env.categories or ()), *(config.env.validation_categories or ())}
     assert trained.isdisjoint(config.env.test_categories or ())
     assert {path.name for path in CATEGORIES if path.parent.name == "train"} >= trained
