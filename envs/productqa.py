@@ -4,10 +4,10 @@ A stream is a category: its questions in file order, its table as the tool, its 
 split is category i. Training goes on beyond the last category: a further round through them starts each stream at
 another place and wraps around, so that many lanes on few categories don't play the same questions at the same time.
 
-    [GetQuestion]      table ` all_pans` : price brand size color oven_safe_temperature
+    [GetQuestion]      products : price brand size color oven_safe_temperature
                        Bialetti 6168 ... ; price 21.44 ; brand Bialetti ; ... ; Shape round    the page's product
                        question : is it safe for acidic food ?
-    [SearchProduct]    SELECT product_id FROM ` all_pans` WHERE price < 30
+    [SearchProduct]    SELECT product_id FROM ` products` WHERE price < 30
                        rows : B00006JSUE B0068SEQJE and 4 more
     [SeekAdvice]       advice : no . When you're thinking about using ...                 short, then long answer
     [PredictAnswer]    no                                                                 judged word for word
@@ -38,7 +38,7 @@ from envs.productqa_files import (
     open_folder,
     short,
 )
-from envs.sql import SqlTool, spaced
+from envs.sql import TABLE_NAME, SqlTool, as_written
 
 KEYS = {"train": "env.categories", "validation": "env.validation_categories", "test": "env.test_categories"}
 """What names the categories of a split."""
@@ -252,10 +252,14 @@ def _question(row: Row, *, category: Category, columns: Sequence[str], guess: tu
         answer=answer,
         advice=f"{told} . {short(row.long_answer, LONG_ANSWER_WORDS)}",
         knowledge=short(knowledge, KNOWLEDGE_WORDS),
-        query=spaced((extra.answer or "").strip().rstrip(";.").strip()) if extra and row.kind == SEARCH else "",
+        query=_query(extra.answer or "", table=category.name) if extra and row.kind == SEARCH else "",
         guess=guess[0],
         guess_chance=guess[1],
     )
+
+
+def _query(gold: str, *, table: str) -> str:
+    return as_written(gold.strip().rstrip(";.").strip(), table=table)
 
 
 def _names(category: Category) -> dict[str, tuple[str, ...]]:
@@ -277,10 +281,10 @@ def _answer(row: Row) -> str:
 def _shown(row: Row, *, category: Category, columns: Sequence[str]) -> str:
     """The table with its columns, and the product of the page with its features; absent values are left out.
 
-    The table's name is quoted and spaced as in a query, for the same tokens.
+    The table is called as in queries: its own name says nothing that a product's title doesn't.
     """
     features = category.products.get(row.asin, {})
     title = short(features.get("title") or row.asin, TITLE_WORDS)
     rest = [f"{name} {clean(value)}" for name, value in features.items() if value and name != "title"]
     searchable = [name for name in columns if name not in ("id", "asin", "title")]
-    return f"table ` {category.name}` : {' '.join(searchable)}\n{' ; '.join((title, *rest))}"
+    return f"{TABLE_NAME} : {' '.join(searchable)}\n{' ; '.join((title, *rest))}"

@@ -13,7 +13,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agile_ray.errors import ConfigError, ToolError
@@ -21,6 +21,8 @@ from agile_ray.task import Found
 
 ID_NAME = "product_id"
 """What the agent calls the column of ids, whatever its name in the table (released ProductQA: asin)."""
+TABLE_NAME = "products"
+"""What the agent may call the table, whatever its name in the database."""
 
 _SHOWN_ERROR = 100  # characters of SQLite's message that the policy reads
 _SELECTS = 8  # nested common tables double at each step while the query is prepared, where no deadline looks
@@ -96,6 +98,7 @@ class SqlTool:
         """
         self._table = table
         self._id_column = id_column
+        self._names = {ID_NAME: id_column, TABLE_NAME: table}
         self._row_limit = row_limit
         self._deadline_s = deadline_s
         self._shown_rows = shown_rows
@@ -117,7 +120,7 @@ class SqlTool:
             ToolError: the database is broken or gone; nothing that a query says leads here.
         """
         try:
-            statement = _statement(query, id_column=self._id_column)
+            statement = _statement(query, names=self._names)
             with self._turn:
                 columns, rows = self._run(statement)
         except _BadQueryError as problem:
@@ -205,22 +208,24 @@ def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> t
     return columns
 
 
-def spaced(query: str) -> str:
-    """The same query with a space behind every opening quote and parenthesis.
+def as_written(query: str, *, table: str) -> str:
+    """A gold query as the agent is taught to write it: about TABLE_NAME, with a space behind quotes and parentheses.
 
-    Byte-level tokenizers write a word behind a space as another token than the bare word. So spaced, a query holds the
-    tokens of the question and the table that it is made from, and copying one is copying the other.
+    Byte-level tokenizers write a word behind a space as another token than the bare word. With the space, a query holds
+    the tokens of the question that it is made from, and copying one is copying the other.
     """
 
-    def _space(match: re.Match[str]) -> str:
-        first, rest = match[0][0], match[0][1:]
-        return f"{first} {rest}" if first in "('\"`" else match[0]
+    def _rewritten(match: re.Match[str]) -> str:
+        piece = match[0]
+        if match.lastgroup == "name" and piece.strip("`") == table:
+            piece = piece.replace(table, TABLE_NAME)
+        return f"{piece[0]} {piece[1:]}" if piece[0] in "('\"`" else piece
 
-    return _PIECES.sub(_space, query)
+    return _PIECES.sub(_rewritten, query)
 
 
-def _statement(query: str, *, id_column: str) -> str:
-    """The one statement in a text, comments dropped, with `product_id` put into the table's own word.
+def _statement(query: str, *, names: Mapping[str, str]) -> str:
+    """The one statement in a text, comments dropped, with the database's own names for those of the agent.
 
     Texts and names in quotes lose the spaces at their ends, and stay as they are otherwise.
     """
@@ -236,8 +241,8 @@ def _statement(query: str, *, id_column: str) -> str:
         elif ended and not piece.isspace() and piece != ".":
             raise _BadQueryError("one statement only, nothing may follow its semicolon")
         elif not ended:
-            own = kind == "name" and piece.strip("`[] ").lower() == ID_NAME
-            pieces.append(f'"{id_column}"' if own else _trimmed(piece))
+            own = names.get(piece.strip("`[] ").lower()) if kind == "name" else None
+            pieces.append(f'"{own}"' if own else _trimmed(piece))
     statement = "".join(pieces).strip()
     if not statement:
         raise _BadQueryError("the query is empty")

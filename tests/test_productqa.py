@@ -132,7 +132,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
         product="B01",
         kind="fact",
         text="Is it heavy?",
-        shown='table ` pans` : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
+        shown='products : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
         "question : Is it heavy?",
         item="B01/is it heavy?",
         answer="Yes",
@@ -144,7 +144,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
     )
     found = by_id(pans, "search_qa_0")
     assert (found.query, found.answer, found.kind) == (
-        "SELECT product_id FROM ` pans` WHERE price < 25",
+        "SELECT product_id FROM ` products` WHERE price < 25",
         "B01 B02",
         "search",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agile_ray.errors import ConfigError, ToolError
-from envs.sql import SqlTool, spaced
+from envs.sql import SqlTool, as_written
 
 PANS = [("P1", "flat pan", 10.0, "Lodge"), ("P2", "deep pan", 20.0, "Ozeri"), ("P3", "wok", 30.0, "product_id")]
 
@@ -124,7 +124,7 @@ def tool(database: Path) -> SqlTool:
         ("WITH cheap AS (SELECT * FROM pans WHERE price < 15) SELECT product_id FROM cheap", ("P1",)),
         ("SELECT product_id FROM pans WHERE price < (SELECT AVG(price) FROM pans) GROUP BY brand", ("P1",)),
         ("SELECT product_id FROM pans WHERE price > 99", ()),
-        ("SELECT ` product_id ` FROM ` pans` WHERE brand = \" Lodge\" AND title = ' flat pan '", ("P1",)),
+        ("SELECT ` product_id ` FROM ` products` WHERE brand = \" Lodge\" AND title = ' flat pan '", ("P1",)),
     ],
 )
 def test_a_query_returns_its_ids_once_each_in_order(tool: SqlTool, query: str, rows: tuple[str, ...]) -> None:
@@ -135,16 +135,17 @@ def test_a_query_returns_its_ids_once_each_in_order(tool: SqlTool, query: str, r
 
 
 @pytest.mark.parametrize(
-    ("query", "spaces"),
+    ("query", "written"),
     [
-        ('SELECT product_id FROM `pans` WHERE brand = "A"', 'SELECT product_id FROM ` pans` WHERE brand = " A"'),
-        ("size = (SELECT MAX(size) FROM `p`)", "size = ( SELECT MAX( size) FROM ` p`)"),
+        ('SELECT product_id FROM `pans` WHERE brand = "A"', 'SELECT product_id FROM ` products` WHERE brand = " A"'),
+        ("size = (SELECT MAX(size) FROM pans)", "size = ( SELECT MAX( size) FROM products)"),
+        ('brand = "pans" AND kind = `pots`', 'brand = " pans" AND kind = ` pots`'),
         ('name = "Men\'s (3)"', 'name = " Men\'s (3)"'),
         ("price < 30", "price < 30"),
     ],
 )
-def test_a_spaced_query_has_a_space_behind_what_opens(query: str, spaces: str) -> None:
-    assert spaced(query) == spaces
+def test_a_query_is_written_about_products_with_a_space_behind_what_opens(query: str, written: str) -> None:
+    assert as_written(query, table="pans") == written
 
 
 @pytest.mark.parametrize("query", REFUSED)
