@@ -10,6 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,9 +60,10 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
 def _reaped() -> Iterator[None]:
     """Whatever is started in the block ends with it, or with this process."""
     token = secrets.token_hex(8)
-    watch = [sys.executable, str(reaper.__file__), token, str(os.getpid())]
+    sockets = tempfile.mkdtemp(prefix="agile-ray-")
+    watch = [sys.executable, str(reaper.__file__), token, str(os.getpid()), sockets]
     process = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
-    os.environ[reaper.MARK] = token
+    os.environ |= {reaper.MARK: token, "VLLM_RPC_BASE_PATH": sockets}  # vLLM leaves its sockets where they are
     try:
         yield
     finally:

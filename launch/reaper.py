@@ -3,13 +3,14 @@
     driver   sets MARK in its environment, then starts Ray: every process of the run inherits the mark
     reaper   notes the driver's descendants while it waits at a pipe that only the driver holds open; when that closes,
              those that it noted, what these start, and those that carry the mark have GRACE_S to end by themselves,
-             then they are killed
+             then they are killed, and the folder of their sockets is removed
 
 The notes are for processes that write their title over their environment, the mark for those started since the last
 note. Ray's own helpers do notice that their head is gone, but try to report it for a minute first.
 """
 
 import select
+import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -70,3 +71,4 @@ def _kill(process: psutil.Process) -> None:
 
 if __name__ == "__main__":
     reap(sys.argv[1], seen=watch(int(sys.argv[2])), grace_s=GRACE_S)
+    shutil.rmtree(sys.argv[3], ignore_errors=True)

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -64,13 +65,20 @@ def wait_until_gone(processes, seconds):
     return left
 
 
+def socket_folders():
+    return {*Path(tempfile.gettempdir()).glob("agile-ray-*")}
+
+
 def test_a_local_cluster_leaves_no_process_when_its_driver_is_killed():
+    before = socket_folders()
     driver = start_driver("stay")
+    assert len(socket_folders() - before) == 1
     family = psutil.Process(driver.pid).children(recursive=True)
     assert len(family) >= 4  # gcs, raylet, two workers
     driver.kill()
     driver.wait(timeout=10)
     assert wait_until_gone(family, reaper.GRACE_S + 20) == []
+    assert socket_folders() == before
 
 
 def test_a_local_cluster_leaves_no_process_when_it_is_left():
