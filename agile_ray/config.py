@@ -112,6 +112,9 @@ class Imitation(Section):
     """Sessions in one optimizer step."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Peak; warmed up over the first twentieth, then down to a tenth along a cosine."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of imitation's matrix products; weights, optimizer and all of PPO keep `learner.dtype`. A CPU without bfloat16
+    instructions takes float32."""
     value_coefficient: float = Field(default=1.0, ge=0)
     """Weight of the critic's loss: PPO then starts with a critic that knows what the teacher's sessions earned."""
     checkpoint_every: int = Field(default=200, ge=1)

@@ -95,6 +95,7 @@ class LearnerActor:
         value_coefficient: float,
         actions: int,
         learning_rate: float,
+        dtype: str,
     ) -> "Sums":
         return self._started.imitate(
             ragged,
@@ -103,6 +104,7 @@ class LearnerActor:
             value_coefficient=value_coefficient,
             actions=actions,
             learning_rate=learning_rate,
+            dtype=dtype,
         )
 
     def learn(

@@ -103,7 +103,12 @@ class LearnerGroup:
         shared = ray.put(ragged), ray.put(join([lesson.returns for lesson in lessons], np.float32))
         actions = max(1, len(ragged.positions))
         rate = imitation_rate(self._imitation, step)
-        settings = {"value_coefficient": self._imitation.value_coefficient, "actions": actions, "learning_rate": rate}
+        settings = {
+            "value_coefficient": self._imitation.value_coefficient,
+            "actions": actions,
+            "learning_rate": rate,
+            "dtype": self._imitation.dtype,
+        }
         sums = self._wait(
             "imitate",
             [

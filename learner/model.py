@@ -63,15 +63,17 @@ class PolicyWithValue(nn.Module):
         self._predictors_A = torch.empty(0, dtype=torch.int64)
         self._hidden_AH = torch.empty(0)
 
-    def forward(self, token_ids_BT: Tensor, predictors_A: Tensor) -> Predictions:
+    def forward(self, token_ids_BT: Tensor, predictors_A: Tensor, products: torch.dtype = torch.float32) -> Predictions:
         """Run the trunk over all tokens, and both heads at the predictors only.
 
         Args:
             token_ids_BT: int64 [B, T], padded on the right.
             predictors_A: int64 [A], places in the flattened [B * T].
+            products: bfloat16 takes the matrix products of float32 weights in it.
         """
         self._predictors_A = predictors_A
-        logits_AV = self.language_model(input_ids=token_ids_BT, use_cache=False).logits
+        with torch.autocast(token_ids_BT.device.type, dtype=torch.bfloat16, enabled=products == torch.bfloat16):
+            logits_AV = self.language_model(input_ids=token_ids_BT, use_cache=False).logits
         values_A = self.value_head(self._hidden_AH)
         self._hidden_AH = torch.empty(0)  # the graph of this pass must not outlive it
         return Predictions(logits=logits_AV, values=values_A)

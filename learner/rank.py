@@ -49,7 +49,7 @@ class LearnerRank:
         self._folder = folder
         self._ppo = ppo
         self._temperature = temperature
-        self.publish_dtype = torch.bfloat16 if publish_dtype == "bfloat16" else torch.float32
+        self.publish_dtype = _dtype(publish_dtype)
         self._engine = Engine(folder, learner, place)
         # Tied embeddings appear under both names: an engine that is sent only one keeps the other's old values.
         self._parameters = dict(self._engine.language_model.named_parameters(remove_duplicate=False))
@@ -63,19 +63,21 @@ class LearnerRank:
         value_coefficient: float,
         actions: int,
         learning_rate: float,
+        dtype: str,
     ) -> Sums:
         """Take one SFT step, of the policy and of its critic.
 
         Args:
             returns: of every action token of `ragged`.
             actions: action tokens of the step, over all ranks.
+            dtype: "float32" or "bfloat16", of the matrix products.
 
         Raises:
             LearnerError: the loss or the gradient is not finite; no step was taken.
         """
 
         def loss(batch: Batch) -> tuple[Tensor, Sums]:
-            predictions = self._engine.forward(batch)
+            predictions = self._engine.forward(batch, products=_dtype(dtype))
             logprobs_A = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
             imitation = losses.cross_entropy(logprobs_A)
             returns_A = torch.from_numpy(returns[batch.places]).to(self._engine.device)
@@ -250,6 +252,10 @@ def _add(measured: Sequence[Sums], norm: float) -> Sums:
         deviation=sum(sums.deviation for sums in measured),
         gradient_norm=norm,
     )
+
+
+def _dtype(name: str) -> torch.dtype:
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

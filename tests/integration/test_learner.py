@@ -60,7 +60,9 @@ def local_ray() -> Iterator[None]:
 
 
 @contextmanager
-def group(folder: Path, *, value_coefficient: float = 0.5, **settings: object) -> Iterator[LearnerGroup]:
+def group(
+    folder: Path, *, value_coefficient: float = 0.5, imitation_dtype: str = "float32", **settings: object
+) -> Iterator[LearnerGroup]:
     learner = Learner.model_validate({"zero_stage": 1, "deadline_s": 300, **settings})
     learners = LearnerGroup(
         folder,
@@ -72,7 +74,7 @@ def group(folder: Path, *, value_coefficient: float = 0.5, **settings: object) -
             entropy_coefficient=0.01,
             value_coefficient=value_coefficient,
         ),
-        imitation=Imitation(sessions=60, batch=20),
+        imitation=Imitation.model_validate({"sessions": 60, "batch": 20, "dtype": imitation_dtype}),
         device="cpu",
         temperature=0.8,
         transport="ray_shm",
@@ -135,6 +137,12 @@ def fetch(weights: WeightsRef) -> dict[str, Float32]:
 def distance(one: dict[str, Float32], other: dict[str, Float32]) -> float:
     assert one.keys() == other.keys()
     return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+def agreement(start: dict[str, Float32], one: dict[str, Float32], other: dict[str, Float32]) -> float:
+    """Cosine of the angle between two ways from one start."""
+    ways = [np.concatenate([end[name].ravel() - start[name].ravel() for name in sorted(start)]) for end in (one, other)]
+    return float(ways[0] @ ways[1] / np.linalg.norm(ways[0]) / np.linalg.norm(ways[1]))
 
 
 @dataclass(frozen=True)
@@ -212,10 +220,16 @@ def test_bfloat16_follows_float32(alone: Course, folder: Path, zero_stage: int):
         other = course(learners, folder)
     for one, two in zip(alone.updates, other.updates, strict=True):
         assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], abs=0.05)
-    moved = {name: other.learned[name] - other.start[name] for name in other.start}
-    wanted = {name: alone.learned[name] - alone.start[name] for name in alone.start}
-    flat, target = (np.concatenate([one[name].ravel() for name in sorted(one)]) for one in (moved, wanted))
-    assert flat @ target / np.linalg.norm(flat) / np.linalg.norm(target) > 0.9
+    assert agreement(alone.start, alone.learned, other.learned) > 0.9
+
+
+@pytest.mark.parametrize("zero_stage", [1, 3])
+def test_imitation_with_products_in_bfloat16_follows_float32(alone: Course, folder: Path, zero_stage: int):
+    with group(folder, ranks=2, zero_stage=zero_stage, imitation_dtype="bfloat16") as learners:
+        other = course(learners, folder)
+    assert agreement(alone.start, alone.imitated, other.imitated) > 0.9
+    for one, two in zip(alone.updates, other.updates, strict=True):
+        assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], abs=0.05)
 
 
 @pytest.mark.parametrize("zero_stage", [1, 3])
