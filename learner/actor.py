@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]  as its documentation says
 
     from learner.buckets import BucketPlan, Bytes
+    from learner.engine import Dtype
+    from learner.model import Attention
     from learner.plan import Int64
     from learner.ragged import Ragged
     from learner.rank import LearnerRank
@@ -64,7 +66,8 @@ class LearnerActor:
         learner: Learner,
         ppo: PPO,
         temperature: float,
-        publish_dtype: str,
+        publish_dtype: "Dtype",
+        attention: "Attention",
     ) -> "tuple[BucketPlan, ...]":
         """Load the model's folder and join the other ranks; returns how a version is packed."""
         from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  as documented
@@ -82,6 +85,7 @@ class LearnerActor:
             ppo=ppo,
             temperature=temperature,
             publish_dtype=publish_dtype,
+            attention=attention,
             place=Place(rank=self._rank, ranks=self._ranks, store=store, device=self._device, seed=self._seed),
         )
         return self._learner.bucket_plans()
@@ -95,7 +99,7 @@ class LearnerActor:
         value_coefficient: float,
         actions: int,
         learning_rate: float,
-        dtype: str,
+        dtype: "Dtype",
     ) -> "Sums":
         return self._started.imitate(
             ragged,

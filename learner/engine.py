@@ -23,9 +23,10 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 from agile_ray.config import Learner
 from agile_ray.errors import LearnerError
 from learner.batch import Batch
-from learner.model import PolicyWithValue, Predictions, load_language_model
+from learner.model import Attention, PolicyWithValue, Predictions, load_language_model
 
 Device = Literal["cpu", "gpu"]
+Dtype = Literal["float32", "bfloat16"]
 
 TAG = "learners"
 """Names the sharded state inside a checkpoint's folder."""
@@ -55,18 +56,22 @@ class Place:
 class Engine:
     """One rank of the sharded policy. Every method is a meeting: all ranks call it, in the same order."""
 
-    def __init__(self, folder: Path, config: Learner, place: Place) -> None:
+    def __init__(self, folder: Path, config: Learner, place: Place, *, attention: Attention) -> None:
         """Join the other ranks, load the model's folder, shard it.
+
+        Args:
+            attention: transformers' name of the implementation.
 
         Raises:
             ConfigError: the folder holds no causal language model.
         """
         self._config = config
         self._folder = folder
+        self._attention: Attention = attention
         self._ranks = place.ranks
         self.rank = place.rank
         self.device = torch.device("cuda", 0) if place.device == "gpu" else torch.device("cpu")
-        self.dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+        self.dtype = torch_dtype(config.dtype)
         self.global_step = 0  # optimizer steps taken
         _join(place, timeout=timedelta(seconds=config.deadline_s))
         torch.manual_seed(place.seed)
@@ -95,7 +100,7 @@ class Engine:
         Args:
             products: bfloat16 takes the matrix products of float32 weights in it, where the device is fast at that.
         """
-        if products == torch.bfloat16 and not _is_fast_in_bfloat16(self.device):
+        if products == torch.bfloat16 and not is_fast_in_bfloat16(self.device):
             products = torch.float32
         return self._engine(batch.token_ids, batch.predictors, products)
 
@@ -182,20 +187,28 @@ class Engine:
     def _load(self, folder: Path) -> PreTrainedModel:
         # Of this object transformers keeps a weak reference: while it lives, weights are sharded as they load.
         sharded = HfDeepSpeedConfig(_frozen_settings(self._config)) if self._config.zero_stage == 3 else None
-        model = load_language_model(folder, dtype=self.dtype, attention=self._attention())
+        model = load_language_model(folder, dtype=self.dtype, attention=self._attention)
         del sharded
         return model
-
-    def _attention(self) -> Literal["eager", "sdpa"]:
-        # On CPU the backward pass of PyTorch's fused attention is five times slower in bfloat16 than in float32, where
-        # it is hardly faster than the plain one.
-        return "eager" if self.device.type == "cpu" else "sdpa"
 
     def _gather(self, value: float) -> list[float]:
         mine = torch.tensor([value], dtype=torch.float64, device=self.device)
         everyone = [torch.empty_like(mine) for _ in range(self._ranks)]
         distributed.all_gather(everyone, mine)
         return [float(one) for one in everyone]
+
+
+def torch_dtype(name: Dtype) -> torch.dtype:
+    """What a configuration's dtype is called in torch."""
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; without them PyTorch converts to float32 and back, and loses time."""
+    if device.type != "cpu":
+        return True
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 class _Reference(nn.Module):
@@ -222,14 +235,6 @@ def _join(place: Place, *, timeout: timedelta) -> None:
             backend, store=place.store, rank=place.rank, world_size=place.ranks, timeout=timeout
         )
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
-
-
-def _is_fast_in_bfloat16(device: torch.device) -> bool:
-    # Without the instructions for it PyTorch converts to float32 and back, and is slower than in float32.
-    if device.type != "cpu":
-        return True
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _size(parameter: nn.Parameter) -> int:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
+    from learner.engine import Dtype
+    from learner.model import Attention
     from learner.reports import Sums
 
 Result = TypeVar("Result")
@@ -51,7 +53,7 @@ class LearnerGroup:
         device: Literal["cpu", "gpu"],
         temperature: float,
         transport: Literal["ray_shm", "nccl"],
-        publish_dtype: str,
+        publish_dtype: "Dtype",
         probes: Sequence[Int32],
         seed: int,
     ) -> None:
@@ -59,7 +61,7 @@ class LearnerGroup:
 
         Args:
             temperature: of sampling; PPO compares logprobs at this temperature.
-            publish_dtype: "float32" or "bfloat16", what the rollout engines serve.
+            publish_dtype: what the rollout engines serve.
             probes: token ids that every published version is tried on.
             seed: root of the ranks' own.
 
@@ -84,7 +86,13 @@ class LearnerGroup:
         ]
         try:
             address = self._wait("bind", [self._actors[0].bind.remote()])[0]
-            settings = {"learner": learner, "ppo": ppo, "temperature": temperature, "publish_dtype": publish_dtype}
+            settings = {
+                "learner": learner,
+                "ppo": ppo,
+                "temperature": temperature,
+                "publish_dtype": publish_dtype,
+                "attention": _attention(device, learner, imitation),
+            }
             starts = [actor.start.remote(address, folder, **settings) for actor in self._actors]
             self._bucket_plans = self._wait("start", starts)[0]
         except BaseException:
@@ -262,6 +270,12 @@ def _ppo_figures(steps: "Sequence[Sequence[Sums]]", *, actions: int) -> dict[str
         "ratio_deviation": sum(sums.deviation for sums in every) / actions,
         "gradient_norm": sum(step[0].gradient_norm for step in steps) / len(steps),
     }
+
+
+def _attention(device: Literal["cpu", "gpu"], learner: Learner, imitation: Imitation) -> "Attention":
+    # On CPU the backward pass of PyTorch's fused attention is five times slower in bfloat16 than in float32. The plain
+    # one is not, but keeps every score, so float32 stays with the fused one.
+    return "eager" if device == "cpu" and "bfloat16" in (learner.dtype, imitation.dtype) else "sdpa"
 
 
 def _update(batches: Sequence[MiniBatch], begin: float, metrics: dict[str, float]) -> Update:

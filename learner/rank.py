@@ -18,8 +18,9 @@ from agile_ray.weights import Probe
 from learner import losses
 from learner.batch import Batch, make_batch
 from learner.buckets import BucketPlan, Bytes, pack, plan_buckets
-from learner.engine import Engine, Place
+from learner.engine import Dtype, Engine, Place, torch_dtype
 from learner.logprobs import entropies, token_logprobs
+from learner.model import Attention
 from learner.ragged import Int64, Ragged
 from learner.reports import PlacedScores, Sums
 from learner.targets import Targets
@@ -35,13 +36,22 @@ class LearnerRank:
     """One rank's share of every call. All ranks make the same calls in the same order."""
 
     def __init__(
-        self, folder: Path, *, learner: Learner, ppo: PPO, temperature: float, publish_dtype: str, place: Place
+        self,
+        folder: Path,
+        *,
+        learner: Learner,
+        ppo: PPO,
+        temperature: float,
+        publish_dtype: Dtype,
+        attention: Attention,
+        place: Place,
     ) -> None:
         """Load the model's folder and join the other ranks.
 
         Args:
             temperature: of sampling; logits are divided by it wherever PPO compares logprobs.
-            publish_dtype: "float32" or "bfloat16", what the rollout engines serve.
+            publish_dtype: what the rollout engines serve.
+            attention: transformers' name of the implementation.
 
         Raises:
             ConfigError: the folder holds no causal language model.
@@ -49,8 +59,8 @@ class LearnerRank:
         self._folder = folder
         self._ppo = ppo
         self._temperature = temperature
-        self.publish_dtype = _dtype(publish_dtype)
-        self._engine = Engine(folder, learner, place)
+        self.publish_dtype = torch_dtype(publish_dtype)
+        self._engine = Engine(folder, learner, place, attention=attention)
         # Tied embeddings appear under both names: an engine that is sent only one keeps the other's old values.
         self._parameters = dict(self._engine.language_model.named_parameters(remove_duplicate=False))
 
@@ -63,21 +73,21 @@ class LearnerRank:
         value_coefficient: float,
         actions: int,
         learning_rate: float,
-        dtype: str,
+        dtype: Dtype,
     ) -> Sums:
         """Take one SFT step, of the policy and of its critic.
 
         Args:
             returns: of every action token of `ragged`.
             actions: action tokens of the step, over all ranks.
-            dtype: "float32" or "bfloat16", of the matrix products.
+            dtype: of the matrix products.
 
         Raises:
             LearnerError: the loss or the gradient is not finite; no step was taken.
         """
 
         def loss(batch: Batch) -> tuple[Tensor, Sums]:
-            predictions = self._engine.forward(batch, products=_dtype(dtype))
+            predictions = self._engine.forward(batch, products=torch_dtype(dtype))
             logprobs_A = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
             imitation = losses.cross_entropy(logprobs_A)
             returns_A = torch.from_numpy(returns[batch.places]).to(self._engine.device)
@@ -252,10 +262,6 @@ def _add(measured: Sequence[Sums], norm: float) -> Sums:
         deviation=sum(sums.deviation for sums in measured),
         gradient_norm=norm,
     )
-
-
-def _dtype(name: str) -> torch.dtype:
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
