@@ -1,6 +1,6 @@
 """What the agent costs on top of its engine: sessions per second of a rollout actor against bare vLLM, in one run.
 
-    python benchmarks/rollout.py quickstart model.path=runs/quickstart/sft
+    python benchmarks/overhead.py quickstart model.path=runs/quickstart/sft
 
 The actor plays sessions as in training: lanes, executor, memory, tool, expert, and the way back through Ray. Then the
 same turns go straight into the same engine, with as many lanes at once: the same prompts, as many tokens, and nothing
