@@ -1,10 +1,14 @@
-"""What tests of the command line share."""
+"""What tests share: how patient they are, and the command line."""
 
 import sys
 
 import pytest
+from hypothesis import settings
 
 from launch.main import main
+
+settings.register_profile("any machine", deadline=None)  # a busy one may take a second for what takes a millisecond
+settings.load_profile("any machine")
 
 
 @pytest.fixture
