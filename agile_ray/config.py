@@ -124,10 +124,16 @@ class Imitation(Section):
 class Credit(Section):
     """How the value of what was remembered reaches the session that wrote it."""
 
-    mode: Literal["none", "heuristic"] = "heuristic"
-    """A_i of AGILE, Appendix A: `none` is 0, `heuristic` is eq. 7."""
+    mode: Literal["none", "heuristic", "fitted", "linked"] = "heuristic"
+    """A_i of AGILE, Appendix A: 0; eq. 7; a regression of V on the state of memory; what later sessions read."""
     beta: float = Field(default=0.1, ge=0)
-    """Scale of the heuristic (paper: 0.1)."""
+    """Scale of `heuristic` (paper: 0.1)."""
+    threshold: float = Field(default=0.46, ge=-1, le=1)
+    """Cosine from which on a session's question is like that of the session whose entry it read, for `linked`."""
+    window: int = Field(default=5, ge=1)
+    """Iterations that `fitted` learns from, the present one included."""
+    decay: float = Field(default=0.9, ge=0, le=1)
+    """Lambda of `fitted`, per session."""
 
 
 class PPO(Section):
@@ -213,8 +219,8 @@ class Loop(Section):
     """Policy versions a segment may lag behind."""
     checkpoint_every: int = Field(default=5, ge=1)
     """Iterations between checkpoints."""
-    evaluate_every: int = Field(default=5, ge=1)
-    """Iterations between evaluations on validation."""
+    evaluate_every: int | None = Field(default=5, ge=1)
+    """Iterations between evaluations on validation; none: never, and the last checkpoint is the final one."""
 
     @model_validator(mode="after")
     def _is_synchronous(self) -> Self:

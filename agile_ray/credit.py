@@ -1,51 +1,197 @@
 """Credit across sessions: A_i, what a session's writes to memory are worth to the sessions after it.
 
 Sessions are trained as independent episodes on `r_i + A_i` (AGILE, Appendix A, eq. 5 and 6): A_i is the only way by
-which the value of what was remembered reaches the policy. Each mode is one pure function, chosen by name.
+which the value of what was remembered reaches the policy. What matters to the gradient is the part that hangs on what
+session i did:
+
+    A_i = V(S_{i+1} | with what i wrote) - V(S_{i+1} | without it)
+
+    none        0
+    heuristic   the paper's bonus, eq. 7
+    fitted      V is a regression on the state of memory                                    (agile_ray/fitted.py)
+    linked      V is read where later sessions retrieved what i wrote                       (agile_ray/linked.py)
+
+Dimensions: S = sessions of one iteration. Rewards and credit in units of the reward for a right answer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from agile_ray import fitted, linked
 from agile_ray.config import Credit
-from agile_ray.types import Float32, Scores, Segment, Session, TrainingRow
+from agile_ray.types import Ending, Scores, Segment, Session, TrainingRow
+
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+Int64 = NDArray[np.int64]
 
 
-def none(sessions: Sequence[Session], _: Credit) -> Float32:
-    """A_i = 0: every session is an island. Returns float32 [sessions]."""
-    return np.zeros(len(sessions), dtype=np.float32)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What all modes may look at."""
+
+    sessions: Sequence[Session]  # [S] of this iteration, in stream order within a stream
+    past: Sequence[Sequence[Session]]  # iterations before this one, the oldest first
+    links: linked.Links  # reads whose counterfactual was scored; none unless the mode asks for them
 
 
-def heuristic(sessions: Sequence[Session], config: Credit) -> Float32:
-    """AGILE, eq. 7, in units of the reward for a right answer. Returns float32 [sessions].
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """The credit of one iteration."""
 
-    A_i = beta * 1[N > 0] / (M + 1) for sessions that wrote memory, else 0, with N the similar questions that follow in
-    the stream and M the similar ones stored before. (The paper does not say that only writers get it; without that,
-    the bonus would not depend on what the session did.)
+    rows: list[TrainingRow]
+    figures: dict[str, float]  # by the names in metrics.py
+
+
+Amounts = tuple[Float64, dict[str, float]]
+"""A_i of every session [S], and what the mode has to say of itself."""
+
+
+def none(evidence: Evidence, _: Credit) -> Amounts:
+    """A_i = 0: every session is an island."""
+    return np.zeros(len(evidence.sessions)), {}
+
+
+def heuristic(evidence: Evidence, config: Credit) -> Amounts:
+    """A_i of AGILE, eq. 7, for every session of the iteration; see `bonus`."""
+    sessions = evidence.sessions
+    amounts = bonus(
+        wrote=np.array([bool(session.writes) for session in sessions], dtype=np.bool_),
+        later=np.array([session.later_similar for session in sessions], dtype=np.int64),
+        stored=np.array([session.stored_similar for session in sessions], dtype=np.int64),
+        beta=config.beta,
+    )
+    return amounts, {}
+
+
+def bonus(*, wrote: Bool, later: Int64, stored: Int64, beta: float) -> Float64:
+    """Beta * 1[N > 0] / (M + 1) for sessions that wrote memory, else 0 (AGILE, eq. 7).
+
+    The paper does not say that only writers get it; without that, the bonus would not hang on what the session did.
+
+    Args:
+        wrote: bool [S], the session wrote an entry.
+        later: int64 [S], N, similar questions that follow in the stream.
+        stored: int64 [S], M, similar ones stored before.
+        beta: reward.
+
+    Returns:
+        float64 [S].
     """
-    writes = np.array([bool(session.writes) for session in sessions])
-    later = np.array([session.later_similar for session in sessions])
-    stored = np.array([session.stored_similar for session in sessions])
-    return np.where(writes & (later > 0), config.beta / (stored + 1), 0.0).astype(np.float32)
+    return np.where(wrote & (later > 0), beta / (stored + 1), 0.0)
 
 
-MODES: dict[str, Callable[[Sequence[Session], Credit], Float32]] = {"none": none, "heuristic": heuristic}
+def by_fit(evidence: Evidence, config: Credit) -> Amounts:
+    """A_i by a regression of V on the state of memory, over this iteration and the `credit.window - 1` before it."""
+    known = [session for sessions in (*evidence.past, evidence.sessions) for session in sessions]
+    schema = fitted.Schema.of(known)
+    fit = fitted.fit(fitted.transitions(known, schema), prior=schema.prior, decay=config.decay)
+    steps = fitted.transitions(evidence.sessions, schema)
+    return fitted.fitted(steps, fit, sessions=len(evidence.sessions)), fit.figures(schema)
+
+
+def by_links(evidence: Evidence, _: Credit) -> Amounts:
+    """A_i by what later sessions read; see `linked.linked`."""
+    rewards = np.array([session.own_reward for session in evidence.sessions])
+    return linked.linked(rewards, evidence.links), {"credit_overlap": evidence.links.overlap(rewards)}
+
+
+MODES: Mapping[str, Callable[[Evidence, Credit], Amounts]] = {
+    "none": none,
+    "heuristic": heuristic,
+    "fitted": by_fit,
+    "linked": by_links,
+}
+
+
+def prefixes(sessions: Sequence[Session], config: Credit) -> list[Segment]:
+    """What the learner must score beside the sessions' own segments: the counterfactual prefixes of `linked`."""
+    return linked.prefixes(sessions, threshold=config.threshold) if config.mode == "linked" else []
 
 
 def assign(
-    sessions: Sequence[Session], segments: Sequence[Segment], scores: Sequence[Scores], config: Credit
-) -> list[TrainingRow]:
-    """The credit step between cutting and learning: give every session's last segment its A_i."""
-    credit = {
-        (session.stream, session.position): float(amount)
-        for session, amount in zip(sessions, MODES[config.mode](sessions, config), strict=True)
-    }
-    return [
+    sessions: Sequence[Session],
+    segments: Sequence[Segment],
+    scores: Sequence[Scores],
+    config: Credit,
+    *,
+    past: Sequence[Sequence[Session]] = (),
+) -> Assigned:
+    """The credit step between scoring and learning: give every session's last segment its A_i.
+
+    Args:
+        sessions: of this iteration, in stream order within a stream.
+        segments: cut from them.
+        scores: of the segments, then of what `prefixes` returned for the same sessions.
+        past: sessions of the iterations before, the oldest first; `fitted` learns from them too.
+    """
+    imagined = scores[len(segments) :]
+    links = linked.link(sessions, imagined, threshold=config.threshold if config.mode == "linked" else None)
+    amounts, figures = MODES[config.mode](Evidence(sessions=sessions, past=past, links=links), config)
+    places = {(session.stream, session.position): index for index, session in enumerate(sessions)}
+    owners = [places[segment.stream, segment.position] for segment in segments]
+    rows = [
         TrainingRow(
             segment=segment,
             scores=score,
-            credit=credit[segment.stream, segment.position] if segment.last else 0.0,
+            credit=float(amounts[owner]) if segment.last else 0.0,
+            wrote=bool(sessions[owner].writes),
         )
-        for segment, score in zip(segments, scores, strict=True)
+        for segment, score, owner in zip(segments, scores, owners, strict=False)
     ]
+    return Assigned(rows=rows, figures=_describe(sessions, amounts, threshold=config.threshold) | figures)
+
+
+def _describe(sessions: Sequence[Session], amounts: Float64, *, threshold: float) -> dict[str, float]:
+    """What every mode logs: of the sessions that wrote, since no other has credit."""
+    trained = np.array([session.ending is not Ending.FAILED for session in sessions])
+    writers = np.array([bool(session.writes) for session in sessions]) & trained
+    figures = {"credit": float(amounts[trained].mean()) if trained.any() else 0.0}
+    if not writers.any():
+        return figures | dict.fromkeys(("credit_mean", "credit_spread", "credit_truncated", "credit_observed"), 0.0)
+    return figures | {
+        "credit_mean": float(amounts[writers].mean()),
+        "credit_spread": float(amounts[writers].std()),
+        "credit_truncated": float(np.mean(_truncated(sessions)[writers])),
+        "credit_observed": correlation(amounts[writers], observed(sessions, threshold=threshold)[writers]),
+    }
+
+
+def _truncated(sessions: Sequence[Session]) -> Bool:
+    """Whether the session's stream goes on behind what was collected: readers there are not seen."""
+    ends = {session.stream: 0 for session in sessions}
+    for session in sessions:
+        ends[session.stream] = max(ends[session.stream], session.position + 1)
+    return np.array([ends[session.stream] < session.stream_length for session in sessions])
+
+
+def observed(sessions: Sequence[Session], *, threshold: float) -> Float64:
+    """What each session's entries were later seen to bring, in hindsight and without a model, float64 [S].
+
+    The sum, over the later sessions that read one and whose question is similar, of their own reward minus the mean own
+    reward of sessions on the same topic whose answer memory did not hold.
+    """
+    kept = [session for session in sessions if session.ending is not Ending.FAILED]
+    without = {
+        topic: [session.own_reward for session in kept if session.topic == topic and not session.known]
+        for topic in {session.topic for session in kept}
+    }
+    usual = {topic: float(np.mean(rewards)) for topic, rewards in without.items() if rewards}
+    places = {(session.stream, session.position): index for index, session in enumerate(sessions)}
+    gains = np.zeros(len(sessions))
+    for reader in kept:
+        for one in reader.counterfactuals:
+            writer = places.get((reader.stream, one.writers[0]))
+            if len(one.writers) == 1 and one.similarity >= threshold and writer is not None and reader.topic in usual:
+                gains[writer] += reader.own_reward - usual[reader.topic]
+    return gains
+
+
+def correlation(left: Float64, right: Float64) -> float:
+    """Pearson's; 0 where one of the two is constant, since it then says nothing of the other."""
+    if len(left) < 2 or np.ptp(left) == 0.0 or np.ptp(right) == 0.0:
+        return 0.0
+    return float(np.corrcoef(left, right)[0, 1])

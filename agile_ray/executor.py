@@ -15,6 +15,7 @@ A call out of order appends an error that the policy reads; the session goes on 
 policy wrote is ever decoded and encoded again: the context is a list of ids that only grows.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +24,11 @@ from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.expert import Advice, Expert, ask
 from agile_ray.functions import SEARCHES, Function
-from agile_ray.memory import KNOWLEDGE, QA, Entry, Memory
+from agile_ray.memory import KNOWLEDGE, QA, Entry, Match, Memory
 from agile_ray.policy import Completion
 from agile_ray.task import Found, Question, Stream, Submission
 from agile_ray.tokenizer import Tokenizer
-from agile_ray.types import Ending, MemoryUse, Receipt, Turn
+from agile_ray.types import Counterfactual, Ending, MemoryUse, Receipt, Turn
 
 NO_INFORMATION = "no information"
 """A reflection that says so is not remembered."""
@@ -80,6 +81,7 @@ class Executor:
         self.receipts: list[Receipt] = []
         self.reads: list[MemoryUse] = []
         self.writes: list[MemoryUse] = []
+        self.counterfactuals: list[Counterfactual] = []
         self.remarks: list[str] = []
         self.submission: Submission | None = None  # the latest candidate, until it is submitted
         self.submitted = False
@@ -89,7 +91,7 @@ class Executor:
         self._expert = expert
         self._agent = agent
         self._memory_config = memory_config
-        self._shown = False
+        self._shown: slice | None = None  # where the reply of [GetQuestion] stands in the context
         self._advice: Advice | None = None
         self._reflection = ""
         self._pending: Function | None = None  # the function whose words are being written
@@ -99,7 +101,8 @@ class Executor:
                 (Function.GET_QUESTION, self._get_question),
                 (Function.RETRIEVE_MEMORY, self._retrieve_memory),
             ):
-                self.context_ids += [tokenizer.function_id(function), *reply()]
+                self.context_ids.append(tokenizer.function_id(function))
+                self.context_ids += reply()
                 self.last = function
 
     @property
@@ -112,12 +115,17 @@ class Executor:
         """Tokens that the policy may write in this turn."""
         return min(self._agent.turn_tokens, self._agent.session_tokens - len(self.context_ids))
 
-    def similar(self) -> tuple[int, int]:
-        """How many QA pairs of this product, and knowledge entries, are like the question."""
+    def similar(self, without: Collection[int] = ()) -> tuple[int, int]:
+        """How many QA pairs of this product, and knowledge entries, are like the question.
+
+        Args:
+            without: positions of sessions whose entries are not counted.
+        """
         threshold, text = self._memory_config.threshold, self.question.text
+        count, product = self._memory.similar, self.question.product
         return (
-            self._memory.similar(text, kind=QA, scope=self.question.product, threshold=threshold),
-            self._memory.similar(text, kind=KNOWLEDGE, scope="", threshold=threshold),
+            count(text, kind=QA, scope=product, threshold=threshold, without=without),
+            count(text, kind=KNOWLEDGE, scope="", threshold=threshold, without=without),
         )
 
     async def feed(self, completion: Completion) -> None:
@@ -181,7 +189,7 @@ class Executor:
             return "the answer is submitted , clear the context"
         if function is Function.GET_QUESTION:
             return "the question is shown above" if self._shown else ""
-        if not self._shown:
+        if self._shown is None:
             return "get the question first"
         if function in SEARCHES and function is not self._search_function:
             return f"there is no such tool , use {self._search_function.value.strip('[]')}"
@@ -219,27 +227,64 @@ class Executor:
         return _Effect(reply=self.tokenizer.encode(f"error : {reason}\n"))
 
     def _get_question(self) -> list[int]:
-        self._shown = True
+        reply = self._question_reply(())
+        self._shown = slice(len(self.context_ids), len(self.context_ids) + len(reply))
+        return reply
+
+    def _question_reply(self, without: Collection[int]) -> list[int]:
         status = ""
         if self._agent.status_line:
             progress = 10 * (10 * self.position // len(self.stream.questions))
-            questions, knowledge = self.similar()
+            questions, knowledge = self.similar(without)
             status = f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}\n"
         return self.tokenizer.encode(f"{status}{self.question.shown}\n")
 
     def _retrieve_memory(self) -> list[int]:
+        found = self._retrieve(())
+        if not self.reads:  # a second call shows nothing that the first has not
+            self.counterfactuals = self._imagine(found)
+        for kind, matches in found.items():
+            self.reads += [MemoryUse(kind=kind, writer=m.entry.writer, similarity=m.similarity) for m in matches]
+        return self._memory_reply(found)
+
+    def _retrieve(self, without: Collection[int]) -> dict[str, list[Match]]:
+        text, top_k = self.question.text, self._memory_config.top_k
+        others = {self.position, *without}
+        return {
+            kind: self._memory.retrieve(text, kind=kind, scope=scope, top_k=top_k, without=others)
+            for kind, scope in ((QA, self.question.product), (KNOWLEDGE, ""))
+        }
+
+    def _memory_reply(self, found: dict[str, list[Match]]) -> list[int]:
         reply: list[int] = []
-        for kind, scope, title in ((QA, self.question.product, "history"), (KNOWLEDGE, "", "knowledge")):
-            matches = self._memory.retrieve(
-                self.question.text, kind=kind, scope=scope, top_k=self._memory_config.top_k, reader=self.position
-            )
-            if not matches:
+        for kind, title in ((QA, "history"), (KNOWLEDGE, "knowledge")):
+            if not found[kind]:
                 reply += self.tokenizer.encode(f"{title} : none\n")
-            for match in matches:
+            for match in found[kind]:
                 ids = self.tokenizer.encode(f"{title} : {match.entry.text}")[: self._memory_config.entry_tokens]
                 reply += [*ids, *self.tokenizer.encode("\n")]
-                self.reads.append(MemoryUse(kind=kind, writer=match.entry.writer, similarity=match.similarity))
         return reply
+
+    def _imagine(self, found: dict[str, list[Match]]) -> list[Counterfactual]:
+        """What memory would have returned without each session that wrote what it did return, and without all."""
+        writers = sorted({match.entry.writer for matches in found.values() for match in matches})
+        groups = [(writer,) for writer in writers] + ([tuple(writers)] if len(writers) > 1 else [])
+        imagined = [self._without(group) for group in groups]
+        fitting = [one for one in imagined if len(one.prefix_ids) < self._agent.session_tokens]
+        self.remarks += ["long_counterfactual"] * (len(imagined) - len(fitting))
+        return fitting
+
+    def _without(self, writers: tuple[int, ...]) -> Counterfactual:
+        assert self._shown is not None, "[RetrieveMemory] is refused before the question is shown"
+        context, questions = self.context_ids, self.stream.questions
+        prefix = [
+            *context[: self._shown.start],
+            *self._question_reply(writers),
+            *context[self._shown.stop :],
+            *self._memory_reply(self._retrieve(writers)),
+        ]
+        cosines = [self._memory.cosine(self.question.text, questions[writer].text) for writer in writers]
+        return Counterfactual(writers=writers, similarity=min(cosines), prefix_ids=np.array(prefix, dtype=np.int32))
 
     def _search(self, query: str) -> _Effect:
         self.found = self.stream.search(query)

@@ -55,4 +55,11 @@ async def ask(expert: Expert, question: Question, *, key: str, price: int, deadl
             advice = await expert.advise(question)
     except TimeoutError as error:
         raise ExpertError(f"expert {expert.source}: no answer within agent.expert_s ({deadline_s} s)") from error
-    return advice, Receipt(key=key, price=price, source=expert.source, latency_s=time.monotonic() - start)
+    return advice, Receipt(
+        key=key,
+        price=price,
+        source=expert.source,
+        latency_s=time.monotonic() - start,
+        advice=advice.text,
+        answer=advice.answer,
+    )

@@ -1,5 +1,6 @@
 """A lane: one episode being played, session after session, with its memory."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from agile_ray.config import Agent
@@ -38,6 +39,16 @@ class Rules:
     price: int  # of advice, thousandths
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """What memory held before a session."""
+
+    similar: int  # entries like the question, of the kind that has more
+    known: bool
+    sizes: dict[str, int]
+    content_hash: str
+
+
 class Lane:
     """Plays the sessions of one stream in order."""
 
@@ -71,7 +82,6 @@ class Lane:
             EngineError: the policy's engine is lost.
         """
         rules = self._rules
-        memory_hash = self.memory.content_hash
         executor = Executor(
             stream=self.stream,
             position=self.position,
@@ -83,18 +93,28 @@ class Lane:
             memory_config=rules.memory,
             price=rules.price,
         )
-        stored_similar = max(executor.similar())
+        before = self._held(executor)
         error: str | None = None
         try:
             while executor.ending is None:
                 await executor.feed(await policy.write(executor))
         except SessionError as broken:
             executor.ending, error = Ending.FAILED, f"{type(broken).__name__}: {broken}"
-        session = self._session(executor, error=error, stored_similar=stored_similar, memory_hash=memory_hash)
+        session = self._session(executor, error=error, before=before)
         self.position += 1
         return session
 
-    def _session(self, executor: Executor, *, error: str | None, stored_similar: int, memory_hash: str) -> Session:
+    def _held(self, executor: Executor) -> "_Held":
+        questions = self.stream.questions
+        written_on = [questions[writer] for writer in self.memory.writers]
+        return _Held(
+            similar=max(executor.similar()),
+            known=any(question.item == executor.question.item for question in written_on),
+            sizes=dict(Counter(question.topic for question in written_on)),
+            content_hash=self.memory.content_hash,
+        )
+
+    def _session(self, executor: Executor, *, error: str | None, before: "_Held") -> Session:
         assert executor.ending is not None
         return Session(
             stream=self.stream.id,
@@ -102,6 +122,10 @@ class Lane:
             stream_length=len(self.stream.questions),
             question=executor.question.id,
             kind=executor.question.kind,
+            topic=executor.question.topic,
+            offer=executor.price,
+            known=before.known,
+            memory_sizes=before.sizes,
             turns=tuple(executor.turns),
             ending=executor.ending,
             error=error,
@@ -110,7 +134,8 @@ class Lane:
             receipts=tuple(executor.receipts),
             reads=tuple(executor.reads),
             writes=tuple(executor.writes),
-            stored_similar=stored_similar,
+            counterfactuals=tuple(executor.counterfactuals),
+            stored_similar=before.similar,
             later_similar=later_similar(
                 self.stream.questions,
                 self.position,
@@ -118,7 +143,7 @@ class Lane:
                 threshold=self._rules.memory.threshold,
             ),
             remarks=tuple(executor.remarks),
-            memory_hash=memory_hash,
+            memory_hash=before.content_hash,
             origin=_origin(executor.submission) if executor.submission and executor.submitted else None,
         )
 

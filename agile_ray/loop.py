@@ -1,6 +1,7 @@
 """The training loop. It knows protocols, not Ray: a test runs it with fakes in milliseconds."""
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 from agile_ray import credit
 from agile_ray.config import RunConfig
@@ -8,7 +9,7 @@ from agile_ray.errors import StarvedError
 from agile_ray.protocols import Checkpoints, Learners, Recorder, Rollouts, RunState
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
-from agile_ray.types import Lesson
+from agile_ray.types import Lesson, Session
 
 
 def imitate(
@@ -52,6 +53,7 @@ def train(
     checkpoints: Checkpoints,
     recorder: Recorder,
     stopping: Callable[[], bool],
+    past: Iterable[Sequence[Session]] = (),
 ) -> RunState:
     """PPO: collect, cut, score, credit, learn, publish, until `loop.iterations` are done.
 
@@ -66,6 +68,7 @@ def train(
     with recorder.timed("publish"):
         rollouts.load(learners.publish(state.version))  # no token is ever sampled from unnamed weights
 
+    window = deque(past, maxlen=config.credit.window - 1)
     while state.iteration < config.loop.iterations and not stopping():
         with recorder.timed("collect"):
             sessions = rollouts.collect()
@@ -74,24 +77,26 @@ def train(
             raise StarvedError(f"iteration {state.iteration + 1}: {len(sessions)} sessions, none to train on")
 
         with recorder.timed("score"):
-            scores = learners.score(segments)
-        rows = credit.assign(sessions, segments, scores, config.credit)
+            scores = learners.score([*segments, *credit.prefixes(sessions, config.credit)])
+        assigned = credit.assign(sessions, segments, scores, config.credit, past=window)
+        window.append(sessions)
         with recorder.timed("learn"):
             done = state.iteration / config.loop.iterations
-            update = learners.learn(rows, seed=derive(config.seed, "learn", state.iteration), done=done)
+            update = learners.learn(assigned.rows, seed=derive(config.seed, "learn", state.iteration), done=done)
         state = state.next()
         with recorder.timed("publish"):
             rollouts.load(learners.publish(state.version))
 
-        recorder.iteration(state, sessions=sessions, rows=rows, update=update)
+        recorder.iteration(state, sessions=sessions, assigned=assigned, update=update)
         last = state.iteration == config.loop.iterations
-        if last or state.iteration % config.loop.evaluate_every == 0:
+        every = config.loop.evaluate_every
+        if every is not None and (last or state.iteration % every == 0):
             with recorder.timed("validate"):
                 validation = rollouts.evaluate(
                     split="validation", sessions=config.evaluate.validation_sessions, greedy=True
                 )
             checkpoints.save(state, score=recorder.evaluation(state, "validation", validation))
-        elif stopping() or state.iteration % config.loop.checkpoint_every == 0:
+        elif last or stopping() or state.iteration % config.loop.checkpoint_every == 0:
             checkpoints.save(state, score=None)
 
     return state

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, Self
@@ -96,6 +96,7 @@ class Memory:
         self._order: list[Entry] = []
         self._vectors: list[Float32] = []
         self._known: set[tuple[str, str, str]] = set()
+        self._writers: dict[int, None] = {}  # in the order in which they wrote
         self._hash = b""
 
     def __len__(self) -> int:
@@ -119,21 +120,36 @@ class Memory:
         self._shelves[entry.kind].add(entry, vector)
         self._order.append(entry)
         self._vectors.append(vector)
+        self._writers[entry.writer] = None
         self._known.add((entry.kind, entry.scope, entry.text))
         fields = json.dumps([entry.kind, entry.scope, entry.key, entry.text, entry.writer])
         self._hash = hashlib.sha256(self._hash + fields.encode()).digest()
 
-    def retrieve(self, question: str, *, kind: str, scope: str, top_k: int, reader: int) -> list[Match]:
+    def retrieve(self, question: str, *, kind: str, scope: str, top_k: int, without: Collection[int]) -> list[Match]:
         """The entries of one kind and scope that are most like a question, best first.
 
         Args:
-            reader: position of the session that asks; what it wrote itself is never returned.
+            without: positions of sessions whose entries are passed over: the one that asks, at least.
         """
-        return self._shelves[kind].search(self._embedder.embed([question])[0], scope, top_k, reader)
+        return self._shelves[kind].search(self._embedder.embed([question])[0], scope, top_k, without)
 
-    def similar(self, question: str, *, kind: str, scope: str, threshold: float) -> int:
-        """How many entries of one kind and scope have a cosine above `threshold` to a question."""
-        return self._shelves[kind].count(self._embedder.embed([question])[0], scope, threshold)
+    def similar(self, question: str, *, kind: str, scope: str, threshold: float, without: Collection[int] = ()) -> int:
+        """How many entries of one kind and scope have a cosine above `threshold` to a question.
+
+        Args:
+            without: positions of sessions whose entries are not counted.
+        """
+        return self._shelves[kind].count(self._embedder.embed([question])[0], scope, threshold, without)
+
+    def cosine(self, first: str, second: str) -> float:
+        """How like two questions are."""
+        left, right = self._embedder.embed([first, second])
+        return float(left @ right)
+
+    @property
+    def writers(self) -> Collection[int]:
+        """Positions of the sessions that wrote what is held."""
+        return self._writers
 
     def snapshot(self) -> Snapshot:
         """All entries with their vectors, to restore without embedding again."""
@@ -175,8 +191,8 @@ class _Shelf:
         self._entries.append(entry)
         self._index.add(vector[None])
 
-    def search(self, vector: Float32, scope: str, top_k: int, reader: int) -> list[Match]:
-        places = [place for place in self._places.get(scope, ()) if self._entries[place].writer != reader]
+    def search(self, vector: Float32, scope: str, top_k: int, without: Collection[int]) -> list[Match]:
+        places = self._open(scope, without)
         if not places:
             return []
         found, order = self._index.search(vector[None], min(top_k, len(places)), params=_only(places))
@@ -185,12 +201,15 @@ class _Shelf:
             for similarity, place in zip(found[0], order[0], strict=True)
         ]
 
-    def count(self, vector: Float32, scope: str, threshold: float) -> int:
-        places = self._places.get(scope)
+    def count(self, vector: Float32, scope: str, threshold: float, without: Collection[int]) -> int:
+        places = self._open(scope, without)
         if not places:
             return 0
         limits, _, _ = self._index.range_search(vector[None], threshold, params=_only(places))
         return int(limits[1])
+
+    def _open(self, scope: str, without: Collection[int]) -> list[int]:
+        return [place for place in self._places.get(scope, ()) if self._entries[place].writer not in without]
 
 
 def _only(places: list[int]) -> faiss.SearchParameters:

@@ -48,6 +48,14 @@ METRICS: Mapping[str, Metric] = {
         # what was trained on
         _metric("rows", "segments", _SUM, "trained on"),
         _metric("credit", "reward/session", _LAST, "mean A_i of the trained sessions (AGILE, Appendix A)"),
+        _metric("credit_mean", "reward", _LAST, "mean A_i of the sessions that wrote to memory"),
+        _metric("credit_spread", "reward", _LAST, "standard deviation of it"),
+        _metric("credit_truncated", "share", _LAST, "of them, whose stream goes on behind what was collected"),
+        _metric("credit_observed", "correlation", _LAST, "of A_i with what its readers earned above the usual"),
+        _metric("credit_overlap", "reward/reader", _LAST, "gains over writers read at once that don't add up"),
+        _metric("credit_worth", "reward/entry", _LAST, "of an entry on the topic, at the start of a stream"),
+        _metric("credit_worth_low", "reward/entry", _LAST, "lower end of its 95 % interval"),
+        _metric("credit_worth_high", "reward/entry", _LAST, "upper end of its 95 % interval"),
         _metric("tokens_per_session", "tokens/session", _MEAN, "read and written, of the trained sessions"),
         _metric("actions_per_session", "tokens/session", _MEAN, "written by the policy, of the trained sessions"),
         # how the learner fared
@@ -85,14 +93,19 @@ METRICS: Mapping[str, Metric] = {
 
 
 def check(figures: Mapping[str, float]) -> None:
-    """Refuse a figure that has no definition.
+    """Refuse a figure that has no definition. `name/part` is defined by `name`.
 
     Raises:
         ContractError: names it; define it in METRICS.
     """
-    unknown = sorted(figures.keys() - METRICS.keys())
+    unknown = sorted(name for name in figures if defined(name) not in METRICS)
     if unknown:
         raise ContractError(f"metrics: every figure is defined in METRICS, found {', '.join(unknown)}; define it there")
+
+
+def defined(figure: str) -> str:
+    """The name under which a figure is defined."""
+    return figure.partition("/")[0]
 
 
 def pool(lines: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -101,7 +114,7 @@ def pool(lines: Iterable[Mapping[str, float]]) -> dict[str, float]:
     for figures in lines:
         for name, value in figures.items():
             values.setdefault(name, []).append(value)
-    return {name: _REDUCE[METRICS[name].reduction](series) for name, series in values.items()}
+    return {name: _REDUCE[METRICS[defined(name)].reduction](series) for name, series in values.items()}
 
 
 _REDUCE = {

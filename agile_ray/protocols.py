@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from agile_ray.credit import Assigned
 from agile_ray.types import Lesson, Scores, Segment, Session, TrainingRow
 from agile_ray.weights import WeightsRef
 
@@ -70,7 +71,9 @@ class Learners(Protocol):
         """One SFT step on the action tokens of these segments; `step`, from 0, sets the learning rate."""
         ...
 
-    def score(self, prefixes: Sequence[Segment]) -> list[Scores]: ...
+    def score(self, prefixes: Sequence[Segment]) -> list[Scores]:
+        """What the present weights think of every action token, also of counterfactual prefixes."""
+        ...
 
     def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
         """One PPO update.
@@ -108,7 +111,7 @@ class Recorder(Protocol):
         state: RunState,
         *,
         sessions: Sequence[Session],
-        rows: Sequence[TrainingRow],
+        assigned: Assigned,
         update: Update,
     ) -> None: ...
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agile_ray import history, metrics, store
+from agile_ray.credit import Assigned
 from agile_ray.events import EventLog
 from agile_ray.history import Dropped, Event, Line
 from agile_ray.protocols import RunState, Update
@@ -108,16 +109,18 @@ class RunRecorder:
         state: RunState,
         *,
         sessions: Sequence[Session],
-        rows: Sequence[TrainingRow],
+        assigned: Assigned,
         update: Update,
     ) -> None:
         """Record one iteration and store its segments."""
         self._state = state
+        rows = assigned.rows
         store.write(self._segments, state.iteration, sessions, rows)
         self._write(
             Event.ITERATION,
             figures=_session_figures(sessions, score(sessions))
             | _row_figures(rows)
+            | assigned.figures
             | _update_figures(update)
             | self._speed_figures(len(sessions)),
             counts=_counts(sessions),
@@ -210,7 +213,6 @@ def _row_figures(rows: Sequence[TrainingRow]) -> dict[str, float]:
     sessions = sum(row.segment.last for row in rows)
     return {
         "rows": len(rows),
-        "credit": sum(row.credit for row in rows) / sessions,
         "tokens_per_session": sum(len(row.segment.token_ids) for row in rows) / sessions,
         "actions_per_session": sum(row.segment.actions for row in rows) / sessions,
     }

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from agile_ray.types import NO_VERSION, Ending, Segment, Session, Turn
+from agile_ray.types import NO_TURN, NO_VERSION, Ending, Segment, Session, Turn
 
 
 def cut(session: Session) -> Iterator[Segment]:
@@ -14,27 +14,31 @@ def cut(session: Session) -> Iterator[Segment]:
     """
     if session.ending is Ending.FAILED or not session.turns:
         return
-    runs: list[list[Turn]] = []
+    runs: list[list[tuple[int, Turn]]] = []
     seen = np.empty(0, dtype=np.int32)
-    for turn in session.turns:
+    for numbered in enumerate(session.turns):
+        turn = numbered[1]
         if runs and np.array_equal(turn.prompt_ids[: len(seen)], seen):
-            runs[-1].append(turn)
+            runs[-1].append(numbered)
         else:
-            runs.append([turn])
+            runs.append([numbered])
         seen = np.concatenate([turn.prompt_ids, turn.completion_ids])
     for index, run in enumerate(runs):
         yield _join(session, index, run, last=index == len(runs) - 1)
 
 
-def _join(session: Session, index: int, run: list[Turn], *, last: bool) -> Segment:
-    token_ids = np.concatenate([run[-1].prompt_ids, run[-1].completion_ids])
+def _join(session: Session, index: int, run: list[tuple[int, Turn]], *, last: bool) -> Segment:
+    final = run[-1][1]
+    token_ids = np.concatenate([final.prompt_ids, final.completion_ids])
     action_mask = np.zeros(len(token_ids), dtype=np.bool_)
     behavior_logprobs = np.zeros(len(token_ids), dtype=np.float32)
     versions = np.full(len(token_ids), NO_VERSION, dtype=np.int32)
+    turn_ids = np.full(len(token_ids), NO_TURN, dtype=np.int32)
     rewards = np.zeros(len(token_ids), dtype=np.float32)
-    for turn in run:
+    for number, turn in run:
         written = slice(len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.completion_ids))
         action_mask[written] = True
+        turn_ids[written] = number
         behavior_logprobs[written] = turn.logprobs
         versions[written] = turn.versions
         rewards[written] = turn.rewards
@@ -44,6 +48,7 @@ def _join(session: Session, index: int, run: list[Turn], *, last: bool) -> Segme
         index=index,
         token_ids=token_ids,
         action_mask=action_mask,
+        turn_ids=turn_ids,
         behavior_logprobs=behavior_logprobs,
         versions=versions,
         rewards=rewards,

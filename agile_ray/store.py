@@ -19,18 +19,34 @@ import pyarrow.parquet as pq
 
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.segments import cut
-from agile_ray.types import Ending, MemoryUse, Origin, Receipt, Segment, Session, TrainingRow
+from agile_ray.types import Counterfactual, Ending, MemoryUse, Origin, Receipt, Segment, Session, TrainingRow
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _USES = pa.list_(pa.struct({"kind": pa.string(), "writer": pa.int32(), "similarity": pa.float64()}))
-_RECEIPT = pa.struct({"key": pa.string(), "price": pa.int32(), "source": pa.string(), "latency_s": pa.float64()})
+_RECEIPT = pa.struct(
+    {
+        "key": pa.string(),
+        "price": pa.int32(),
+        "source": pa.string(),
+        "latency_s": pa.float64(),
+        "advice": pa.string(),
+        "answer": pa.string(),
+    }
+)
+_COUNTERFACTUAL = pa.struct(
+    {"writers": pa.list_(pa.int32()), "similarity": pa.float64(), "prefix_ids": pa.list_(pa.int32())}
+)
 _SESSION = {
     "stream": pa.string(),
     "position": pa.int32(),
     "stream_length": pa.int32(),
     "question": pa.string(),
     "kind": pa.string(),
+    "topic": pa.string(),
+    "offer": pa.int32(),
+    "known": pa.bool_(),
+    "memory_sizes": pa.map_(pa.string(), pa.int32()),
     "ending": pa.string(),
     "error": pa.string(),
     "answer": pa.string(),
@@ -44,12 +60,13 @@ _SESSION = {
     "remarks": pa.list_(pa.string()),
     "memory_hash": pa.string(),
 }
-_REBUILT = frozenset({"ending", "origin", "receipts", "reads", "writes", "remarks"})  # not read back as they are
+_REBUILT = frozenset({"memory_sizes", "ending", "origin", "receipts", "reads", "writes", "remarks"})
 _SEGMENT = {
     "index": pa.int32(),
     "last": pa.bool_(),
     "token_ids": pa.list_(pa.int32()),
     "action_mask": pa.list_(pa.bool_()),
+    "turn_ids": pa.list_(pa.int32()),
     "behavior_logprobs": pa.list_(pa.float32()),
     "versions": pa.list_(pa.int32()),
     "rewards": pa.list_(pa.float32()),
@@ -57,16 +74,18 @@ _SEGMENT = {
 _TRAINING = {
     "trained": pa.bool_(),
     "credit": pa.float32(),  # null where `trained` is false
+    "counterfactuals": pa.list_(_COUNTERFACTUAL),  # of the session, in its last row
 }
 _DTYPES = {
     "token_ids": np.int32,
     "action_mask": np.bool_,
+    "turn_ids": np.int32,
     "behavior_logprobs": np.float32,
     "versions": np.int32,
     "rewards": np.float32,
 }
 
-Cell = str | int | float | bool | None | Sequence[str] | Sequence[Mapping[str, str | int | float]]
+Cell = str | int | float | bool | None | Sequence[str] | Sequence[tuple[str, int]] | Sequence[Mapping[str, object]]
 Row = dict[str, Cell]
 
 
@@ -74,7 +93,7 @@ Row = dict[str, Cell]
 class StoredSegment:
     """One row of a segment file."""
 
-    session: Session  # its `turns` are not stored, so they are empty
+    session: Session  # its `turns` are empty; its counterfactuals are there on its last segment
     segment: Segment | None  # None if the session failed before its first token
     trained: bool
     credit: float | None  # None if it was not trained on
@@ -96,7 +115,8 @@ def write(folder: Path, iteration: int, sessions: Sequence[Session], rows: Seque
         for segment in _all_segments(session):
             row = trained.pop(_place(segment), None)
             credit = None if row is None else row.credit
-            records.append(common | _segment_record(segment) | {"trained": row is not None, "credit": credit})
+            own = _segment_record(segment) | {"trained": row is not None, "credit": credit}
+            records.append(common | own | (_imagined(session) if segment.last else {}))
         if not session.turns:
             records.append(common | {"index": 0, "last": True, "trained": False})
     if trained:
@@ -204,9 +224,14 @@ def _all_segments(session: Session) -> Iterable[Segment]:
 
 def _session_record(session: Session) -> Row:
     record: Row = {name: getattr(session, name) for name in _SESSION}
+    record["memory_sizes"] = list(session.memory_sizes.items())
     for name in ("receipts", "reads", "writes"):
         record[name] = [asdict(entry) for entry in getattr(session, name)]
     return record
+
+
+def _imagined(session: Session) -> Row:
+    return {"counterfactuals": [asdict(one) for one in session.counterfactuals]}
 
 
 def _segment_record(segment: Segment) -> Row:
@@ -216,13 +241,23 @@ def _segment_record(segment: Segment) -> Row:
 def _session(row: dict) -> Session:
     return Session(
         **{name: row[name] for name in _SESSION if name not in _REBUILT},
+        memory_sizes=dict(row["memory_sizes"]),
         turns=(),
+        counterfactuals=tuple(_counterfactual(entry) for entry in row.get("counterfactuals") or ()),
         ending=Ending(row["ending"]),
         origin=None if row["origin"] is None else Origin(row["origin"]),
         receipts=tuple(Receipt(**entry) for entry in row["receipts"]),
         reads=tuple(MemoryUse(**entry) for entry in row["reads"]),
         writes=tuple(MemoryUse(**entry) for entry in row["writes"]),
         remarks=tuple(row["remarks"]),
+    )
+
+
+def _counterfactual(entry: dict) -> Counterfactual:
+    return Counterfactual(
+        writers=tuple(entry["writers"]),
+        similarity=entry["similarity"],
+        prefix_ids=np.array(entry["prefix_ids"], np.int32),
     )
 
 

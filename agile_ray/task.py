@@ -18,6 +18,7 @@ class Question:
     id: str  # unique within its stream
     product: str  # QA pairs are remembered under it, and found only under it
     kind: str  # for reports; the policy reads it, if at all, from the text
+    topic: str  # one of few: `fitted` credit learns for each what remembering an answer is worth
     text: str  # what the user says; the query for memory
     shown: str  # all that [GetQuestion] appends, beside the status line: schema, product, question
     item: str  # the hidden thing that the answer rests on: equal items have equal answers

@@ -24,6 +24,8 @@ Mask = NDArray[np.bool_]
 
 NO_VERSION = -1
 """Stands in `versions` where the executor, not the policy, wrote the token."""
+NO_TURN = -1
+"""Stands in `turn_ids` where the executor, not the policy, wrote the token."""
 
 
 class Ending(StrEnum):
@@ -77,6 +79,8 @@ class Receipt:
     price: int  # thousandths
     source: str  # the expert that answered
     latency_s: float
+    advice: str  # what the policy read
+    answer: str  # what is submitted if the policy submits advice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,15 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counterfactual:
+    """What the policy would have read after [RetrieveMemory] if some earlier sessions had written nothing."""
+
+    writers: tuple[int, ...]  # positions of those sessions, ascending: one, or all that this session read from
+    similarity: float  # cosine of this session's question to the writer's; the least of several
+    prefix_ids: Int32  # [P], the context up to and with the reply, next-best entries and recounted status in it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """One finished question-answer round, in the order it was played."""
 
@@ -97,6 +110,10 @@ class Session:
     stream_length: int
     question: str  # its id, unique within the stream
     kind: str  # the question's kind, for reports
+    topic: str  # the question's topic: entries are counted by it
+    offer: int  # price of one ask in this session, thousandths, paid or not
+    known: bool  # memory held, before the session, what a question on the same item had bought
+    memory_sizes: dict[str, int]  # by topic, before the session: earlier sessions that memory holds an entry of
     turns: tuple[Turn, ...]
     ending: Ending
     error: str | None  # set if and only if `ending` is FAILED
@@ -105,6 +122,7 @@ class Session:
     receipts: tuple[Receipt, ...]
     reads: tuple[MemoryUse, ...]
     writes: tuple[MemoryUse, ...]
+    counterfactuals: tuple[Counterfactual, ...]
     stored_similar: int  # similar questions in memory before the session: M of AGILE, eq. 7
     later_similar: int  # similar questions that follow in the stream: N of AGILE, eq. 7
     remarks: tuple[str, ...]  # misuse of functions, one word each: "bad_query", "refused", "past_stop"
@@ -138,6 +156,7 @@ class Segment:
     Example, `o` observed and `a` acted, price 0.3, right answer:
         token_ids    [BOS  [GetQuestion]  who  ?   [SeekAdvice]  Bob  [SubmitAnswer]]
         action_mask  [ -        a          -   -        a         -         a       ]
+        turn_ids     [-1        0         -1  -1        1        -1         2       ]
         rewards      [ 0        0          0   0      -0.3        0         1       ]
     """
 
@@ -146,6 +165,7 @@ class Segment:
     index: int  # 0-based place among the session's segments
     token_ids: Int32  # [T]
     action_mask: Mask  # [T], True where the policy sampled the token
+    turn_ids: Int32  # [T], which of the session's turns wrote the token, from 0; NO_TURN off the mask
     behavior_logprobs: Float32  # [T], nats, 0.0 off the mask
     versions: Int32  # [T], NO_VERSION off the mask
     rewards: Float32  # [T], own reward, 0.0 off the mask
@@ -155,12 +175,15 @@ class Segment:
         shapes = {
             "token_ids": self.token_ids.shape,
             "action_mask": self.action_mask.shape,
+            "turn_ids": self.turn_ids.shape,
             "behavior_logprobs": self.behavior_logprobs.shape,
             "versions": self.versions.shape,
             "rewards": self.rewards.shape,
         }
         if len(set(shapes.values())) != 1:
             raise ContractError.mismatch("Segment", **shapes)
+        if not np.array_equal(self.turn_ids != NO_TURN, self.action_mask):
+            raise ContractError("Segment: a token has a turn if and only if the policy sampled it; turn_ids differ")
         if self.action_mask[0]:
             raise ContractError("Segment: token 0 has no context, so it cannot be an action")
 
@@ -181,7 +204,9 @@ class Scores:
 
     logprobs: Float32  # [A], nats, the learner's weights
     reference_logprobs: Float32  # [A], nats, the frozen reference policy
-    values: Float32  # [A], the critic's value of the state before the token
+    values: Float32  # [A], the critic's value of the state before the token: own rewards to come, and credit
+    own_values: Float32  # [A], a second critic's: own rewards to come alone
+    write_chances: Float32  # [A], in [0, 1], that the session writes an entry to memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +215,7 @@ class Lesson:
 
     segment: Segment
     returns: Float32  # [actions], rewards of the whole session from each action token on
+    wrote: bool  # the session wrote an entry to memory
 
     def __post_init__(self) -> None:
         if self.returns.shape != (self.segment.actions,):
@@ -203,6 +229,7 @@ class TrainingRow:
     segment: Segment
     scores: Scores
     credit: float  # A_i of the session, lands on its last action token; 0.0 on segments that are not last
+    wrote: bool  # the session wrote an entry to memory
 
     def __post_init__(self) -> None:
         if self.scores.values.shape != (self.segment.actions,):

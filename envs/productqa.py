@@ -246,6 +246,7 @@ def _question(row: Row, *, category: Category, columns: Sequence[str], guess: tu
         id=row.id,
         product=row.asin,
         kind=row.kind,
+        topic=row.kind,
         text=text,
         shown=f"{_shown(row, category=category, columns=columns)}\nquestion : {text}",
         item=items[row.kind],

@@ -143,6 +143,7 @@ class _Asked:
         fact = self._random.choices(self._facts, cum_weights=_FACT_WEIGHTS)[0]
         return self._question(
             kind="fact",
+            topic=_class_of("fact", fact.topic),
             product=fact.product,
             words=self._random.choice(text.aspect_phrases(fact.topic)),
             item=f"{fact.product.id} {fact.topic.word}",
@@ -155,6 +156,7 @@ class _Asked:
         rule = self._random.choices(self._rules, cum_weights=_RULE_WEIGHTS)[0]
         return self._question(
             kind="reasoning",
+            topic=_class_of("reasoning", rule.topic),
             product=self._random.choice(rule.holders),
             words=self._random.choice(text.use_phrases(rule.topic, rule.value)),
             item=f"{rule.value} {rule.topic.word}",
@@ -173,6 +175,7 @@ class _Asked:
         self._searched.add(conditions)
         return self._question(
             kind="search",
+            topic="search",
             product=self._random.choice(self._products),
             words=self._random.choice(text.search_phrases(conditions)),
             item=" ".join(condition.words for condition in conditions),
@@ -186,6 +189,7 @@ class _Asked:
         self,
         *,
         kind: str,
+        topic: str,
         product: Product,
         words: str,
         item: str,
@@ -199,6 +203,7 @@ class _Asked:
             id="",
             product=product.id,
             kind=kind,
+            topic=topic,
             text=words,
             shown=f"{product.listing(self._category.name)}\n{words}",
             item=item,
@@ -218,6 +223,11 @@ def _zipf(count: int) -> tuple[float, ...]:
 
 _FACT_WEIGHTS = _zipf(_FACTS)
 _RULE_WEIGHTS = _zipf(_RULES)
+
+
+def _class_of(kind: str, topic: Topic) -> str:
+    """A yes-or-no question is easier to guess, so its answer is worth less to remember."""
+    return f"{kind} {'closed' if topic.closed else 'open'}"
 
 
 def _answer(topic: Topic, random: Random) -> str:

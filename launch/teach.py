@@ -102,6 +102,6 @@ def _lessons(session: Session, *, discount: float) -> list[Lesson]:
     returns_A = gae(rewards_A, nothing_A, same_A, discount=discount, decay=1.0)
     ends = np.cumsum([segment.actions for segment in segments])[:-1]
     return [
-        Lesson(segment=segment, returns=returns)
+        Lesson(segment=segment, returns=returns, wrote=bool(session.writes))
         for segment, returns in zip(segments, np.split(returns_A, ends), strict=True)
     ]

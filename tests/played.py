@@ -30,7 +30,9 @@ def session(place, *, right, asked):
         kind=("fact", "search")[place % 2],
         answer="yes",
         correct=right,
-        receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.0),) if asked else (),
+        receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.0, advice="yes", answer="yes"),)
+        if asked
+        else (),
     )
 
 

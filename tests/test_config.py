@@ -30,7 +30,7 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
         ("ppo.minibatches=999999", "ppo.minibatches (999999) exceeds the sessions of one iteration"),
         ("learner.micro_batch_tokens=100", "exceeds learner.micro_batch_tokens (100)"),
         ("run.name=a/b", "run.name: String should match pattern"),
-        ("credit.mode=magic", "credit.mode: Input should be 'none' or 'heuristic', found 'magic'"),
+        ("credit.mode=magic", "credit.mode: Input should be 'none', 'heuristic', 'fitted' or 'linked', found 'magic'"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_file_key_and_cure(tmp_path, override, says):

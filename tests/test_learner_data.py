@@ -24,6 +24,7 @@ def row(position: int, index: int, *, rewards: list[float], values: list[float],
         index=index,
         token_ids=np.arange(2 * count, dtype=np.int32),
         action_mask=mask,
+        turn_ids=np.where(mask, 0, -1).astype(np.int32),
         behavior_logprobs=np.where(mask, -1, 0).astype(np.float32),
         versions=np.where(mask, 0, -1).astype(np.int32),
         rewards=spread,
@@ -33,8 +34,10 @@ def row(position: int, index: int, *, rewards: list[float], values: list[float],
         logprobs=np.full(count, -1.5, np.float32),
         reference_logprobs=np.full(count, -2, np.float32),
         values=np.array(values, np.float32),
+        own_values=np.array(values, np.float32),
+        write_chances=np.full(count, 0.5, np.float32),
     )
-    return TrainingRow(segment=segment, scores=scores, credit=credit)
+    return TrainingRow(segment=segment, scores=scores, credit=credit, wrote=credit > 0)
 
 
 def test_segments_lie_end_to_end_with_their_actions():

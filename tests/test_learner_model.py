@@ -36,6 +36,7 @@ def segment(ids: list[int], actions: list[int]) -> Segment:
         index=0,
         token_ids=np.array(ids, np.int32),
         action_mask=mask,
+        turn_ids=np.where(mask, 0, -1).astype(np.int32),
         behavior_logprobs=np.zeros(len(ids), np.float32),
         versions=np.where(mask, 0, -1).astype(np.int32),
         rewards=np.zeros(len(ids), np.float32),

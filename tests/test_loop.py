@@ -49,7 +49,7 @@ class Diary:
 
     def score(self, prefixes):
         zeros = [np.zeros(prefix.actions, np.float32) for prefix in prefixes]
-        return [Scores(logprobs=z, reference_logprobs=z, values=z) for z in zeros]
+        return [Scores(**dict.fromkeys(Scores.__slots__, z)) for z in zeros]
 
     def learn(self, rows, *, seed, done):
         self.entries.append(f"learn {len(rows)}")
@@ -83,6 +83,7 @@ def config(**loop):
             "model": {"path": "m"},
             "env": {"name": "shop"},
             "imitation": {"checkpoint_every": 2},
+            "credit": {"mode": "heuristic"},
             "loop": {"iterations": 2, "evaluate_every": 2, "checkpoint_every": 1, **loop},
         }
     )

@@ -20,7 +20,7 @@ def test_retrieve_returns_the_most_similar_entry_first():
     one = memory()
     for writer, word in enumerate(WORDS):
         one.write(entry(f"what about its {word} ?", writer=writer))
-    [first, second] = one.retrieve("tell me of the warranty", kind=QA, scope="p1", top_k=2, reader=9)
+    [first, second] = one.retrieve("tell me of the warranty", kind=QA, scope="p1", top_k=2, without={9})
     assert first.entry.writer == 1
     assert first.similarity > second.similarity
 
@@ -48,7 +48,7 @@ def test_retrieve_and_similar_agree_with_a_scan(written, query, scope, reader):
             if item.kind == kind and item.scope == within
         ]
         expected = sorted((cosine for cosine, item in scan if item.writer != reader), reverse=True)[:3]
-        found = one.retrieve(query, kind=kind, scope=within, top_k=3, reader=reader)
+        found = one.retrieve(query, kind=kind, scope=within, top_k=3, without={reader})
         assert [match.similarity for match in found] == pytest.approx(expected, abs=1e-6)
         assert one.similar(query, kind=kind, scope=within, threshold=0.46) == sum(c > 0.46 for c, _ in scan)
 

@@ -131,6 +131,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
         id="fact_qa_0",
         product="B01",
         kind="fact",
+        topic="fact",
         text="Is it heavy?",
         shown='products : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
         "question : Is it heavy?",

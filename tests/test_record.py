@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agile_ray import history, metrics, provenance, store
 from agile_ray.config import Env, Loop, Model, Run, RunConfig
+from agile_ray.credit import Assigned
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.history import Dropped, Event
 from agile_ray.protocols import RunState, Update
@@ -50,7 +51,10 @@ def session(position, *, stream="train/0", right=True, asks=0, ending=Ending.DON
         error="ExpertError: late" if ending is Ending.FAILED else None,
         answer="yes",
         correct=right,
-        receipts=tuple(Receipt(key=f"{n}", price=300, source="gold", latency_s=0.0) for n in range(asks)),
+        receipts=tuple(
+            Receipt(key=f"{n}", price=300, source="gold", latency_s=0.0, advice="yes", answer="yes")
+            for n in range(asks)
+        ),
         remarks=remarks,
     )
 
@@ -60,9 +64,10 @@ def rows(sessions):
         TrainingRow(
             segment=segment,
             scores=Scores(
-                **dict.fromkeys(("logprobs", "reference_logprobs", "values"), np.zeros(segment.actions, np.float32))
+                **dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)),
             ),
             credit=0.1,
+            wrote=bool(played.writes),
         )
         for played in sessions
         for segment in cut(played)
@@ -78,7 +83,9 @@ def play(recorder, state, *, iterations, clock):
             clock.now += 1
         state = state.next()
         sessions = [session(2 * state.iteration), session(2 * state.iteration + 1, asks=1)]
-        recorder.iteration(state, sessions=sessions, rows=rows(sessions), update=UPDATE)
+        recorder.iteration(
+            state, sessions=sessions, assigned=Assigned(rows=rows(sessions), figures={"credit": 0.1}), update=UPDATE
+        )
     return state
 
 
@@ -109,7 +116,12 @@ def test_dropped_sessions_are_counted_by_reason_length_and_asking(tmp_path):
         session(3, ending=Ending.FAILED, prompt=3),
         session(4, ending=Ending.CUT, remarks=("refused", "refused")),
     ]
-    recorder.iteration(FRESH.next(), sessions=[kept, *dropped], rows=rows([kept]), update=UPDATE)
+    recorder.iteration(
+        FRESH.next(),
+        sessions=[kept, *dropped],
+        assigned=Assigned(rows=rows([kept]), figures={"credit": 0.1}),
+        update=UPDATE,
+    )
     recorder.close()
     [line] = history.read(tmp_path / "history.jsonl")
     assert line.dropped == (

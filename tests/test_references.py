@@ -156,6 +156,7 @@ def small_stream(random: Random, *, length: int) -> tuple[Question, ...]:
                 id=str(place),
                 product="p1",
                 kind="fact",
+                topic="fact",
                 text=item,
                 shown=item,
                 item=item,

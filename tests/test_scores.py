@@ -38,7 +38,8 @@ def session(
         answer=answer,
         correct=right,
         receipts=tuple(
-            Receipt(key=f"{stream}{position}{n}", price=price, source="gold", latency_s=0) for n in range(asks)
+            Receipt(key=f"{stream}{position}{n}", price=price, source="gold", latency_s=0, advice="yes", answer="yes")
+            for n in range(asks)
         ),
         remarks=remarks,
         origin=origin,

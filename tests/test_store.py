@@ -30,14 +30,19 @@ def session(*turns, position=0, ending=Ending.DONE):
         stream_length=8,
         question=f"q{position}",
         kind="fact",
+        topic="fact open",
+        offer=300,
+        known=True,
+        memory_sizes={"fact open": 2, "reasoning": 1},
         turns=turns,
         ending=ending,
         error="ToolError: gone" if ending is Ending.FAILED else None,
         answer="blue",
         correct=True,
-        receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.25),),
+        receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.25, advice="yes", answer="yes"),),
         reads=(MemoryUse(kind="qa", writer=1, similarity=0.875),),
         writes=(),
+        counterfactuals=(),
         stored_similar=2,
         later_similar=1,
         remarks=("refused",),
@@ -51,9 +56,10 @@ def rows(*sessions, credit=0.05):
         TrainingRow(
             segment=segment,
             scores=Scores(
-                **dict.fromkeys(("logprobs", "reference_logprobs", "values"), np.zeros(segment.actions, np.float32))
+                **dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)),
             ),
             credit=credit if segment.last else 0.0,
+            wrote=bool(played.writes),
         )
         for played in sessions
         for segment in cut(played)
@@ -73,7 +79,7 @@ def test_a_stored_iteration_reads_back_as_it_was(tmp_path):
     for found, expected in zip(store.read(tmp_path, 12), trained, strict=True):
         assert found.trained
         assert found.credit == pytest.approx(expected.credit)
-        for name in ("token_ids", "action_mask", "behavior_logprobs", "versions", "rewards"):
+        for name in ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards"):
             stored, original = getattr(found.segment, name), getattr(expected.segment, name)
             assert stored.dtype == original.dtype
             assert stored.tolist() == original.tolist()
@@ -142,7 +148,7 @@ def test_sessions_of_an_evaluation_read_back_without_their_turns(tmp_path):
 def test_a_file_of_another_schema_is_refused(tmp_path):
     path = tmp_path / "old.parquet"
     pq.write_table(pa.table({"stream": ["a"]}, metadata={"agile_ray_schema": "0"}), path)
-    with pytest.raises(ConfigError, match="must be 1, found 0"):
+    with pytest.raises(ConfigError, match="must be 2, found 0"):
         store.read_sessions(path)
     with pytest.raises(ConfigError, match="no such file"):
         store.read(tmp_path, 1)

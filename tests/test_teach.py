@@ -54,7 +54,7 @@ def test_the_seed_orders_the_lessons():
 def test_a_lesson_has_a_return_for_every_action():
     lesson = taught()[0][0]
     with pytest.raises(ContractError, match=r"Lesson.*returns"):
-        Lesson(segment=lesson.segment, returns=lesson.returns[:-1])
+        Lesson(segment=lesson.segment, returns=lesson.returns[:-1], wrote=False)
 
 
 def test_warm_episodes_remember_what_cold_ones_must_guess_or_ask():

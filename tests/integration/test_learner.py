@@ -104,6 +104,7 @@ def segments(count: int, seed: int) -> list[Segment]:
                 index=0,
                 token_ids=draw.integers(0, VOCABULARY, tokens).astype(np.int32),
                 action_mask=mask,
+                turn_ids=np.where(mask, 0, -1).astype(np.int32),
                 behavior_logprobs=np.where(mask, -4.2, 0).astype(np.float32),
                 versions=np.where(mask, 0, -1).astype(np.int32),
                 rewards=np.where(mask, draw.normal(size=tokens), 0).astype(np.float32),
@@ -115,14 +116,16 @@ def segments(count: int, seed: int) -> list[Segment]:
 
 def lessons(count: int, seed: int) -> list[Lesson]:
     return [
-        Lesson(segment=one, returns=one.rewards[one.action_mask][::-1].cumsum()[::-1].astype(np.float32))
+        Lesson(segment=one, returns=one.rewards[one.action_mask][::-1].cumsum()[::-1].astype(np.float32), wrote=False)
         for one in segments(count, seed)
     ]
 
 
 def rows(learners: LearnerGroup, given: list[Segment]) -> list[TrainingRow]:
     scores = learners.score(given)
-    return [TrainingRow(segment=one, scores=score, credit=0.1) for one, score in zip(given, scores, strict=True)]
+    return [
+        TrainingRow(segment=one, scores=score, credit=0.1, wrote=True) for one, score in zip(given, scores, strict=True)
+    ]
 
 
 def publish_many(learners: LearnerGroup) -> None:

@@ -22,5 +22,5 @@ def test_minilm_finds_a_paraphrase_and_repeats_itself_exactly() -> None:
 
     memory = Memory(embedder, capacity=10)
     memory.write(Entry(kind=QA, scope="pan", key=TEXTS[0], text="two litres", writer=0))
-    found = memory.retrieve(TEXTS[1], kind=QA, scope="pan", top_k=1, reader=1)
+    found = memory.retrieve(TEXTS[1], kind=QA, scope="pan", top_k=1, without={1})
     assert [match.entry.text for match in found] == ["two litres"]

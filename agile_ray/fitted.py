@@ -1,0 +1,198 @@
+"""Credit by a fit: V(S), what a stream is still worth, as a linear function of the state between two sessions.
+
+    V(S) = sum_f theta_f phi_f(S)         phi: what is left of the stream, and what memory holds, by topic
+    A_i  = V(S_{i+1}) - V(S_{i+1} had i written nothing)  =  left * sum over topics that i wrote on of theta
+
+theta solves the projected Bellman equation of session-level TD(lambda) (LSTD, Boyan 2002, eq. 6): with own rewards r_i,
+phi' = phi(S_{i+1}), phi = 0 behind the end of a stream, and traces z_i = lambda z_{i-1} + phi_i,
+
+    theta = (M + P)^-1 b      M = sum z_i (phi_i - phi'_i)^T      b = sum z_i r_i
+
+P shrinks each theta towards 0 as one observation of PRIOR would. The covariance counts streams, not sessions, as
+independent (a cluster-robust sandwich), and the prior as what it is:
+
+    Cov = (M + P)^-1 (sum over streams of u u^T + n P) (M + P)^-T     u = sum of z_i (r_i + theta phi'_i - theta phi_i)
+
+with n the noise per unit of information, tr(sum u u^T) / tr(M), in which P is measured. Where the data can't tell a
+theta (once asking is deterministic, what memory holds may be a function of the place in the stream), its interval is
+that of the prior, and so says it.
+
+How often memory was hit is left out on purpose: hits are how entries come to be worth something, and held constant they
+would hide it (where all that is new is asked, sessions = entries + hits, and nothing could be told apart).
+
+Dimensions: S = sessions, F = features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agile_ray.types import Ending, Session
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+LEFT, LEFT_2, LEFT_3, OFFER = "left", "left^2", "left^3", "price"
+TREND = (LEFT, LEFT_2, LEFT_3)
+"""What a stream is worth without any memory, at least near any place of it."""
+PRIOR = 1.0
+"""Standard deviation of what one entry is worth at the start of a stream, before any data; reward."""
+PRIOR_TREND = 100.0
+"""Of the coefficients of the trend: streams are long, so this says next to nothing."""
+Z_95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """What the features are."""
+
+    topics: tuple[str, ...]
+    priced: bool  # prices differ, so they are a feature
+
+    @classmethod
+    def of(cls, sessions: Sequence[Session]) -> Self:
+        """The topics on which something was written, and whether prices differ."""
+        topics = {session.topic for session in sessions if session.writes}
+        topics |= {topic for session in sessions for topic in session.memory_sizes}
+        return cls(topics=tuple(sorted(topics)), priced=len({session.offer for session in sessions}) > 1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the features, in order."""
+        return (*TREND, *((OFFER,) if self.priced else ()), *self.topics)
+
+    @property
+    def prior(self) -> Float64:
+        """Standard deviation of each coefficient before any data, float64 [F]."""
+        return np.array([PRIOR if name in self.topics else PRIOR_TREND for name in self.names])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transitions:
+    """From each session's state to the next one's; sessions of one stream stand side by side, in order."""
+
+    features: Float64  # [S, F], phi(S_i)
+    following: Float64  # [S, F], phi(S_{i+1}), 0 behind the end of the stream
+    without: Float64  # [S, F], phi(S_{i+1}) had the session written nothing
+    rewards: Float64  # [S], own
+    streams: Int64  # [S], equal for sessions that follow one another
+    places: Int64  # [S], of the session in the sequence that was given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """The coefficients and what is known of them."""
+
+    theta: Float64  # [F]
+    covariance: Float64  # [F, F]
+
+    @property
+    def deviations(self) -> Float64:
+        """Standard deviation of each coefficient, float64 [F]."""
+        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+
+    def figures(self, schema: Schema) -> dict[str, float]:
+        """What an entry on each topic is worth at the start of a stream, with the ends of its 95 % interval."""
+        found: dict[str, float] = {}
+        for name, theta, deviation in zip(schema.names, self.theta, self.deviations, strict=True):
+            if name in schema.topics:
+                found[f"credit_worth/{name}"] = float(theta)
+                found[f"credit_worth_low/{name}"] = float(theta - Z_95 * deviation)
+                found[f"credit_worth_high/{name}"] = float(theta + Z_95 * deviation)
+        return found
+
+
+def transitions(sessions: Sequence[Session], schema: Schema) -> Transitions:
+    """Features of every session that did not fail; a gap in a stream ends a run."""
+    order = sorted(range(len(sessions)), key=lambda place: (sessions[place].stream, sessions[place].position))
+    kept = [place for place in order if sessions[place].ending is not Ending.FAILED]
+    streams, before = [], None
+    for place in kept:
+        here = sessions[place].stream, sessions[place].position
+        follows = before is not None and here == (before[0], before[1] + 1)
+        streams.append(streams[-1] + (not follows) if streams else 0)
+        before = here
+    width = len(schema.names)
+    return Transitions(
+        features=_stack([_features(sessions[place], schema, done=0, wrote=False) for place in kept], width),
+        following=_stack([_features(sessions[p], schema, done=1, wrote=bool(sessions[p].writes)) for p in kept], width),
+        without=_stack([_features(sessions[place], schema, done=1, wrote=False) for place in kept], width),
+        rewards=np.array([sessions[place].own_reward for place in kept], dtype=np.float64),
+        streams=np.array(streams, dtype=np.int64),
+        places=np.array(kept, dtype=np.int64),
+    )
+
+
+def _features(session: Session, schema: Schema, *, done: int, wrote: bool) -> list[float]:
+    left = 1.0 - (session.position + done) / session.stream_length
+    sizes = [session.memory_sizes.get(topic, 0) + (wrote and topic == session.topic) for topic in schema.topics]
+    price = [session.offer / 1000] if schema.priced else []
+    return [left, left**2, left**3, *(left * value for value in (*price, *sizes))]
+
+
+def _stack(rows: Sequence[Sequence[float]], width: int) -> Float64:
+    return np.array(rows, dtype=np.float64).reshape(len(rows), width)
+
+
+def fit(steps: Transitions, *, prior: Float64, decay: float) -> Fit:
+    """LSTD(lambda) with shrinkage; see the module.
+
+    Args:
+        prior: float64 [F], standard deviation of each coefficient before any data.
+        decay: lambda, per session, in [0, 1].
+    """
+    count = len(prior)
+    traces = _traces(steps, decay)
+    matrix = traces.T @ (steps.features - steps.following)
+    target = traces.T @ steps.rewards
+    precision = np.diag(1.0 / prior**2)
+    noise = 1.0
+    theta, moments = np.zeros(count), np.zeros((count, count))
+    for _ in range(3):  # the noise and the fit are told from one another, and settle at once
+        theta = np.linalg.solve(matrix + noise * precision, target)
+        surprises = steps.rewards + (steps.following - steps.features) @ theta
+        moments = _moments(traces * surprises[:, None], steps.streams)
+        information = float(np.trace(matrix / np.outer(_scale(steps), _scale(steps))))
+        spread = float(np.trace(moments / np.outer(_scale(steps), _scale(steps))))
+        noise = spread / information if information > 0.0 and spread > 0.0 else 1.0
+    inverse = np.linalg.inv(matrix + noise * precision)
+    covariance = inverse @ (moments + noise**2 * precision) @ inverse.T
+    return Fit(theta=theta, covariance=covariance)
+
+
+def fitted(steps: Transitions, fit: Fit, *, sessions: int) -> Float64:
+    """A_i = V(S_{i+1}) - V(S_{i+1} without what i wrote).
+
+    Args:
+        sessions: S, how many were given to `transitions`.
+
+    Returns:
+        float64 [S]; 0 for sessions that wrote nothing, or failed.
+    """
+    amounts = np.zeros(sessions)
+    amounts[steps.places] = (steps.following - steps.without) @ fit.theta
+    return amounts
+
+
+def _traces(steps: Transitions, decay: float) -> Float64:
+    traces = steps.features.copy()
+    for place in range(1, len(traces)):
+        if steps.streams[place] == steps.streams[place - 1]:
+            traces[place] += decay * traces[place - 1]
+    return traces
+
+
+def _scale(steps: Transitions) -> Float64:
+    """Root mean square of each feature, so that no unit weighs more than another; 1 where it is always 0."""
+    size = np.sqrt(np.mean(steps.features**2, axis=0)) if len(steps.features) else np.ones(steps.features.shape[1])
+    return np.where(size > 0.0, size, 1.0)
+
+
+def _moments(terms: Float64, streams: Int64) -> Float64:
+    """Sum over streams of u u^T, with u the sum of a stream's terms."""
+    sums = np.zeros((int(streams.max()) + 1 if len(streams) else 0, terms.shape[1]))
+    np.add.at(sums, streams, terms)
+    return sums.T @ sums
