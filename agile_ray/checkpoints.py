@@ -4,6 +4,7 @@
         iteration-00010/          config.json, model.safetensors, tokenizer...
             resume/               learners' own files, lanes, state.json
         best -> iteration-00010   highest total score on validation
+    sft/                          the last checkpoint of imitation, kept for good; a run may begin with another run's
 
 A checkpoint is written aside and renamed, so that one that has its name is whole.
 """
@@ -66,23 +67,30 @@ class FolderCheckpoints:
         learners: Saved,
         lanes: Lanes,
         resumed: Callable[[RunState], None],
+        sft: Path,
     ) -> None:
-        """Args: `resumed` is told the state that was restored, to discard what was written after it."""
+        """Open a run's checkpoints.
+
+        Args:
+            resumed: told the state that was restored, to discard what was written after it.
+            sft: folder of the policy after imitation.
+        """
         self.folder = folder
+        self._sft = sft
         self._keep = keep
         self._learners = learners
         self._lanes = lanes
         self._resumed = resumed
 
     def restore(self) -> RunState:
-        """Load the latest checkpoint, or start at nothing.
+        """Load the latest checkpoint, or the policy after imitation, or start at nothing.
 
         Raises:
             ConfigError: it was written by another schema version.
         """
         for aside in self.folder.glob(".writing-*"):
             shutil.rmtree(aside)
-        found = every(self.folder)
+        found = every(self.folder) or every(self._sft.parent, pattern=self._sft.name)
         state = RunState(imitation_steps=0, iteration=0, version=0)
         if found:
             latest = found[-1]
@@ -113,6 +121,10 @@ class FolderCheckpoints:
             shutil.rmtree(aside, ignore_errors=True)
         self._prune()
 
+    def keep_sft(self, state: RunState) -> None:
+        """Keep the checkpoint of this state, the last of imitation, as the SFT policy."""
+        adopt(self.folder / _name(state), self._sft)
+
     def _prune(self) -> None:
         found = every(self.folder)
         leader = best(self.folder)
@@ -131,14 +143,30 @@ def _name(state: RunState) -> str:
     return f"imitation-{state.imitation_steps:05d}"
 
 
-def every(folder: Path) -> list[Checkpoint]:
+def adopt(source: Path, target: Path) -> None:
+    """Take over a checkpoint, at once or not at all; its files are shared where the disk can do that."""
+    aside = target.with_name(f".writing-{target.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, aside, copy_function=_link)
+    aside.rename(target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without hard links
+        shutil.copy2(source, target)
+
+
+def every(folder: Path, *, pattern: str = "i*-*") -> list[Checkpoint]:
     """The whole checkpoints of a run, oldest first.
 
     Raises:
         ConfigError: one was written by another schema version.
     """
     found: list[Checkpoint] = []
-    for record_path in folder.glob("i*-*/resume/state.json"):
+    for record_path in folder.glob(f"{pattern}/resume/state.json"):
         record = json.loads(record_path.read_text())
         if record["schema"] != SCHEMA:
             raise ConfigError(

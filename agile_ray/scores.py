@@ -53,6 +53,8 @@ class Score:
 
     sessions: int  # that did not fail
     asked_share: float  # share that asked at least once
+    asked_new: float | None  # the same where memory did not hold the answer: at first sight; None: no such session
+    asked_known: float | None  # where it did: on repeats
     asks_per_session: float
     accuracy: float
     total_score: float  # accuracy - prices paid / sessions
@@ -101,6 +103,8 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
     return Score(
         sessions=len(kept),
         asked_share=_share(kept, _asked),
+        asked_new=_asked_among([session for session in kept if not session.known]),
+        asked_known=_asked_among([session for session in kept if session.known]),
         asks_per_session=sum(session.asks for session in kept) / len(kept),
         accuracy=_share(kept, _right),
         total_score=sum(map(_thousandths, kept)) / (1000 * len(kept)),
@@ -191,6 +195,10 @@ def _kind_score(sessions: Sequence[Session]) -> KindScore:
 
 def _share(sessions: Sequence[Session], claim: Callable[[Session], bool]) -> float:
     return sum(map(claim, sessions)) / len(sessions)
+
+
+def _asked_among(sessions: Sequence[Session]) -> float | None:
+    return _share(sessions, _asked) if sessions else None
 
 
 def _asked(session: Session) -> bool:

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agile_ray import store
 from agile_ray.checkpoints import FolderCheckpoints
 from agile_ray.config import RunConfig
 from agile_ray.lane import Rules
 from agile_ray.protocols import RunState
-from agile_ray.record import RunRecorder
+from agile_ray.record import SEGMENTS, RunRecorder
 from agile_ray.task import Environment
-from agile_ray.types import Int32
+from agile_ray.types import Int32, Session
 from launch.progress import Progress
 
 if TYPE_CHECKING:
     from learner.group import LearnerGroup
     from rollout.pool import RolloutPool
 
+SFT = "sft"
 PROBES = 16
 """Token sequences by which every sync is checked."""
 
@@ -46,45 +48,96 @@ class Parts:
     @property
     def sft(self) -> Path:
         """The frozen SFT policy, a plain Hugging Face folder; there once imitation is finished."""
-        return self.folder / "sft"
+        return self.folder / SFT
+
+    def past(self, state: RunState) -> list[list[Session]]:
+        """What was collected in the iterations before, as far as credit looks back, the oldest first."""
+        window = range(max(1, state.iteration + 2 - self.config.credit.window), state.iteration + 1)
+        files = [store.read(self.folder / SEGMENTS, iteration) for iteration in window]
+        return [[row.session for row in rows if row.segment is None or row.segment.last] for rows in files]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machines:
+    """Engines and learner ranks that are up; one run after the other may use them."""
+
+    config: RunConfig  # what they were started with
+    learners: "LearnerGroup"
+    rollouts: "RolloutPool"
+
+    def fit(self, config: RunConfig) -> bool:
+        """Whether another run can use them as they are."""
+        mine, its = self.config, config
+        return (mine.model, mine.rollout, mine.learner, mine.cluster, mine.agent.session_tokens) == (
+            its.model,
+            its.rollout,
+            its.learner,
+            its.cluster,
+            its.agent.session_tokens,
+        )
+
+    def reopen(self, config: RunConfig, progress: Progress) -> None:
+        """Make them another run's; the learners keep their weights until they are given others."""
+        self.learners.reopen(ppo=config.ppo, imitation=config.imitation)
+        self.rollouts.reopen(config, bar=progress.bar)
 
     def close(self) -> None:
-        """End what was started, in the order that leaves nothing waiting."""
-        self.recorder.close()
+        """End engines and ranks, in the order that leaves nothing waiting."""
         self.rollouts.shutdown()
         self.learners.shutdown()
 
 
-def assemble(config: RunConfig, environment: Environment, progress: Progress, stopping: Callable[[], bool]) -> Parts:
-    """Start engines and learners and open the run's folder.
+def start(config: RunConfig, environment: Environment, progress: Progress) -> Machines:
+    """Start engines and learners, side by side.
 
     Raises:
         AgileError: something did not start; whatever had is ended.
     """
-    from learner.group import LearnerGroup
     from rollout.pool import RolloutPool
-    from rollout.rules import build_rules
 
-    folder = config.run_folder
-    rules = build_rules(config, environment, model=config.model.path)
-    rollouts = RolloutPool(config, model=config.model.path, logs=folder / "logs", bar=progress.bar)
+    logs = config.run_folder / "logs"
+    rollouts = RolloutPool(config, model=config.model.path, logs=logs, bar=progress.bar)
     try:
-        learners = LearnerGroup(
-            config.model.path,
-            learner=config.learner,
-            ppo=config.ppo,
-            imitation=config.imitation,
-            device=config.cluster.device,
-            temperature=config.rollout.temperature,
-            transport=config.rollout.transport,
-            publish_dtype=config.rollout.dtype,
-            probes=probes(environment, rules),
-            seed=config.seed,
-        )
-        rollouts.wait_until_ready()  # engines and learners start side by side
+        learners = start_learners(config, environment)
+        rollouts.wait_until_ready()
     except BaseException:
         rollouts.shutdown()
         raise
+    return Machines(config=config, learners=learners, rollouts=rollouts)
+
+
+def start_learners(config: RunConfig, environment: Environment) -> "LearnerGroup":
+    """Start the learner ranks alone.
+
+    Raises:
+        AgileError: a rank did not start; whatever had is ended.
+    """
+    from learner.group import LearnerGroup
+    from rollout.rules import build_rules
+
+    rules = build_rules(config, environment, model=config.model.path)
+    return LearnerGroup(
+        config.model.path,
+        learner=config.learner,
+        ppo=config.ppo,
+        imitation=config.imitation,
+        device=config.cluster.device,
+        temperature=config.rollout.temperature,
+        transport=config.rollout.transport,
+        publish_dtype=config.rollout.dtype,
+        probes=probes(environment, rules),
+        seed=config.seed,
+    )
+
+
+def assemble(
+    config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
+) -> Parts:
+    """Open the run's folder and put it together with what is up."""
+    from rollout.rules import build_rules
+
+    folder = config.run_folder
+    learners, rollouts = machines.learners, machines.rollouts
     recorder = RunRecorder(folder, console=progress.line)
 
     def resumed(state: RunState) -> None:
@@ -101,11 +154,12 @@ def assemble(config: RunConfig, environment: Environment, progress: Progress, st
         learners=learners,
         lanes=rollouts,
         resumed=resumed,
+        sft=folder / SFT,
     )
     return Parts(
         config=config,
         environment=environment,
-        rules=rules,
+        rules=build_rules(config, environment, model=config.model.path),
         learners=learners,
         rollouts=rollouts,
         checkpoints=checkpoints,

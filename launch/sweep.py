@@ -6,6 +6,9 @@
     grid:                                     or (and) every combination of these
       env.advice_cost: [0.15, 0.3, 0.5]
       seed: [0, 1, 2]
+    together: true                            in one process: engines and learners start once, and runs that imitate
+                                              alike share one imitation; default: a process for each run
+    compare: {key: credit.mode, to: heuristic}    total scores of runs that differ by this key alone, paired
 
 A run is named after its overrides, unless it sets run.name. All runs of the sweep NAME lie in <run.folder>/NAME, beside
 sweep.json. A run with a report is finished, and is not run again.
@@ -29,9 +32,18 @@ from pydantic import ValidationError
 
 from agile_ray.config import RunConfig, Section
 from agile_ray.errors import AgileError, ConfigError
-from launch import report, sweep_table
+from launch import report, sweep_table, versus
 from launch.configs import SWEEPS, find, read
 from launch.files import write_text
+
+
+class Compare(Section):
+    """Pairs of runs that differ by one key alone."""
+
+    key: str
+    """The key, such as credit.mode."""
+    to: str
+    """Its value in the run that the others are compared with."""
 
 
 class Plan(Section):
@@ -43,6 +55,10 @@ class Plan(Section):
     """One list of overrides for each run."""
     grid: dict[str, tuple[str | int | float | bool, ...]] = {}
     """Values by key; every combination is a run."""
+    together: bool = False
+    """Train all in one process, on the same engines and learners, sharing imitation."""
+    compare: Compare | None = None
+    """Which runs to set against which."""
 
     def overrides(self) -> list[tuple[str, ...]]:
         """The overrides of every run, in order."""
@@ -57,6 +73,7 @@ class Job:
     config: RunConfig
     words: tuple[str, ...]  # after `agile-ray`
     group: str  # of jobs that differ by their seed alone
+    overrides: dict[str, str]  # its own, by key
 
     @property
     def report(self) -> Path:
@@ -78,48 +95,86 @@ def command(
     Example: agile-ray sweep prices run.folder=/data/runs
     """
     path = find(sweep, folder=SWEEPS)
-    jobs = plan(path, overrides or ())
+    sheet = read_plan(path)
+    jobs = plan(path, sheet, overrides or ())
     if dry_run:
         for job in jobs:
             print(shlex.join(["agile-ray", *job.words]), "# finished" if job.report.exists() else "")
         return
-    failed = [f"{job.config.run.name} (exit code {code})" for job in jobs if (code := _run(job))]
+    if sheet.together:
+        from launch import together  # loads Ray
+
+        failed = together.train_all([job.config for job in jobs])
+    else:
+        failed = [f"{job.config.run.name} (exit code {code})" for job in jobs if (code := _run(job))]
     rows = [sweep_table.row(report.load(job.config.run_folder), group=job.group) for job in jobs if job.report.exists()]
+    compared = versus.compare(_pairs(jobs, sheet.compare)) if sheet.compare else []
     table = {
         "sweep": path.stem,
         "rows": [asdict(row) for row in rows],
         "groups": [asdict(group) for group in sweep_table.groups(rows)],
+        "compared": [asdict(one) for one in compared],
         "failed": failed,
     }
     write_text(jobs[0].config.run.folder / "sweep.json", json.dumps(table, indent=2) + "\n")
     sweep_table.show(rows)
+    versus.show(compared)
     if failed:
         raise AgileError(f"sweep {path.stem}: {len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}")
 
 
-def plan(path: Path, overrides: Sequence[str] = ()) -> list[Job]:
-    """Read a sweep and check every run's config.
+def read_plan(path: Path) -> Plan:
+    """Read a sweep's file.
 
     Raises:
-        ConfigError: the sweep or one of its configs is wrong, or two runs have one name.
+        ConfigError: it is no sweep.
     """
     try:
-        sheet = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: a sweep has `base`, and `runs` or `grid`; {_first_line(error)}") from error
+
+
+def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
+    """Check every run's config.
+
+    Raises:
+        ConfigError: one of them is wrong, or two runs have one name.
+    """
     folder = read(sheet.base, overrides).run.folder / path.stem
     jobs = []
     for own in sheet.overrides():
         named = any(override.startswith("run.name=") for override in own)
         words = [*overrides, *own, *([] if named else [f"run.name={_name(own)}"]), f"run.folder={folder}"]
         group = _name([override for override in own if not override.startswith(("seed=", "run.name="))])
-        jobs.append(Job(config=read(sheet.base, words), words=("train", sheet.base, *words), group=group))
+        pairs = dict(override.split("=", 1) for override in own)
+        config = read(sheet.base, words)
+        jobs.append(Job(config=config, words=("train", sheet.base, *words), group=group, overrides=pairs))
     names = [job.config.run.name for job in jobs]
     twice = {name for name in names if names.count(name) > 1}
     if twice or not jobs:
         found = f"these stand for several: {', '.join(sorted(twice))}" if twice else "found no run"
         raise ConfigError(f"{path}: a sweep has runs, each with a name of its own; {found}")
     return jobs
+
+
+def _pairs(jobs: Sequence[Job], compare: Compare) -> list[versus.Pair]:
+    """Finished runs beside the finished run that differs from them by the compared key alone."""
+    finished = [job for job in jobs if job.report.exists() and compare.key in job.overrides]
+    by_rest = {_rest(job, compare.key): job for job in finished if job.overrides[compare.key] == compare.to}
+    return [
+        versus.Pair(
+            group=_name([f"{key}={value}" for key, value in job.overrides.items() if key not in ("seed", "run.name")]),
+            folder=job.config.run_folder,
+            to=by_rest[_rest(job, compare.key)].config.run_folder,
+        )
+        for job in finished
+        if job.overrides[compare.key] != compare.to and _rest(job, compare.key) in by_rest
+    ]
+
+
+def _rest(job: Job, key: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in job.overrides.items() if name not in (key, "run.name")))
 
 
 def _first_line(error: Exception) -> str:

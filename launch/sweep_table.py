@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from launch.summary import Report
 
 CONFIDENCE = 0.95
-WIDTH = 200  # a longer line than either table needs
+WIDTH = 260  # a longer line than either table needs
+SIGHTS = ("asked new, sampled", "greedy", "asked known, sampled", "greedy")
+"""Where memory does not hold the answer, and where it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,10 @@ class Row:
     advice_cost: float
     asked_share: float
     oracle_asked_share: float
+    asked_new: float | None  # at first sight; None: there was no such session
+    asked_known: float | None  # on repeats
+    sampled_asked_new: float | None  # the same of the sampled policy
+    sampled_asked_known: float | None
     accuracy: float
     total_score: float
     ci95: tuple[float, float]  # of total_score
@@ -51,6 +57,10 @@ class Group:
     group: str
     runs: int
     asked_share: Estimate
+    asked_new: Estimate | None
+    asked_known: Estimate | None
+    sampled_asked_new: Estimate | None
+    sampled_asked_known: Estimate | None
     accuracy: Estimate
     total_score: Estimate
     closed: Estimate | None
@@ -59,6 +69,7 @@ class Group:
 def row(report: "Report", *, group: str) -> Row:
     """The row of a finished run."""
     assert report.ppo is not None
+    assert report.ppo_sampled is not None
     assert report.best_reference is not None
     return Row(
         run=report.run,
@@ -67,6 +78,10 @@ def row(report: "Report", *, group: str) -> Row:
         advice_cost=report.advice_cost,
         asked_share=report.ppo.asked_share,
         oracle_asked_share=report.references["oracle"].asked_share,
+        asked_new=report.ppo.asked_new,
+        asked_known=report.ppo.asked_known,
+        sampled_asked_new=report.ppo_sampled.asked_new,
+        sampled_asked_known=report.ppo_sampled.asked_known,
         accuracy=report.ppo.accuracy,
         total_score=report.ppo.total_score,
         ci95=report.ppo.ci95,
@@ -84,18 +99,27 @@ def groups(rows: Sequence[Row]) -> list[Group]:
     found = []
     for name in dict.fromkeys(row.group for row in rows):
         members = [row for row in rows if row.group == name]
-        closed = [row.closed for row in members if row.closed is not None]
         found.append(
             Group(
                 group=name,
                 runs=len(members),
                 asked_share=estimate([row.asked_share for row in members]),
+                asked_new=_known([row.asked_new for row in members]),
+                asked_known=_known([row.asked_known for row in members]),
+                sampled_asked_new=_known([row.sampled_asked_new for row in members]),
+                sampled_asked_known=_known([row.sampled_asked_known for row in members]),
                 accuracy=estimate([row.accuracy for row in members]),
                 total_score=estimate([row.total_score for row in members]),
-                closed=estimate(closed) if closed else None,
+                closed=_known([row.closed for row in members]),
             )
         )
     return found
+
+
+def _known(values: Sequence[float | None]) -> Estimate | None:
+    """Of the runs that have a value."""
+    found = [value for value in values if value is not None]
+    return estimate(found) if found else None
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -124,12 +148,11 @@ def show(rows: Sequence[Row]) -> None:
             *(_figure(one.minus[name], page.signed) for name in ("sft", "sft_sampled", one.best_reference)),
             "" if one.closed is None else f"{one.closed:.0%}",
         )
-    pooled = _table("all seeds of", "runs", "asked", "right", "total", "closed")
+    pooled = _table("all seeds of", "runs", "asked", "right", "total", "closed", *SIGHTS)
     for group in groups(rows):
-        figures = (group.asked_share, group.accuracy, group.total_score)
-        pooled.add_row(
-            group.group, str(group.runs), *map(_figure, figures), "" if group.closed is None else _figure(group.closed)
-        )
+        sights = (group.sampled_asked_new, group.asked_new, group.sampled_asked_known, group.asked_known)
+        figures = (group.asked_share, group.accuracy, group.total_score, group.closed, *sights)
+        pooled.add_row(group.group, str(group.runs), *("" if one is None else _figure(one) for one in figures))
     console = Console(width=WIDTH)
     console.print(runs)
     console.print()

@@ -9,8 +9,8 @@ teacher's sessions -> imitate -> SFT policy, frozen as reference -> evaluate it
              best on validation -> evaluate it -> compare with the reference policies -> report
 """
 
-import shutil
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,10 +20,11 @@ import envs
 from agile_ray import loop, provenance
 from agile_ray.config import RunConfig
 from agile_ray.protocols import RunState
+from agile_ray.task import Environment
 from envs.references import Habits, reference
 from launch import configs, finish, teach
 from launch.cluster import cluster
-from launch.parts import Parts, assemble
+from launch.parts import Machines, Parts, assemble, start
 from launch.preflight import check
 from launch.progress import Progress
 
@@ -63,25 +64,53 @@ def train(config: RunConfig) -> None:
     Raises:
         ConfigError: it can't start; nothing was started or written.
     """
+    environment = prepare(config)
+    stop = Stop()
+    with progress_of(config) as progress, cluster(config.cluster, cpus=cpus(config)):
+        stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
+        progress.say(f"run {config.run_folder}: starting engines and learners")
+        machines = start(config, environment, progress)
+        try:
+            run(config, environment, machines, progress, stop)
+        finally:
+            machines.close()
+
+
+def prepare(config: RunConfig) -> Environment:
+    """Find out all that can be wrong with a run before anything is started.
+
+    Raises:
+        ConfigError: it can't start; nothing was written.
+    """
     check(config)
     provenance.check_resumable(config)
     environment = envs.build(config.env, seed=config.seed)
     for split in ("train", "validation", finish.SPLIT):
         environment.stream(split=split, index=0)  # a category that is not there is an error now, not after hours
-    stop = Stop()
+    return environment
+
+
+def progress_of(config: RunConfig) -> Progress:
+    """What a person sees of a run."""
     steps = -(-config.imitation.sessions // config.imitation.batch)
-    with (
-        Progress(imitation_steps=steps, iterations=config.loop.iterations) as progress,
-        cluster(config.cluster, cpus=config.learner.ranks + 2 * config.rollout.actors + 2),
-    ):
-        stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
-        provenance.write(config.run_folder, config)
-        progress.say(f"run {config.run_folder}: starting engines and learners")
-        parts = assemble(config, environment, progress, stop)
-        try:
-            _run(parts)
-        finally:
-            parts.close()
+    return Progress(imitation_steps=steps, iterations=config.loop.iterations)
+
+
+def cpus(config: RunConfig) -> int:
+    """Logical CPUs that a run's actors and its driver take."""
+    return config.learner.ranks + 2 * config.rollout.actors + 2
+
+
+def run(
+    config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
+) -> None:
+    """Train on machines that are up, in a folder that can be resumed."""
+    provenance.write(config.run_folder, config)
+    parts = assemble(config, environment, machines, progress, stopping)
+    try:
+        _run(parts)
+    finally:
+        parts.recorder.close()
 
 
 def _run(parts: Parts) -> None:
@@ -102,6 +131,7 @@ def _run(parts: Parts) -> None:
         checkpoints=parts.checkpoints,
         recorder=parts.recorder,
         stopping=parts.stopping,
+        past=parts.past(state),
     )
     if parts.stopping():
         return _stopped(parts, state)
@@ -134,12 +164,8 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
             stopping=parts.stopping,
             progress=learned,
         )
-    if not parts.stopping():
-        aside = parts.folder / ".writing-sft"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        parts.learners.export(aside)
-        aside.rename(parts.sft)
+    if state.imitation_steps == len(batches):
+        parts.checkpoints.keep_sft(state)
     return state
 
 

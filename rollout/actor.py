@@ -3,7 +3,7 @@
 import asyncio
 import pickle
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +22,7 @@ from rollout.player import Place, Player
 from rollout.rules import build_rules
 from rollout.settings import EngineSettings
 from rollout.sync_check import SyncReport
+from rollout.tokenizer import HFTokenizer
 
 if TYPE_CHECKING:
     from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
@@ -52,9 +53,7 @@ class RolloutActor:
             EngineError: vLLM does not start.
         """
         config, rollout = self._post.config, self._post.config.rollout
-        environment = envs.build(config.env, seed=config.seed)
-        rules = build_rules(config, environment, model=self._post.model)
-        tokenizer = rules.tokenizer
+        tokenizer = HFTokenizer(self._post.model)
         settings = EngineSettings(
             model=self._post.model,
             dtype=rollout.dtype,
@@ -72,11 +71,25 @@ class RolloutActor:
             deadline_s=rollout.deadline_s,
             log=self._post.log,
         )
+        self._player = self._open(await VLLMEngine.start(settings))
+
+    async def reopen(self, config: RunConfig) -> None:
+        """Open the lanes of another run on the engine that is up; its model and its settings stay.
+
+        Raises:
+            ConfigError: environment or embedder are not as the config says.
+        """
+        self._post = replace(self._post, config=config)
+        self._player = self._open(self._ready.engine)
+
+    def _open(self, engine: VLLMEngine) -> Player:
+        config, rollout = self._post.config, self._post.config.rollout
+        environment = envs.build(config.env, seed=config.seed)
         first = self._post.index * rollout.lanes
-        self._player = Player(
-            engine=await VLLMEngine.start(settings),
+        return Player(
+            engine=engine,
             environment=environment,
-            rules=rules,
+            rules=build_rules(config, environment, model=self._post.model),
             numbers=range(first, first + rollout.lanes),
             total=rollout.actors * rollout.lanes,
             temperature=rollout.temperature,

@@ -88,6 +88,19 @@ class RolloutPool:
             self.shutdown()
             raise
 
+    def reopen(self, config: RunConfig, *, bar: Bar = no_bar) -> None:
+        """Play another run on the engines that are up, from the start of its first streams.
+
+        Args:
+            config: as the one before in all that the engines were started with.
+
+        Raises:
+            ConfigError: environment or embedder are not as the config says.
+        """
+        self._config, self._bar = config, bar
+        self._environment = envs.build(config.env, seed=config.seed)
+        self._wait("reopen", [handle.reopen.remote(config) for handle in self.handles])
+
     def collect(self) -> list[Session]:
         """Play `loop.sessions` sessions on every lane; actor after actor, lane after lane, in stream order.
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from agile_ray.checkpoints import FolderCheckpoints, best, every
+from agile_ray.checkpoints import FolderCheckpoints, adopt, best, every
 from agile_ray.errors import ConfigError
 from agile_ray.protocols import RunState
 
@@ -39,7 +39,7 @@ def at(iteration):
 
 
 def checkpoints(folder, memo, *, keep=2, resumed=lambda state: None):
-    return FolderCheckpoints(folder, keep=keep, learners=memo, lanes=memo, resumed=resumed)
+    return FolderCheckpoints(folder, keep=keep, learners=memo, lanes=memo, resumed=resumed, sft=folder.parent / "sft")
 
 
 def names(folder):
@@ -91,3 +91,14 @@ def test_another_schema_is_an_error_that_says_what_to_do(tmp_path):
     record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 99}))
     with pytest.raises(ConfigError, match="schema is 99, this version reads 1"):
         every(tmp_path)
+
+
+def test_a_run_without_checkpoints_begins_with_the_policy_after_imitation(tmp_path):
+    one = checkpoints(tmp_path / "a" / "checkpoints", Memo(7))
+    done = RunState(imitation_steps=3, iteration=0, version=0)
+    one.save(done, score=None)
+    one.keep_sft(done)
+    adopt(tmp_path / "a" / "sft", tmp_path / "b" / "sft")
+    memo = Memo()
+    assert checkpoints(tmp_path / "b" / "checkpoints", memo).restore() == done
+    assert memo.number == 7

@@ -41,7 +41,7 @@ def model(tmp_path):
         ("rollout.actors=0", "rollout.actors"),
         ("env.advice_cost=1.5", "env.advice_cost"),
         ("env.advice_cost=-0.1", "env.advice_cost"),
-        ("env.name=sohp", "env.name: one of shop, productqa; found sohp"),
+        ("env.name=sohp", "env.name: one of shop, productqa, recurring; found sohp"),
         ("loop.max_age=1", "max_age is 1"),
         ("run.name=a/b", "run.name"),
         ("seed", "overrides are written key=value"),
@@ -247,7 +247,8 @@ def test_every_shipped_config_loads(name):
 
 @pytest.mark.parametrize("name", sorted(configs.shipped_in(configs.SWEEPS)))
 def test_every_shipped_sweep_loads(name):
-    assert sweep.plan(configs.find(name, folder=configs.SWEEPS))
+    path = configs.find(name, folder=configs.SWEEPS)
+    assert sweep.plan(path, sweep.read_plan(path))
 
 
 def test_the_documented_keys_are_those_of_the_schema():

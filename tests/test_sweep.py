@@ -32,7 +32,7 @@ def sheet(tmp_path):
 
 
 def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
-    jobs = sweep.plan(sheet, ["run.folder=/runs"])
+    jobs = sweep.plan(sheet, sweep.read_plan(sheet), ["run.folder=/runs"])
     assert [(job.config.run.name, job.config.env.advice_cost, job.config.seed) for job in jobs] == [
         ("advice_cost-0.1_seed-0", 0.1, 0),
         ("advice_cost-0.1_seed-1", 0.1, 1),

@@ -1,0 +1,85 @@
+"""Runs set against one another on the same test questions: paired differences of total score, by run and over seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from agile_ray.scores import paired_difference
+from agile_ray.types import Session
+from launch import page, report
+from launch.sweep_table import WIDTH, Estimate, estimate
+
+ENTRIES = ("ppo", "ppo_sampled")
+"""What is compared: the final policy, greedy and sampled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two finished runs."""
+
+    group: str  # of pairs that differ by their seed alone
+    folder: Path
+    to: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versus:
+    """By how much one kind of run beats another; total score, reward per session."""
+
+    group: str
+    entry: str  # of ENTRIES
+    runs: tuple[str, ...]
+    by_run: tuple[Estimate, ...]  # each with an interval bootstrapped over streams
+    pooled: Estimate  # all seeds' streams together, bootstrapped over streams
+    over_seeds: Estimate  # mean over runs with Student's interval
+
+
+def compare(pairs: Sequence[Pair]) -> list[Versus]:
+    """Compare every pair, and pool the pairs of each group, in order of first appearance."""
+    groups = dict.fromkeys(pair.group for pair in pairs)
+    return [
+        _versus(group, entry, [pair for pair in pairs if pair.group == group]) for group in groups for entry in ENTRIES
+    ]
+
+
+def _versus(group: str, entry: str, pairs: Sequence[Pair]) -> Versus:
+    played = [(report.kept(pair.folder)[entry], report.kept(pair.to)[entry]) for pair in pairs]
+    differences = [paired_difference(mine, its) for mine, its in played]
+    pooled = paired_difference(_all([mine for mine, _ in played]), _all([its for _, its in played]))
+    return Versus(
+        group=group,
+        entry=entry,
+        runs=tuple(pair.folder.name for pair in pairs),
+        by_run=tuple(Estimate(mean=one.mean, ci95=one.ci95) for one in differences),
+        pooled=Estimate(mean=pooled.mean, ci95=pooled.ci95),
+        over_seeds=estimate([one.mean for one in differences]),
+    )
+
+
+def _all(runs: Sequence[Sequence[Session]]) -> list[Session]:
+    """Streams of several seeds; their ids name the seed."""
+    return [session for sessions in runs for session in sessions]
+
+
+def show(compared: Sequence[Versus]) -> None:
+    """Print what was compared, a line for each group."""
+    if not compared:
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("against the base", "policy", "by run", "all streams", "over seeds"):
+        table.add_column(title, no_wrap=True)
+    for one in compared:
+        by_run = ", ".join(page.signed(each.mean) for each in one.by_run)
+        table.add_row(one.group, one.entry, by_run, _figure(one.pooled), _figure(one.over_seeds))
+    console = Console(width=WIDTH)
+    console.print()
+    console.print(table)
+
+
+def _figure(one: Estimate) -> str:
+    return page.signed(one.mean) + (
+        "" if one.ci95 is None else f" ({page.signed(one.ci95[0])} to {page.signed(one.ci95[1])})"
+    )
