@@ -142,13 +142,13 @@ class PPO(Section):
     learning_rate: float = Field(default=3e-4, gt=0)
     """At first; falls along a straight line to a tenth at `loop.iterations`: the last ones mend what noise broke."""
     critic_learning_rate: float = Field(default=3e-3, gt=0)
-    """Of the value head; constant, in imitation too."""
+    """Of the heads: both critics and the chance of a write; constant, in imitation too."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Half-width of the trust region on the probability ratio."""
     value_clip: float = Field(default=0.2, gt=0)
     """Half-width of the trust region on the critic's values."""
     value_coefficient: float = Field(default=0.5, ge=0)
-    """Weight of the value loss, which shares its trunk with the policy."""
+    """Weight of the loss of each head, which share their trunk with the policy."""
     kl_coefficient: float = Field(default=0.05, ge=0)
     """Weight of the k3 term to the frozen SFT policy, per action token."""
     entropy_coefficient: float = Field(default=0.0, ge=0)

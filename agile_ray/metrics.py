@@ -69,6 +69,8 @@ METRICS: Mapping[str, Metric] = {
         _metric(
             "value_loss", "reward^2", _LAST, "half the squared error of the critic, clipped in PPO; per action token"
         ),
+        _metric("own_value_loss", "reward^2", _LAST, "the same of the critic of own rewards alone"),
+        _metric("write_loss", "nats", _LAST, "cross-entropy of whether the session writes; per action token"),
         _metric("kl_nats", "nats/token", _LAST, "k3 estimate of KL to the frozen SFT policy"),
         _metric("entropy_nats", "nats/token", _LAST, "of the policy at its action tokens"),
         _metric("clip_share", "share", _LAST, "of the action tokens whose ratio was clipped"),
@@ -77,6 +79,7 @@ METRICS: Mapping[str, Metric] = {
         _metric("advantage_mean", "reward", _LAST, "before whitening"),
         _metric("advantage_std", "reward", _LAST, "before whitening"),
         _metric("explained_variance", "share", _LAST, "of the returns, by the critic before the update"),
+        _metric("own_explained_variance", "share", _LAST, "the same of the critic of own rewards alone"),
         _metric("gradient_norm", "", _LAST, "before it is scaled down"),
         _metric("learning_rate", "", _LAST, "of the last optimizer step"),
         # how fast it went

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import ray
 
 from agile_ray.config import PPO, Learner
-from agile_ray.types import Float32, Int32
+from agile_ray.types import Int32
 from agile_ray.weights import Probe
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from learner.rank import LearnerRank
     from learner.reports import PlacedScores, Sums
     from learner.sender import NCCLSender
-    from learner.targets import Targets
+    from learner.targets import LessonTargets, Targets
 
 
 class LearnerActor:
@@ -93,7 +93,7 @@ class LearnerActor:
     def imitate(
         self,
         ragged: "Ragged",
-        returns: Float32,
+        targets: "LessonTargets",
         micro_batches: "Sequence[Int64]",
         *,
         value_coefficient: float,
@@ -103,7 +103,7 @@ class LearnerActor:
     ) -> "Sums":
         return self._started.imitate(
             ragged,
-            returns,
+            targets,
             micro_batches,
             value_coefficient=value_coefficient,
             actions=actions,

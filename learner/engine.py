@@ -1,7 +1,7 @@
 """The one door to DeepSpeed: a policy sharded over ranks, and the optimizer that moves it.
 
 Works without Ray: whoever builds it brings a `torch.distributed` store through which the ranks find one another.
-Dropout is off and the value head starts alike on all ranks, so only a model that draws numbers uses the seed.
+Dropout is off and the heads start alike on all ranks, so only a model that draws numbers uses the seed.
 """
 
 import logging
@@ -83,7 +83,7 @@ class Engine:
             model=self.policy,
             model_parameters=[  # pyright: ignore[reportArgumentType]  groups, as for a torch optimizer
                 {"params": list(self.language_model.parameters())},
-                {"params": list(self.policy.value_head.parameters())},
+                {"params": self.policy.head_parameters()},
             ],
             config=_settings(config, bucket_elements=min(sum(sizes), 50_000_000)),
         )
@@ -116,7 +116,7 @@ class Engine:
 
         Args:
             losses: this rank's, one for each `backward`.
-            critic_learning_rate: of the value head alone.
+            critic_learning_rate: of the heads of value, own value and write.
             call: what the learners are doing, for the error.
 
         Returns:
@@ -168,7 +168,7 @@ class Engine:
             yield
 
     def save(self, folder: Path) -> None:
-        """Write every rank's shard of weights, value head and optimizer."""
+        """Write every rank's shard of weights, heads and optimizer."""
         self._engine.save_checkpoint(
             str(folder), tag=TAG, client_state={"global_step": self.global_step}, save_latest=False
         )

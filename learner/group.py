@@ -1,4 +1,4 @@
-"""The learners as the loop sees them: one policy and one critic, sharded over ranks that the caller never sees.
+"""The learners as the loop sees them: one policy and its critics, sharded over ranks that the caller never sees.
 
     driver (this file)                              ranks
     lays segments out flat, plans who computes      read the flat arrays from shared memory,
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
-import numpy as np
 import ray
 
 from agile_ray.config import PPO, Imitation, Learner
@@ -24,9 +23,10 @@ from agile_ray.types import Int32, Lesson, Scores, Segment, TrainingRow
 from agile_ray.weights import Bucket, Probe, WeightsRef
 from learner.actor import LearnerActor
 from learner.plan import MiniBatch, padding, plan
-from learner.ragged import Ragged, join, lay_out, split_scores
+from learner.ragged import Ragged, lay_out, split_scores
+from learner.reports import placed
 from learner.schedule import imitation_rate, ppo_rate
-from learner.targets import make_targets
+from learner.targets import make_lesson_targets, make_targets
 from learner.waiting import wait
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class LearnerGroup:
         begin = time.perf_counter()
         ragged = lay_out([lesson.segment for lesson in lessons])
         batches = self._plan(ragged, seed=step, minibatches=1)
-        shared = ray.put(ragged), ray.put(join([lesson.returns for lesson in lessons], np.float32))
+        shared = ray.put(ragged), ray.put(make_lesson_targets(lessons))
         actions = max(1, len(ragged.positions))
         rate = imitation_rate(self._imitation, step)
         settings = {
@@ -128,13 +128,15 @@ class LearnerGroup:
             "loss": sum(one.loss for one in sums),
             "policy_loss": sum(one.policy for one in sums) / actions,
             "value_loss": sum(one.value for one in sums) / actions,
+            "own_value_loss": sum(one.own_value for one in sums) / actions,
+            "write_loss": sum(one.write for one in sums) / actions,
             "gradient_norm": sums[0].gradient_norm,
             "learning_rate": rate,
         }
         return _update(batches, begin, metrics)
 
     def score(self, prefixes: Sequence[Segment]) -> list[Scores]:
-        """What the present weights, the reference and the critic think of every action token.
+        """What the present weights, the reference and the heads think of every action token.
 
         Raises:
             LearnerError: `set_reference` was never called; or a rank died.
@@ -147,13 +149,7 @@ class LearnerGroup:
         parts = self._wait(
             "score", [actor.score.remote(shared, hand) for actor, hand in zip(self._actors, hands, strict=True)]
         )
-        empty = np.empty(len(ragged.positions), dtype=np.float32)
-        scores = Scores(logprobs=empty, reference_logprobs=empty.copy(), values=empty.copy())
-        for part in parts:
-            scores.logprobs[part.places] = part.scores.logprobs
-            scores.reference_logprobs[part.places] = part.scores.reference_logprobs
-            scores.values[part.places] = part.scores.values
-        return split_scores(scores, ragged.action_starts)
+        return split_scores(placed(parts), ragged.action_starts)
 
     def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
         """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` optimizer steps.
@@ -212,7 +208,7 @@ class LearnerGroup:
         self._wait("export", [actor.export.remote(folder) for actor in self._actors])
 
     def save(self, folder: Path) -> None:
-        """Write weights, critic and optimizer, sharded, into an existing folder."""
+        """Write weights, heads and optimizer, sharded, into an existing folder."""
         self._wait("save", [actor.save.remote(folder) for actor in self._actors])
 
     def load(self, folder: Path) -> None:
@@ -264,6 +260,8 @@ def _ppo_figures(steps: "Sequence[Sequence[Sums]]", *, actions: int) -> dict[str
         "loss": sum(sums.loss for sums in every) / len(steps),
         "policy_loss": sum(sums.policy for sums in every) / actions,
         "value_loss": sum(sums.value for sums in every) / actions,
+        "own_value_loss": sum(sums.own_value for sums in every) / actions,
+        "write_loss": sum(sums.write for sums in every) / actions,
         "kl_nats": sum(sums.kl for sums in every) / actions,
         "entropy_nats": sum(sums.entropy for sums in every) / actions,
         "clip_share": sum(sums.clipped for sums in every) / actions,

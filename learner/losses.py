@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 MAX_CORRECTION = 2.0
 """Cap of the importance weight that makes up for the gap between the engine's and the learner's logprobs."""
@@ -54,6 +55,18 @@ def clipped_value_loss(values_A: Tensor, *, old_values_A: Tensor, returns_A: Ten
 def value_loss(values_A: Tensor, *, returns_A: Tensor) -> Tensor:
     """Half the squared error to the returns."""
     return 0.5 * ((values_A - returns_A) ** 2).sum()
+
+
+def write_loss(logits_A: Tensor, *, wrote_A: Tensor) -> Tensor:
+    """Cross-entropy of whether the token's session writes an entry to memory, in nats.
+
+    One label for all tokens of a session: the chance that is learned is the same event's, the more certain the later.
+
+    Args:
+        logits_A: log-odds of writing.
+        wrote_A: 1.0 where the session wrote, else 0.0.
+    """
+    return functional.binary_cross_entropy_with_logits(logits_A.float(), wrote_A, reduction="sum")
 
 
 def k3(logprobs_A: Tensor, *, reference_logprobs_A: Tensor) -> Tensor:

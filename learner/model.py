@@ -1,4 +1,4 @@
-"""The policy with its critic: a Hugging Face causal model and a value head on its last hidden state.
+"""The policy with its critics: a Hugging Face causal model, and three small heads on its last hidden state.
 
 The one door to transformers. Dimensions: B = rows, T = tokens, A = action tokens, H = hidden size, V = vocabulary.
 
@@ -23,7 +23,9 @@ class Predictions(NamedTuple):
     """What the model says at the places that predict action tokens."""
 
     logits: Tensor  # [A, V], in the model's dtype
-    values: Tensor  # float32 [A]
+    values: Tensor  # float32 [A], of own rewards to come and credit
+    own_values: Tensor  # float32 [A], of own rewards to come alone
+    write_logits: Tensor  # float32 [A], log-odds that the session writes an entry to memory
 
 
 VALUE_SCALE = 0.1
@@ -48,13 +50,28 @@ class ValueHead(nn.Module):
         return functional.linear(hidden_AH.float(), weight, self.bias.float()).squeeze(-1)
 
 
+class WriteHead(nn.Module):
+    """A linear classifier, computed in float32: near the write its log-odds must be free to grow. Starts undecided."""
+
+    def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, hidden_size, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(1, dtype=dtype))
+
+    def forward(self, hidden_AH: Tensor) -> Tensor:
+        return functional.linear(hidden_AH.float(), self.weight.float(), self.bias.float()).squeeze(-1)
+
+
 class PolicyWithValue(nn.Module):
-    """Predicts action tokens and the return from the state before them; observation logits are never computed."""
+    """Predicts action tokens and what follows the state before them; observation logits are never computed."""
 
     def __init__(self, language_model: PreTrainedModel) -> None:
         super().__init__()
         self.language_model = language_model
-        self.value_head = ValueHead(language_model.config.get_text_config().hidden_size, language_model.dtype)
+        hidden_size = language_model.config.get_text_config().hidden_size
+        self.value_head = ValueHead(hidden_size, language_model.dtype)
+        self.own_value_head = ValueHead(hidden_size, language_model.dtype)
+        self.write_head = WriteHead(hidden_size, language_model.dtype)
         # Narrowing the input of the output layer, not calling it by hand, keeps what some models do to their
         # logits afterwards (Gemma caps them, Granite scales them).
         head = language_model.get_output_embeddings()
@@ -64,7 +81,7 @@ class PolicyWithValue(nn.Module):
         self._hidden_AH = torch.empty(0)
 
     def forward(self, token_ids_BT: Tensor, predictors_A: Tensor, products: torch.dtype = torch.float32) -> Predictions:
-        """Run the trunk over all tokens, and both heads at the predictors only.
+        """Run the trunk over all tokens, and every head at the predictors only.
 
         Args:
             token_ids_BT: int64 [B, T], padded on the right.
@@ -74,9 +91,19 @@ class PolicyWithValue(nn.Module):
         self._predictors_A = predictors_A
         with torch.autocast(token_ids_BT.device.type, dtype=torch.bfloat16, enabled=products == torch.bfloat16):
             logits_AV = self.language_model(input_ids=token_ids_BT, use_cache=False).logits
-        values_A = self.value_head(self._hidden_AH)
+        predictions = Predictions(
+            logits=logits_AV,
+            values=self.value_head(self._hidden_AH),
+            own_values=self.own_value_head(self._hidden_AH),
+            write_logits=self.write_head(self._hidden_AH),
+        )
         self._hidden_AH = torch.empty(0)  # the graph of this pass must not outlive it
-        return Predictions(logits=logits_AV, values=values_A)
+        return predictions
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """All parameters that the language model lacks: they learn at the critic's rate and are not exported."""
+        heads = (self.value_head, self.own_value_head, self.write_head)
+        return [parameter for head in heads for parameter in head.parameters()]
 
     def _narrow(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         self._hidden_AH = inputs[0].flatten(0, 1)[self._predictors_A]

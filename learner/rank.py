@@ -5,6 +5,7 @@ A = action tokens of one micro-batch, B = rows, T = tokens.
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ from learner.buckets import BucketPlan, Bytes, pack, plan_buckets
 from learner.engine import Dtype, Engine, Place, torch_dtype
 from learner.logprobs import entropies, token_logprobs
 from learner.model import Attention
-from learner.ragged import Int64, Ragged
-from learner.reports import PlacedScores, Sums
-from learner.targets import Targets
+from learner.ragged import Int64, Ragged, join_scores
+from learner.reports import PlacedScores, Sums, add
+from learner.targets import LessonTargets, Targets
 
 MicroBatches = Sequence[Int64]
 """Row numbers of each pass of one rank; an empty one keeps step with the other ranks."""
@@ -67,7 +68,7 @@ class LearnerRank:
     def imitate(
         self,
         ragged: Ragged,
-        returns: Float32,
+        targets: LessonTargets,
         micro_batches: MicroBatches,
         *,
         value_coefficient: float,
@@ -75,10 +76,10 @@ class LearnerRank:
         learning_rate: float,
         dtype: Dtype,
     ) -> Sums:
-        """Take one SFT step, of the policy and of its critic.
+        """Take one SFT step, of the policy and of its heads.
 
         Args:
-            returns: of every action token of `ragged`.
+            targets: of every action token of `ragged`.
             actions: action tokens of the step, over all ranks.
             dtype: of the matrix products.
 
@@ -90,10 +91,12 @@ class LearnerRank:
             predictions = self._engine.forward(batch, products=torch_dtype(dtype))
             logprobs_A = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
             imitation = losses.cross_entropy(logprobs_A)
-            returns_A = torch.from_numpy(returns[batch.places]).to(self._engine.device)
+            returns_A = self._at(batch, targets.returns)
             value = losses.value_loss(predictions.values, returns_A=returns_A)
-            total = (imitation + value_coefficient * value) / actions
-            return total, Sums(loss=total.item(), policy=imitation.item(), value=value.item())
+            own_value = losses.value_loss(predictions.own_values, returns_A=returns_A)
+            write = losses.write_loss(predictions.write_logits, wrote_A=self._at(batch, targets.wrote))
+            total = (imitation + value_coefficient * (value + own_value + write)) / actions
+            return total, _sums(loss=total, policy=imitation, value=value, own_value=own_value, write=write)
 
         return self._optimize("imitate", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
 
@@ -121,25 +124,24 @@ class LearnerRank:
 
     @torch.no_grad()
     def score(self, ragged: Ragged, micro_batches: MicroBatches) -> PlacedScores:
-        """Logprobs, reference logprobs and values of this rank's rows, in the order of the passes."""
+        """What policy, reference and heads say of this rank's rows, in the order of the passes."""
         places: list[Int64] = []
-        logprobs: list[Float32] = []
-        reference_logprobs: list[Float32] = []
-        values: list[Float32] = []
+        scores: list[Scores] = []
         for rows in micro_batches:
             batch = make_batch(ragged, rows, self._engine.device)
             predictions = self._engine.forward(batch)
             reference_AV = self._engine.reference_logits(batch)
             places.append(batch.places)
-            logprobs.append(_numpy(self._logprobs(predictions.logits, batch)))
-            reference_logprobs.append(_numpy(self._logprobs(reference_AV, batch)))
-            values.append(_numpy(predictions.values))
-        scores = Scores(
-            logprobs=np.concatenate(logprobs),
-            reference_logprobs=np.concatenate(reference_logprobs),
-            values=np.concatenate(values),
-        )
-        return PlacedScores(places=np.concatenate(places), scores=scores)
+            scores.append(
+                Scores(
+                    logprobs=_numpy(self._logprobs(predictions.logits, batch)),
+                    reference_logprobs=_numpy(self._logprobs(reference_AV, batch)),
+                    values=_numpy(predictions.values),
+                    own_values=_numpy(predictions.own_values),
+                    write_chances=_numpy(predictions.write_logits.sigmoid()),
+                )
+            )
+        return PlacedScores(places=np.concatenate(places), scores=join_scores(scores))
 
     @torch.no_grad()
     def probe(self, probes: Sequence[Int32]) -> tuple[Probe, ...]:
@@ -206,13 +208,13 @@ class LearnerRank:
             critic_learning_rate=self._ppo.critic_learning_rate,
             call=call,
         )
-        return _add(measured, norm)
+        return replace(add(measured), gradient_norm=norm)
 
     def _ppo_loss(self, batch: Batch, targets: Targets, *, actions: int) -> tuple[Tensor, Sums]:
         ppo = self._ppo
 
         def of(array: Float32) -> Tensor:
-            return torch.from_numpy(array[batch.places]).to(self._engine.device)
+            return self._at(batch, array)
 
         predictions = self._engine.forward(batch)
         logprobs_A = self._logprobs(predictions.logits, batch)
@@ -228,13 +230,31 @@ class LearnerRank:
         value = losses.clipped_value_loss(
             predictions.values, old_values_A=of(targets.values), returns_A=of(targets.returns), clip=ppo.value_clip
         )
+        own_value = losses.clipped_value_loss(
+            predictions.own_values,
+            old_values_A=of(targets.own_values),
+            returns_A=of(targets.own_returns),
+            clip=ppo.value_clip,
+        )
+        write = losses.write_loss(predictions.write_logits, wrote_A=of(targets.wrote))
         kl = losses.k3(logprobs_A, reference_logprobs_A=of(targets.reference_logprobs))
-        total = policy.loss + ppo.value_coefficient * value + ppo.kl_coefficient * kl
+        total = policy.loss + ppo.value_coefficient * (value + own_value + write) + ppo.kl_coefficient * kl
         total = (total - ppo.entropy_coefficient * entropy) / actions
-        figures = torch.stack([total, policy.loss, value, kl, entropy, policy.clipped, policy.deviation])
-        numbers = figures.detach().tolist()  # one wait for the device
-        names = ("loss", "policy", "value", "kl", "entropy", "clipped", "deviation")
-        return total, Sums(**dict(zip(names, numbers, strict=True)))
+        return total, _sums(
+            loss=total,
+            policy=policy.loss,
+            value=value,
+            own_value=own_value,
+            write=write,
+            kl=kl,
+            entropy=entropy,
+            clipped=policy.clipped,
+            deviation=policy.deviation,
+        )
+
+    def _at(self, batch: Batch, array: Float32) -> Tensor:
+        """What an array of all action tokens says of these, [A]."""
+        return torch.from_numpy(array[batch.places]).to(self._engine.device)
 
     def _logprobs(self, logits_AV: Tensor, batch: Batch) -> Tensor:
         return token_logprobs(logits_AV, batch.actions, temperature=self._temperature)
@@ -251,17 +271,9 @@ class LearnerRank:
         return np.concatenate([[np.float32(0)], _numpy(token_logprobs(logits_AV, batch.actions, temperature=1.0))])
 
 
-def _add(measured: Sequence[Sums], norm: float) -> Sums:
-    return Sums(
-        loss=sum(sums.loss for sums in measured),
-        policy=sum(sums.policy for sums in measured),
-        value=sum(sums.value for sums in measured),
-        kl=sum(sums.kl for sums in measured),
-        entropy=sum(sums.entropy for sums in measured),
-        clipped=sum(sums.clipped for sums in measured),
-        deviation=sum(sums.deviation for sums in measured),
-        gradient_norm=norm,
-    )
+def _sums(**figures: Tensor) -> Sums:
+    numbers = torch.stack(list(figures.values())).detach().tolist()  # one wait for the device
+    return Sums(**dict(zip(figures, numbers, strict=True)))
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

@@ -1,9 +1,12 @@
 """What a rank reports to the driver, which loads neither torch nor DeepSpeed to read it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
 
 from agile_ray.types import Scores
-from learner.ragged import Int64
+from learner.ragged import Int64, join_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,11 +16,20 @@ class Sums:
     loss: float  # this rank's share of the objective, already divided by the step's action tokens
     policy: float = 0.0
     value: float = 0.0
+    own_value: float = 0.0
+    write: float = 0.0
     kl: float = 0.0
     entropy: float = 0.0
     clipped: float = 0.0
     deviation: float = 0.0
     gradient_norm: float = 0.0  # of the whole step, the same on every rank
+
+
+def add(measured: Iterable[Sums]) -> Sums:
+    """Sum field by field, the norms too."""
+    names = Sums.__slots__
+    columns = zip(*(astuple(sums) for sums in measured), strict=True)
+    return Sums(**dict(zip(names, map(sum, columns), strict=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,3 +38,10 @@ class PlacedScores:
 
     places: Int64  # [A], among all action tokens of the call
     scores: Scores
+
+
+def placed(parts: Sequence[PlacedScores]) -> Scores:
+    """Put what all ranks computed in order; together they cover every action token once."""
+    order = np.argsort(np.concatenate([part.places for part in parts]))
+    together = join_scores([part.scores for part in parts])
+    return Scores(**{name: getattr(together, name)[order] for name in Scores.__slots__})

@@ -1,4 +1,4 @@
-"""The driver's part of PPO: what every action token aims at, and what the figures of a step say.
+"""The driver's part of learning: what every action token aims at, and what the figures of an update say.
 
 A = action tokens of all rows, in the order of the rows; rows of one session stand side by side.
 """
@@ -9,9 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from agile_ray.config import PPO
-from agile_ray.types import Float32, TrainingRow
+from agile_ray.types import Float32, Lesson, TrainingRow
 from learner.advantages import explained_variance, gae, whiten
 from learner.ragged import Int64, join, join_scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LessonTargets:
+    """What the heads are taught beside imitation; entry k belongs to the k-th action token of the lessons."""
+
+    returns: Float32  # [A], of both critics: no credit is known yet
+    wrote: Float32  # [A], 1.0 where the session wrote an entry to memory, else 0.0
+
+
+def make_lesson_targets(lessons: Sequence[Lesson]) -> LessonTargets:
+    """Lay the lessons' returns and labels end to end."""
+    return LessonTargets(
+        returns=join([lesson.returns for lesson in lessons], np.float32),
+        wrote=_wrote(lessons),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,20 +40,28 @@ class Targets:
     values: Float32  # [A], the critic before the first epoch
     advantages: Float32  # [A], whitened over the whole update
     returns: Float32  # [A], what the critic should have said
+    own_values: Float32  # [A], the critic of own rewards before the first epoch
+    own_returns: Float32  # [A], what it should have said
+    wrote: Float32  # [A], 1.0 where the session wrote an entry to memory, else 0.0
 
 
 def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[str, float]]:
     """Estimate advantages and returns of all action tokens, and say how they look."""
     scores = join_scores([row.scores for row in rows])
-    advantages_A = gae(
-        _own_rewards(rows), scores.values, _session_numbers(rows), discount=ppo.discount, decay=ppo.decay
-    )
+    sessions_A = _session_numbers(rows)
+    own_rewards_A = _own_rewards(rows)
+    rewards_A = own_rewards_A + _credits(rows)
+    advantages_A = gae(rewards_A, scores.values, sessions_A, discount=ppo.discount, decay=ppo.decay)
     returns_A = advantages_A + scores.values
+    own_returns_A = scores.own_values + gae(
+        own_rewards_A, scores.own_values, sessions_A, discount=ppo.discount, decay=ppo.decay
+    )
     behavior_A = _behavior_logprobs(rows)
     figures = {
         "advantage_mean": float(advantages_A.mean(dtype=np.float64)),
         "advantage_std": float(advantages_A.std(dtype=np.float64)),
         "explained_variance": explained_variance(scores.values, returns_A),
+        "own_explained_variance": explained_variance(scores.own_values, own_returns_A),
         "behavior_gap_nats": float(np.abs(scores.logprobs - behavior_A).mean()),
     }
     targets = Targets(
@@ -47,19 +71,32 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         values=scores.values,
         advantages=whiten(advantages_A),
         returns=returns_A,
+        own_values=scores.own_values,
+        own_returns=own_returns_A,
+        wrote=_wrote(rows),
     )
     return targets, figures
 
 
 def _own_rewards(rows: Sequence[TrainingRow]) -> Float32:
-    """Own rewards of the action tokens plus each row's credit on its last one, float32 [A]."""
-    rewards = []
+    """Own rewards of the action tokens, float32 [A]."""
+    return join([row.segment.rewards[row.segment.action_mask] for row in rows], np.float32)
+
+
+def _credits(rows: Sequence[TrainingRow]) -> Float32:
+    """Each row's credit on its last action token, 0.0 on the others, float32 [A]."""
+    credits_A = np.zeros(sum(row.segment.actions for row in rows), dtype=np.float32)
+    end = 0
     for row in rows:
-        earned = row.segment.rewards[row.segment.action_mask].astype(np.float32)
-        if len(earned):
-            earned[-1] += row.credit
-        rewards.append(earned)
-    return join(rewards, np.float32)
+        end += row.segment.actions
+        if row.segment.actions:
+            credits_A[end - 1] = row.credit
+    return credits_A
+
+
+def _wrote(rows: Sequence[Lesson] | Sequence[TrainingRow]) -> Float32:
+    """Whether the action token's session wrote to memory, as 0.0 or 1.0, float32 [A]."""
+    return join([np.full(row.segment.actions, row.wrote, dtype=np.float32) for row in rows], np.float32)
 
 
 def _session_numbers(rows: Sequence[TrainingRow]) -> Int64:

@@ -5,14 +5,24 @@ import pytest
 import torch
 
 from agile_ray.config import PPO, Imitation
-from agile_ray.types import Scores, Segment, TrainingRow
+from agile_ray.types import Lesson, Scores, Segment, TrainingRow
 from learner import buckets
 from learner.ragged import join_scores, lay_out, split_scores
+from learner.reports import PlacedScores, Sums, add, placed
 from learner.schedule import imitation_rate, ppo_rate
-from learner.targets import make_targets
+from learner.targets import make_lesson_targets, make_targets
 
 
-def row(position: int, index: int, *, rewards: list[float], values: list[float], last: bool, credit: float = 0.0):
+def row(
+    position: int,
+    index: int,
+    *,
+    rewards: list[float],
+    values: list[float],
+    last: bool,
+    credit: float = 0.0,
+    own_values: list[float] | None = None,
+):
     """A row whose every second token is an action."""
     count = len(rewards)
     mask = np.arange(2 * count) % 2 == 1
@@ -34,7 +44,7 @@ def row(position: int, index: int, *, rewards: list[float], values: list[float],
         logprobs=np.full(count, -1.5, np.float32),
         reference_logprobs=np.full(count, -2, np.float32),
         values=np.array(values, np.float32),
-        own_values=np.array(values, np.float32),
+        own_values=np.array(own_values or values, np.float32),
         write_chances=np.full(count, 0.5, np.float32),
     )
     return TrainingRow(segment=segment, scores=scores, credit=credit, wrote=credit > 0)
@@ -53,7 +63,26 @@ def test_scores_split_and_joined_are_the_same():
     scores = join_scores([row(0, 0, rewards=[0, 0], values=[1, 2], last=True).scores])
     parts = split_scores(scores, np.array([0, 0, 2]))
     assert [part.values.tolist() for part in parts] == [[], [1, 2]]
-    np.testing.assert_array_equal(join_scores(parts).values, scores.values)
+    for name in Scores.__slots__:
+        np.testing.assert_array_equal(getattr(join_scores(parts), name), getattr(scores, name))
+
+
+def test_what_ranks_scored_is_put_back_where_it_belongs():
+    scores = Scores(
+        **{name: np.arange(5, dtype=np.float32) + 10 * k for k, name in enumerate(Scores.__slots__)}  # all differ
+    )
+    hands = [np.array([3, 1]), np.array([], np.int64), np.array([4, 0, 2])]
+    parts = [
+        PlacedScores(places=places, scores=Scores(**{name: getattr(scores, name)[places] for name in Scores.__slots__}))
+        for places in hands
+    ]
+    for name in Scores.__slots__:
+        np.testing.assert_array_equal(getattr(placed(parts), name), getattr(scores, name))
+
+
+def test_sums_add_up_field_by_field():
+    total = add([Sums(loss=1.0, write=2.0, gradient_norm=3.0), Sums(loss=0.5, own_value=4.0, write=1.0)])
+    assert total == Sums(loss=1.5, own_value=4.0, write=3.0, gradient_norm=3.0)
 
 
 def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action():
@@ -67,6 +96,38 @@ def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action
     assert targets.advantages.mean() == pytest.approx(0, abs=1e-6)
     assert figures["advantage_mean"] == pytest.approx(np.mean([0.3, 0.3, 0.6, 0.6, -0.25]))
     assert figures["behavior_gap_nats"] == pytest.approx(0.5)
+
+
+def test_own_returns_leave_credit_out_and_do_not_touch_the_advantages():
+    def rows(own_values: float):
+        return [
+            row(0, 0, rewards=[0, -0.3], values=[0.5, 0.5], own_values=[own_values] * 2, last=False),
+            row(0, 1, rewards=[0, 1], values=[0.5, 0.5], own_values=[own_values] * 2, last=True, credit=0.1),
+        ]
+
+    targets, figures = make_targets(rows(0.2), PPO(discount=1.0, decay=1.0))
+    np.testing.assert_allclose(targets.own_returns, [0.7, 0.7, 1.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(targets.returns, [0.8, 0.8, 1.1, 1.1], atol=1e-6)
+    assert figures["own_explained_variance"] == pytest.approx(0, abs=1e-6)
+    other, _ = make_targets(rows(0.9), PPO(discount=1.0, decay=1.0))
+    np.testing.assert_array_equal(other.advantages, targets.advantages)
+    # Slow: lambda 0 is one step of reward and the own critic's next value.
+    near, _ = make_targets(rows(0.2), PPO(discount=1.0, decay=0.0))
+    np.testing.assert_allclose(near.own_returns, [0 + 0.2, -0.3 + 0.2, 0 + 0.2, 1.0], atol=1e-6)
+
+
+def test_every_action_of_a_session_is_labelled_with_whether_it_wrote():
+    rows = [
+        row(0, 0, rewards=[0, 0], values=[0, 0], last=True),
+        row(1, 0, rewards=[1], values=[0], last=True, credit=1),
+    ]
+    assert make_targets(rows, PPO())[0].wrote.tolist() == [0, 0, 1]
+    lessons = [
+        Lesson(segment=one.segment, returns=np.ones(one.segment.actions, np.float32), wrote=one.wrote) for one in rows
+    ]
+    targets = make_lesson_targets(lessons)
+    assert targets.wrote.tolist() == [0, 0, 1]
+    assert targets.returns.tolist() == [1, 1, 1]
 
 
 def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_a_tenth():

@@ -58,6 +58,18 @@ def test_value_loss_takes_the_worse_of_the_new_value_and_the_bounded_one():
     assert found.item() == pytest.approx(total, abs=1e-4)
 
 
+def test_write_loss_is_the_cross_entropy_of_the_label_and_its_slope_the_error_of_the_chance():
+    logits = torch.tensor([0.0, 2.0, -1.0, 100.0, 100.0], requires_grad=True)
+    wrote = [1.0, 0.0, 0.0, 1.0, 0.0]
+    found = losses.write_loss(logits, wrote_A=torch.tensor(wrote))
+    chances = [1 / (1 + math.exp(-logit)) for logit in logits.tolist()]
+    slow = [-math.log(p if label else 1 - p) for p, label in zip(chances[:4], wrote, strict=False)]
+    assert found.item() == pytest.approx(sum(slow) + 100.0, rel=1e-6)  # no logit is too far out
+    found.backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx([p - label for p, label in zip(chances, wrote, strict=True)])
+
+
 def test_k3_has_the_gradient_of_the_divergence_from_the_reference_to_the_policy():
     logits = draw(6).double().requires_grad_()
     reference = draw(6, seed=1).double().log_softmax(-1)

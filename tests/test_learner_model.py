@@ -24,7 +24,8 @@ def tiny() -> LlamaForCausalLM:
 
 def policy(language_model: PreTrainedModel) -> PolicyWithValue:
     model = PolicyWithValue(language_model)
-    torch.nn.init.normal_(model.value_head.weight)
+    for head in (model.value_head, model.own_value_head, model.write_head):
+        torch.nn.init.normal_(head.weight)
     return model
 
 
@@ -78,7 +79,7 @@ def test_logits_are_capped_where_the_model_caps_them():
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("what", ["imitate", "policy", "value"])
+@pytest.mark.parametrize("what", ["imitate", "policy", "value", "own value", "write"])
 def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
     model = policy(tiny())
     kept: list[torch.Tensor] = []
@@ -106,6 +107,8 @@ def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
         "value": lambda: losses.clipped_value_loss(
             predictions.values, old_values_A=predictions.values.detach(), returns_A=9 * ones, clip=0.2
         ),
+        "own value": lambda: losses.value_loss(predictions.own_values, returns_A=9 * ones),
+        "write": lambda: losses.write_loss(predictions.write_logits, wrote_A=ones),
     }[what]()
     loss.backward()
     gradient = kept[0].grad
@@ -138,12 +141,54 @@ def test_the_critic_turns_but_never_grows_and_teaches_the_trunk():
     assert model.language_model.model.embed_tokens.weight.grad.abs().sum() > 0
 
 
+def test_the_heads_read_the_last_hidden_state_before_the_token():
+    model = policy(tiny())
+    kept: list[torch.Tensor] = []
+    model.language_model.model.norm.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = model(batch.token_ids, batch.predictors)
+    hidden = torch.stack([kept[0][row, place] for row, places in enumerate(PREDICTORS) for place in places])
+    for values, head in ((found.values, model.value_head), (found.own_values, model.own_value_head)):
+        direction = head.weight[0] / head.weight[0].norm()
+        torch.testing.assert_close(values, torch.stack([0.1 * (one @ direction) + head.bias[0] for one in hidden]))
+    logits = torch.stack([one @ model.write_head.weight[0] + model.write_head.bias[0] for one in hidden])
+    torch.testing.assert_close(found.write_logits, logits)
+
+
+def test_a_segment_whose_only_action_is_its_last_token_is_scored_before_that_token():
+    model = policy(tiny())
+    found = model(torch.tensor([[1, 5, 2, 7]]), torch.tensor([2]))
+    other = segment([1, 5, 2, 9], [3])  # the token itself is never read
+    batch = make_batch(lay_out([SEGMENTS[0], other]), np.arange(2), CPU)
+    scored = model(batch.token_ids, batch.predictors)
+    for one, two in zip(found, scored, strict=True):
+        torch.testing.assert_close(two[-1:], one)
+
+
+def test_every_chance_of_a_write_is_one_half_at_first():
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    assert (PolicyWithValue(tiny())(batch.token_ids, batch.predictors).write_logits.sigmoid() == 0.5).all()
+
+
+def test_every_parameter_is_the_language_models_or_a_heads_and_none_is_both():
+    model = policy(tiny())
+    language, heads, every = (
+        [id(parameter) for parameter in parameters]
+        for parameters in (model.language_model.parameters(), model.head_parameters(), model.parameters())
+    )
+    assert sorted([*language, *heads]) == sorted(every)
+    assert len(heads) == 6
+
+
 def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
     model = policy(tiny())
     batch = make_batch(lay_out(SEGMENTS), np.array([], np.int64), CPU)
     predictions = model(batch.token_ids, batch.predictors)
     logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
-    (losses.cross_entropy(logprobs) + predictions.values.sum()).backward()
+    none = torch.zeros(0)
+    total = losses.cross_entropy(logprobs) + losses.value_loss(predictions.values, returns_A=none)
+    total = total + losses.value_loss(predictions.own_values, returns_A=none)
+    (total + losses.write_loss(predictions.write_logits, wrote_A=none)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() == 0, name
