@@ -1,6 +1,6 @@
-"""From sessions to segments. Pure functions, no I/O."""
+"""From sessions to segments, and back. Pure functions, no I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -25,6 +25,21 @@ def cut(session: Session) -> Iterator[Segment]:
         seen = np.concatenate([turn.prompt_ids, turn.completion_ids])
     for index, run in enumerate(runs):
         yield _join(session, index, run, last=index == len(runs) - 1)
+
+
+def turns(segments: Iterable[Segment]) -> Iterator[Turn]:
+    """Yield the turns that one session's segments were cut from, in order: the inverse of `cut`."""
+    for segment in segments:
+        for number in np.unique(segment.turn_ids[segment.action_mask]):
+            places = np.flatnonzero(segment.turn_ids == number)  # side by side: one call of the engine wrote them
+            written = slice(places[0], places[-1] + 1)
+            yield Turn(
+                prompt_ids=segment.token_ids[: places[0]],
+                completion_ids=segment.token_ids[written],
+                logprobs=segment.behavior_logprobs[written],
+                versions=segment.versions[written],
+                rewards=segment.rewards[written],
+            )
 
 
 def _join(session: Session, index: int, run: list[tuple[int, Turn]], *, last: bool) -> Segment:

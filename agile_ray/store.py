@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agile_ray.errors import ConfigError, ContractError
-from agile_ray.segments import cut
+from agile_ray.segments import cut, turns
 from agile_ray.types import Counterfactual, Ending, MemoryUse, Origin, Receipt, Segment, Session, TrainingRow
 
 SCHEMA_VERSION = 2
@@ -118,7 +118,7 @@ def write(folder: Path, iteration: int, sessions: Sequence[Session], rows: Seque
             own = _segment_record(segment) | {"trained": row is not None, "credit": credit}
             records.append(common | own | (_imagined(session) if segment.last else {}))
         if not session.turns:
-            records.append(common | {"index": 0, "last": True, "trained": False})
+            records.append(common | {"index": 0, "last": True, "trained": False} | _imagined(session))
     if trained:
         raise ContractError(f"store: every row belongs to a session, but {len(trained)} do not: {min(trained)}")
     _write_table(segment_file(folder, iteration), records, _SESSION | _SEGMENT | _TRAINING)
@@ -140,6 +140,33 @@ def read(folder: Path, iteration: int) -> list[StoredSegment]:
         )
         for row in _read_table(segment_file(folder, iteration)).to_pylist()
     ]
+
+
+def sessions(folder: Path, iteration: int) -> list[Session]:
+    """The sessions that `write` stored, turns and all, in its order.
+
+    Raises:
+        ConfigError: the file is missing, or its schema is another version's.
+    """
+    found: list[Session] = []
+    segments: list[Segment] = []
+    for row in read(folder, iteration):
+        if row.segment is not None:
+            segments.append(row.segment)
+        if row.segment is None or row.segment.last:
+            found.append(replace(row.session, turns=tuple(turns(segments))))
+            segments = []
+    return found
+
+
+def outcomes(folder: Path, iteration: int) -> list[Session]:
+    """What `sessions` reads, without turns and counterfactuals, in a fraction of the time.
+
+    Raises:
+        ConfigError: the file is missing, or its schema is another version's.
+    """
+    table = _read_table(segment_file(folder, iteration), columns=[*_SESSION, "last"])
+    return [_session(row) for row in table.filter(table["last"]).to_pylist()]
 
 
 def discard_after(folder: Path, iteration: int) -> int:

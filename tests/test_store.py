@@ -1,14 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agile_ray import store
 from agile_ray.config import Agent, Memory
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.scores import score
 from agile_ray.segments import cut
-from agile_ray.types import Ending, MemoryUse, Origin, Receipt, Scores, Session, TrainingRow, Turn
+from agile_ray.types import Counterfactual, Ending, MemoryUse, Origin, Receipt, Scores, Session, TrainingRow, Turn
 from envs.references import Habits, play_streams, reference, script_rules
 from envs.shop import Shop
 
@@ -94,6 +98,58 @@ def test_failed_sessions_are_kept_with_their_tokens_and_not_trained(tmp_path):
     assert with_tokens.segment.token_ids.tolist() == [1, 2]
     assert (with_tokens.trained, with_tokens.credit, with_tokens.session.error) == (False, None, "ToolError: gone")
     assert (without.segment, without.trained) == (None, False)
+
+
+def listed(one):
+    """A dataclass of arrays as lists with their types, which compare."""
+    arrays = {name: getattr(one, name) for name in type(one).__slots__}
+    return {name: (array.dtype, array.tolist()) for name, array in arrays.items()}
+
+
+ids = st.lists(st.integers(0, 3), min_size=1, max_size=3)  # few, so that contexts extend one another by accident too
+endings = st.sampled_from(list(Ending))
+
+
+@st.composite
+def played(draw, position):
+    turns, seen = [], []
+    for _ in range(draw(st.integers(0, 4))):
+        prompt = (seen if draw(st.booleans()) else []) + draw(ids)
+        turns.append(turn(prompt, draw(ids)))
+        seen = prompt + turns[-1].completion_ids.tolist()
+    read = Counterfactual(writers=(0, 2), similarity=0.75, prefix_ids=np.array(draw(ids), np.int32))
+    one = session(*turns, position=position, ending=draw(endings))
+    return replace(one, counterfactuals=(read,) * draw(st.integers(0, 2)))
+
+
+@given(st.tuples(*(played(position) for position in (5, 0, 1))))
+def test_whole_sessions_read_back_as_they_were_played(tmp_path_factory, expected):
+    folder = tmp_path_factory.mktemp("store")
+    store.write(folder, 1, expected, rows(*expected))
+    found = store.sessions(folder, 1)
+    assert [one.position for one in found] == [5, 0, 1]
+    for one, original in zip(found, expected, strict=True):
+        assert [listed(turn) for turn in one.turns] == [listed(turn) for turn in original.turns]
+        assert [c.prefix_ids.tolist() for c in one.counterfactuals] == [
+            c.prefix_ids.tolist() for c in original.counterfactuals
+        ]
+        bare = {"turns": (), "counterfactuals": ()}
+        assert replace(one, **bare) == replace(original, **bare)
+    assert store.outcomes(folder, 1) == [replace(one, turns=(), counterfactuals=()) for one in expected]
+    store.write(folder, 2, found, rows(*found))
+    assert store.segment_file(folder, 2).read_bytes() == store.segment_file(folder, 1).read_bytes()
+
+
+@pytest.mark.parametrize(("one", "segments"), [(ONE, 1), (REWRITTEN, 2), (FAILED, 0), (BLANK, 0)])
+def test_sessions_read_back_are_cut_as_before(tmp_path, one, segments):
+    store.write(tmp_path, 1, [one], rows(one))
+    (found,) = store.sessions(tmp_path, 1)
+    again, before = list(cut(found)), list(cut(one))
+    assert len(again) == len(before) == segments
+    for left, right in zip(again, before, strict=True):
+        for name in ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards"):
+            assert getattr(left, name).tobytes() == getattr(right, name).tobytes()
+    assert len(found.turns) == len(one.turns)
 
 
 def test_a_row_of_no_session_is_refused_and_nothing_is_written(tmp_path):
