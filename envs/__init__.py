@@ -5,7 +5,7 @@ from typing import Protocol
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from agile_ray.task import Environment
-from envs import productqa, shop
+from envs import productqa, recurring, shop
 
 
 class Build(Protocol):
@@ -17,6 +17,7 @@ class Build(Protocol):
 ENVIRONMENTS: dict[str, Build] = {
     "shop": shop.build,
     "productqa": productqa.build,
+    "recurring": recurring.build,
 }
 
 
