@@ -15,6 +15,12 @@ E[difference] = sum_k P(T >= k) E[r_k - V_own(x_k)], and P(T >= k) = prod_{l<k} 
 price that k pays if it asks. No discount and no cap: either breaks the equality. It is exact where V_own and p are, and
 where what other sessions do does not hang on i's entry other than by reading it.
 
+Limits, each with its size in tests/test_credit_worlds.py. With advice that is right with chance a, it is exact for the
+ask, averaged over advice; given the advice, reader k lacks (right - a) P(T < k): T's entry is taken for as good as i's.
+T must replace all that i wrote: where it replaces one of two entries, the credit of the other ends too. A reader that
+asks although it found i's entry, with chance q, cuts the terms behind it by 1 - q once more, since x_k then holds its
+entry; (1 - p) / (1 - q) in place of 1 - p would mend it. A useless read above the threshold counts as a rival.
+
 Example (p constant; two readers; s = p (1 - c) + (1 - p) g):  A = (1 - s) + (1 - p)(1 - s) = (2 - p)(1 - s).
 
 Dimensions: S = sessions, R = pairs of a reader and a writer, J = readers that read from several writers at once.
@@ -61,8 +67,9 @@ class Links:
     def overlap(self, rewards_S: Float64) -> float:
         """By how much gains of writers that were read at once fail to add up, reward per such reader.
 
-        The mean of (sum of the gains over each writer alone) minus (gain over the prefix without all of them): above 0
-        where either entry would have done, below 0 where only both together help. 0.0 where nobody read from several.
+        The mean of (sum of the gains over each writer alone) minus (gain over the prefix without all of them): below 0
+        where either entry would have done, above 0 where only both together help. 0.0 where nobody read from several.
+        Each reader counts in full, as if it were the first.
         """
         if not len(self.joint_readers):
             return 0.0
