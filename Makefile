@@ -1,6 +1,8 @@
 # make quickstart   train on the built-in shop, print the table, write runs/quickstart/report.html
 # make test         lint, fast tests, then tests on real Ray, vLLM, DeepSpeed and data
 # make study        in the background: the quick start for three seeds and three prices; again to resume
+# make three_prices, make credit, make priors
+#                   likewise: ways to give credit on a toy and on the shop, and what imitation may start from
 # make install      what the others begin with; does nothing when the lock is unchanged
 #
 # AGILE_DATA=folder that holds productqa/; tests that need it are left out where it is absent
@@ -17,7 +19,9 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 DATA := $(or $(AGILE_DATA),../shared/data)
 SLOW := $(if $(wildcard $(DATA)/productqa),integration or data,integration and not data)
 
-.PHONY: install quickstart test lint types study
+STUDIES := study three_prices credit priors
+
+.PHONY: install quickstart test lint types $(STUDIES)
 
 install: $(STAMP)
 
@@ -44,8 +48,9 @@ lint: install
 types: install
 	$(BIN)/pyright
 
-study: install
+$(STUDIES): install
 	$(BIN)/agile-ray model tiny --output models/tiny
+	$(BIN)/agile-ray model tiny --env recurring --hidden 128 --layers 2 --output models/toy
 	mkdir -p runs
-	nohup $(BIN)/agile-ray sweep study >> runs/study.log 2>&1 &
-	@echo "started; follow it with: tail -f runs/study.log"
+	nohup $(BIN)/agile-ray sweep $@ >> runs/$@.log 2>&1 &
+	@echo "started; follow it with: tail -f runs/$@.log"

@@ -151,6 +151,19 @@ class Memory:
         """Positions of the sessions that wrote what is held."""
         return self._writers
 
+    def forget(self, writer: int) -> None:
+        """Drop what the session at a position wrote, as if it had never been there."""
+        if writer not in self._writers:
+            return
+        del self._writers[writer]
+        kept = [place for place, entry in enumerate(self._order) if entry.writer != writer]
+        self._known -= {(e.kind, e.scope, e.text) for e in self._order if e.writer == writer}
+        self._order = [self._order[place] for place in kept]
+        self._vectors = [self._vectors[place] for place in kept]
+        for shelf in self._shelves.values():
+            shelf.drop(writer)
+        self._hash = hashlib.sha256(self._hash + f"without {writer}".encode()).digest()
+
     def snapshot(self) -> Snapshot:
         """All entries with their vectors, to restore without embedding again."""
         empty = np.zeros((0, self._embedder.dimension), dtype=np.float32)
@@ -190,6 +203,11 @@ class _Shelf:
         self._places.setdefault(entry.scope, []).append(len(self._entries))
         self._entries.append(entry)
         self._index.add(vector[None])
+
+    def drop(self, writer: int) -> None:
+        """Make entries of a writer unfindable; their vectors stay, since an index's places never move."""
+        for scope, places in self._places.items():
+            self._places[scope] = [place for place in places if self._entries[place].writer != writer]
 
     def search(self, vector: Float32, scope: str, top_k: int, without: Collection[int]) -> list[Match]:
         places = self._open(scope, without)

@@ -8,6 +8,8 @@ from agile_ray.config import RunConfig, load
 from agile_ray.errors import ConfigError
 
 SWEEPS = "sweeps"
+ROOT = Path(str(files("configs")))
+"""Of the shipped configs."""
 
 
 def read(name: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -26,7 +28,7 @@ def find(name: str, *, folder: str = "") -> Path:
     """The path of a config.
 
     Args:
-        name: a path to a YAML file, or the name of a shipped one without its ending.
+        name: a path to a YAML file, or the name of a shipped one without its ending, such as toy/three_prices.
         folder: of the shipped configs, where to look; "" is the top.
 
     Raises:
@@ -34,8 +36,9 @@ def find(name: str, *, folder: str = "") -> Path:
     """
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or path.parent != Path():
-        if path.is_file():
-            return path
+        shipped = ROOT / folder / f"{name}.yaml"
+        if path.is_file() or shipped.is_file():
+            return path if path.is_file() else shipped
         raise ConfigError(f"config {name}: no such file; shipped ones are {_listing(folder)}")
     shipped = shipped_in(folder)
     if name not in shipped:
@@ -45,8 +48,7 @@ def find(name: str, *, folder: str = "") -> Path:
 
 def shipped_in(folder: str = "") -> dict[str, Path]:
     """Shipped configs of one folder: name to path."""
-    root = Path(str(files("configs"))) / folder
-    return {path.stem: path for path in sorted(root.glob("*.yaml"))}
+    return {path.stem: path for path in sorted((ROOT / folder).glob("*.yaml"))}
 
 
 def _listing(folder: str) -> str:

@@ -76,3 +76,21 @@ def test_equal_text_is_kept_once_and_a_full_memory_refuses():
 def test_embeddings_have_length_one_even_of_nothing():
     lengths = np.linalg.norm(HashedEmbedder().embed(["", "a b", "waterproof ?"]), axis=1)
     assert lengths == pytest.approx(1.0)
+
+
+def test_what_is_forgotten_is_as_if_it_had_never_been_written():
+    one, other = Memory(HashedEmbedder(), capacity=9), Memory(HashedEmbedder(), capacity=9)
+    texts = ("is it heavy ?", "is it light ?", "is it round ?")
+    for writer, text in enumerate(texts):
+        entry = Entry(kind=QA, scope="p", key=text, text=text, writer=writer)
+        assert one.write(entry)
+        if writer != 1:
+            assert other.write(entry)
+    one.forget(1)
+    one.forget(7)
+    assert one.export() == other.export()
+    assert list(one.writers) == [0, 2]
+    for text in texts:
+        found = one.retrieve(text, kind=QA, scope="p", top_k=3, without=())
+        assert found == other.retrieve(text, kind=QA, scope="p", top_k=3, without=())
+    assert one.write(Entry(kind=QA, scope="p", key=texts[1], text=texts[1], writer=5))
