@@ -138,7 +138,7 @@ def read(folder: Path, iteration: int) -> list[StoredSegment]:
             trained=row["trained"],
             credit=row["credit"],
         )
-        for row in _read_table(segment_file(folder, iteration)).to_pylist()
+        for row in table(folder, iteration).to_pylist()
     ]
 
 
@@ -165,8 +165,22 @@ def outcomes(folder: Path, iteration: int) -> list[Session]:
     Raises:
         ConfigError: the file is missing, or its schema is another version's.
     """
-    table = _read_table(segment_file(folder, iteration), columns=[*_SESSION, "last"])
-    return [_session(row) for row in table.filter(table["last"]).to_pylist()]
+    rows = _read_table(segment_file(folder, iteration), columns=[*_SESSION, "last"])
+    return [_session(row) for row in rows.filter(rows["last"]).to_pylist()]
+
+
+def before(folder: Path, iteration: int, *, window: int) -> list[list[Session]]:
+    """Outcomes of the `window - 1` iterations up to and with this one, as far as there are any, the oldest first."""
+    return [outcomes(folder, number) for number in range(max(1, iteration + 2 - window), iteration + 1)]
+
+
+def table(folder: Path, iteration: int) -> pa.Table:
+    """A stored iteration as it lies there, a row for each segment.
+
+    Raises:
+        ConfigError: the file is missing, or its schema is another version's.
+    """
+    return _read_table(segment_file(folder, iteration))
 
 
 def discard_after(folder: Path, iteration: int) -> int:
