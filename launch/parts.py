@@ -1,6 +1,6 @@
 """Builds what a run is made of from its configuration: the only place that knows every class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,9 +52,7 @@ class Parts:
 
     def past(self, state: RunState) -> list[list[Session]]:
         """What was collected in the iterations before, as far as credit looks back, the oldest first."""
-        window = range(max(1, state.iteration + 2 - self.config.credit.window), state.iteration + 1)
-        files = [store.read(self.folder / SEGMENTS, iteration) for iteration in window]
-        return [[row.session for row in rows if row.segment is None or row.segment.last] for rows in files]
+        return store.before(self.folder / SEGMENTS, state.iteration, window=self.config.credit.window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +92,14 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
         AgileError: something did not start; whatever had is ended.
     """
     from rollout.pool import RolloutPool
+    from rollout.rules import build_rules
 
     logs = config.run_folder / "logs"
     rollouts = RolloutPool(config, model=config.model.path, logs=logs, bar=progress.bar)
     try:
-        learners = start_learners(config, environment)
+        learners = start_learners(
+            config, probes(environment, build_rules(config, environment, model=config.model.path))
+        )
         rollouts.wait_until_ready()
     except BaseException:
         rollouts.shutdown()
@@ -106,16 +107,17 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
     return Machines(config=config, learners=learners, rollouts=rollouts)
 
 
-def start_learners(config: RunConfig, environment: Environment) -> "LearnerGroup":
+def start_learners(config: RunConfig, probes: Sequence[Int32]) -> "LearnerGroup":
     """Start the learner ranks alone.
+
+    Args:
+        probes: token ids that every published version is tried on.
 
     Raises:
         AgileError: a rank did not start; whatever had is ended.
     """
     from learner.group import LearnerGroup
-    from rollout.rules import build_rules
 
-    rules = build_rules(config, environment, model=config.model.path)
     return LearnerGroup(
         config.model.path,
         learner=config.learner,
@@ -125,7 +127,7 @@ def start_learners(config: RunConfig, environment: Environment) -> "LearnerGroup
         temperature=config.rollout.temperature,
         transport=config.rollout.transport,
         publish_dtype=config.rollout.dtype,
-        probes=probes(environment, rules),
+        probes=probes,
         seed=config.seed,
     )
 
