@@ -50,6 +50,10 @@ class Env(Section):
     """What `agile-ray evaluate` plays."""
     advice_cost: float = Field(default=0.3, ge=0, le=1)
     """Price of one ask, in units of the reward for a right answer."""
+    expert: Literal["gold", "recorded"] = "gold"
+    """Who answers an ask: the gold answer, or what a past run's expert said."""
+    recorded: Path | None = None
+    """Folder of the past run whose receipts answer, for `recorded`."""
     data: Path | None = None
     """Folder of the environment's files, where it needs any."""
     categories: tuple[str, ...] | None = None
@@ -60,6 +64,16 @@ class Env(Section):
     """Categories of the final evaluation; never trained on."""
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query, in seconds."""
+
+    @model_validator(mode="after")
+    def _names_one_expert(self) -> Self:
+        if self.expert == "recorded" and self.recorded is None:
+            raise ValueError(
+                "expert is recorded, but recorded is not set; name the folder of the run that was recorded"
+            )
+        if self.expert != "recorded" and self.recorded is not None:
+            raise ValueError(f"recorded is {self.recorded}, but expert is {self.expert}; set expert=recorded too")
+        return self
 
 
 class Agent(Section):

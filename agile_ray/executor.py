@@ -22,7 +22,7 @@ import numpy as np
 
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
-from agile_ray.expert import Advice, Expert, ask
+from agile_ray.expert import Advice, Till
 from agile_ray.functions import SEARCHES, Function
 from agile_ray.memory import KNOWLEDGE, QA, Entry, Match, Memory
 from agile_ray.policy import Completion
@@ -63,7 +63,7 @@ class Executor:
         search_function: Function,
         memory: Memory,
         tokenizer: Tokenizer,
-        expert: Expert,
+        till: Till,
         agent: Agent,
         memory_config: MemoryConfig,
         price: int,
@@ -88,7 +88,7 @@ class Executor:
         self.correct = False
         self._search_function = search_function
         self._memory = memory
-        self._expert = expert
+        self._till = till
         self._agent = agent
         self._memory_config = memory_config
         self._shown: slice | None = None  # where the reply of [GetQuestion] stands in the context
@@ -296,12 +296,11 @@ class Executor:
 
     async def _seek_advice(self) -> _Effect:
         key = f"{self.stream.id}#{self.position}#{len(self.receipts)}"
-        self._advice, receipt = await ask(
-            self._expert, self.question, key=key, price=self.price, deadline_s=self._agent.expert_s
-        )
+        receipt = await self._till.ask(self.question, key=key, price=self.price)
         self.receipts.append(receipt)
+        self._advice = Advice(text=receipt.advice, answer=receipt.answer)
         self.submission = Submission(text=self._advice.answer, rows=None, advised=True)
-        return _Effect(reply=self.tokenizer.encode(f"advice : {self._advice.text}\n"), reward=-self.price / 1000)
+        return _Effect(reply=self.tokenizer.encode(f"advice : {self._advice.text}\n"), reward=-receipt.price / 1000)
 
     def _update_memory(self) -> None:
         assert self._advice is not None

@@ -7,14 +7,14 @@ from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import SessionError
 from agile_ray.executor import Executor
-from agile_ray.expert import Expert
+from agile_ray.expert import Expert, Till
 from agile_ray.functions import Function
 from agile_ray.memory import Embedder, Memory, Snapshot
 from agile_ray.policy import Policy
 from agile_ray.similarity import later_similar
 from agile_ray.task import Stream, Submission
 from agile_ray.tokenizer import Tokenizer
-from agile_ray.types import Ending, Origin, Session
+from agile_ray.types import Ending, Origin, Receipt, Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class LaneState:
     stream: str  # id, to be checked on restore
     position: int  # of the session to play next
     memory: Snapshot
+    receipts: tuple[Receipt, ...] = ()  # of this position and later ones, which the lane played before it was put back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class Lane:
         self.position = 0
         self.memory = Memory(rules.embedder, capacity=rules.memory.capacity)
         self._rules = rules
+        self._till = Till(rules.expert, deadline_s=rules.agent.expert_s)
 
     @property
     def finished(self) -> bool:
@@ -65,11 +67,17 @@ class Lane:
 
     def state(self) -> LaneState:
         """For a checkpoint; only between two sessions."""
-        return LaneState(stream=self.stream.id, position=self.position, memory=self.memory.snapshot())
+        return LaneState(
+            stream=self.stream.id,
+            position=self.position,
+            memory=self.memory.snapshot(),
+            receipts=self._till.since(self.position),
+        )
 
     def restore(self, state: LaneState) -> None:
-        """Go on where a lane of the same stream stood."""
+        """Go on where a lane of the same stream stood; what this lane has paid for stays paid."""
         self.position = state.position
+        self._till.add(state.receipts)
         self.memory = Memory.restore(state.memory, self._rules.embedder, capacity=self._rules.memory.capacity)
 
     async def play(self, policy: Policy) -> Session:
@@ -88,7 +96,7 @@ class Lane:
             search_function=rules.search_function,
             memory=self.memory,
             tokenizer=rules.tokenizer,
-            expert=rules.expert,
+            till=self._till,
             agent=rules.agent,
             memory_config=rules.memory,
             price=rules.price,
@@ -132,6 +140,7 @@ class Lane:
             answer=executor.submission.text if executor.submission and executor.submitted else None,
             correct=executor.correct,
             receipts=tuple(executor.receipts),
+            abandoned=self._till.unused(self.position, executor.receipts),
             reads=tuple(executor.reads),
             writes=tuple(executor.writes),
             counterfactuals=tuple(executor.counterfactuals),

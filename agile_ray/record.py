@@ -3,6 +3,7 @@
 run folder/
     history.jsonl       a line per event, read by reports
     segments/           Parquet, one file per iteration
+    abandoned.jsonl     receipts of iterations that a resumed run threw away
     events/imitation    TensorBoard, by optimizer step
     events/ppo          TensorBoard, by iteration
 """
@@ -23,7 +24,7 @@ from agile_ray.scores import Score, score
 from agile_ray.types import Ending, Session, TrainingRow
 
 HISTORY = "history.jsonl"
-SEGMENTS = "segments"
+SEGMENTS = store.SEGMENTS
 EVENTS = "events"
 
 Figures = Mapping[str, str | int | float]

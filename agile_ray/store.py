@@ -17,11 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from agile_ray import abandoned
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.segments import cut, turns
-from agile_ray.types import Counterfactual, Ending, MemoryUse, Origin, Receipt, Segment, Session, TrainingRow
+from agile_ray.types import Counterfactual, Ending, Float32, MemoryUse, Origin, Receipt, Segment, Session, TrainingRow
 
 SCHEMA_VERSION = 2
+SEGMENTS = "segments"
+"""The folder of a run's segments."""
 
 _USES = pa.list_(pa.struct({"kind": pa.string(), "writer": pa.int32(), "similarity": pa.float64()}))
 _RECEIPT = pa.struct(
@@ -53,6 +56,7 @@ _SESSION = {
     "origin": pa.string(),
     "correct": pa.bool_(),
     "receipts": pa.list_(_RECEIPT),
+    "abandoned": pa.list_(_RECEIPT),
     "reads": _USES,
     "writes": _USES,
     "stored_similar": pa.int32(),
@@ -60,7 +64,7 @@ _SESSION = {
     "remarks": pa.list_(pa.string()),
     "memory_hash": pa.string(),
 }
-_REBUILT = frozenset({"memory_sizes", "ending", "origin", "receipts", "reads", "writes", "remarks"})
+_REBUILT = frozenset({"memory_sizes", "ending", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
 _SEGMENT = {
     "index": pa.int32(),
     "last": pa.bool_(),
@@ -97,6 +101,15 @@ class StoredSegment:
     segment: Segment | None  # None if the session failed before its first token
     trained: bool
     credit: float | None  # None if it was not trained on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earned:
+    """One session, and the rewards that the learner saw of it."""
+
+    session: Session  # without turns and counterfactuals
+    trained: bool
+    rewards: Float32  # own rewards of all its segments, in order, zeros left out
 
 
 def write(folder: Path, iteration: int, sessions: Sequence[Session], rows: Sequence[TrainingRow]) -> int:
@@ -183,8 +196,29 @@ def table(folder: Path, iteration: int) -> pa.Table:
     return _read_table(segment_file(folder, iteration))
 
 
+def earned(folder: Path, iteration: int) -> list[Earned]:
+    """What `outcomes` reads, each with its rewards.
+
+    Raises:
+        ConfigError: the file is missing, or its schema is another version's.
+    """
+    rows = _read_table(segment_file(folder, iteration), columns=[*_SESSION, "last", "trained", "rewards"])
+    rewards = rows["rewards"].combine_chunks()
+    values, offsets = rewards.values.to_numpy(), rewards.offsets.to_numpy()
+    found: list[Earned] = []
+    start = offsets[0]
+    for row, end in zip(rows.drop_columns("rewards").to_pylist(), offsets[1:], strict=True):
+        if row["last"]:  # the segments of a session follow one another
+            own = values[start:end]
+            found.append(Earned(session=_session(row), trained=row["trained"], rewards=own[own != 0]))
+            start = end
+    return found
+
+
 def discard_after(folder: Path, iteration: int) -> int:
     """Delete what was stored after an iteration, and what a killed process left unfinished.
+
+    What was paid is booked in `abandoned.jsonl`, beside the folder, before its file is deleted.
 
     Returns:
         Whole rows deleted.
@@ -193,6 +227,9 @@ def discard_after(folder: Path, iteration: int) -> int:
     for number, path in stored(folder):
         if number > iteration:
             discarded += pq.read_metadata(path).num_rows
+            played = outcomes(folder, number)
+            receipts = [receipt for session in played for receipt in (*session.receipts, *session.abandoned)]
+            abandoned.add(folder.parent, path, iteration=number, receipts=receipts)
             path.unlink()
     for unfinished in folder.glob(".*.aside"):
         unfinished.unlink()
@@ -266,7 +303,7 @@ def _all_segments(session: Session) -> Iterable[Segment]:
 def _session_record(session: Session) -> Row:
     record: Row = {name: getattr(session, name) for name in _SESSION}
     record["memory_sizes"] = list(session.memory_sizes.items())
-    for name in ("receipts", "reads", "writes"):
+    for name in ("receipts", "abandoned", "reads", "writes"):
         record[name] = [asdict(entry) for entry in getattr(session, name)]
     return record
 
@@ -288,6 +325,7 @@ def _session(row: dict) -> Session:
         ending=Ending(row["ending"]),
         origin=None if row["origin"] is None else Origin(row["origin"]),
         receipts=tuple(Receipt(**entry) for entry in row["receipts"]),
+        abandoned=tuple(Receipt(**entry) for entry in row["abandoned"]),
         reads=tuple(MemoryUse(**entry) for entry in row["reads"]),
         writes=tuple(MemoryUse(**entry) for entry in row["writes"]),
         remarks=tuple(row["remarks"]),

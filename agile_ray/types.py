@@ -128,6 +128,7 @@ class Session:
     remarks: tuple[str, ...]  # misuse of functions, one word each: "bad_query", "refused", "past_stop"
     memory_hash: str  # content hash of the memory before the session
     origin: Origin | None = None  # of `answer`, for the error budget; None if nothing was submitted
+    abandoned: tuple[Receipt, ...] = ()  # what earlier attempts at this session bought and this one did not ask for
 
     def __post_init__(self) -> None:
         if (self.error is not None) != (self.ending is Ending.FAILED):

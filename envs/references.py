@@ -19,7 +19,7 @@ from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation import Play
-from agile_ray.expert import GoldExpert
+from agile_ray.expert import Expert, GoldExpert
 from agile_ray.lane import Lane, Rules
 from agile_ray.memory import HashedEmbedder
 from agile_ray.policy import Policy, SessionView
@@ -28,6 +28,8 @@ from agile_ray.tokenizer import WordTokenizer
 from agile_ray.types import Session
 from envs.optimum import worth_asking
 from envs.teacher import Asker, Scripted, at_random, by_judgement, needs_advice
+
+GOLD = GoldExpert()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +104,15 @@ def _yes(question: Question) -> str:
     return "yes"
 
 
-def script_rules(environment: Environment, *, price: int, agent: Agent, memory: MemoryConfig) -> Rules:
-    """Rules of lanes that need no model: words for tokens, hashed n-grams for embeddings, an expert who is right."""
+def script_rules(
+    environment: Environment, *, price: int, agent: Agent, memory: MemoryConfig, expert: Expert = GOLD
+) -> Rules:
+    """Rules of lanes that need no model: words for tokens, hashed n-grams for embeddings."""
     return Rules(
         search_function=environment.search_function,
         tokenizer=WordTokenizer(),
         embedder=HashedEmbedder(),
-        expert=GoldExpert(),
+        expert=expert,
         agent=agent,
         memory=memory,
         price=price,

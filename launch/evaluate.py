@@ -19,6 +19,7 @@ import envs
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation import plays
+from agile_ray.expert import build_expert
 from agile_ray.scores import Score, score
 from agile_ray.task import Environment
 from agile_ray.types import Session
@@ -94,7 +95,13 @@ def play(config: RunConfig, environment: Environment, policy: str, habits: Habit
         environment,
         split=config.env.split,
         plays=plays(environment, split=config.env.split, sessions=config.evaluate.sessions),
-        rules=script_rules(environment, price=price, agent=config.agent, memory=config.memory),
+        rules=script_rules(
+            environment,
+            price=price,
+            agent=config.agent,
+            memory=config.memory,
+            expert=build_expert(config.env),
+        ),
     )
 
 

@@ -28,6 +28,7 @@ def check(config: RunConfig) -> None:
     if joins(config.cluster):
         check_shared(config)
     check_model(config.model.path)
+    check_recorded(config.env.recorded)
     check_port(config.cluster.dashboard_port)
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
     copies = config.run.keep_checkpoints + 2  # the best on validation, and the one that is being written
@@ -70,6 +71,14 @@ def lacking_functions(folder: Path) -> list[str]:
     return [function.value for function in Function if function.value not in special]
 
 
+def check_recorded(run: Path | None) -> None:
+    """Refuse a recorded run that holds no receipts."""
+    if run is not None and not any((run / "segments").glob("iteration-*.parquet")):
+        raise ConfigError(
+            f"env.recorded: {run / 'segments'} holds no iteration; name the folder of a run that has trained"
+        )
+
+
 def check_port(port: int | None) -> None:
     """Refuse a dashboard port that another process holds."""
     if port is None:
@@ -104,7 +113,12 @@ def joins(settings: Cluster) -> bool:
 
 def check_shared(config: RunConfig) -> None:
     """Refuse relative paths on a cluster: they would lie in a job's working folder, and be lost with it."""
-    paths = {"run.folder": config.run.folder, "model.path": config.model.path, "env.data": config.env.data}
+    paths = {
+        "run.folder": config.run.folder,
+        "model.path": config.model.path,
+        "env.data": config.env.data,
+        "env.recorded": config.env.recorded,
+    }
     relative = [f"{key}={path}" for key, path in paths.items() if path is not None and not path.is_absolute()]
     if relative:
         raise ConfigError(

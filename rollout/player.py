@@ -125,8 +125,10 @@ class Player:
             ConfigError: the streams of this run are not those of the checkpoint.
         """
         for place in places:
-            self._rounds[place.number] = place.round
-            lane = self._open(place.number)
+            lane = self._lanes[place.number]
+            if self._rounds[place.number] != place.round:
+                self._rounds[place.number] = place.round
+                lane = self._open(place.number)  # otherwise the lane itself goes back: it knows what it has paid for
             if lane.stream.id != place.state.stream:
                 raise ConfigError(f"resume: lane {place.number} stood in {place.state.stream}, found {lane.stream.id}")
             lane.restore(place.state)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from agile_ray.config import RunConfig
-from agile_ray.expert import GoldExpert
+from agile_ray.expert import build_expert
 from agile_ray.lane import Rules
 from agile_ray.memory import Embedder, HashedEmbedder
 from agile_ray.task import Environment
@@ -17,13 +17,14 @@ def build_rules(config: RunConfig, environment: Environment, *, model: Path) -> 
         model: folder of the tokenizer.
 
     Raises:
-        ConfigError: the tokenizer lacks function tokens, or the embedder's package is not installed.
+        ConfigError: the tokenizer lacks function tokens, the embedder's package is not installed, or env.recorded holds
+            no segments.
     """
     return Rules(
         search_function=environment.search_function,
         tokenizer=HFTokenizer(model),
         embedder=build_embedder(config.memory.embedder),
-        expert=GoldExpert(),
+        expert=build_expert(config.env),
         agent=config.agent,
         memory=config.memory,
         price=round(1000 * config.env.advice_cost),

@@ -147,7 +147,7 @@ def test_a_broken_tool_fails_the_session_and_the_lane_goes_on():
 class Late:
     source = "late"
 
-    async def advise(self, question):
+    async def advise(self, question, *, key):
         await asyncio.sleep(60)
         return Advice(text="", answer="")
 

@@ -18,7 +18,7 @@ EVERYTHING = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT /
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
-KNOBS = 80
+KNOBS = 85
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -159,12 +159,13 @@ def test_a_row_of_no_session_is_refused_and_nothing_is_written(tmp_path):
 
 
 def test_what_follows_a_checkpoint_is_discarded_with_a_count(tmp_path):
+    segments = tmp_path / "segments"
     for iteration in (1, 2, 3):
-        store.write(tmp_path, iteration, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
-    (tmp_path / ".iteration-00004.parquet.aside").write_bytes(b"half")
-    assert store.discard_after(tmp_path, 1) == 6
-    assert [path.name for path in tmp_path.iterdir()] == ["iteration-00001.parquet"]
-    assert store.discard_after(tmp_path, 1) == 0
+        store.write(segments, iteration, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
+    (segments / ".iteration-00004.parquet.aside").write_bytes(b"half")
+    assert store.discard_after(segments, 1) == 6
+    assert [path.name for path in segments.iterdir()] == ["iteration-00001.parquet"]
+    assert store.discard_after(segments, 1) == 0
     assert store.discard_after(tmp_path / "nowhere", 0) == 0
 
 
