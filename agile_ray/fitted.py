@@ -1,7 +1,11 @@
 """Credit by a fit: V(S), what a stream is still worth, as a linear function of the state between two sessions.
 
     V(S) = sum_f theta_f phi_f(S)         phi: what is left of the stream, and what memory holds, by topic
-    A_i  = V(S_{i+1}) - V(S_{i+1} had i written nothing)  =  left * sum over topics that i wrote on of theta
+    A_i  = V(S_{i+1}) - V(S_{i+1} had i written nothing)  =  theta_topic + left * theta_left*topic
+
+An entry's worth falls with what is left of the stream where its readers come at any time. It stays the same to the end
+where all is asked at first sight: then V = sessions left - price * items not yet known. So both have a coefficient. The
+second case needs the constant in the trend: without it, the sizes stand in for one, and come out near 0.
 
 theta solves the projected Bellman equation of session-level TD(lambda) (LSTD, Boyan 2002, eq. 6): with own rewards r_i,
 phi' = phi(S_{i+1}), phi = 0 behind the end of a stream, and traces z_i = lambda z_{i-1} + phi_i,
@@ -13,9 +17,10 @@ independent (a cluster-robust sandwich), and the prior as what it is:
 
     Cov = (M + P)^-1 (sum over streams of u u^T + n P) (M + P)^-T     u = sum of z_i (r_i + theta phi'_i - theta phi_i)
 
-with n the noise per unit of information, tr(sum u u^T) / tr(M), in which P is measured. Where the data can't tell a
-theta (once asking is deterministic, what memory holds may be a function of the place in the stream), its interval is
-that of the prior, and so says it.
+with n the noise per unit of information, tr(sum u u^T) / tr(M), in which P is measured. For G streams u u^T is scaled
+up by G / (G - F); where G is F or fewer it says nothing, and rewards of variance 1 stand in: sum z z^T. Where the data
+can't tell a theta (once asking is deterministic, what memory holds may be a function of the place in the stream), its
+interval is that of the prior, and so says it.
 
 How often memory was hit is left out on purpose: hits are how entries come to be worth something, and held constant they
 would hide it (where all that is new is asked, sessions = entries + hits, and nothing could be told apart).
@@ -35,13 +40,15 @@ from agile_ray.types import Ending, Session
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-LEFT, LEFT_2, LEFT_3, OFFER = "left", "left^2", "left^3", "price"
-TREND = (LEFT, LEFT_2, LEFT_3)
+TREND = ("1", "left", "left^2", "left^3")
 """What a stream is worth without any memory, at least near any place of it."""
 PRIOR = 1.0
 """Standard deviation of what one entry is worth at the start of a stream, before any data; reward."""
-PRIOR_TREND = 100.0
-"""Of the coefficients of the trend: streams are long, so this says next to nothing."""
+PRIOR_TREND = 1e4
+"""Of the coefficients of the trend: far beyond the length of any stream, or else it would pull on what entries are
+worth where the data can't tell the two apart."""
+LEAST_NOISE = 0.01
+"""Least n: where rewards hold no chance at all, the prior still counts."""
 Z_95 = 1.959964
 
 
@@ -62,12 +69,18 @@ class Schema:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the features, in order."""
-        return (*TREND, *((OFFER,) if self.priced else ()), *self.topics)
+        price = ("left*price",) if self.priced else ()
+        return (*TREND, *price, *self.topics, *(f"left*{topic}" for topic in self.topics))
 
     @property
     def prior(self) -> Float64:
         """Standard deviation of each coefficient before any data, float64 [F]."""
-        return np.array([PRIOR if name in self.topics else PRIOR_TREND for name in self.names])
+        halves = 2 * len(self.topics)  # at the start of a stream left is 1: an entry is worth the sum of its two
+        return np.array([PRIOR_TREND] * (len(self.names) - halves) + [PRIOR / np.sqrt(2)] * halves)
+
+    def entry(self, topic: str) -> Float64:
+        """What one entry adds to the features at the start of a stream, float64 [F]."""
+        return np.array([float(name in (topic, f"left*{topic}")) for name in self.names])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +89,7 @@ class Transitions:
 
     features: Float64  # [S, F], phi(S_i)
     following: Float64  # [S, F], phi(S_{i+1}), 0 behind the end of the stream
-    without: Float64  # [S, F], phi(S_{i+1}) had the session written nothing
+    written: Float64  # [S, F], phi(S_{i+1}) minus what it would be had the session written nothing
     rewards: Float64  # [S], own
     streams: Int64  # [S], equal for sessions that follow one another
     places: Int64  # [S], of the session in the sequence that was given
@@ -89,19 +102,15 @@ class Fit:
     theta: Float64  # [F]
     covariance: Float64  # [F, F]
 
-    @property
-    def deviations(self) -> Float64:
-        """Standard deviation of each coefficient, float64 [F]."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
-
     def figures(self, schema: Schema) -> dict[str, float]:
         """What an entry on each topic is worth at the start of a stream, with the ends of its 95 % interval."""
         found: dict[str, float] = {}
-        for name, theta, deviation in zip(schema.names, self.theta, self.deviations, strict=True):
-            if name in schema.topics:
-                found[f"credit_worth/{name}"] = float(theta)
-                found[f"credit_worth_low/{name}"] = float(theta - Z_95 * deviation)
-                found[f"credit_worth_high/{name}"] = float(theta + Z_95 * deviation)
+        for topic in schema.topics:
+            entry = schema.entry(topic)
+            worth, variance = entry @ self.theta, max(entry @ self.covariance @ entry, 0.0)
+            found[f"credit_worth/{topic}"] = float(worth)
+            found[f"credit_worth_low/{topic}"] = float(worth - Z_95 * np.sqrt(variance))
+            found[f"credit_worth_high/{topic}"] = float(worth + Z_95 * np.sqrt(variance))
         return found
 
 
@@ -116,10 +125,16 @@ def transitions(sessions: Sequence[Session], schema: Schema) -> Transitions:
         streams.append(streams[-1] + (not follows) if streams else 0)
         before = here
     width = len(schema.names)
+    features = _stack([_features(sessions[place], schema, done=0, wrote=False) for place in kept], width)
+    behind = _stack([_features(sessions[p], schema, done=1, wrote=bool(sessions[p].writes)) for p in kept], width)
+    without = _stack([_features(sessions[place], schema, done=1, wrote=False) for place in kept], width)
+    following = behind.copy()
+    seen = np.flatnonzero(np.diff(streams) == 0)  # the next session tells better: its price may be another
+    following[seen] = features[seen + 1]
     return Transitions(
-        features=_stack([_features(sessions[place], schema, done=0, wrote=False) for place in kept], width),
-        following=_stack([_features(sessions[p], schema, done=1, wrote=bool(sessions[p].writes)) for p in kept], width),
-        without=_stack([_features(sessions[place], schema, done=1, wrote=False) for place in kept], width),
+        features=features,
+        following=following,
+        written=behind - without,
         rewards=np.array([sessions[place].own_reward for place in kept], dtype=np.float64),
         streams=np.array(streams, dtype=np.int64),
         places=np.array(kept, dtype=np.int64),
@@ -127,10 +142,12 @@ def transitions(sessions: Sequence[Session], schema: Schema) -> Transitions:
 
 
 def _features(session: Session, schema: Schema, *, done: int, wrote: bool) -> list[float]:
+    if session.position + done == session.stream_length:
+        return [0.0] * len(schema.names)
     left = 1.0 - (session.position + done) / session.stream_length
     sizes = [session.memory_sizes.get(topic, 0) + (wrote and topic == session.topic) for topic in schema.topics]
-    price = [session.offer / 1000] if schema.priced else []
-    return [left, left**2, left**3, *(left * value for value in (*price, *sizes))]
+    price = [left * session.offer / 1000] if schema.priced else []
+    return [1.0, left, left**2, left**3, *price, *sizes, *(left * size for size in sizes)]
 
 
 def _stack(rows: Sequence[Sequence[float]], width: int) -> Float64:
@@ -144,20 +161,19 @@ def fit(steps: Transitions, *, prior: Float64, decay: float) -> Fit:
         prior: float64 [F], standard deviation of each coefficient before any data.
         decay: lambda, per session, in [0, 1].
     """
-    count = len(prior)
+    count, streams = len(prior), len(np.unique(steps.streams))
     traces = _traces(steps, decay)
     matrix = traces.T @ (steps.features - steps.following)
     target = traces.T @ steps.rewards
     precision = np.diag(1.0 / prior**2)
-    noise = 1.0
-    theta, moments = np.zeros(count), np.zeros((count, count))
-    for _ in range(3):  # the noise and the fit are told from one another, and settle at once
-        theta = np.linalg.solve(matrix + noise * precision, target)
+    moments = traces.T @ traces
+    noise = _noise(moments, matrix, steps)
+    theta = _solve(matrix + noise * precision, target)
+    for _ in range(3 if streams > count else 0):  # the noise and the fit are told from one another, and settle at once
         surprises = steps.rewards + (steps.following - steps.features) @ theta
-        moments = _moments(traces * surprises[:, None], steps.streams)
-        information = float(np.trace(matrix / np.outer(_scale(steps), _scale(steps))))
-        spread = float(np.trace(moments / np.outer(_scale(steps), _scale(steps))))
-        noise = spread / information if information > 0.0 and spread > 0.0 else 1.0
+        moments = _moments(traces * surprises[:, None], steps.streams) * (streams / (streams - count))
+        noise = _noise(moments, matrix, steps)
+        theta = _solve(matrix + noise * precision, target)
     inverse = np.linalg.inv(matrix + noise * precision)
     covariance = inverse @ (moments + noise**2 * precision) @ inverse.T
     return Fit(theta=theta, covariance=covariance)
@@ -173,7 +189,7 @@ def fitted(steps: Transitions, fit: Fit, *, sessions: int) -> Float64:
         float64 [S]; 0 for sessions that wrote nothing, or failed.
     """
     amounts = np.zeros(sessions)
-    amounts[steps.places] = (steps.following - steps.without) @ fit.theta
+    amounts[steps.places] = steps.written @ fit.theta
     return amounts
 
 
@@ -189,6 +205,17 @@ def _scale(steps: Transitions) -> Float64:
     """Root mean square of each feature, so that no unit weighs more than another; 1 where it is always 0."""
     size = np.sqrt(np.mean(steps.features**2, axis=0)) if len(steps.features) else np.ones(steps.features.shape[1])
     return np.where(size > 0.0, size, 1.0)
+
+
+def _solve(matrix: Float64, target: Float64) -> Float64:
+    return np.asarray(np.linalg.solve(matrix, target), dtype=np.float64)
+
+
+def _noise(moments: Float64, matrix: Float64, steps: Transitions) -> float:
+    """Noise per unit of information."""
+    squares = _scale(steps) ** 2
+    information = float(np.sum(np.diag(matrix) / squares))
+    return max(float(np.sum(np.diag(moments) / squares)) / information, LEAST_NOISE) if information > 0.0 else 1.0
 
 
 def _moments(terms: Float64, streams: Int64) -> Float64:

@@ -1,0 +1,237 @@
+"""Credit by a fit: near the truth where that is known, and honest about what the data can't tell."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from agile_ray.fitted import Fit, Float64, Schema, fit, fitted, transitions
+from agile_ray.types import Ending, MemoryUse, Receipt, Session
+from tests.worlds import SESSION
+
+ITEMS, RECUR, PRICE, GUESS = 8, 3, 700, 0.5
+STREAMS = 200
+WORTH_ASKING = 0.2  # credit above which asking beats guessing at this price: 1 - 0.7 + A > 0.5
+
+
+def session(stream: int, position: int, length: int, *, size: int, correct: bool, paid: int, wrote: bool) -> Session:
+    receipt = Receipt(key="", price=paid, source="", latency_s=0.0, advice="", answer="")
+    return replace(
+        SESSION,
+        stream=f"s{stream:04}",
+        position=position,
+        stream_length=length,
+        topic="item",
+        memory_sizes={"item": size},
+        correct=correct,
+        receipts=(receipt,) if paid else (),
+        writes=(MemoryUse(kind="qa", writer=position, similarity=1.0),) if wrote else (),
+    )
+
+
+def recurring(random: np.random.Generator, stream: int, ask: float) -> tuple[list[Session], list[int]]:
+    """One stream of the three-price toy, and how often each session's item comes again; -1 where memory has it."""
+    order = random.permutation(np.repeat(np.arange(ITEMS), RECUR)).tolist()
+    known: set[int] = set()
+    sessions, again = [], []
+    for position, item in enumerate(order):
+        asks = item not in known and random.random() < ask
+        correct = item in known or asks or random.random() < GUESS
+        paid, length = PRICE if asks else 0, len(order)
+        sessions.append(session(stream, position, length, size=len(known), correct=correct, paid=paid, wrote=asks))
+        again.append(-1 if item in known else order[position + 1 :].count(item))
+        known |= {item} if asks else set()
+    return sessions, again
+
+
+def learned(sessions: list[Session], *, decay: float = 0.9) -> tuple[Fit, Schema]:
+    schema = Schema.of(sessions)
+    return fit(transitions(sessions, schema), prior=schema.prior, decay=decay), schema
+
+
+def by_place(stream: list[Session], found: Fit, schema: Schema) -> Float64:
+    """The credit that a session at each place has, or would have if it wrote, float64 [S]."""
+    asking = [replace(one, writes=(MemoryUse(kind="qa", writer=one.position, similarity=1.0),)) for one in stream]
+    return fitted(transitions(asking, schema), found, sessions=len(stream))
+
+
+@pytest.mark.parametrize("ask", [0.25, 0.5, 0.9, 0.98])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_credit_is_near_the_truth_in_the_toy_and_makes_asking_at_first_sight_right(ask, seed):
+    random = np.random.default_rng(seed)
+    streams = [recurring(random, stream, ask) for stream in range(STREAMS)]
+    sessions = [one for stream, _ in streams for one in stream]
+    again = np.array([times for _, stream in streams for times in stream])
+    places = np.array([one.position for one in sessions])
+    credit = by_place(streams[0][0], *learned(sessions))[places]
+
+    gain = 1 - (ask * (1 - PRICE / 1000) + (1 - ask) * GUESS)
+    truth = np.array([0.0, gain, (2 - ask) * gain])  # by how often the item comes again; tests/test_credit_worlds.py
+    first, lacking = again == RECUR - 1, again >= 0
+    assert credit[first].mean() == pytest.approx(truth[2], abs=0.25 if ask < 0.5 else 0.12)
+    assert (credit[first] > WORTH_ASKING).mean() > 0.98
+    # the state says when a session is, not whose item it is: the best that any fit can do is right on average by place
+    average = [truth[again[lacking & (places == place)]].mean() for place in places[lacking]]
+    assert np.sqrt(np.mean((credit[lacking] - average) ** 2)) < (0.2 if ask < 0.9 else 0.1)
+
+
+def asks_whatever_comes(random: np.random.Generator, *, streams: int, length: int) -> list[Session]:
+    """Nothing recurs and all is asked: what memory holds is the place in the stream."""
+    return [
+        session(stream, place, length, size=place, correct=random.random() < 0.9, paid=PRICE, wrote=True)
+        for stream in range(streams)
+        for place in range(length)
+    ]
+
+
+@pytest.mark.parametrize(("streams", "length"), [(100, 24), (10, 1000)])
+def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_place(streams, length):
+    sessions = asks_whatever_comes(np.random.default_rng(0), streams=streams, length=length)
+    found, schema = learned(sessions)
+    figures = found.figures(schema)
+    assert figures["credit_worth/item"] == pytest.approx(0.0, abs=0.1)
+    assert figures["credit_worth_low/item"] < -1.8
+    assert figures["credit_worth_high/item"] > 1.8
+
+
+LENGTH = 12
+WORTH = 0.6
+
+
+def linear(random: np.random.Generator, *, streams: int) -> list[Session]:
+    """Sessions write by the toss of a coin, and are right with chance 0.2 + 0.05 size, whatever else: V is linear.
+
+    Behind place t, size grows by a half each session, so V = sum over the n sessions left of 0.2 + 0.05 (size + k / 2):
+    linear in n, n^2 and n size, and an entry at the start of a stream is worth 12 * 0.05 = 0.6.
+    """
+    sessions = []
+    for stream in range(streams):
+        wrote = random.random(LENGTH) < 0.5
+        sizes = np.cumsum(wrote) - wrote
+        correct = random.random(LENGTH) < 0.2 + WORTH / LENGTH * sizes
+        sessions += [
+            session(stream, place, LENGTH, size=int(size), correct=bool(right), paid=0, wrote=bool(writes))
+            for place, (size, right, writes) in enumerate(zip(sizes, correct, wrote, strict=True))
+        ]
+    return sessions
+
+
+def figures_of(seed: int, *, streams: int) -> dict[str, float]:
+    found, schema = learned(linear(np.random.default_rng(seed), streams=streams))
+    return found.figures(schema)
+
+
+def width(figures: dict[str, float]) -> float:
+    return figures["credit_worth_high/item"] - figures["credit_worth_low/item"]
+
+
+def test_the_interval_shrinks_with_the_root_of_the_number_of_streams():
+    widths = [np.mean([width(figures_of(seed, streams=n)) for seed in range(4)]) for n in (50, 200, 800)]
+    for few, four_times in pairwise(widths):
+        assert few / four_times == pytest.approx(2.0, rel=0.15)
+
+
+def test_the_interval_covers_the_truth_of_a_linear_world():
+    found = [figures_of(seed, streams=60) for seed in range(100)]
+    covered = [f["credit_worth_low/item"] <= WORTH <= f["credit_worth_high/item"] for f in found]
+    assert np.mean(covered) >= 0.85
+    worths = [f["credit_worth/item"] for f in found]
+    assert np.mean(worths) == pytest.approx(WORTH, abs=0.15)  # shrunk a little
+    assert np.mean([width(f) for f in found]) == pytest.approx(2 * 1.96 * np.std(worths), rel=0.25)
+
+
+def offers(seed: int) -> list[Session]:
+    random = np.random.default_rng(seed)
+    return [replace(one, offer=int(random.integers(100, 900))) for one in linear(random, streams=40)]
+
+
+def state(one: Session) -> list[float]:
+    """phi, as it reads."""
+    left, size = (LENGTH - one.position) / LENGTH, one.memory_sizes["item"]
+    return [1.0, left, left**2, left**3, left * one.offer / 1000, size, left * size]
+
+
+def unshrunk(sessions: list[Session], *, decay: float) -> Float64:
+    schema = Schema.of(sessions)
+    return fit(transitions(sessions, schema), prior=np.full(len(schema.names), np.inf), decay=decay).theta
+
+
+def test_with_all_of_the_trace_the_fit_is_least_squares_on_returns():
+    sessions = offers(0)
+    rewards = np.array([one.own_reward for one in sessions]).reshape(-1, LENGTH)
+    returns = rewards[:, ::-1].cumsum(axis=1)[:, ::-1].reshape(-1)
+    slow, *_ = np.linalg.lstsq(np.array([state(one) for one in sessions]), returns)
+    np.testing.assert_allclose(unshrunk(sessions, decay=1.0), slow, rtol=1e-6)
+
+
+def test_without_a_trace_the_fit_is_where_regressing_on_its_own_forecast_settles():
+    sessions = offers(1)
+    rewards = np.array([one.own_reward for one in sessions])
+    now = np.array([state(one) for one in sessions], dtype=np.float64)
+    behind = now.reshape(-1, LENGTH, now.shape[1])[:, 1:]  # the next session's state, its price in it
+    following = np.pad(behind, ((0, 0), (0, 1), (0, 0))).reshape(now.shape)
+    slow = np.zeros(now.shape[1])
+    for _ in range(1000):
+        slow, *_ = np.linalg.lstsq(now, rewards + following @ slow)
+    np.testing.assert_allclose(unshrunk(sessions, decay=0.0), slow, rtol=1e-6)
+
+
+def test_a_failed_session_splits_its_stream_and_has_no_credit():
+    sessions = linear(np.random.default_rng(2), streams=30)
+    broken = [replace(one, ending=Ending.FAILED, error="disk gone") if one.position == 5 else one for one in sessions]
+    tails = [replace(one, stream=f"{one.stream} again") if one.position > 5 else one for one in sessions]
+    apart = [one for one in tails if one.position != 5]
+    found, schema = learned(broken)
+    np.testing.assert_allclose(found.theta, learned(apart)[0].theta)
+    np.testing.assert_allclose(found.covariance, learned(apart)[0].covariance)
+    assert not np.allclose(found.theta, learned(sessions)[0].theta)
+
+    credit = fitted(transitions(broken, schema), found, sessions=len(broken))
+    had = {one.position for one, amount in zip(broken, credit, strict=True) if amount != 0.0}
+    assert had == set(range(LENGTH - 1)) - {5}  # nobody comes behind the last
+    assert all(amount == 0.0 for one, amount in zip(broken, credit, strict=True) if not one.writes)
+
+
+def test_the_order_in_which_sessions_are_given_does_not_matter():
+    sessions = linear(np.random.default_rng(3), streams=30)
+    shuffled = [sessions[place] for place in np.random.default_rng(4).permutation(len(sessions))]
+    (found, schema), (other, _) = learned(sessions), learned(shuffled)
+    np.testing.assert_allclose(other.theta, found.theta)
+    credit = {(one.stream, one.position): amount for one, amount in _credits(sessions, found, schema)}
+    assert credit == pytest.approx({(one.stream, one.position): a for one, a in _credits(shuffled, other, schema)})
+
+
+def _credits(sessions: list[Session], found: Fit, schema: Schema) -> Iterator[tuple[Session, float]]:
+    return zip(sessions, fitted(transitions(sessions, schema), found, sessions=len(sessions)).tolist(), strict=True)
+
+
+def test_streams_of_which_a_part_was_collected_are_learned_from():
+    sessions = linear(np.random.default_rng(5), streams=800)
+    halves = [one for one in sessions if (one.position < LENGTH // 2) == (int(one.stream[1:]) % 2 == 0)]
+    found, schema = learned(halves)
+    assert found.figures(schema)["credit_worth/item"] == pytest.approx(WORTH, abs=0.2)
+
+
+def test_where_nothing_was_ever_written_there_is_no_credit():
+    sessions = [session(0, place, 3, size=0, correct=True, paid=0, wrote=False) for place in range(3)]
+    sessions = [replace(one, memory_sizes={}) for one in sessions]
+    found, schema = learned(sessions)
+    assert found.figures(schema) == {}
+    assert fitted(transitions(sessions, schema), found, sessions=3).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("streams", [1, 5])
+def test_few_streams_say_little_even_where_the_fit_leaves_nothing_over(streams):
+    sessions = linear(np.random.default_rng(6), streams=streams)
+    assert width(learned(sessions)[0].figures(Schema.of(sessions))) > 2.0
+    first = [one for one in sessions if one.position == 0]
+    assert width(learned(first)[0].figures(Schema.of(sessions))) > 3.8
+
+
+def test_rewards_without_chance_leave_the_prior_where_memory_is_a_function_of_the_place():
+    noisy = asks_whatever_comes(np.random.default_rng(7), streams=30, length=24)
+    figures = learned([replace(one, correct=True) for one in noisy])[0].figures(Schema.of(noisy))
+    assert figures["credit_worth_low/item"] < -1.9
+    assert figures["credit_worth_high/item"] > 1.9
