@@ -4,35 +4,53 @@ Observation tokens and padding never get here, so inserting them can not change 
 A = action tokens of all sessions, in session order.
 """
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from agile_ray.errors import ContractError
 from agile_ray.types import Float32
 
+Real = TypeVar("Real", np.float32, np.float64)
+Ints = NDArray[np.integer]
+
 
 def gae(
-    rewards_A: Float32, values_A: Float32, session_ids_A: NDArray[np.int64], *, discount: float, decay: float
-) -> Float32:
-    """Generalized advantage estimates (Schulman et al., 2016, eq. 16); every session is terminal.
+    rewards_A: NDArray[Real],
+    values_A: NDArray[Real],
+    *,
+    session_ids_A: Ints,
+    turn_ids_A: Ints,
+    discount: float,
+    decay: float,
+) -> NDArray[Real]:
+    """Generalized advantage estimates (Schulman et al., 2016, eq. 16) over action tokens; every session is terminal.
+
+        advantage_t = sum over k >= t in t's session of (discount * decay)^(k - t) * surprise_k
+        surprise_k  = reward_k + discount * value_{k+1} - value_k,   value 0 behind a session's last action
+
+    t and k count action tokens: an action is one token, and what the executor appends belongs to the transition (AGILE,
+    section 2). A session ends where its id does, never where a reward is or where positions jump. Turn ids are there to
+    check the layout and change no advantage: with a recursion per turn, credit would depend on how a text was cut into
+    turns.
 
     Args:
-        rewards_A: float32 [A], received after the token.
-        values_A: float32 [A], value of the state before the token.
-        session_ids_A: int64 [A], equal for tokens of one session, which stand side by side.
+        rewards_A: [A], in units of reward, received after the token.
+        values_A: [A], in units of reward, of the state before the token.
+        session_ids_A: int [A], equal for tokens of one session, which stand side by side.
+        turn_ids_A: int [A], which turn of its session wrote the token, from 0, in the order written.
         discount: gamma, per action token, in [0, 1].
         decay: lambda, per action token, in [0, 1].
 
     Returns:
-        float32 [A], summed in float64.
+        [A], in units of reward, summed in float64; float64 if rewards or values are, otherwise float32.
 
     Raises:
-        ContractError: the arrays differ in length.
+        ContractError: the arrays differ in length, a session comes back after another began, or turns are out of order:
+            a mask or an order does not belong to these rewards.
     """
-    if not len(rewards_A) == len(values_A) == len(session_ids_A):
-        raise ContractError.mismatch(
-            "gae", rewards=rewards_A.shape, values=values_A.shape, session_ids=session_ids_A.shape
-        )
+    _check_layout(rewards_A, values_A, session_ids_A=session_ids_A, turn_ids_A=turn_ids_A)
     advantages_A = np.zeros(len(rewards_A), dtype=np.float64)
     next_value = next_advantage = 0.0
     next_session = None
@@ -44,7 +62,7 @@ def gae(
         next_advantage = surprise + discount * decay * next_advantage
         next_value, next_session = value, session
         advantages_A[place] = next_advantage
-    return advantages_A.astype(np.float32)
+    return advantages_A.astype(np.result_type(rewards_A, values_A, np.float32))
 
 
 def whiten(advantages_A: Float32) -> Float32:
@@ -61,3 +79,28 @@ def explained_variance(values_A: Float32, returns_A: Float32) -> float:
     if spread == 0.0:
         return 0.0
     return 1.0 - float(np.var(returns_A.astype(np.float64) - values_A)) / spread
+
+
+def _check_layout(rewards_A: NDArray[Real], values_A: NDArray[Real], *, session_ids_A: Ints, turn_ids_A: Ints) -> None:
+    shapes = {
+        "rewards": rewards_A.shape,
+        "values": values_A.shape,
+        "session_ids": session_ids_A.shape,
+        "turn_ids": turn_ids_A.shape,
+    }
+    if len(set(shapes.values())) != 1:
+        raise ContractError.mismatch("gae", **shapes)
+    same_session = session_ids_A[1:] == session_ids_A[:-1]
+    sessions, runs = np.unique([*session_ids_A[:1], *session_ids_A[1:][~same_session]], return_counts=True)
+    if (runs > 1).any():
+        again = sessions[runs.argmax()]
+        raise ContractError(f"gae: tokens of one session stand side by side, session {again} came back after another")
+    outside = np.flatnonzero(turn_ids_A < 0)
+    if len(outside):
+        raise ContractError(f"gae: an action token has a turn, token {outside[0]} has {turn_ids_A[outside[0]]}")
+    falls = np.flatnonzero(same_session & (turn_ids_A[1:] < turn_ids_A[:-1]))
+    if len(falls):
+        before, after = turn_ids_A[falls[0] : falls[0] + 2]
+        raise ContractError(
+            f"gae: turns of a session never go back, token {falls[0] + 1} goes from {before} to {after}"
+        )

@@ -5,11 +5,12 @@ A = action tokens of all rows, in the order of the rows; rows of one session sta
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from agile_ray.config import PPO
-from agile_ray.types import Float32, Lesson, TrainingRow
+from agile_ray.types import Float32, Int32, Lesson, TrainingRow
 from learner.advantages import explained_variance, gae, whiten
 from learner.ragged import Int64, join, join_scores
 
@@ -46,16 +47,24 @@ class Targets:
 
 
 def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[str, float]]:
-    """Estimate advantages and returns of all action tokens, and say how they look."""
+    """Estimate advantages and returns of all action tokens, and say how they look.
+
+    Raises:
+        ContractError: rows of one session stand apart or out of order.
+    """
     scores = join_scores([row.scores for row in rows])
-    sessions_A = _session_numbers(rows)
+    estimate = partial(
+        gae,
+        session_ids_A=_session_numbers(rows),
+        turn_ids_A=_turn_ids(rows),
+        discount=ppo.discount,
+        decay=ppo.decay,
+    )
     own_rewards_A = _own_rewards(rows)
     rewards_A = own_rewards_A + _credits(rows)
-    advantages_A = gae(rewards_A, scores.values, sessions_A, discount=ppo.discount, decay=ppo.decay)
+    advantages_A = estimate(rewards_A, scores.values)
     returns_A = advantages_A + scores.values
-    own_returns_A = scores.own_values + gae(
-        own_rewards_A, scores.own_values, sessions_A, discount=ppo.discount, decay=ppo.decay
-    )
+    own_returns_A = scores.own_values + estimate(own_rewards_A, scores.own_values)
     behavior_A = _behavior_logprobs(rows)
     figures = {
         "advantage_mean": float(advantages_A.mean(dtype=np.float64)),
@@ -109,6 +118,11 @@ def _session_numbers(rows: Sequence[TrainingRow]) -> Int64:
         ],
         np.int64,
     )
+
+
+def _turn_ids(rows: Sequence[TrainingRow]) -> Int32:
+    """Which turn of its session wrote the action token, int32 [A]."""
+    return join([row.segment.turn_ids[row.segment.action_mask] for row in rows], np.int32)
 
 
 def _behavior_logprobs(rows: Sequence[TrainingRow]) -> Float32:
