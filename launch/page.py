@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from agile_ray.ledger import Ledger
 from agile_ray.scores import Cause, Difference, Score
 from launch import pictures
 from launch.summary import Report
@@ -42,6 +43,7 @@ def render(report: Report) -> str:
         *_results(report),
         *_course(report),
         *_budgets(report),
+        *_ledger(report),
         *_machinery(report),
         *_origin(report),
     ]
@@ -80,6 +82,28 @@ def interval(ci95: tuple[float, float]) -> str:
 def signed(value: float) -> str:
     """`+0.041`, with a real minus sign."""
     return f"{value:+.3f}".replace("-", MINUS)
+
+
+def accounts(ledger: Ledger) -> list[list[str]]:
+    """Account, asks and what was charged for them, in units of the reward for a right answer."""
+    named = {"trained": ledger.trained, "failed": ledger.failed, "abandoned": ledger.abandoned}
+    rows = [[name, f"{account.asks:,}", _units(account.charged)] for name, account in named.items()]
+    return [*rows, ["all", f"{ledger.asks:,}", _units(ledger.charged)]]
+
+
+def agreement(ledger: Ledger) -> str:
+    """What was checked, and the total score that comes of it."""
+    if not ledger.iterations:
+        return "Books agree: 0 iterations; nothing was trained on."
+    total = f"{ledger.total_score:.3f}".replace("-", MINUS)
+    return (
+        f"Books agree: {len(ledger.iterations)} iterations, {ledger.sessions:,} sessions trained on. Their total score "
+        f"is {ledger.accuracy:.3f} {MINUS} {_units(ledger.trained.charged)} / {ledger.sessions:,} = {total}."
+    )
+
+
+def _units(thousandths: int) -> str:
+    return f"{thousandths // 1000:,}.{thousandths % 1000:03d}"
 
 
 def _results(report: Report) -> Iterable[str]:
@@ -161,6 +185,18 @@ def _budgets(report: Report) -> Iterable[str]:
         )
         endings = ", ".join(f"{ending} {count:,}" for ending, count in sorted(entry.endings.items()))
         yield f'<p class="note">Sessions by cause, one cause each. Endings: {escape(endings)}.</p>'
+
+
+def _ledger(report: Report) -> Iterable[str]:
+    yield "<h2>Ledger of the training</h2>"
+    yield _table(["account", "asks", "charged"], accounts(report.ledger))
+    yield f"<p>{agreement(report.ledger)}</p>"
+    yield (
+        '<p class="note">In units of the reward for a right answer. Failed: sessions that a broken tool or expert '
+        "ended. Abandoned: what came after a checkpoint that the run went on from, and attempts that were played "
+        "again. Agree: in every session that was trained on, the learner was charged what the receipts say and "
+        "rewarded as the answer was judged, and each iteration's total score is that of the history.</p>"
+    )
 
 
 def _machinery(report: Report) -> Iterable[str]:

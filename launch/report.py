@@ -2,6 +2,7 @@
 
 run folder/
     config.yaml  run.json  history.jsonl    read
+    segments/  abandoned.jsonl              read: every report checks the books again
     evaluation/<entry>.parquet              read: one for each policy of the final evaluation
     report.json                             written once `ppo` is evaluated: its presence means a finished run
     report.html                             written always
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from agile_ray import config, history, provenance, store
+from agile_ray import config, history, ledger, provenance, store
 from agile_ray.errors import ConfigError
 from agile_ray.record import HISTORY
 from agile_ray.types import Session
@@ -59,12 +60,16 @@ def compose(run_folder: Path) -> Report:
 
     Raises:
         ConfigError: the folder is no run's, or was written by another version.
+        ContractError: the books don't agree with what the learner saw.
     """
+    chosen = config.load(run_folder / provenance.CONFIG_FILE)
+    lines = history.read(run_folder / HISTORY)
     return build(
         kept(run_folder),
-        config=config.load(run_folder / provenance.CONFIG_FILE),
-        lines=history.read(run_folder / HISTORY),
+        config=chosen,
+        lines=lines,
         starts=provenance.read(run_folder),
+        ledger=ledger.audit(run_folder, lines),
     )
 
 
@@ -91,7 +96,7 @@ def write(run_folder: Path, report: Report) -> None:
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the policies, how far PPO is ahead of each, and the headline; fits into 80 columns."""
+    """Print the policies, how far PPO is ahead of each, the headline and the ledger; fits into 80 columns."""
     title = f"{report.run}: {report.environment}, seed {report.seed}, one ask costs {report.advice_cost:g}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("policy", no_wrap=True)
@@ -113,6 +118,18 @@ def show(report: Report, console: Console) -> None:
         console.print(table)
     for sentence in page.headline(report):
         console.print(sentence, highlight=False)
+    _show_ledger(report, console)
+
+
+def _show_ledger(report: Report, console: Console) -> None:
+    table = Table(title="ledger of the training", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("account")
+    table.add_column("asks", justify="right")
+    table.add_column("charged", justify="right")
+    for row in page.accounts(report.ledger):
+        table.add_row(*row)
+    console.print(table)
+    console.print(page.agreement(report.ledger), highlight=False)
 
 
 def _replace(path: Path, content: bytes) -> None:

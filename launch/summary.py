@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from agile_ray.config import RunConfig
 from agile_ray.history import Dropped, Event, Line
+from agile_ray.ledger import Ledger
 from agile_ray.metrics import pool
 from agile_ray.provenance import Start
 from agile_ray.scores import Bin, Difference, Score, curve, paired_difference, score
@@ -19,6 +20,8 @@ NO_FUTURE = ("always_ask", "never_ask", "random", "non_adaptive", "non_adaptive_
 """References that know nothing of the future: the best of them is what PPO has to beat."""
 CURVES = ("sft", "ppo", ORACLE)
 """Entries whose course along the stream is shown."""
+NO_BOOKS = Ledger()
+"""Of a run that has not trained."""
 
 
 class Point(BaseModel):
@@ -83,6 +86,7 @@ class Report(BaseModel):
     counts: dict[str, int]  # endings and remarks of the training sessions
     dropped: list[Dropped]
     discarded: Discarded
+    ledger: Ledger = NO_BOOKS
     config_hash: str
     starts: list[Start]
 
@@ -94,13 +98,19 @@ class Report(BaseModel):
 
 
 def build(
-    results: Mapping[str, Sequence[Session]], *, config: RunConfig, lines: Sequence[Line], starts: Sequence[Start]
+    results: Mapping[str, Sequence[Session]],
+    *,
+    config: RunConfig,
+    lines: Sequence[Line],
+    starts: Sequence[Start],
+    ledger: Ledger = NO_BOOKS,
 ) -> Report:
     """Measure the evaluations of a run and add up its history.
 
     Args:
         results: evaluation sessions by entry: the names of LEARNED, and reference policies.
         lines: the run's history.
+        ledger: its books.
 
     Raises:
         ContractError: two entries were not measured on the same questions.
@@ -133,6 +143,7 @@ def build(
         counts=dict(sum((Counter(line.counts) for line in iterations), Counter[str]())),
         dropped=_dropped(iterations),
         discarded=_discarded(lines),
+        ledger=ledger,
         config_hash=config.digest,
         starts=list(starts),
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from agile_ray.config import Imitation
 from agile_ray.errors import StarvedError
+from agile_ray.expert import GoldExpert
 from agile_ray.lane import Lane, Rules
 from agile_ray.policy import Policy
 from agile_ray.seeds import derive
@@ -57,6 +58,7 @@ async def _batches(
     discount: float,
     progress: Callable[[int], None],
 ) -> list[list[Lesson]]:
+    rules = replace(rules, expert=GoldExpert())  # no recorded run has met the teacher's streams
     each = math.ceil(config.sessions / STREAMS)
     lessons: list[Lesson] = []
     stream = FIRST_STREAM
@@ -97,16 +99,9 @@ async def _warm(lane: Lane, sessions: int, environment: Environment) -> None:
 def _lessons(session: Session, *, discount: float) -> list[Lesson]:
     segments = list(cut(session))
     rewards_A = np.concatenate([segment.rewards[segment.action_mask] for segment in segments]).astype(np.float32)
-    turn_ids_A = np.concatenate([segment.turn_ids[segment.action_mask] for segment in segments])
     # With no critic and lambda 1, advantages are the returns.
-    returns_A = gae(
-        rewards_A,
-        np.zeros_like(rewards_A),
-        session_ids_A=np.zeros_like(turn_ids_A),
-        turn_ids_A=turn_ids_A,
-        discount=discount,
-        decay=1.0,
-    )
+    nothing_A, same_A = np.zeros_like(rewards_A), np.zeros(len(rewards_A), dtype=np.int64)
+    returns_A = gae(rewards_A, nothing_A, same_A, discount=discount, decay=1.0)
     ends = np.cumsum([segment.actions for segment in segments])[:-1]
     return [
         Lesson(segment=segment, returns=returns, wrote=bool(session.writes))
