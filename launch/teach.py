@@ -99,9 +99,16 @@ async def _warm(lane: Lane, sessions: int, environment: Environment) -> None:
 def _lessons(session: Session, *, discount: float) -> list[Lesson]:
     segments = list(cut(session))
     rewards_A = np.concatenate([segment.rewards[segment.action_mask] for segment in segments]).astype(np.float32)
+    turn_ids_A = np.concatenate([segment.turn_ids[segment.action_mask] for segment in segments])
     # With no critic and lambda 1, advantages are the returns.
-    nothing_A, same_A = np.zeros_like(rewards_A), np.zeros(len(rewards_A), dtype=np.int64)
-    returns_A = gae(rewards_A, nothing_A, same_A, discount=discount, decay=1.0)
+    returns_A = gae(
+        rewards_A,
+        np.zeros_like(rewards_A),
+        session_ids_A=np.zeros_like(turn_ids_A),
+        turn_ids_A=turn_ids_A,
+        discount=discount,
+        decay=1.0,
+    )
     ends = np.cumsum([segment.actions for segment in segments])[:-1]
     return [
         Lesson(segment=segment, returns=returns, wrote=bool(session.writes))
