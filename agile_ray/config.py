@@ -164,9 +164,16 @@ class PPO(Section):
     value_coefficient: float = Field(default=0.5, ge=0)
     """Weight of the loss of each head, which share their trunk with the policy."""
     kl_coefficient: float = Field(default=0.05, ge=0)
-    """Weight of the k3 term to the frozen SFT policy, per action token."""
+    """Weight of the k3 term to the frozen SFT policy, per action token; at first, if `kl_target` is given."""
+    kl_target: float | None = Field(default=None, gt=0)
+    """KL to the SFT policy, in nats per action token, toward which each update moves `kl_coefficient` (Ziegler et al.,
+    2019); none: it stays."""
+    stop_kl: float | None = Field(default=None, gt=0)
+    """KL between the policies before and within an update, in nats per action token, beyond which its remaining steps
+    are skipped; none: they never are."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
-    """Weight of the entropy bonus, per action token."""
+    """Weight of the entropy bonus, per action token; only function tokens earn it: what is to be explored is when to
+    ask, and where words are written it would only blur copying."""
     discount: float = Field(default=1.0, gt=0, le=1)
     """Gamma, per action token."""
     decay: float = Field(default=1.0, ge=0, le=1)
@@ -176,6 +183,12 @@ class PPO(Section):
     """Passes over what one iteration collected."""
     minibatches: int = Field(default=4, ge=1)
     """Optimizer steps in one pass."""
+
+    @model_validator(mode="after")
+    def _can_reach_its_target(self) -> Self:
+        if self.kl_target is not None and self.kl_coefficient == 0:
+            raise ValueError("kl_target scales kl_coefficient, which is 0; set it above 0")
+        return self
 
 
 class Learner(Section):

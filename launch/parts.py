@@ -10,6 +10,7 @@ import numpy as np
 from agile_ray import store
 from agile_ray.checkpoints import FolderCheckpoints
 from agile_ray.config import RunConfig
+from agile_ray.functions import Function
 from agile_ray.lane import Rules
 from agile_ray.protocols import RunState
 from agile_ray.record import SEGMENTS, RunRecorder
@@ -117,12 +118,15 @@ def start_learners(config: RunConfig, probes: Sequence[Int32]) -> "LearnerGroup"
         AgileError: a rank did not start; whatever had is ended.
     """
     from learner.group import LearnerGroup
+    from rollout.tokenizer import HFTokenizer
 
+    tokenizer = HFTokenizer(config.model.path)
     return LearnerGroup(
         config.model.path,
         learner=config.learner,
         ppo=config.ppo,
         imitation=config.imitation,
+        function_ids=[tokenizer.function_id(function) for function in Function],
         device=config.cluster.device,
         temperature=config.rollout.temperature,
         transport=config.rollout.transport,

@@ -65,6 +65,7 @@ class LearnerActor:
         *,
         learner: Learner,
         ppo: PPO,
+        function_ids: Sequence[int],
         temperature: float,
         publish_dtype: "Dtype",
         attention: "Attention",
@@ -83,6 +84,7 @@ class LearnerActor:
             folder,
             learner=learner,
             ppo=ppo,
+            function_ids=function_ids,
             temperature=temperature,
             publish_dtype=publish_dtype,
             attention=attention,
@@ -119,8 +121,16 @@ class LearnerActor:
         *,
         actions: int,
         learning_rate: float,
+        kl_coefficient: float,
     ) -> "Sums":
-        return self._started.learn(ragged, targets, micro_batches, actions=actions, learning_rate=learning_rate)
+        return self._started.learn(
+            ragged,
+            targets,
+            micro_batches,
+            actions=actions,
+            learning_rate=learning_rate,
+            kl_coefficient=kl_coefficient,
+        )
 
     def set_reference(self, folder: Path) -> None:
         self._started.set_reference(folder)
@@ -150,6 +160,9 @@ class LearnerActor:
         """Send the present weights through the nccl transport."""
         assert self._sender is not None, "LearnerGroup.publish checks that it is connected"
         self._sender.send()
+
+    def reopen(self, ppo: PPO) -> None:
+        self._started.reopen(ppo)
 
     def export(self, folder: Path) -> None:
         self._started.export(folder)

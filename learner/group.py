@@ -21,11 +21,13 @@ from agile_ray.protocols import Update
 from agile_ray.seeds import derive
 from agile_ray.types import Int32, Lesson, Scores, Segment, TrainingRow
 from agile_ray.weights import Bucket, Probe, WeightsRef
+from learner import kl_controller
 from learner.actor import LearnerActor
 from learner.plan import MiniBatch, padding, plan
 from learner.ragged import Ragged, lay_out, split_scores
-from learner.reports import placed
+from learner.reports import Sums, add, placed
 from learner.schedule import imitation_rate, ppo_rate
+from learner.steps import imitation_figures, ppo_figures, take
 from learner.targets import make_lesson_targets, make_targets
 from learner.waiting import wait
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
     from learner.engine import Dtype
     from learner.model import Attention
-    from learner.reports import Sums
 
 Result = TypeVar("Result")
 
@@ -50,6 +51,7 @@ class LearnerGroup:
         learner: Learner,
         ppo: PPO,
         imitation: Imitation,
+        function_ids: Sequence[int],
         device: Literal["cpu", "gpu"],
         temperature: float,
         transport: Literal["ray_shm", "nccl"],
@@ -60,6 +62,7 @@ class LearnerGroup:
         """Start one actor per rank and load the model's folder, a Hugging Face one.
 
         Args:
+            function_ids: ids of the function tokens, where the entropy bonus applies.
             temperature: of sampling; PPO compares logprobs at this temperature.
             publish_dtype: what the rollout engines serve.
             probes: token ids that every published version is tried on.
@@ -72,6 +75,7 @@ class LearnerGroup:
         """
         self._learner = learner
         self._ppo = ppo
+        self._kl = kl_controller.configured(ppo)
         self._imitation = imitation
         self._transport = transport
         self._probes = tuple(probes)
@@ -89,6 +93,7 @@ class LearnerGroup:
             settings = {
                 "learner": learner,
                 "ppo": ppo,
+                "function_ids": tuple(function_ids),
                 "temperature": temperature,
                 "publish_dtype": publish_dtype,
                 "attention": _attention(device, learner, imitation),
@@ -124,16 +129,8 @@ class LearnerGroup:
                 for actor, hand in zip(self._actors, batches[0].ranks, strict=True)
             ],
         )
-        metrics = {
-            "loss": sum(one.loss for one in sums),
-            "policy_loss": sum(one.policy for one in sums) / actions,
-            "value_loss": sum(one.value for one in sums) / actions,
-            "own_value_loss": sum(one.own_value for one in sums) / actions,
-            "write_loss": sum(one.write for one in sums) / actions,
-            "gradient_norm": sums[0].gradient_norm,
-            "learning_rate": rate,
-        }
-        return _update(batches, begin, metrics)
+        total = add(sums, gradient_norm=sums[0].gradient_norm)
+        return _update(batches, begin, imitation_figures(total) | {"learning_rate": rate})
 
     def score(self, prefixes: Sequence[Segment]) -> list[Scores]:
         """What the present weights, the reference and the heads think of every action token.
@@ -152,7 +149,7 @@ class LearnerGroup:
         return split_scores(placed(parts), ragged.action_starts)
 
     def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
-        """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` optimizer steps.
+        """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` optimizer steps, fewer if `ppo.stop_kl` says so.
 
         Args:
             done: share of the run's iterations that lie behind, from 0 to 1; sets the learning rate.
@@ -170,10 +167,16 @@ class LearnerGroup:
             for epoch in range(self._ppo.epochs)
             for batch in self._plan(ragged, seed=derive(seed, "epoch", epoch), minibatches=self._ppo.minibatches)
         ]
-        rate = ppo_rate(self._ppo, done)
-        steps = [self._ppo_step(batch, ragged, shared, rate=rate) for batch in batches]
-        actions = len(ragged.positions) * self._ppo.epochs
-        return _update(batches, begin, figures | {"learning_rate": rate} | _ppo_figures(steps, actions=actions))
+        rate, kl = ppo_rate(self._ppo, done), self._kl
+        taken = take(
+            batches,
+            lambda batch: self._ppo_step(batch, ragged, shared, rate=rate, kl_coefficient=kl.coefficient),
+            stop_kl=self._ppo.stop_kl,
+        )
+        figures |= ppo_figures(taken, planned=len(batches))
+        self._kl = kl.after(figures["kl_nats"])
+        figures |= {"learning_rate": rate, "kl_coefficient": kl.coefficient}
+        return _update(batches[: len(taken)], begin, figures)
 
     def set_reference(self, folder: Path) -> None:
         """Load the frozen policy, a Hugging Face folder, that PPO is kept near to."""
@@ -203,17 +206,25 @@ class LearnerGroup:
         self._wait("connect", [actor.connect.remote(handles, workers=workers) for actor in self._actors])
         self._connected = True
 
+    def reopen(self, *, ppo: PPO, imitation: Imitation) -> None:
+        """Serve another run's settings; weights and optimizer stay as they are until `load`."""
+        self._ppo, self._imitation = ppo, imitation
+        self._kl = kl_controller.configured(ppo)
+        self._wait("reopen", [actor.reopen.remote(ppo) for actor in self._actors])
+
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, with its tokenizer, into an existing folder."""
         self._wait("export", [actor.export.remote(folder) for actor in self._actors])
 
     def save(self, folder: Path) -> None:
-        """Write weights, heads and optimizer, sharded, into an existing folder."""
+        """Write weights, heads and optimizer, sharded, and the KL coefficient into an existing folder."""
         self._wait("save", [actor.save.remote(folder) for actor in self._actors])
+        kl_controller.save(self._kl, self._ppo, folder)
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote with as many ranks."""
         self._wait("load", [actor.load.remote(folder) for actor in self._actors])
+        self._kl = kl_controller.load(self._ppo, folder)
 
     def shutdown(self) -> None:
         """End the ranks' processes."""
@@ -230,16 +241,24 @@ class LearnerGroup:
         )
 
     def _ppo_step(
-        self, batch: MiniBatch, ragged: Ragged, shared: "tuple[ObjectRef, ObjectRef]", *, rate: float
-    ) -> "list[Sums]":
+        self,
+        batch: MiniBatch,
+        ragged: Ragged,
+        shared: "tuple[ObjectRef, ObjectRef]",
+        *,
+        rate: float,
+        kl_coefficient: float,
+    ) -> Sums:
         actions = max(1, int(ragged.actions[batch.rows].sum()))
-        return self._wait(
+        settings = {"actions": actions, "learning_rate": rate, "kl_coefficient": kl_coefficient}
+        sums = self._wait(
             "learn",
             [
-                actor.learn.remote(*shared, hand, actions=actions, learning_rate=rate)
+                actor.learn.remote(*shared, hand, **settings)
                 for actor, hand in zip(self._actors, batch.ranks, strict=True)
             ],
         )
+        return add(sums, gradient_norm=sums[0].gradient_norm)
 
     def _broadcast(self, version: int) -> WeightsRef:
         if not self._connected:
@@ -252,22 +271,6 @@ class LearnerGroup:
 
     def _wait(self, call: str, answers: "Sequence[ObjectRef[Result]]") -> list[Result]:
         return wait(call, answers, deadline_s=self._learner.deadline_s)
-
-
-def _ppo_figures(steps: "Sequence[Sequence[Sums]]", *, actions: int) -> dict[str, float]:
-    every = [sums for step in steps for sums in step]
-    return {
-        "loss": sum(sums.loss for sums in every) / len(steps),
-        "policy_loss": sum(sums.policy for sums in every) / actions,
-        "value_loss": sum(sums.value for sums in every) / actions,
-        "own_value_loss": sum(sums.own_value for sums in every) / actions,
-        "write_loss": sum(sums.write for sums in every) / actions,
-        "kl_nats": sum(sums.kl for sums in every) / actions,
-        "entropy_nats": sum(sums.entropy for sums in every) / actions,
-        "clip_share": sum(sums.clipped for sums in every) / actions,
-        "ratio_deviation": sum(sums.deviation for sums in every) / actions,
-        "gradient_norm": sum(step[0].gradient_norm for step in steps) / len(steps),
-    }
 
 
 def _attention(device: Literal["cpu", "gpu"], learner: Learner, imitation: Imitation) -> "Attention":

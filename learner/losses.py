@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-MAX_CORRECTION = 2.0
-"""Cap of the importance weight that makes up for the gap between the engine's and the learner's logprobs."""
+from learner.logprobs import entropies
 
 MAX_LOG_RATIO = math.log(10.0)
 """Of reference to policy; from there on `k3` is straight."""
@@ -25,25 +24,36 @@ class PolicyLoss:
     loss: Tensor  # sum, with gradient
     clipped: Tensor  # tokens whose gradient the clip cut off
     deviation: Tensor  # sum of |ratio - 1|
+    update_kl: Tensor  # sum of an estimate of KL(old || policy), nats
 
 
 def clipped_policy_loss(
-    logprobs_A: Tensor, *, old_logprobs_A: Tensor, behavior_logprobs_A: Tensor, advantages_A: Tensor, clip: float
+    logprobs_A: Tensor, *, old_logprobs_A: Tensor, corrections_A: Tensor, advantages_A: Tensor, clip: float
 ) -> PolicyLoss:
     """PPO's pessimistic surrogate (Schulman et al., 2017, eq. 7), negated.
 
     The trust region stands around the learner's own logprobs before the update. What the engine sampled from
-    is a little different (other kernels, other rounding): each token is weighted by min(old / behavior, 2),
-    truncated importance sampling.
+    is a little different (other kernels, other rounding): each token is weighted by `corrections_A`, truncated
+    importance weights.
+
+    The divergence is estimated by (ratio - 1) - log ratio with ratio = policy / old: never negative, and on tokens that
+    the old policy sampled its mean is that of -log ratio, as the mean of ratio - 1 is 0 (Schulman, "Approximating KL
+    Divergence", 2020, k3).
     """
-    ratio_A = (logprobs_A - old_logprobs_A).exp()
+    log_ratio_A = logprobs_A - old_logprobs_A
+    ratio_A = log_ratio_A.exp()
     bounded_A = ratio_A.clamp(1.0 - clip, 1.0 + clip)
     gain_A = torch.minimum(ratio_A * advantages_A, bounded_A * advantages_A)
-    correction_A = (old_logprobs_A - behavior_logprobs_A).exp().clamp(max=MAX_CORRECTION)
     with torch.no_grad():
         clipped_A = bounded_A * advantages_A < ratio_A * advantages_A
         deviation_A = (ratio_A - 1.0).abs()
-    return PolicyLoss(loss=-(correction_A * gain_A).sum(), clipped=clipped_A.float().sum(), deviation=deviation_A.sum())
+        update_kl_A = log_ratio_A.expm1() - log_ratio_A
+    return PolicyLoss(
+        loss=-(corrections_A * gain_A).sum(),
+        clipped=clipped_A.float().sum(),
+        deviation=deviation_A.sum(),
+        update_kl=update_kl_A.sum(),
+    )
 
 
 def clipped_value_loss(values_A: Tensor, *, old_values_A: Tensor, returns_A: Tensor, clip: float) -> Tensor:
@@ -83,6 +93,18 @@ def k3(logprobs_A: Tensor, *, reference_logprobs_A: Tensor) -> Tensor:
     difference_A = reference_logprobs_A - logprobs_A
     bounded_A = difference_A.clamp(max=MAX_LOG_RATIO)
     return (bounded_A.exp() * (1.0 + difference_A - bounded_A) - 1.0 - difference_A).sum()
+
+
+def function_entropy(logits_AV: Tensor, functions_A: Tensor, *, temperature: float) -> Tensor:
+    """Sum of the policy's entropies where it sampled a function token, in nats.
+
+    Where words are written, entropy would only blur copying; what is to be explored is when to ask.
+
+    Args:
+        logits_AV: [A, V], V = vocabulary.
+        functions_A: bool [A], True where the action token is a function token.
+    """
+    return entropies(logits_AV[functions_A], temperature=temperature).sum()
 
 
 def cross_entropy(logprobs_A: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from learner import losses
 from learner.batch import Batch, make_batch
 from learner.buckets import BucketPlan, Bytes, pack, plan_buckets
 from learner.engine import Dtype, Engine, Place, torch_dtype
-from learner.logprobs import entropies, token_logprobs
+from learner.logprobs import token_logprobs
 from learner.model import Attention
 from learner.ragged import Int64, Ragged, join_scores
 from learner.reports import PlacedScores, Sums, add
@@ -42,6 +42,7 @@ class LearnerRank:
         *,
         learner: Learner,
         ppo: PPO,
+        function_ids: Sequence[int],
         temperature: float,
         publish_dtype: Dtype,
         attention: Attention,
@@ -50,6 +51,7 @@ class LearnerRank:
         """Load the model's folder and join the other ranks.
 
         Args:
+            function_ids: ids of the function tokens, where the entropy bonus applies.
             temperature: of sampling; logits are divided by it wherever PPO compares logprobs.
             publish_dtype: what the rollout engines serve.
             attention: transformers' name of the implementation.
@@ -62,6 +64,7 @@ class LearnerRank:
         self._temperature = temperature
         self.publish_dtype = torch_dtype(publish_dtype)
         self._engine = Engine(folder, learner, place, attention=attention)
+        self._functions = torch.tensor(list(function_ids), dtype=torch.int64, device=self._engine.device)
         # Tied embeddings appear under both names: an engine that is sent only one keeps the other's old values.
         self._parameters = dict(self._engine.language_model.named_parameters(remove_duplicate=False))
 
@@ -96,25 +99,34 @@ class LearnerRank:
             own_value = losses.value_loss(predictions.own_values, returns_A=returns_A)
             write = losses.write_loss(predictions.write_logits, wrote_A=self._at(batch, targets.wrote))
             total = (imitation + value_coefficient * (value + own_value + write)) / actions
-            return total, _sums(loss=total, policy=imitation, value=value, own_value=own_value, write=write)
+            figures = _sums(loss=total, policy=imitation, value=value, own_value=own_value, write=write)
+            return total, replace(figures, actions=len(batch.places))
 
         return self._optimize("imitate", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
 
     def learn(
-        self, ragged: Ragged, targets: Targets, micro_batches: MicroBatches, *, actions: int, learning_rate: float
+        self,
+        ragged: Ragged,
+        targets: Targets,
+        micro_batches: MicroBatches,
+        *,
+        actions: int,
+        learning_rate: float,
+        kl_coefficient: float,
     ) -> Sums:
         """Take one PPO step on one minibatch.
 
         Args:
             targets: of every action token of `ragged`.
             actions: action tokens of the minibatch, over all ranks.
+            kl_coefficient: weight of the divergence from the reference in this update.
 
         Raises:
             LearnerError: the loss or the gradient is not finite; no step was taken.
         """
 
         def loss(batch: Batch) -> tuple[Tensor, Sums]:
-            return self._ppo_loss(batch, targets, actions=actions)
+            return self._ppo_loss(batch, targets, actions=actions, kl_coefficient=kl_coefficient)
 
         return self._optimize("learn", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
 
@@ -169,6 +181,10 @@ class LearnerRank:
             with self._engine.whole([parameter]):
                 yield name, parameter.detach().to(self.publish_dtype)
 
+    def reopen(self, ppo: PPO) -> None:
+        """Serve another run's settings."""
+        self._ppo = ppo
+
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, with the source folder's tokenizer; rank 0 writes."""
         weights: dict[str, Tensor] = {}
@@ -208,9 +224,9 @@ class LearnerRank:
             critic_learning_rate=self._ppo.critic_learning_rate,
             call=call,
         )
-        return replace(add(measured), gradient_norm=norm)
+        return add(measured, gradient_norm=norm)
 
-    def _ppo_loss(self, batch: Batch, targets: Targets, *, actions: int) -> tuple[Tensor, Sums]:
+    def _ppo_loss(self, batch: Batch, targets: Targets, *, actions: int, kl_coefficient: float) -> tuple[Tensor, Sums]:
         ppo = self._ppo
 
         def of(array: Float32) -> Tensor:
@@ -218,12 +234,13 @@ class LearnerRank:
 
         predictions = self._engine.forward(batch)
         logprobs_A = self._logprobs(predictions.logits, batch)
+        functions_A = torch.isin(batch.actions, self._functions)
         with torch.set_grad_enabled(ppo.entropy_coefficient > 0):
-            entropy = entropies(predictions.logits, temperature=self._temperature).sum()
+            entropy = losses.function_entropy(predictions.logits, functions_A, temperature=self._temperature)
         policy = losses.clipped_policy_loss(
             logprobs_A,
             old_logprobs_A=of(targets.old_logprobs),
-            behavior_logprobs_A=of(targets.behavior_logprobs),
+            corrections_A=of(targets.corrections),
             advantages_A=of(targets.advantages),
             clip=ppo.clip,
         )
@@ -238,19 +255,22 @@ class LearnerRank:
         )
         write = losses.write_loss(predictions.write_logits, wrote_A=of(targets.wrote))
         kl = losses.k3(logprobs_A, reference_logprobs_A=of(targets.reference_logprobs))
-        total = policy.loss + ppo.value_coefficient * (value + own_value + write) + ppo.kl_coefficient * kl
+        total = policy.loss + ppo.value_coefficient * (value + own_value + write) + kl_coefficient * kl
         total = (total - ppo.entropy_coefficient * entropy) / actions
-        return total, _sums(
+        figures = _sums(
             loss=total,
+            functions=functions_A.float().sum(),
             policy=policy.loss,
             value=value,
             own_value=own_value,
             write=write,
             kl=kl,
+            update_kl=policy.update_kl,
             entropy=entropy,
             clipped=policy.clipped,
             deviation=policy.deviation,
         )
+        return total, replace(figures, actions=len(batch.places))
 
     def _at(self, batch: Batch, array: Float32) -> Tensor:
         """What an array of all action tokens says of these, [A]."""

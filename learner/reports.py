@@ -14,22 +14,25 @@ class Sums:
     """What one rank measured in one optimizer step; sums over its action tokens, but for the norm."""
 
     loss: float  # this rank's share of the objective, already divided by the step's action tokens
+    actions: float = 0.0  # action tokens
+    functions: float = 0.0  # of them, function tokens
     policy: float = 0.0
     value: float = 0.0
     own_value: float = 0.0
     write: float = 0.0
-    kl: float = 0.0
-    entropy: float = 0.0
+    kl: float = 0.0  # to the reference
+    update_kl: float = 0.0  # to the learner before the update
+    entropy: float = 0.0  # at function tokens only
     clipped: float = 0.0
     deviation: float = 0.0
     gradient_norm: float = 0.0  # of the whole step, the same on every rank
 
 
-def add(measured: Iterable[Sums]) -> Sums:
-    """Sum field by field, the norms too."""
-    names = Sums.__slots__
+def add(measured: Iterable[Sums], *, gradient_norm: float) -> Sums:
+    """Sum field by field, but for the norm, which is given."""
     columns = zip(*(astuple(sums) for sums in measured), strict=True)
-    return Sums(**dict(zip(names, map(sum, columns), strict=True)))
+    totals = dict(zip(Sums.__slots__, map(sum, columns), strict=True))
+    return Sums(**totals | {"gradient_norm": gradient_norm})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,9 @@ from agile_ray.types import Float32, Int32, Lesson, TrainingRow
 from learner.advantages import explained_variance, gae, whiten
 from learner.ragged import Int64, join, join_scores
 
+MAX_CORRECTION = 2.0
+"""Cap of the importance weight that makes up for the gap between the engine's and the learner's logprobs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LessonTargets:
@@ -35,8 +38,8 @@ def make_lesson_targets(lessons: Sequence[Lesson]) -> LessonTargets:
 class Targets:
     """What stays fixed while PPO runs its epochs; entry k belongs to the k-th action token of the rows."""
 
-    behavior_logprobs: Float32  # [A], nats, the engine when it sampled the token
     old_logprobs: Float32  # [A], nats, the learner before the first epoch
+    corrections: Float32  # [A], min(old / behavior, 2): truncated importance weights of what the engine sampled
     reference_logprobs: Float32  # [A], nats, the frozen reference policy
     values: Float32  # [A], the critic before the first epoch
     advantages: Float32  # [A], whitened over the whole update
@@ -66,16 +69,18 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
     returns_A = advantages_A + scores.values
     own_returns_A = scores.own_values + estimate(own_rewards_A, scores.own_values)
     behavior_A = _behavior_logprobs(rows)
+    corrections_A = np.exp(np.minimum(scores.logprobs - behavior_A, np.log(np.float32(MAX_CORRECTION))))
     figures = {
         "advantage_mean": float(advantages_A.mean(dtype=np.float64)),
         "advantage_std": float(advantages_A.std(dtype=np.float64)),
         "explained_variance": explained_variance(scores.values, returns_A),
         "own_explained_variance": explained_variance(scores.own_values, own_returns_A),
         "behavior_gap_nats": float(np.abs(scores.logprobs - behavior_A).mean()),
+        "effective_share": effective_share(corrections_A),
     }
     targets = Targets(
-        behavior_logprobs=behavior_A,
         old_logprobs=scores.logprobs,
+        corrections=corrections_A,
         reference_logprobs=scores.reference_logprobs,
         values=scores.values,
         advantages=whiten(advantages_A),
@@ -85,6 +90,15 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         wrote=_wrote(rows),
     )
     return targets, figures
+
+
+def effective_share(weights_A: Float32) -> float:
+    """Effective sample size of weighted tokens as a share of their number: (sum w)^2 / (n sum w^2).
+
+    1 where all weigh the same; 1/n where one outweighs all others.
+    """
+    wide_A = weights_A.astype(np.float64)
+    return float(wide_A.sum() ** 2 / (len(wide_A) * (wide_A**2).sum()))
 
 
 def _own_rewards(rows: Sequence[TrainingRow]) -> Float32:

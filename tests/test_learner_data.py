@@ -1,5 +1,7 @@
 """What the driver lays out, aims at and schedules; how parameters are packed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ import torch
 from agile_ray.config import PPO, Imitation
 from agile_ray.types import Lesson, Scores, Segment, TrainingRow
 from learner import buckets
+from learner.batch import make_batch
+from learner.plan import plan
 from learner.ragged import join_scores, lay_out, split_scores
 from learner.reports import PlacedScores, Sums, add, placed
 from learner.schedule import imitation_rate, ppo_rate
-from learner.targets import make_lesson_targets, make_targets
+from learner.targets import effective_share, make_lesson_targets, make_targets
 
 
 def row(
@@ -80,8 +84,9 @@ def test_what_ranks_scored_is_put_back_where_it_belongs():
         np.testing.assert_array_equal(getattr(placed(parts), name), getattr(scores, name))
 
 
-def test_sums_add_up_field_by_field():
-    total = add([Sums(loss=1.0, write=2.0, gradient_norm=3.0), Sums(loss=0.5, own_value=4.0, write=1.0)])
+def test_sums_add_up_field_by_field_but_for_the_norm():
+    parts = [Sums(loss=1.0, write=2.0, gradient_norm=9.0), Sums(loss=0.5, own_value=4.0, write=1.0)]
+    total = add(parts, gradient_norm=3.0)
     assert total == Sums(loss=1.5, own_value=4.0, write=3.0, gradient_norm=3.0)
 
 
@@ -96,6 +101,37 @@ def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action
     assert targets.advantages.mean() == pytest.approx(0, abs=1e-6)
     assert figures["advantage_mean"] == pytest.approx(np.mean([0.3, 0.3, 0.6, 0.6, -0.25]))
     assert figures["behavior_gap_nats"] == pytest.approx(0.5)
+
+
+def test_what_the_engine_sampled_is_reweighted_up_to_twice_and_the_effective_sample_is_counted():
+    one = row(0, 0, rewards=[0, 0, 0], values=[0, 0, 0], last=True)
+    old = np.array([-1 + np.log(0.5), -1, 7], np.float32)  # the engine's were all -1
+    targets, figures = make_targets([replace(one, scores=replace(one.scores, logprobs=old))], PPO())
+    np.testing.assert_allclose(targets.corrections, [0.5, 1.0, 2.0], rtol=1e-6)
+    assert figures["effective_share"] == pytest.approx(3.5**2 / (3 * (0.25 + 1 + 4)))
+    assert effective_share(np.full(4, 0.3, np.float32)) == pytest.approx(1)
+    assert effective_share(np.array([1, 0, 0, 0], np.float32)) == pytest.approx(1 / 4)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("micro_batch_tokens", [8, 64])
+def test_advantages_are_whitened_over_the_update_whatever_ranks_and_micro_batches_share_them(ranks, micro_batch_tokens):
+    draw = np.random.default_rng(0)
+    rows = [
+        row(k, 0, rewards=draw.normal(k, 1, count).tolist(), values=[0.0] * count, last=True)
+        for k, count in enumerate([1, 4, 2, 3, 2])
+    ]
+    targets, _ = make_targets(rows, PPO(discount=1.0, decay=1.0))
+    earned = [np.cumsum(one.segment.rewards[one.segment.action_mask][::-1])[::-1] for one in rows]
+    slow = (np.concatenate(earned) - np.concatenate(earned).mean()) / np.concatenate(earned).std()
+
+    ragged = lay_out([one.segment for one in rows])
+    used = np.full(len(slow), np.nan)
+    for batch in plan(ragged.lengths, seed=1, minibatches=2, ranks=ranks, micro_batch_tokens=micro_batch_tokens):
+        for micro_batch in (rows for hand in batch.ranks for rows in hand):
+            places = make_batch(ragged, micro_batch, torch.device("cpu")).places
+            used[places] = targets.advantages[places]  # as a rank reads them
+    np.testing.assert_allclose(used, slow, rtol=1e-5, atol=1e-6)
 
 
 def test_own_returns_leave_credit_out_and_do_not_touch_the_advantages():

@@ -32,20 +32,52 @@ def test_logprobs_of_low_precision_logits_are_computed_in_float32():
 
 
 def test_policy_loss_is_the_pessimistic_surrogate_token_by_token():
-    new, old, behavior, advantages = (draw(40, seed=seed, scale=0.4) for seed in range(4))
+    new, old, advantages = (draw(40, seed=seed, scale=0.4) for seed in range(3))
+    corrections = draw(40, seed=3).exp()
     found = losses.clipped_policy_loss(
-        new, old_logprobs_A=old, behavior_logprobs_A=behavior, advantages_A=advantages, clip=0.2
+        new, old_logprobs_A=old, corrections_A=corrections, advantages_A=advantages, clip=0.2
     )
     total, clipped, deviation = 0.0, 0, 0.0
-    for n, o, b, a in zip(new.tolist(), old.tolist(), behavior.tolist(), advantages.tolist(), strict=True):
+    for n, o, w, a in zip(new.tolist(), old.tolist(), corrections.tolist(), advantages.tolist(), strict=True):
         ratio = math.exp(n - o)
         bounded = min(max(ratio, 0.8), 1.2)
-        total -= min(math.exp(o - b), 2.0) * min(ratio * a, bounded * a)
+        total -= w * min(ratio * a, bounded * a)
         clipped += bounded * a < ratio * a
         deviation += abs(ratio - 1)
     assert found.loss.item() == pytest.approx(total, abs=1e-4)
     assert found.clipped.item() == clipped > 0
     assert found.deviation.item() == pytest.approx(deviation, abs=1e-4)
+
+
+def test_the_estimated_move_of_an_update_has_the_divergence_from_old_to_now_as_its_mean_and_is_never_negative():
+    now, old = (draw(6, seed=seed).double().log_softmax(-1) for seed in range(2))
+
+    def estimate(tokens: slice) -> float:
+        ones = torch.ones_like(now[tokens])
+        found = losses.clipped_policy_loss(
+            now[tokens], old_logprobs_A=old[tokens], corrections_A=ones, advantages_A=ones, clip=0.2
+        )
+        return found.update_kl.item()
+
+    each = [estimate(slice(token, token + 1)) for token in range(6)]
+    assert min(each) >= 0
+    mean = sum(old[token].exp().item() * each[token] for token in range(6))  # over tokens that the old policy samples
+    assert mean == pytest.approx((old.exp() * (old - now)).sum().item())
+    assert estimate(slice(0, 6)) == pytest.approx(sum(each))
+
+
+def test_the_entropy_bonus_is_earned_and_felt_at_function_tokens_only():
+    logits = draw(4, 5).requires_grad_()
+    actions, functions = torch.tensor([3, 0, 4, 1]), torch.tensor([3, 4])
+    found = losses.function_entropy(logits, torch.isin(actions, functions), temperature=0.5)
+    slow = 0.0
+    for row in (0, 2):
+        weights = [math.exp(logit / 0.5) for logit in logits[row].tolist()]
+        slow -= sum(weight / sum(weights) * math.log(weight / sum(weights)) for weight in weights)
+    assert found.item() == pytest.approx(slow, abs=1e-5)
+    found.backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().sum(-1).gt(0).tolist() == [True, False, True, False]
 
 
 def test_value_loss_takes_the_worse_of_the_new_value_and_the_bounded_one():

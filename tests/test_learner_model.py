@@ -99,7 +99,7 @@ def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
             losses.clipped_policy_loss(
                 logprobs,
                 old_logprobs_A=logprobs.detach(),
-                behavior_logprobs_A=logprobs.detach(),
+                corrections_A=ones,
                 advantages_A=ones,
                 clip=0.2,
             ).loss

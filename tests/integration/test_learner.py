@@ -63,7 +63,12 @@ def local_ray() -> Iterator[None]:
 
 @contextmanager
 def group(
-    folder: Path, *, value_coefficient: float = 0.5, imitation_dtype: str = "float32", **settings: object
+    folder: Path,
+    *,
+    value_coefficient: float = 0.5,
+    stop_kl: float | None = None,
+    imitation_dtype: str = "float32",
+    **settings: object,
 ) -> Iterator[LearnerGroup]:
     learner = Learner.model_validate({"zero_stage": 1, "deadline_s": 300, **settings})
     learners = LearnerGroup(
@@ -75,7 +80,10 @@ def group(
             minibatches=2,
             entropy_coefficient=0.01,
             value_coefficient=value_coefficient,
+            kl_target=0.01,
+            stop_kl=stop_kl,
         ),
+        function_ids=range(8),
         imitation=Imitation.model_validate({"sessions": 60, "batch": 20, "dtype": imitation_dtype}),
         device="cpu",
         temperature=0.8,
@@ -199,6 +207,28 @@ def test_one_rank_learns_and_reports_figures_that_are_defined(alone: Course):
     ppo = alone.updates[-1]
     assert ppo.tokens == 2 * sum(len(one.token_ids) for one in segments(20, 9))
     assert ppo.metrics["ratio_deviation"] > 0
+    assert ppo.metrics["update_kl_nats"] > 0
+    assert ppo.metrics["stopped_share"] == 0
+    assert ppo.metrics["kl_coefficient"] == 0.05
+    sampled = np.concatenate([one.token_ids[one.action_mask] for one in segments(20, 9)])
+    assert (sampled < 8).any()
+    assert 0 < ppo.metrics["entropy_nats"] < np.log(VOCABULARY) + 1e-6
+
+
+def test_an_update_stops_where_it_must_and_the_coefficient_is_saved(folder: Path, tmp_path: Path):
+    with group(folder, ranks=2, stop_kl=1e-9) as learners:
+        learners.set_reference(folder)
+        first = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+        assert first.metrics["stopped_share"] == 0.5  # the first step finds rounding at most, the second a move
+        assert first.tokens < 2 * sum(len(one.token_ids) for one in segments(20, 9))
+        learners.save(tmp_path)
+        second = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+        learners.load(tmp_path)
+        again = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+        learners.reopen(ppo=PPO(), imitation=Imitation())
+        fresh = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+    coefficients = [update.metrics["kl_coefficient"] for update in (first, second, again, fresh)]
+    assert coefficients[1] == coefficients[2] != coefficients[0] == coefficients[3] == 0.05
 
 
 @pytest.mark.parametrize(
