@@ -3,7 +3,7 @@
 The first four restate, in our own words and code, what trainers in use elsewhere compute; the last two are slips that
 are easy to make. All read whole rows, observation tokens included, and answer for the action tokens.
 
-                         an observation token        a turn ends                 what it breaks
+                         an observation token        a turn ends                 where
     zeroed_observations  is a step of value 0        nowhere                     OpenRLHF
     valued_observations  is a step with a value      nowhere                     SkyRL, slime
     reward_turns         is skipped                  where a reward is           RAGEN, two levels
