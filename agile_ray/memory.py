@@ -151,18 +151,20 @@ class Memory:
         """Positions of the sessions that wrote what is held."""
         return self._writers
 
-    def forget(self, writer: int) -> None:
-        """Drop what the session at a position wrote, as if it had never been there."""
+    def forget(self, writer: int) -> list[Entry]:
+        """Drop what the session at a position wrote, as if it had never been there, and return it."""
         if writer not in self._writers:
-            return
+            return []
+        dropped = [entry for entry in self._order if entry.writer == writer]
         del self._writers[writer]
         kept = [place for place, entry in enumerate(self._order) if entry.writer != writer]
-        self._known -= {(e.kind, e.scope, e.text) for e in self._order if e.writer == writer}
+        self._known -= {(entry.kind, entry.scope, entry.text) for entry in dropped}
         self._order = [self._order[place] for place in kept]
         self._vectors = [self._vectors[place] for place in kept]
         for shelf in self._shelves.values():
             shelf.drop(writer)
         self._hash = hashlib.sha256(self._hash + f"without {writer}".encode()).digest()
+        return dropped
 
     def snapshot(self) -> Snapshot:
         """All entries with their vectors, to restore without embedding again."""

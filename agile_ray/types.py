@@ -205,8 +205,8 @@ class Scores:
 
     logprobs: Float32  # [A], nats, the learner's weights
     reference_logprobs: Float32  # [A], nats, the frozen reference policy
-    values: Float32  # [A], the critic's value of the state before the token: own rewards to come, and credit
-    own_values: Float32  # [A], a second critic's: own rewards to come alone
+    own_values: Float32  # [A], the critic's value of the state before the token: own rewards to come
+    credit_values: Float32  # [A], a second critic's: the credit to come
     write_chances: Float32  # [A], in [0, 1], that the session writes an entry to memory
 
 
@@ -233,7 +233,7 @@ class TrainingRow:
     wrote: bool  # the session wrote an entry to memory
 
     def __post_init__(self) -> None:
-        if self.scores.values.shape != (self.segment.actions,):
+        if self.scores.own_values.shape != (self.segment.actions,):
             raise ContractError.mismatch(
-                "TrainingRow", values=self.scores.values.shape, actions=(self.segment.actions,)
+                "TrainingRow", own_values=self.scores.own_values.shape, actions=(self.segment.actions,)
             )

@@ -69,7 +69,10 @@ async def _batches(
         if random.Random(derive(seed, "imitation", "warm", stream)).random() < config.warm_share:
             await _warm(lane, count, environment)
         for _ in range(count):
+            earlier = lane.memory.forget(lane.position)  # no session finds, or is told of, what it will write itself
             session = await lane.play(teacher)
+            for entry in earlier:
+                lane.memory.write(entry)
             if session.ending is Ending.DONE:
                 lessons += _lessons(session, discount=discount)
             else:

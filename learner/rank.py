@@ -94,12 +94,12 @@ class LearnerRank:
             predictions = self._engine.forward(batch, products=torch_dtype(dtype))
             logprobs_A = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
             imitation = losses.cross_entropy(logprobs_A)
-            returns_A = self._at(batch, targets.returns)
-            value = losses.value_loss(predictions.values, returns_A=returns_A)
-            own_value = losses.value_loss(predictions.own_values, returns_A=returns_A)
+            value = losses.value_loss(predictions.own_values, returns_A=self._at(batch, targets.returns))
+            nothing_A = torch.zeros_like(predictions.credit_values)
+            credit = losses.value_loss(predictions.credit_values, returns_A=nothing_A)
             write = losses.write_loss(predictions.write_logits, wrote_A=self._at(batch, targets.wrote))
-            total = (imitation + value_coefficient * (value + own_value + write)) / actions
-            figures = _sums(loss=total, policy=imitation, value=value, own_value=own_value, write=write)
+            total = (imitation + value_coefficient * (value + credit + write)) / actions
+            figures = _sums(loss=total, policy=imitation, value=value, credit=credit, write=write)
             return total, replace(figures, actions=len(batch.places))
 
         return self._optimize("imitate", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
@@ -148,8 +148,8 @@ class LearnerRank:
                 Scores(
                     logprobs=_numpy(self._logprobs(predictions.logits, batch)),
                     reference_logprobs=_numpy(self._logprobs(reference_AV, batch)),
-                    values=_numpy(predictions.values),
                     own_values=_numpy(predictions.own_values),
+                    credit_values=_numpy(predictions.credit_values),
                     write_chances=_numpy(predictions.write_logits.sigmoid()),
                 )
             )
@@ -245,24 +245,22 @@ class LearnerRank:
             clip=ppo.clip,
         )
         value = losses.clipped_value_loss(
-            predictions.values, old_values_A=of(targets.values), returns_A=of(targets.returns), clip=ppo.value_clip
-        )
-        own_value = losses.clipped_value_loss(
             predictions.own_values,
             old_values_A=of(targets.own_values),
             returns_A=of(targets.own_returns),
             clip=ppo.value_clip,
         )
+        credit = losses.value_loss(predictions.credit_values, returns_A=of(targets.credit_returns))
         write = losses.write_loss(predictions.write_logits, wrote_A=of(targets.wrote))
         kl = losses.k3(logprobs_A, reference_logprobs_A=of(targets.reference_logprobs))
-        total = policy.loss + ppo.value_coefficient * (value + own_value + write) + kl_coefficient * kl
+        total = policy.loss + ppo.value_coefficient * (value + credit + write) + kl_coefficient * kl
         total = (total - ppo.entropy_coefficient * entropy) / actions
         figures = _sums(
             loss=total,
             functions=functions_A.float().sum(),
             policy=policy.loss,
             value=value,
-            own_value=own_value,
+            credit=credit,
             write=write,
             kl=kl,
             update_kl=policy.update_kl,

@@ -22,7 +22,7 @@ MAX_CORRECTION = 2.0
 class LessonTargets:
     """What the heads are taught beside imitation; entry k belongs to the k-th action token of the lessons."""
 
-    returns: Float32  # [A], of both critics: no credit is known yet
+    returns: Float32  # [A], of own rewards: no credit is known yet
     wrote: Float32  # [A], 1.0 where the session wrote an entry to memory, else 0.0
 
 
@@ -41,11 +41,10 @@ class Targets:
     old_logprobs: Float32  # [A], nats, the learner before the first epoch
     corrections: Float32  # [A], min(old / behavior, 2): truncated importance weights of what the engine sampled
     reference_logprobs: Float32  # [A], nats, the frozen reference policy
-    values: Float32  # [A], the critic before the first epoch
-    advantages: Float32  # [A], whitened over the whole update
-    returns: Float32  # [A], what the critic should have said
+    advantages: Float32  # [A], of own rewards and credit, whitened over the whole update
     own_values: Float32  # [A], the critic of own rewards before the first epoch
     own_returns: Float32  # [A], what it should have said
+    credit_returns: Float32  # [A], what the critic of credit should have said
     wrote: Float32  # [A], 1.0 where the session wrote an entry to memory, else 0.0
 
 
@@ -63,17 +62,19 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         discount=ppo.discount,
         decay=ppo.decay,
     )
-    own_rewards_A = _own_rewards(rows)
-    rewards_A = own_rewards_A + _credits(rows)
-    advantages_A = estimate(rewards_A, scores.values)
-    returns_A = advantages_A + scores.values
-    own_returns_A = scores.own_values + estimate(own_rewards_A, scores.own_values)
+    own_A = estimate(_own_rewards(rows), scores.own_values)
+    credit_A = estimate(_credits(rows), scores.credit_values)
+    advantages_A = own_A + credit_A  # GAE is linear in rewards and values
+    own_returns_A = scores.own_values + own_A
+    credit_returns_A = scores.credit_values + credit_A
     behavior_A = _behavior_logprobs(rows)
     corrections_A = np.exp(np.minimum(scores.logprobs - behavior_A, np.log(np.float32(MAX_CORRECTION))))
     figures = {
         "advantage_mean": float(advantages_A.mean(dtype=np.float64)),
         "advantage_std": float(advantages_A.std(dtype=np.float64)),
-        "explained_variance": explained_variance(scores.values, returns_A),
+        "explained_variance": explained_variance(
+            scores.own_values + scores.credit_values, own_returns_A + credit_returns_A
+        ),
         "own_explained_variance": explained_variance(scores.own_values, own_returns_A),
         "behavior_gap_nats": float(np.abs(scores.logprobs - behavior_A).mean()),
         "effective_share": effective_share(corrections_A),
@@ -82,11 +83,10 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         old_logprobs=scores.logprobs,
         corrections=corrections_A,
         reference_logprobs=scores.reference_logprobs,
-        values=scores.values,
         advantages=whiten(advantages_A),
-        returns=returns_A,
         own_values=scores.own_values,
         own_returns=own_returns_A,
+        credit_returns=credit_returns_A,
         wrote=_wrote(rows),
     )
     return targets, figures

@@ -108,7 +108,7 @@ def test_targets_check_the_turns_of_the_rows():
     (segment,) = cut(played)
     scores = Scores(**dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)))
     row = TrainingRow(segment=segment, scores=scores, credit=0.0, wrote=True)
-    assert make_targets([row], PPO())[0].returns.shape == (segment.actions,)
+    assert make_targets([row], PPO())[0].own_returns.shape == (segment.actions,)
     turned = np.where(segment.action_mask, segment.turn_ids.max() - segment.turn_ids, NO_TURN)
     with pytest.raises(ContractError, match="turns of a session never go back"):
         make_targets([replace(row, segment=replace(segment, turn_ids=turned))], PPO())

@@ -25,7 +25,7 @@ def row(
     values: list[float],
     last: bool,
     credit: float = 0.0,
-    own_values: list[float] | None = None,
+    credit_values: list[float] | None = None,
 ):
     """A row whose every second token is an action."""
     count = len(rewards)
@@ -47,8 +47,8 @@ def row(
     scores = Scores(
         logprobs=np.full(count, -1.5, np.float32),
         reference_logprobs=np.full(count, -2, np.float32),
-        values=np.array(values, np.float32),
-        own_values=np.array(own_values or values, np.float32),
+        own_values=np.array(values, np.float32),
+        credit_values=np.array(credit_values or [0.0] * count, np.float32),
         write_chances=np.full(count, 0.5, np.float32),
     )
     return TrainingRow(segment=segment, scores=scores, credit=credit, wrote=credit > 0)
@@ -66,7 +66,7 @@ def test_segments_lie_end_to_end_with_their_actions():
 def test_scores_split_and_joined_are_the_same():
     scores = join_scores([row(0, 0, rewards=[0, 0], values=[1, 2], last=True).scores])
     parts = split_scores(scores, np.array([0, 0, 2]))
-    assert [part.values.tolist() for part in parts] == [[], [1, 2]]
+    assert [part.own_values.tolist() for part in parts] == [[], [1, 2]]
     for name in Scores.__slots__:
         np.testing.assert_array_equal(getattr(join_scores(parts), name), getattr(scores, name))
 
@@ -85,9 +85,9 @@ def test_what_ranks_scored_is_put_back_where_it_belongs():
 
 
 def test_sums_add_up_field_by_field_but_for_the_norm():
-    parts = [Sums(loss=1.0, write=2.0, gradient_norm=9.0), Sums(loss=0.5, own_value=4.0, write=1.0)]
+    parts = [Sums(loss=1.0, write=2.0, gradient_norm=9.0), Sums(loss=0.5, credit=4.0, write=1.0)]
     total = add(parts, gradient_norm=3.0)
-    assert total == Sums(loss=1.5, own_value=4.0, write=3.0, gradient_norm=3.0)
+    assert total == Sums(loss=1.5, credit=4.0, write=3.0, gradient_norm=3.0)
 
 
 def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action():
@@ -97,7 +97,8 @@ def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action
         row(1, 0, rewards=[0.25], values=[0.5], last=True),
     ]
     targets, figures = make_targets(rows, PPO(discount=1.0, decay=1.0))
-    np.testing.assert_allclose(targets.returns, [0.8, 0.8, 1.1, 1.1, 0.25], atol=1e-6)
+    np.testing.assert_allclose(targets.own_returns, [0.7, 0.7, 1.0, 1.0, 0.25], atol=1e-6)
+    np.testing.assert_allclose(targets.credit_returns, [0.1, 0.1, 0.1, 0.1, 0.0], atol=1e-6)
     assert targets.advantages.mean() == pytest.approx(0, abs=1e-6)
     assert figures["advantage_mean"] == pytest.approx(np.mean([0.3, 0.3, 0.6, 0.6, -0.25]))
     assert figures["behavior_gap_nats"] == pytest.approx(0.5)
@@ -134,22 +135,19 @@ def test_advantages_are_whitened_over_the_update_whatever_ranks_and_micro_batche
     np.testing.assert_allclose(used, slow, rtol=1e-5, atol=1e-6)
 
 
-def test_own_returns_leave_credit_out_and_do_not_touch_the_advantages():
-    def rows(own_values: float):
-        return [
-            row(0, 0, rewards=[0, -0.3], values=[0.5, 0.5], own_values=[own_values] * 2, last=False),
-            row(0, 1, rewards=[0, 1], values=[0.5, 0.5], own_values=[own_values] * 2, last=True, credit=0.1),
-        ]
-
-    targets, figures = make_targets(rows(0.2), PPO(discount=1.0, decay=1.0))
-    np.testing.assert_allclose(targets.own_returns, [0.7, 0.7, 1.0, 1.0], atol=1e-6)
-    np.testing.assert_allclose(targets.returns, [0.8, 0.8, 1.1, 1.1], atol=1e-6)
-    assert figures["own_explained_variance"] == pytest.approx(0, abs=1e-6)
-    other, _ = make_targets(rows(0.9), PPO(discount=1.0, decay=1.0))
-    np.testing.assert_array_equal(other.advantages, targets.advantages)
-    # Slow: lambda 0 is one step of reward and the own critic's next value.
-    near, _ = make_targets(rows(0.2), PPO(discount=1.0, decay=0.0))
-    np.testing.assert_allclose(near.own_returns, [0 + 0.2, -0.3 + 0.2, 0 + 0.2, 1.0], atol=1e-6)
+def test_advantages_are_those_of_one_critic_of_own_rewards_and_credit_together():
+    rows = [
+        row(0, 0, rewards=[0, -0.3], values=[0.5, 0.4], credit_values=[0.2, 0.3], last=False),
+        row(0, 1, rewards=[0, 1], values=[0.3, 0.6], credit_values=[0.1, 0.5], last=True, credit=0.1),
+    ]
+    targets, figures = make_targets(rows, PPO(discount=0.9, decay=0.5))
+    # Slow: the double sum over later surprises, rewards with credit in them and values summed over both critics.
+    rewards, values = [0, -0.3, 0, 1.1], [0.7, 0.7, 0.4, 1.1, 0.0]
+    surprises = [rewards[k] + 0.9 * values[k + 1] - values[k] for k in range(4)]
+    slow = np.array([sum(0.45 ** (k - t) * surprises[k] for k in range(t, 4)) for t in range(4)])
+    np.testing.assert_allclose(targets.advantages, (slow - slow.mean()) / slow.std(), atol=1e-5)
+    assert figures["advantage_mean"] == pytest.approx(slow.mean(), abs=1e-6)
+    np.testing.assert_allclose(targets.own_returns + targets.credit_returns, slow + values[:4], atol=1e-6)
 
 
 def test_every_action_of_a_session_is_labelled_with_whether_it_wrote():

@@ -24,7 +24,7 @@ def tiny() -> LlamaForCausalLM:
 
 def policy(language_model: PreTrainedModel) -> PolicyWithValue:
     model = PolicyWithValue(language_model)
-    for head in (model.value_head, model.own_value_head, model.write_head):
+    for head in (model.value_head, model.credit_head, model.write_head):
         torch.nn.init.normal_(head.weight)
     return model
 
@@ -79,7 +79,7 @@ def test_logits_are_capped_where_the_model_caps_them():
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("what", ["imitate", "policy", "value", "own value", "write"])
+@pytest.mark.parametrize("what", ["imitate", "policy", "value"])
 def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
     model = policy(tiny())
     kept: list[torch.Tensor] = []
@@ -105,10 +105,8 @@ def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
             ).loss
         ),
         "value": lambda: losses.clipped_value_loss(
-            predictions.values, old_values_A=predictions.values.detach(), returns_A=9 * ones, clip=0.2
+            predictions.own_values, old_values_A=predictions.own_values.detach(), returns_A=9 * ones, clip=0.2
         ),
-        "own value": lambda: losses.value_loss(predictions.own_values, returns_A=9 * ones),
-        "write": lambda: losses.write_loss(predictions.write_logits, wrote_A=ones),
     }[what]()
     loss.backward()
     gradient = kept[0].grad
@@ -132,12 +130,12 @@ def test_what_stands_in_the_padding_changes_nothing():
 def test_the_critic_turns_but_never_grows_and_teaches_the_trunk():
     model = PolicyWithValue(tiny())
     batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    before = model(batch.token_ids, batch.predictors).values
+    before = model(batch.token_ids, batch.predictors).own_values
     assert before.abs().max() > 0
     with torch.no_grad():
         model.value_head.weight *= 7.0
-    torch.testing.assert_close(model(batch.token_ids, batch.predictors).values, before)
-    model(batch.token_ids, batch.predictors).values.sum().backward()
+    torch.testing.assert_close(model(batch.token_ids, batch.predictors).own_values, before)
+    model(batch.token_ids, batch.predictors).own_values.sum().backward()
     assert model.language_model.model.embed_tokens.weight.grad.abs().sum() > 0
 
 
@@ -148,11 +146,16 @@ def test_the_heads_read_the_last_hidden_state_before_the_token():
     batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
     found = model(batch.token_ids, batch.predictors)
     hidden = torch.stack([kept[0][row, place] for row, places in enumerate(PREDICTORS) for place in places])
-    for values, head in ((found.values, model.value_head), (found.own_values, model.own_value_head)):
-        direction = head.weight[0] / head.weight[0].norm()
-        torch.testing.assert_close(values, torch.stack([0.1 * (one @ direction) + head.bias[0] for one in hidden]))
-    logits = torch.stack([one @ model.write_head.weight[0] + model.write_head.bias[0] for one in hidden])
-    torch.testing.assert_close(found.write_logits, logits)
+    head = model.value_head
+    direction = head.weight[0] / head.weight[0].norm()
+    slow = torch.stack([0.1 * (one @ direction) + head.bias[0] for one in hidden])
+    torch.testing.assert_close(found.own_values, slow)
+    for said, head, scale in (
+        (found.credit_values, model.credit_head, 0.1),
+        (found.write_logits, model.write_head, 1.0),
+    ):
+        slow = torch.stack([scale * (one @ head.weight[0] + head.bias[0]) for one in hidden])
+        torch.testing.assert_close(said, slow)
 
 
 def test_a_segment_whose_only_action_is_its_last_token_is_scored_before_that_token():
@@ -165,9 +168,24 @@ def test_a_segment_whose_only_action_is_its_last_token_is_scored_before_that_tok
         torch.testing.assert_close(two[-1:], one)
 
 
-def test_every_chance_of_a_write_is_one_half_at_first():
+def test_at_first_no_credit_is_known_and_every_chance_of_a_write_is_one_half():
     batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    assert (PolicyWithValue(tiny())(batch.token_ids, batch.predictors).write_logits.sigmoid() == 0.5).all()
+    found = PolicyWithValue(tiny())(batch.token_ids, batch.predictors)
+    assert (found.credit_values == 0.0).all()
+    assert (found.write_logits.sigmoid() == 0.5).all()
+
+
+def test_what_credit_and_writes_teach_their_heads_leaves_the_trunk_alone():
+    model = policy(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = model(batch.token_ids, batch.predictors)
+    ones = torch.ones(len(found.credit_values))
+    (
+        losses.value_loss(found.credit_values, returns_A=9 * ones) + losses.write_loss(found.write_logits, wrote_A=ones)
+    ).backward()
+    assert all(parameter.grad is None for parameter in model.language_model.parameters())
+    assert model.credit_head.weight.grad.abs().sum() > 0
+    assert model.write_head.weight.grad.abs().sum() > 0
 
 
 def test_every_parameter_is_the_language_models_or_a_heads_and_none_is_both():
@@ -186,8 +204,8 @@ def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
     predictions = model(batch.token_ids, batch.predictors)
     logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
     none = torch.zeros(0)
-    total = losses.cross_entropy(logprobs) + losses.value_loss(predictions.values, returns_A=none)
-    total = total + losses.value_loss(predictions.own_values, returns_A=none)
+    total = losses.cross_entropy(logprobs) + losses.value_loss(predictions.own_values, returns_A=none)
+    total = total + losses.value_loss(predictions.credit_values, returns_A=none)
     (total + losses.write_loss(predictions.write_logits, wrote_A=none)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name

@@ -86,8 +86,8 @@ def test_what_is_forgotten_is_as_if_it_had_never_been_written():
         assert one.write(entry)
         if writer != 1:
             assert other.write(entry)
-    one.forget(1)
-    one.forget(7)
+    assert [gone.writer for gone in one.forget(1)] == [1]
+    assert one.forget(7) == []
     assert one.export() == other.export()
     assert list(one.writers) == [0, 2]
     for text in texts:
