@@ -69,7 +69,6 @@ METRICS: Mapping[str, Metric] = {
         _metric(
             "value_loss", "reward^2", _LAST, "half the squared error of own values, clipped in PPO; per action token"
         ),
-        _metric("credit_loss", "reward^2", _LAST, "half the squared error of credit values; per action token"),
         _metric("write_loss", "nats", _LAST, "cross-entropy of whether the session writes; per action token"),
         _metric("kl_nats", "nats/token", _LAST, "k3 estimate of KL to the frozen SFT policy"),
         _metric("kl_coefficient", "", _LAST, "weight of that KL in the update"),

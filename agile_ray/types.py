@@ -206,7 +206,6 @@ class Scores:
     logprobs: Float32  # [A], nats, the learner's weights
     reference_logprobs: Float32  # [A], nats, the frozen reference policy
     own_values: Float32  # [A], the critic's value of the state before the token: own rewards to come
-    credit_values: Float32  # [A], a second critic's: the credit to come
     write_chances: Float32  # [A], in [0, 1], that the session writes an entry to memory
 
 

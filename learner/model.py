@@ -1,4 +1,4 @@
-"""The policy with its critics: a Hugging Face causal model, and three small heads on its last hidden state.
+"""The policy with its critic: a Hugging Face causal model, and two small heads on its last hidden state.
 
 The one door to transformers. Dimensions: B = rows, T = tokens, A = action tokens, H = hidden size, V = vocabulary.
 
@@ -24,12 +24,11 @@ class Predictions(NamedTuple):
 
     logits: Tensor  # [A, V], in the model's dtype
     own_values: Tensor  # float32 [A], of own rewards to come
-    credit_values: Tensor  # float32 [A], of credit to come
     write_logits: Tensor  # float32 [A], log-odds that the session writes an entry to memory
 
 
 VALUE_SCALE = 0.1
-"""Reward per unit of the hidden state, along a direction that a critic reads."""
+"""Reward per unit of the hidden state, along the one direction that the critic reads."""
 
 
 class ValueHead(nn.Module):
@@ -53,19 +52,16 @@ class ValueHead(nn.Module):
 class ReadingHead(nn.Module):
     """A linear head that reads the trunk and leaves it alone, computed in float32; says 0 at first.
 
-    What it is taught may change from one update to the next by more than rewards ever do (credit has just seen what
-    memory is worth), and through the trunk that would tear at the policy.
+    What it learns is a fact about the policy that the policy has no use for, so it must not pull at the policy's state.
     """
 
-    def __init__(self, hidden_size: int, dtype: torch.dtype, *, scale: float) -> None:
+    def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self._scale = scale  # of what one step of the optimizer can change
         self.weight = nn.Parameter(torch.zeros(1, hidden_size, dtype=dtype))
         self.bias = nn.Parameter(torch.zeros(1, dtype=dtype))
 
     def forward(self, hidden_AH: Tensor) -> Tensor:
-        said_A = functional.linear(hidden_AH.detach().float(), self.weight.float(), self.bias.float()).squeeze(-1)
-        return self._scale * said_A
+        return functional.linear(hidden_AH.detach().float(), self.weight.float(), self.bias.float()).squeeze(-1)
 
 
 class PolicyWithValue(nn.Module):
@@ -76,8 +72,7 @@ class PolicyWithValue(nn.Module):
         self.language_model = language_model
         hidden_size = language_model.config.get_text_config().hidden_size
         self.value_head = ValueHead(hidden_size, language_model.dtype)
-        self.credit_head = ReadingHead(hidden_size, language_model.dtype, scale=VALUE_SCALE)
-        self.write_head = ReadingHead(hidden_size, language_model.dtype, scale=1.0)
+        self.write_head = ReadingHead(hidden_size, language_model.dtype)
         # Narrowing the input of the output layer, not calling it by hand, keeps what some models do to their
         # logits afterwards (Gemma caps them, Granite scales them).
         head = language_model.get_output_embeddings()
@@ -100,7 +95,6 @@ class PolicyWithValue(nn.Module):
         predictions = Predictions(
             logits=logits_AV,
             own_values=self.value_head(self._hidden_AH),
-            credit_values=self.credit_head(self._hidden_AH),
             write_logits=self.write_head(self._hidden_AH),
         )
         self._hidden_AH = torch.empty(0)  # the graph of this pass must not outlive it
@@ -108,7 +102,7 @@ class PolicyWithValue(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """All parameters that the language model lacks: they learn at the critic's rate and are not exported."""
-        heads = (self.value_head, self.credit_head, self.write_head)
+        heads = (self.value_head, self.write_head)
         return [parameter for head in heads for parameter in head.parameters()]
 
     def _narrow(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:

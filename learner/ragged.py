@@ -57,7 +57,6 @@ def split_scores(scores: Scores, action_starts: Int64) -> list[Scores]:
             logprobs=scores.logprobs[start:end],
             reference_logprobs=scores.reference_logprobs[start:end],
             own_values=scores.own_values[start:end],
-            credit_values=scores.credit_values[start:end],
             write_chances=scores.write_chances[start:end],
         )
         for start, end in zip(action_starts[:-1], action_starts[1:], strict=True)
@@ -70,7 +69,6 @@ def join_scores(scores: Sequence[Scores]) -> Scores:
         logprobs=join([score.logprobs for score in scores], np.float32),
         reference_logprobs=join([score.reference_logprobs for score in scores], np.float32),
         own_values=join([score.own_values for score in scores], np.float32),
-        credit_values=join([score.credit_values for score in scores], np.float32),
         write_chances=join([score.write_chances for score in scores], np.float32),
     )
 

@@ -95,11 +95,9 @@ class LearnerRank:
             logprobs_A = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
             imitation = losses.cross_entropy(logprobs_A)
             value = losses.value_loss(predictions.own_values, returns_A=self._at(batch, targets.returns))
-            nothing_A = torch.zeros_like(predictions.credit_values)
-            credit = losses.value_loss(predictions.credit_values, returns_A=nothing_A)
             write = losses.write_loss(predictions.write_logits, wrote_A=self._at(batch, targets.wrote))
-            total = (imitation + value_coefficient * (value + credit + write)) / actions
-            figures = _sums(loss=total, policy=imitation, value=value, credit=credit, write=write)
+            total = (imitation + value_coefficient * (value + write)) / actions
+            figures = _sums(loss=total, policy=imitation, value=value, write=write)
             return total, replace(figures, actions=len(batch.places))
 
         return self._optimize("imitate", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
@@ -149,7 +147,6 @@ class LearnerRank:
                     logprobs=_numpy(self._logprobs(predictions.logits, batch)),
                     reference_logprobs=_numpy(self._logprobs(reference_AV, batch)),
                     own_values=_numpy(predictions.own_values),
-                    credit_values=_numpy(predictions.credit_values),
                     write_chances=_numpy(predictions.write_logits.sigmoid()),
                 )
             )
@@ -250,17 +247,15 @@ class LearnerRank:
             returns_A=of(targets.own_returns),
             clip=ppo.value_clip,
         )
-        credit = losses.value_loss(predictions.credit_values, returns_A=of(targets.credit_returns))
         write = losses.write_loss(predictions.write_logits, wrote_A=of(targets.wrote))
         kl = losses.k3(logprobs_A, reference_logprobs_A=of(targets.reference_logprobs))
-        total = policy.loss + ppo.value_coefficient * (value + credit + write) + kl_coefficient * kl
+        total = policy.loss + ppo.value_coefficient * (value + write) + kl_coefficient * kl
         total = (total - ppo.entropy_coefficient * entropy) / actions
         figures = _sums(
             loss=total,
             functions=functions_A.float().sum(),
             policy=policy.loss,
             value=value,
-            credit=credit,
             write=write,
             kl=kl,
             update_kl=policy.update_kl,

@@ -18,7 +18,6 @@ class Sums:
     functions: float = 0.0  # of them, function tokens
     policy: float = 0.0
     value: float = 0.0
-    credit: float = 0.0
     write: float = 0.0
     kl: float = 0.0  # to the reference
     update_kl: float = 0.0  # to the learner before the update

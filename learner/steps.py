@@ -36,7 +36,6 @@ def imitation_figures(sums: Sums) -> dict[str, float]:
         "loss": sums.loss,
         "policy_loss": sums.policy / actions,
         "value_loss": sums.value / actions,
-        "credit_loss": sums.credit / actions,
         "write_loss": sums.write / actions,
         "gradient_norm": sums.gradient_norm,
     }
@@ -54,7 +53,6 @@ def ppo_figures(taken: Sequence[Sums], *, planned: int) -> dict[str, float]:
         "loss": sums.loss / len(taken),
         "policy_loss": sums.policy / actions,
         "value_loss": sums.value / actions,
-        "credit_loss": sums.credit / actions,
         "write_loss": sums.write / actions,
         "kl_nats": sums.kl / actions,
         "update_kl_nats": update_kl(taken[-1]),

@@ -44,7 +44,6 @@ class Targets:
     advantages: Float32  # [A], of own rewards and credit, whitened over the whole update
     own_values: Float32  # [A], the critic of own rewards before the first epoch
     own_returns: Float32  # [A], what it should have said
-    credit_returns: Float32  # [A], what the critic of credit should have said
     wrote: Float32  # [A], 1.0 where the session wrote an entry to memory, else 0.0
 
 
@@ -63,17 +62,17 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         decay=ppo.decay,
     )
     own_A = estimate(_own_rewards(rows), scores.own_values)
-    credit_A = estimate(_credits(rows), scores.credit_values)
+    credit_values_A = scores.write_chances * _mean_credit(rows)
+    credit_A = estimate(_credits(rows), credit_values_A)
     advantages_A = own_A + credit_A  # GAE is linear in rewards and values
     own_returns_A = scores.own_values + own_A
-    credit_returns_A = scores.credit_values + credit_A
     behavior_A = _behavior_logprobs(rows)
     corrections_A = np.exp(np.minimum(scores.logprobs - behavior_A, np.log(np.float32(MAX_CORRECTION))))
     figures = {
         "advantage_mean": float(advantages_A.mean(dtype=np.float64)),
         "advantage_std": float(advantages_A.std(dtype=np.float64)),
         "explained_variance": explained_variance(
-            scores.own_values + scores.credit_values, own_returns_A + credit_returns_A
+            scores.own_values + credit_values_A, own_returns_A + credit_values_A + credit_A
         ),
         "own_explained_variance": explained_variance(scores.own_values, own_returns_A),
         "behavior_gap_nats": float(np.abs(scores.logprobs - behavior_A).mean()),
@@ -86,7 +85,6 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         advantages=whiten(advantages_A),
         own_values=scores.own_values,
         own_returns=own_returns_A,
-        credit_returns=credit_returns_A,
         wrote=_wrote(rows),
     )
     return targets, figures
@@ -115,6 +113,17 @@ def _credits(rows: Sequence[TrainingRow]) -> Float32:
         if row.segment.actions:
             credits_A[end - 1] = row.credit
     return credits_A
+
+
+def _mean_credit(rows: Sequence[TrainingRow]) -> np.float32:
+    """Mean credit of the sessions that wrote, the only ones that have any.
+
+    Times the chance of a write it is what credit a state may expect. It follows at once when credit changes: a critic
+    that had to learn it would lag behind, every action of the first updates would seem worse than usual but the writes,
+    and whitened so, the policy would be pushed away from all that it does well.
+    """
+    written = [row.credit for row in rows if row.wrote and row.segment.last]
+    return np.float32(np.mean(written) if written else 0.0)
 
 
 def _wrote(rows: Sequence[Lesson] | Sequence[TrainingRow]) -> Float32:

@@ -25,7 +25,7 @@ def row(
     values: list[float],
     last: bool,
     credit: float = 0.0,
-    credit_values: list[float] | None = None,
+    write_chances: list[float] | None = None,
 ):
     """A row whose every second token is an action."""
     count = len(rewards)
@@ -48,8 +48,7 @@ def row(
         logprobs=np.full(count, -1.5, np.float32),
         reference_logprobs=np.full(count, -2, np.float32),
         own_values=np.array(values, np.float32),
-        credit_values=np.array(credit_values or [0.0] * count, np.float32),
-        write_chances=np.full(count, 0.5, np.float32),
+        write_chances=np.array(write_chances or [0.0] * count, np.float32),
     )
     return TrainingRow(segment=segment, scores=scores, credit=credit, wrote=credit > 0)
 
@@ -85,9 +84,9 @@ def test_what_ranks_scored_is_put_back_where_it_belongs():
 
 
 def test_sums_add_up_field_by_field_but_for_the_norm():
-    parts = [Sums(loss=1.0, write=2.0, gradient_norm=9.0), Sums(loss=0.5, credit=4.0, write=1.0)]
+    parts = [Sums(loss=1.0, write=2.0, gradient_norm=9.0), Sums(loss=0.5, value=4.0, write=1.0)]
     total = add(parts, gradient_norm=3.0)
-    assert total == Sums(loss=1.5, credit=4.0, write=3.0, gradient_norm=3.0)
+    assert total == Sums(loss=1.5, value=4.0, write=3.0, gradient_norm=3.0)
 
 
 def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action():
@@ -98,7 +97,6 @@ def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action
     ]
     targets, figures = make_targets(rows, PPO(discount=1.0, decay=1.0))
     np.testing.assert_allclose(targets.own_returns, [0.7, 0.7, 1.0, 1.0, 0.25], atol=1e-6)
-    np.testing.assert_allclose(targets.credit_returns, [0.1, 0.1, 0.1, 0.1, 0.0], atol=1e-6)
     assert targets.advantages.mean() == pytest.approx(0, abs=1e-6)
     assert figures["advantage_mean"] == pytest.approx(np.mean([0.3, 0.3, 0.6, 0.6, -0.25]))
     assert figures["behavior_gap_nats"] == pytest.approx(0.5)
@@ -135,19 +133,21 @@ def test_advantages_are_whitened_over_the_update_whatever_ranks_and_micro_batche
     np.testing.assert_allclose(used, slow, rtol=1e-5, atol=1e-6)
 
 
-def test_advantages_are_those_of_one_critic_of_own_rewards_and_credit_together():
+def test_advantages_are_those_of_one_critic_that_expects_the_mean_credit_times_the_chance_of_a_write():
     rows = [
-        row(0, 0, rewards=[0, -0.3], values=[0.5, 0.4], credit_values=[0.2, 0.3], last=False),
-        row(0, 1, rewards=[0, 1], values=[0.3, 0.6], credit_values=[0.1, 0.5], last=True, credit=0.1),
+        row(0, 0, rewards=[0, -0.3], values=[0.5, 0.4], write_chances=[0.25, 0.5], last=False, credit=0.0),
+        row(0, 1, rewards=[0, 1], values=[0.3, 0.6], write_chances=[0.75, 1.0], last=True, credit=0.2),
+        row(1, 0, rewards=[1], values=[0.5], write_chances=[1.0], last=True, credit=0.6),
+        row(2, 0, rewards=[0], values=[0.5], write_chances=[0.0], last=True),
     ]
     targets, figures = make_targets(rows, PPO(discount=0.9, decay=0.5))
-    # Slow: the double sum over later surprises, rewards with credit in them and values summed over both critics.
-    rewards, values = [0, -0.3, 0, 1.1], [0.7, 0.7, 0.4, 1.1, 0.0]
+    # Slow: the double sum over later surprises; credit comes with the last action, its mean is 0.4.
+    rewards, values = [0, -0.3, 0, 1.2], [0.5 + 0.1, 0.4 + 0.2, 0.3 + 0.3, 0.6 + 0.4, 0.0]
     surprises = [rewards[k] + 0.9 * values[k + 1] - values[k] for k in range(4)]
-    slow = np.array([sum(0.45 ** (k - t) * surprises[k] for k in range(t, 4)) for t in range(4)])
+    first = [sum(0.45 ** (k - t) * surprises[k] for k in range(t, 4)) for t in range(4)]
+    slow = np.array([*first, 1 + 0.6 - 0.5 - 0.4, 0 - 0.5])
     np.testing.assert_allclose(targets.advantages, (slow - slow.mean()) / slow.std(), atol=1e-5)
     assert figures["advantage_mean"] == pytest.approx(slow.mean(), abs=1e-6)
-    np.testing.assert_allclose(targets.own_returns + targets.credit_returns, slow + values[:4], atol=1e-6)
 
 
 def test_every_action_of_a_session_is_labelled_with_whether_it_wrote():

@@ -24,7 +24,7 @@ def tiny() -> LlamaForCausalLM:
 
 def policy(language_model: PreTrainedModel) -> PolicyWithValue:
     model = PolicyWithValue(language_model)
-    for head in (model.value_head, model.credit_head, model.write_head):
+    for head in (model.value_head, model.write_head):
         torch.nn.init.normal_(head.weight)
     return model
 
@@ -150,12 +150,8 @@ def test_the_heads_read_the_last_hidden_state_before_the_token():
     direction = head.weight[0] / head.weight[0].norm()
     slow = torch.stack([0.1 * (one @ direction) + head.bias[0] for one in hidden])
     torch.testing.assert_close(found.own_values, slow)
-    for said, head, scale in (
-        (found.credit_values, model.credit_head, 0.1),
-        (found.write_logits, model.write_head, 1.0),
-    ):
-        slow = torch.stack([scale * (one @ head.weight[0] + head.bias[0]) for one in hidden])
-        torch.testing.assert_close(said, slow)
+    slow = torch.stack([one @ model.write_head.weight[0] + model.write_head.bias[0] for one in hidden])
+    torch.testing.assert_close(found.write_logits, slow)
 
 
 def test_a_segment_whose_only_action_is_its_last_token_is_scored_before_that_token():
@@ -168,23 +164,18 @@ def test_a_segment_whose_only_action_is_its_last_token_is_scored_before_that_tok
         torch.testing.assert_close(two[-1:], one)
 
 
-def test_at_first_no_credit_is_known_and_every_chance_of_a_write_is_one_half():
+def test_every_chance_of_a_write_is_one_half_at_first():
     batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
     found = PolicyWithValue(tiny())(batch.token_ids, batch.predictors)
-    assert (found.credit_values == 0.0).all()
     assert (found.write_logits.sigmoid() == 0.5).all()
 
 
-def test_what_credit_and_writes_teach_their_heads_leaves_the_trunk_alone():
+def test_what_writes_teach_their_head_leaves_the_trunk_alone():
     model = policy(tiny())
     batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
     found = model(batch.token_ids, batch.predictors)
-    ones = torch.ones(len(found.credit_values))
-    (
-        losses.value_loss(found.credit_values, returns_A=9 * ones) + losses.write_loss(found.write_logits, wrote_A=ones)
-    ).backward()
+    losses.write_loss(found.write_logits, wrote_A=torch.ones(len(found.write_logits))).backward()
     assert all(parameter.grad is None for parameter in model.language_model.parameters())
-    assert model.credit_head.weight.grad.abs().sum() > 0
     assert model.write_head.weight.grad.abs().sum() > 0
 
 
@@ -195,7 +186,7 @@ def test_every_parameter_is_the_language_models_or_a_heads_and_none_is_both():
         for parameters in (model.language_model.parameters(), model.head_parameters(), model.parameters())
     )
     assert sorted([*language, *heads]) == sorted(every)
-    assert len(heads) == 6
+    assert len(heads) == 4
 
 
 def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
@@ -205,7 +196,6 @@ def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
     logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
     none = torch.zeros(0)
     total = losses.cross_entropy(logprobs) + losses.value_loss(predictions.own_values, returns_A=none)
-    total = total + losses.value_loss(predictions.credit_values, returns_A=none)
     (total + losses.write_loss(predictions.write_logits, wrote_A=none)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
