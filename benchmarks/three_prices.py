@@ -1,0 +1,118 @@
+"""The three-price toy, judged: what each way to give credit should ask for, and what was learned with it.
+
+    agile-ray sweep three_prices            trains; again, it goes on where it stopped
+    python benchmarks/three_prices.py       reads runs/three_prices/sweep.json, prints a table, writes table.json there
+
+First sight: memory does not hold the item's answer; repeat: it does. A mode's optimum is that of what it trains on. At
+first sight a session that asks earns 1 - c + A, one that guesses 1/2, and PPO adds -k KL(policy || SFT) and h H(policy), so
+that the best probability of asking is
+
+    sigmoid((d + k logit(asked share of SFT)) / (k + h)),    d = 1 - c + A - 1/2
+
+which for k = h = 0, as in the toy, is 1 where d > 0 and 0 where d < 0. Where all that is new is asked, A is 0 for
+`none`, 0.1 for `heuristic` (two uses follow, nothing is stored), and c for the others: what is known need not be bought.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+MODES = {"none": 0.0, "heuristic": 0.1, "fitted": None, "linked": None}
+"""A at first sight; None: the price."""
+GUESS = 0.5
+
+
+class Cell(TypedDict):
+    """One mode at one price, over all seeds; shares of sessions that asked."""
+
+    price: float
+    mode: str
+    optimum: float
+    first_sight: list[float | None]  # None: a seed had no such session
+    first_sight_greedy: list[float | None]
+    repeats: list[float | None]
+    repeats_greedy: list[float | None]
+    total: list[float]
+
+
+def optimum(mode: str, price: float, *, kl: float, entropy: float, prior: float) -> float:
+    """Probability of asking at first sight that is best for what the mode trains on."""
+    credit = MODES[mode]
+    gain = 1 - price + (price if credit is None else credit) - GUESS
+    if kl + entropy == 0.0:
+        return float(gain > 0)
+    return 1 / (1 + math.exp(-(gain + kl * math.log(prior / (1 - prior))) / (kl + entropy)))
+
+
+def cells(folder: Path) -> list[Cell]:
+    """The finished runs of the sweep, by price and mode."""
+    rows = json.loads((folder / "sweep.json").read_text())["rows"]
+    configs = {row["run"]: yaml.safe_load((folder / row["run"] / "config.yaml").read_text()) for row in rows}
+    found: dict[tuple[float, str], Cell] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        config = configs[row["run"]]
+        price, mode = config["env"]["advice_cost"], config["credit"]["mode"]
+        ppo, prior = config["ppo"], config["imitation"]["asked_share"]
+        best = optimum(mode, price, kl=ppo["kl_coefficient"], entropy=ppo["entropy_coefficient"], prior=prior)
+        cell = found.setdefault(
+            (price, mode),
+            Cell(
+                price=price,
+                mode=mode,
+                optimum=best,
+                first_sight=[],
+                first_sight_greedy=[],
+                repeats=[],
+                repeats_greedy=[],
+                total=[],
+            ),
+        )
+        cell["first_sight"].append(row["sampled_asked_new"])
+        cell["first_sight_greedy"].append(row["asked_new"])
+        cell["repeats"].append(row["sampled_asked_known"])  # who never asks knows nothing, so nothing is a repeat
+        cell["repeats_greedy"].append(row["asked_known"])
+        cell["total"].append(row["total_score"])
+    return [found[key] for key in sorted(found, key=lambda key: (key[0], list(MODES).index(key[1])))]
+
+
+def show(table: Sequence[Cell]) -> None:
+    """Print a line for each price and mode: the mean over seeds and its range."""
+    printed = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("price", "credit", "optimum", "first sight", "greedy", "repeats", "greedy", "total, greedy", "seeds"):
+        printed.add_column(title, justify="left" if title == "credit" else "right", no_wrap=True)
+    for cell in table:
+        shares = (cell["first_sight"], cell["first_sight_greedy"], cell["repeats"], cell["repeats_greedy"])
+        printed.add_row(
+            f"{cell['price']:g}",
+            cell["mode"],
+            f"{cell['optimum']:.2f}",
+            *map(_range, (*shares, cell["total"])),
+            str(len(cell["total"])),
+        )
+    Console(width=140).print(printed)
+
+
+def _range(values: Sequence[float | None]) -> str:
+    values = [value for value in values if value is not None]
+    if not values:
+        return "no session"
+    return f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def main() -> None:
+    """Read, print, write."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/three_prices")
+    table = cells(folder)
+    show(table)
+    (folder / "table.json").write_text(json.dumps(table, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
