@@ -3,14 +3,14 @@
     agile-ray sweep three_prices            trains; again, it goes on where it stopped
     python benchmarks/three_prices.py       reads runs/three_prices/sweep.json, prints a table, writes table.json there
 
-First sight: memory does not hold the item's answer; repeat: it does. A mode's optimum is that of what it trains on. At
-first sight a session that asks earns 1 - c + A, one that guesses 1/2, and PPO adds -k KL(policy || SFT) and h H(policy), so
-that the best probability of asking is
+First sight: memory does not hold the item's answer; repeat: it does. A mode's optimum is that of what it trains on.
+At first sight a session that asks earns 1 - c + A, one that guesses 1/2, and PPO adds -k KL(policy || SFT) and
+h H(policy), so that the best probability of asking is
 
     sigmoid((d + k logit(asked share of SFT)) / (k + h)),    d = 1 - c + A - 1/2
 
 which for k = h = 0, as in the toy, is 1 where d > 0 and 0 where d < 0. Where all that is new is asked, A is 0 for
-`none`, 0.1 for `heuristic` (two uses follow, nothing is stored), and c for the others: what is known need not be bought.
+`none`, 0.1 for `heuristic` (two uses follow, nothing is stored), and c for the others: what is known is not bought.
 """
 
 import json
