@@ -168,7 +168,7 @@ class Learner:
         one, memory = self.kept[prefix_id]
         exact = np.array([own_value(one, memory)]), np.array([asks(one, memory)])  # in float64, to compare at 1e-9
         zero = np.zeros(1, np.float32)
-        return Scores(logprobs=zero, reference_logprobs=zero, values=zero, own_values=exact[0], write_chances=exact[1])
+        return Scores(logprobs=zero, reference_logprobs=zero, own_values=exact[0], write_chances=exact[1])
 
 
 def played(world: World, path: Path, start: int, learner: Learner) -> list[Session]:
