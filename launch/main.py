@@ -5,7 +5,7 @@ Importing this module loads no heavy library: every command imports what it need
 
 import typer
 
-from launch import evaluate, keys, model, report, submit, sweep, train
+from launch import evaluate, keys, model, replay, report, reprice, submit, sweep, train
 from launch.border import border
 
 HELP = """Train AGILE agents: language models that remember, use tools, reflect, and ask an expert at a price.
@@ -30,6 +30,8 @@ app = typer.Typer(
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.command("report")(report.command)
+app.command("replay")(replay.command)
+app.command("reprice")(reprice.command)
 app.add_typer(model.app, name="model")
 app.command("submit")(submit.command)
 app.command("sweep")(sweep.command)

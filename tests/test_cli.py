@@ -19,7 +19,7 @@ from launch.border import border
 from tests.conftest import one_line
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("train", "evaluate", "report", "model", "submit", "sweep", "keys")
+COMMANDS = ("train", "evaluate", "report", "replay", "reprice", "model", "submit", "sweep", "keys")
 
 
 @pytest.fixture

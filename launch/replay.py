@@ -1,0 +1,180 @@
+"""`agile-ray replay`: trains again on the sessions that a run stored, with no engine, no tool and no expert.
+
+RUN/sft          the policy after imitation, with the learners' state       read
+RUN/segments     the sessions of each iteration                             read, in place of `collect`
+RUN/history.jsonl                                                           read, to compare losses
+<output>/        a run folder: config.yaml, run.json, history.jsonl, segments/, checkpoints/, events/
+    replay.json  names RUN; once the replay has ended, also how it compares with RUN
+
+The loop is that of training (agile_ray/loop.py); it ends with the last iteration that RUN stored.
+"""
+
+import json
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agile_ray import loop, provenance, store
+from agile_ray.checkpoints import FolderCheckpoints
+from agile_ray.config import RunConfig
+from agile_ray.errors import ConfigError
+from agile_ray.protocols import RunState
+from agile_ray.record import SEGMENTS, RunRecorder
+from agile_ray.recorded import RecordedRollouts
+from launch import configs
+from launch.cluster import cluster
+from launch.files import write_text
+from launch.parts import SFT, start_learners
+from launch.preflight import check
+from launch.progress import Progress
+from launch.train import Stop
+from launch.verdict import RECORD, conclude
+
+if TYPE_CHECKING:
+    from learner.group import LearnerGroup
+
+
+def command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished or stopped run.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as credit.mode=none.")
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="NAME", help="Name of its folder beside RUN: RUN-replay.")
+    ] = None,
+) -> None:
+    """Train again on the sessions that a run stored.
+
+    Nothing is played: sessions, advice and prices are what they were, only the learning is done again, from the policy
+    after imitation on. The same command resumes.
+
+    Without overrides the replay must repeat the run: each iteration is compared, and the exit code is 1 if tokens,
+    rewards, receipts or credit differ in a bit, or a loss by more than a thousandth. With overrides it is an experiment
+    on the same sessions, and the comparison shows what they changed.
+
+    \b
+    Examples:
+      agile-ray replay runs/quickstart
+      agile-ray replay runs/quickstart credit.mode=none --output no-credit
+    """
+    replay(run.resolve(), overrides or (), name=output)
+
+
+def replay(run: Path, overrides: Sequence[str], *, name: str | None) -> None:
+    """Train again on a run's stored sessions, then compare.
+
+    Args:
+        run: its folder, absolute.
+        name: of the replay's folder beside it; default: the run's and `-replay`.
+
+    Raises:
+        ConfigError: it can't start; nothing was started or written.
+        ContractError: without overrides, it did not repeat the run.
+    """
+    config = configure(run, overrides, name=name or f"{run.name}-replay")
+    stop = Stop()
+    ranks = config.learner.ranks
+    progress = Progress(imitation_steps=0, iterations=config.loop.iterations)
+    with progress, cluster(config.cluster, cpus=ranks + 1):
+        stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
+        progress.say(f"replay of {run} in {config.run_folder}: starting learners")
+        learners = start_learners(config, probes=())  # what no engine serves needs no check
+        try:
+            state = _train(run, config, learners, progress, stop)
+        finally:
+            learners.shutdown()
+        if stop.asked:
+            return progress.say(
+                f"asked to stop: checkpoint after {state.iteration} iterations; the same command goes on"
+            )
+        if state.iteration < config.loop.iterations:
+            progress.say(
+                f"{run / SEGMENTS} has no iteration {state.iteration + 1} of {config.loop.iterations}: "
+                f"the replay ends after {state.iteration}"
+            )
+    return conclude(run, config.run_folder, overrides)
+
+
+def configure(run: Path, overrides: Sequence[str], *, name: str) -> RunConfig:
+    """The run's configuration as its replay needs it, with everything checked that can be wrong.
+
+    Raises:
+        ConfigError: names it; nothing was written.
+    """
+    if not (run / provenance.CONFIG_FILE).is_file():
+        raise ConfigError(f"{run}: a run's folder holds {provenance.CONFIG_FILE}, found none")
+    fixed = {
+        "run.name": name,
+        "run.folder": str(run.parent),
+        "model.path": str(run / SFT),
+        "rollout.transport": "ray_shm",  # nccl would wait for engines
+        "loop.evaluate_every": "null",
+    }
+    taken = [override for override in overrides if override.partition("=")[0] in fixed]
+    if taken:
+        raise ConfigError(f"override {taken[0]}: a replay sets {', '.join(fixed)} itself; --output names its folder")
+    config = configs.read(
+        str(run / provenance.CONFIG_FILE), [*overrides, *(f"{key}={value}" for key, value in fixed.items())]
+    )
+    if not (run / SFT / "resume" / "state.json").is_file():
+        raise ConfigError(
+            f"{run / SFT}: a replay begins after imitation, whose state is not there; train the run first"
+        )
+    store.table(run / SEGMENTS, 1)
+    _check_output(run, config.run_folder)
+    check(config)
+    provenance.check_resumable(config)
+    return config
+
+
+def _check_output(run: Path, folder: Path) -> None:
+    """Refuse a folder that is not this run's replay: resuming drops what lies behind a checkpoint."""
+    if not folder.exists():
+        return
+    record = folder / RECORD
+    of = json.loads(record.read_text())["run"] if record.is_file() else None
+    if of != str(run):
+        found = "no replay" if of is None else f"a replay of {of}"
+        raise ConfigError(f"{folder}: it must be free or a replay of {run}, found {found}; choose another --output")
+
+
+def _train(
+    run: Path, config: RunConfig, learners: "LearnerGroup", progress: Progress, stopping: Callable[[], bool]
+) -> RunState:
+    folder = config.run_folder
+    write_text(folder / RECORD, json.dumps({"run": str(run)}) + "\n")
+    provenance.write(folder, config)
+    recorder = RunRecorder(folder, console=progress.line)
+    rollouts = RecordedRollouts(run / SEGMENTS)
+
+    def resumed(state: RunState) -> None:
+        discarded = recorder.resume(state)
+        if state.iteration:
+            progress.say(f"resumed after {state.iteration} iterations; discarded {discarded.rows} segments")
+
+    checkpoints = FolderCheckpoints(
+        folder / "checkpoints",
+        keep=config.run.keep_checkpoints,
+        learners=learners,
+        lanes=rollouts,
+        resumed=resumed,
+        sft=run / SFT,
+    )
+    try:
+        state = checkpoints.restore()
+        learners.set_reference(run / SFT)
+        return loop.train(
+            config,
+            state,
+            rollouts=rollouts,
+            learners=learners,
+            checkpoints=checkpoints,
+            recorder=recorder,
+            stopping=lambda: stopping() or rollouts.exhausted,
+            past=store.before(folder / SEGMENTS, state.iteration, window=config.credit.window),
+        )
+    finally:
+        recorder.close()
