@@ -86,11 +86,12 @@ def bonus(*, wrote: Bool, later: Int64, stored: Int64, beta: float) -> Float64:
 
 def by_fit(evidence: Evidence, config: Credit) -> Amounts:
     """A_i by a regression of V on the state of memory, over this iteration and the `credit.window - 1` before it."""
-    known = [session for sessions in (*evidence.past, evidence.sessions) for session in sessions]
+    known = (*evidence.past, evidence.sessions)
     schema = fitted.Schema.of(known)
-    fit = fitted.fit(fitted.transitions(known, schema), prior=schema.prior, decay=config.decay)
-    steps = fitted.transitions(evidence.sessions, schema)
-    return fitted.fitted(steps, fit, sessions=len(evidence.sessions)), fit.figures(schema)
+    steps = fitted.transitions(known, schema)
+    fit = fitted.fit(steps, prior=schema.prior, decay=config.decay)
+    amounts = fitted.fitted(steps, fit, sessions=sum(map(len, known)))
+    return amounts[len(amounts) - len(evidence.sessions) :], fit.figures(schema)
 
 
 def by_links(evidence: Evidence, _: Credit) -> Amounts:

@@ -7,17 +7,20 @@ An entry's worth falls with what is left of the stream where its readers come at
 where all is asked at first sight: then V = sessions left - price * items not yet known. So both have a coefficient. The
 second case needs the constant in the trend: without it, the sizes stand in for one, and come out near 0.
 
+Several iterations are fitted at once, and between them the policy changed. So each has a trend of its own: with one for
+all, an iteration that asks more and so remembers more would lend its level, good or bad, to what entries are worth.
+
 theta solves the projected Bellman equation of session-level TD(lambda) (LSTD, Boyan 2002, eq. 6): with own rewards r_i,
 phi' = phi(S_{i+1}), phi = 0 behind the end of a stream, and traces z_i = lambda z_{i-1} + phi_i,
 
-    theta = (M + P)^-1 b      M = sum z_i (phi_i - phi'_i)^T      b = sum z_i r_i
+    theta = (M + n P)^-1 b      M = sum z_i (phi_i - phi'_i)^T      b = sum z_i r_i
 
-P shrinks each theta towards 0 as one observation of PRIOR would. The covariance counts streams, not sessions, as
-independent (a cluster-robust sandwich), and the prior as what it is:
+P = diag(1 / prior^2) shrinks each theta towards 0. The covariance counts streams, not sessions, as independent (a
+cluster-robust sandwich), and the prior as what it is:
 
-    Cov = (M + P)^-1 (sum over streams of u u^T + n P) (M + P)^-T     u = sum of z_i (r_i + theta phi'_i - theta phi_i)
+    Cov = (M + n P)^-1 (sum over streams of u u^T + n^2 P) (M + n P)^-T     u = sum of z_i (r_i + theta phi'_i - theta phi_i)
 
-with n the noise per unit of information, tr(sum u u^T) / tr(M), in which P is measured. For G streams u u^T is scaled
+with n the noise per unit of information, tr(sum u u^T) / tr(M), features measured by their size. For G streams u u^T is scaled
 up by G / (G - F); where G is F or fewer it says nothing, and rewards of variance 1 stand in: sum z z^T. Where the data
 can't tell a theta (once asking is deterministic, what memory holds may be a function of the place in the stream), its
 interval is that of the prior, and so says it.
@@ -58,19 +61,23 @@ class Schema:
 
     topics: tuple[str, ...]
     priced: bool  # prices differ, so they are a feature
+    iterations: int  # that are fitted at once
 
     @classmethod
-    def of(cls, sessions: Sequence[Session]) -> Self:
+    def of(cls, iterations: Sequence[Sequence[Session]]) -> Self:
         """The topics on which something was written, and whether prices differ."""
+        sessions = [session for one in iterations for session in one]
         topics = {session.topic for session in sessions if session.writes}
         topics |= {topic for session in sessions for topic in session.memory_sizes}
-        return cls(topics=tuple(sorted(topics)), priced=len({session.offer for session in sessions}) > 1)
+        prices = {session.offer for session in sessions}
+        return cls(topics=tuple(sorted(topics)), priced=len(prices) > 1, iterations=len(iterations))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the features, in order."""
         price = ("left*price",) if self.priced else ()
-        return (*TREND, *price, *self.topics, *(f"left*{topic}" for topic in self.topics))
+        trends = (f"{name} of {iteration}" for iteration in range(self.iterations) for name in TREND)
+        return (*trends, *price, *self.topics, *(f"left*{topic}" for topic in self.topics))
 
     @property
     def prior(self) -> Float64:
@@ -85,14 +92,17 @@ class Schema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transitions:
-    """From each session's state to the next one's; sessions of one stream stand side by side, in order."""
+    """From each session's state to the next one's; sessions of one stream stand side by side, in order.
+
+    The trend of a session is that of its iteration; a stream that goes on in the next iteration begins a run there.
+    """
 
     features: Float64  # [S, F], phi(S_i)
     following: Float64  # [S, F], phi(S_{i+1}), 0 behind the end of the stream
     written: Float64  # [S, F], phi(S_{i+1}) minus what it would be had the session written nothing
     rewards: Float64  # [S], own
     streams: Int64  # [S], equal for sessions that follow one another
-    places: Int64  # [S], of the session in the sequence that was given
+    places: Int64  # [S], of the session among all that were given, iteration after iteration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,20 +124,24 @@ class Fit:
         return found
 
 
-def transitions(sessions: Sequence[Session], schema: Schema) -> Transitions:
+def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Transitions:
     """Features of every session that did not fail; a gap in a stream ends a run."""
-    order = sorted(range(len(sessions)), key=lambda place: (sessions[place].stream, sessions[place].position))
-    kept = [place for place in order if sessions[place].ending is not Ending.FAILED]
+    given = [(number, session) for number, sessions in enumerate(iterations) for session in sessions]
+
+    def at(place: int) -> tuple[int, str, int]:
+        return given[place][0], given[place][1].stream, given[place][1].position
+
+    kept = sorted((p for p, (_, session) in enumerate(given) if session.ending is not Ending.FAILED), key=at)
     streams, before = [], None
     for place in kept:
-        here = sessions[place].stream, sessions[place].position
-        follows = before is not None and here == (before[0], before[1] + 1)
+        follows = before is not None and at(place) == (*before[:2], before[2] + 1)
         streams.append(streams[-1] + (not follows) if streams else 0)
-        before = here
+        before = at(place)
+    chosen = [given[place] for place in kept]
     width = len(schema.names)
-    features = _stack([_features(sessions[place], schema, done=0, wrote=False) for place in kept], width)
-    behind = _stack([_features(sessions[p], schema, done=1, wrote=bool(sessions[p].writes)) for p in kept], width)
-    without = _stack([_features(sessions[place], schema, done=1, wrote=False) for place in kept], width)
+    features = _stack([_features(one, schema, number, done=0, wrote=False) for number, one in chosen], width)
+    behind = _stack([_features(one, schema, number, done=1, wrote=bool(one.writes)) for number, one in chosen], width)
+    without = _stack([_features(one, schema, number, done=1, wrote=False) for number, one in chosen], width)
     following = behind.copy()
     seen = np.flatnonzero(np.diff(streams) == 0)  # the next session tells better: its price may be another
     following[seen] = features[seen + 1]
@@ -135,19 +149,21 @@ def transitions(sessions: Sequence[Session], schema: Schema) -> Transitions:
         features=features,
         following=following,
         written=behind - without,
-        rewards=np.array([sessions[place].own_reward for place in kept], dtype=np.float64),
+        rewards=np.array([session.own_reward for _, session in chosen], dtype=np.float64),
         streams=np.array(streams, dtype=np.int64),
         places=np.array(kept, dtype=np.int64),
     )
 
 
-def _features(session: Session, schema: Schema, *, done: int, wrote: bool) -> list[float]:
+def _features(session: Session, schema: Schema, iteration: int, *, done: int, wrote: bool) -> list[float]:
     if session.position + done == session.stream_length:
         return [0.0] * len(schema.names)
     left = 1.0 - (session.position + done) / session.stream_length
+    trends = [0.0] * (len(TREND) * schema.iterations)
+    trends[len(TREND) * iteration : len(TREND) * (iteration + 1)] = [1.0, left, left**2, left**3]
     sizes = [session.memory_sizes.get(topic, 0) + (wrote and topic == session.topic) for topic in schema.topics]
     price = [left * session.offer / 1000] if schema.priced else []
-    return [1.0, left, left**2, left**3, *price, *sizes, *(left * size for size in sizes)]
+    return [*trends, *price, *sizes, *(left * size for size in sizes)]
 
 
 def _stack(rows: Sequence[Sequence[float]], width: int) -> Float64:

@@ -47,14 +47,14 @@ def recurring(random: np.random.Generator, stream: int, ask: float) -> tuple[lis
 
 
 def learned(sessions: list[Session], *, decay: float = 0.9) -> tuple[Fit, Schema]:
-    schema = Schema.of(sessions)
-    return fit(transitions(sessions, schema), prior=schema.prior, decay=decay), schema
+    schema = Schema.of([sessions])
+    return fit(transitions([sessions], schema), prior=schema.prior, decay=decay), schema
 
 
 def by_place(stream: list[Session], found: Fit, schema: Schema) -> Float64:
     """The credit that a session at each place has, or would have if it wrote, float64 [S]."""
     asking = [replace(one, writes=(MemoryUse(kind="qa", writer=one.position, similarity=1.0),)) for one in stream]
-    return fitted(transitions(asking, schema), found, sessions=len(stream))
+    return fitted(transitions([asking], schema), found, sessions=len(stream))
 
 
 @pytest.mark.parametrize("ask", [0.25, 0.5, 0.9, 0.98])
@@ -154,8 +154,8 @@ def state(one: Session) -> list[float]:
 
 
 def unshrunk(sessions: list[Session], *, decay: float) -> Float64:
-    schema = Schema.of(sessions)
-    return fit(transitions(sessions, schema), prior=np.full(len(schema.names), np.inf), decay=decay).theta
+    schema = Schema.of([sessions])
+    return fit(transitions([sessions], schema), prior=np.full(len(schema.names), np.inf), decay=decay).theta
 
 
 def test_with_all_of_the_trace_the_fit_is_least_squares_on_returns():
@@ -188,7 +188,7 @@ def test_a_failed_session_splits_its_stream_and_has_no_credit():
     np.testing.assert_allclose(found.covariance, learned(apart)[0].covariance)
     assert not np.allclose(found.theta, learned(sessions)[0].theta)
 
-    credit = fitted(transitions(broken, schema), found, sessions=len(broken))
+    credit = fitted(transitions([broken], schema), found, sessions=len(broken))
     had = {one.position for one, amount in zip(broken, credit, strict=True) if amount != 0.0}
     assert had == set(range(LENGTH - 1)) - {5}  # nobody comes behind the last
     assert all(amount == 0.0 for one, amount in zip(broken, credit, strict=True) if not one.writes)
@@ -204,7 +204,7 @@ def test_the_order_in_which_sessions_are_given_does_not_matter():
 
 
 def _credits(sessions: list[Session], found: Fit, schema: Schema) -> Iterator[tuple[Session, float]]:
-    return zip(sessions, fitted(transitions(sessions, schema), found, sessions=len(sessions)).tolist(), strict=True)
+    return zip(sessions, fitted(transitions([sessions], schema), found, sessions=len(sessions)).tolist(), strict=True)
 
 
 def test_streams_of_which_a_part_was_collected_are_learned_from():
@@ -219,19 +219,36 @@ def test_where_nothing_was_ever_written_there_is_no_credit():
     sessions = [replace(one, memory_sizes={}) for one in sessions]
     found, schema = learned(sessions)
     assert found.figures(schema) == {}
-    assert fitted(transitions(sessions, schema), found, sessions=3).tolist() == [0.0, 0.0, 0.0]
+    assert fitted(transitions([sessions], schema), found, sessions=3).tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("streams", [1, 5])
 def test_few_streams_say_little_even_where_the_fit_leaves_nothing_over(streams):
     sessions = linear(np.random.default_rng(6), streams=streams)
-    assert width(learned(sessions)[0].figures(Schema.of(sessions))) > 2.0
+    assert width(learned(sessions)[0].figures(Schema.of([sessions]))) > 2.0
     first = [one for one in sessions if one.position == 0]
-    assert width(learned(first)[0].figures(Schema.of(sessions))) > 3.8
+    assert width(learned(first)[0].figures(Schema.of([sessions]))) > 3.8
 
 
 def test_rewards_without_chance_leave_the_prior_where_memory_is_a_function_of_the_place():
     noisy = asks_whatever_comes(np.random.default_rng(7), streams=30, length=24)
-    figures = learned([replace(one, correct=True) for one in noisy])[0].figures(Schema.of(noisy))
+    figures = learned([replace(one, correct=True) for one in noisy])[0].figures(Schema.of([noisy]))
     assert figures["credit_worth_low/item"] < -1.9
     assert figures["credit_worth_high/item"] > 1.9
+
+
+def test_iterations_of_different_policies_do_not_lend_their_levels_to_what_entries_are_worth():
+    """The second policy writes less and is worse at everything: pooled under one trend, entries would get the praise."""
+    random = np.random.default_rng(0)
+    often = linear(random, streams=200)
+    seldom = [
+        replace(one, stream=f"later {one.stream}", correct=one.correct and random.random() < 0.4)
+        for one in linear(random, streams=400)
+        if one.memory_sizes["item"] <= one.position / 3  # streams that happen to write little, up to where they do
+    ]
+    schema = Schema.of([often, seldom])
+    apart = fit(transitions([often, seldom], schema), prior=schema.prior, decay=0.9).figures(schema)
+    together = learned([*often, *seldom])[0].figures(Schema.of([often]))
+    own = [learned(one)[0].figures(Schema.of([one]))["credit_worth/item"] for one in (often, seldom)]
+    assert min(own) - 0.1 < apart["credit_worth/item"] < max(own) + 0.1
+    assert together["credit_worth/item"] > max(own) + 0.2
