@@ -121,11 +121,11 @@ def assign(
     *,
     past: Sequence[Sequence[Session]] = (),
 ) -> Assigned:
-    """The credit step between scoring and learning: give every session's last segment its A_i.
+    """The credit step between scoring and learning: give every session its A_i, where it was settled that it writes.
 
     Args:
         sessions: of this iteration, in stream order within a stream.
-        segments: cut from them.
+        segments: cut from them; those of one session in their order.
         scores: of the segments, then of what `prefixes` returned for the same sessions.
         past: sessions of the iterations before, the oldest first; `fitted` learns from them too.
     """
@@ -133,16 +133,22 @@ def assign(
     links = linked.link(sessions, imagined, threshold=config.threshold if config.mode == "linked" else None)
     amounts, figures = MODES[config.mode](Evidence(sessions=sessions, past=past, links=links), config)
     places = {(session.stream, session.position): index for index, session in enumerate(sessions)}
-    owners = [places[segment.stream, segment.position] for segment in segments]
-    rows = [
-        TrainingRow(
-            segment=segment,
-            scores=score,
-            credit=float(amounts[owner]) if segment.last else 0.0,
-            wrote=bool(sessions[owner].writes),
+    left = [session.settled for session in sessions]  # action tokens until the session is settled
+    rows = []
+    for segment, score in zip(segments, scores[: len(segments)], strict=True):
+        owner = places[segment.stream, segment.position]
+        here = min(left[owner], segment.actions)
+        lands = 0 < here == left[owner]
+        rows.append(
+            TrainingRow(
+                segment=segment,
+                scores=score,
+                credit=float(amounts[owner]) if lands else 0.0,
+                settled=here,
+                wrote=bool(sessions[owner].writes),
+            )
         )
-        for segment, score, owner in zip(segments, scores, owners, strict=False)
-    ]
+        left[owner] -= here
     return Assigned(rows=rows, figures=_describe(sessions, amounts, threshold=config.threshold) | figures)
 
 

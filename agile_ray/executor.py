@@ -82,6 +82,7 @@ class Executor:
         self.reads: list[MemoryUse] = []
         self.writes: list[MemoryUse] = []
         self.counterfactuals: list[Counterfactual] = []
+        self.settled: int | None = None  # action tokens when the session wrote, or could no longer; None: not yet
         self.remarks: list[str] = []
         self.submission: Submission | None = None  # the latest candidate, until it is submitted
         self.submitted = False
@@ -96,6 +97,7 @@ class Executor:
         self._reflection = ""
         self._pending: Function | None = None  # the function whose words are being written
         self._words: list[int] = []
+        self._taken = 0  # action tokens of the turn that is being taken
         if agent.forced:
             for function, reply in (
                 (Function.GET_QUESTION, self._get_question),
@@ -128,6 +130,11 @@ class Executor:
             count(text, kind=KNOWLEDGE, scope="", threshold=threshold, without=without),
         )
 
+    @property
+    def actions(self) -> int:
+        """Action tokens that have been taken."""
+        return sum(len(turn.completion_ids) for turn in self.turns) + self._taken
+
     async def feed(self, completion: Completion) -> None:
         """Take what the policy wrote, run it token by token, append the reply.
 
@@ -139,12 +146,14 @@ class Executor:
         reply: list[int] | None = None
         for token in completion.ids.tolist():
             self.context_ids.append(token)
+            self._taken += 1
             effect = await self._take(token)
             rewards.append(effect.reward)
             if effect.reply is not None or self.ending is not None:
                 reply = effect.reply
                 break
         kept = len(rewards)
+        self._taken = 0
         if kept < len(completion.ids):
             self.remarks.append("past_stop")
         self.turns.append(
@@ -213,6 +222,7 @@ class Executor:
                 self._update_memory()
             case Function.SUBMIT_ANSWER:
                 self.submitted = True
+                self._settle()
                 assert self.submission is not None
                 self.correct = self.stream.judge(self.question, self.submission)
                 return _Effect(reward=float(self.correct))
@@ -241,7 +251,7 @@ class Executor:
 
     def _retrieve_memory(self) -> list[int]:
         found = self._retrieve(())
-        if not self.reads:  # a second call shows nothing that the first has not
+        if not self.reads and not self.receipts:  # later calls show what is seen already, or stand behind an ask
             self.counterfactuals = self._imagine(found)
         for kind, matches in found.items():
             self.reads += [MemoryUse(kind=kind, writer=m.entry.writer, similarity=m.similarity) for m in matches]
@@ -310,6 +320,12 @@ class Executor:
         for entry in entries:
             if self._memory.write(entry):
                 self.writes.append(MemoryUse(kind=entry.kind, writer=self.position, similarity=1.0))
+                self._settle()
+
+    def _settle(self) -> None:
+        """The first write settles that the session writes, submitting that it will not: memory is closed behind it."""
+        if self.settled is None:
+            self.settled = self.actions
 
     def _entry(self, kind: str, scope: str, key: str, more: str) -> Entry:
         return Entry(kind=kind, scope=scope, key=key, text=f"{key} {more}".strip(), writer=self.position)

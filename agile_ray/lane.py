@@ -144,6 +144,7 @@ class Lane:
             reads=tuple(executor.reads),
             writes=tuple(executor.writes),
             counterfactuals=tuple(executor.counterfactuals),
+            settled=executor.actions if executor.settled is None else executor.settled,
             stored_similar=before.similar,
             later_similar=later_similar(
                 self.stream.questions,

@@ -63,6 +63,7 @@ _SESSION = {
     "later_similar": pa.int32(),
     "remarks": pa.list_(pa.string()),
     "memory_hash": pa.string(),
+    "settled": pa.int32(),
 }
 _REBUILT = frozenset({"memory_sizes", "ending", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
 _SEGMENT = {

@@ -123,6 +123,7 @@ class Session:
     reads: tuple[MemoryUse, ...]
     writes: tuple[MemoryUse, ...]
     counterfactuals: tuple[Counterfactual, ...]
+    settled: int  # action tokens up to and with the one that settled whether the session writes: credit lands there
     stored_similar: int  # similar questions in memory before the session: M of AGILE, eq. 7
     later_similar: int  # similar questions that follow in the stream: N of AGILE, eq. 7
     remarks: tuple[str, ...]  # misuse of functions, one word each: "bad_query", "refused", "past_stop"
@@ -228,11 +229,17 @@ class TrainingRow:
 
     segment: Segment
     scores: Scores
-    credit: float  # A_i of the session, lands on its last action token; 0.0 on segments that are not last
+    credit: float  # A_i of the session, lands on its action token `settled` - 1; 0.0 on every other segment
+    settled: int  # action tokens here up to and with the one that settled whether the session writes, in [0, A]
     wrote: bool  # the session wrote an entry to memory
 
     def __post_init__(self) -> None:
         if self.scores.own_values.shape != (self.segment.actions,):
             raise ContractError.mismatch(
                 "TrainingRow", own_values=self.scores.own_values.shape, actions=(self.segment.actions,)
+            )
+        if not 0 <= self.settled <= self.segment.actions or (self.credit != 0.0 and self.settled == 0):
+            raise ContractError(
+                f"TrainingRow: credit lands on action token `settled` - 1, found {self.settled} of "
+                f"{self.segment.actions} with credit {self.credit}"
             )

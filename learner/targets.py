@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agile_ray.config import PPO
 from agile_ray.types import Float32, Int32, Lesson, TrainingRow
@@ -62,7 +63,7 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         decay=ppo.decay,
     )
     own_A = estimate(_own_rewards(rows), scores.own_values)
-    credit_values_A = scores.write_chances * _mean_credit(rows)
+    credit_values_A = np.where(_open(rows), scores.write_chances, 0) * _mean_credit(rows)
     credit_A = estimate(_credits(rows), credit_values_A)
     advantages_A = own_A + credit_A  # GAE is linear in rewards and values
     own_returns_A = scores.own_values + own_A
@@ -105,14 +106,20 @@ def _own_rewards(rows: Sequence[TrainingRow]) -> Float32:
 
 
 def _credits(rows: Sequence[TrainingRow]) -> Float32:
-    """Each row's credit on its last action token, 0.0 on the others, float32 [A]."""
-    credits_A = np.zeros(sum(row.segment.actions for row in rows), dtype=np.float32)
-    end = 0
-    for row in rows:
-        end += row.segment.actions
-        if row.segment.actions:
-            credits_A[end - 1] = row.credit
-    return credits_A
+    """Each row's credit on the action token that settled it, 0.0 on the others, float32 [A]."""
+    return join([_alone(row.credit, row.settled - 1, row.segment.actions) for row in rows], np.float32)
+
+
+def _alone(value: float, place: int, length: int) -> Float32:
+    alone = np.zeros(length, dtype=np.float32)
+    if place >= 0:
+        alone[place] = value
+    return alone
+
+
+def _open(rows: Sequence[TrainingRow]) -> NDArray[np.bool_]:
+    """Where it was still open whether the session writes, bool [A]: behind it no credit is to come."""
+    return np.concatenate([np.arange(row.segment.actions) < row.settled for row in rows])
 
 
 def _mean_credit(rows: Sequence[TrainingRow]) -> np.float32:
@@ -122,7 +129,11 @@ def _mean_credit(rows: Sequence[TrainingRow]) -> np.float32:
     that had to learn it would lag behind, every action of the first updates would seem worse than usual but the writes,
     and whitened so, the policy would be pushed away from all that it does well.
     """
-    written = [row.credit for row in rows if row.wrote and row.segment.last]
+    sessions = {(row.segment.stream, row.segment.position): 0.0 for row in rows if row.wrote}
+    for row in rows:
+        if row.wrote:
+            sessions[row.segment.stream, row.segment.position] += row.credit
+    written = list(sessions.values())
     return np.float32(np.mean(written) if written else 0.0)
 
 

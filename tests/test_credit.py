@@ -6,7 +6,9 @@ import pytest
 
 from agile_ray import credit, linked
 from agile_ray.config import Credit
+from agile_ray.functions import Function
 from agile_ray.segments import cut
+from agile_ray.tokenizer import WordTokenizer
 from agile_ray.types import Scores
 from tests.worlds import ASKS, PREDICTS, Says, lane, question
 
@@ -42,3 +44,27 @@ def test_assign_gives_each_session_its_own_credit_whatever_the_order():
     scores = [Scores(**dict.fromkeys(Scores.__slots__, z)) for z in zeros]
     rows = credit.assign(played, segments, scores, Credit(mode="heuristic")).rows
     assert [(row.segment.position, row.credit) for row in rows] == [(2, 0.0), (1, 0.0), (0, pytest.approx(0.05))]
+
+
+def test_credit_lands_where_it_is_settled_that_the_session_writes_and_nothing_is_expected_behind():
+    tokenizer = WordTokenizer()
+    played = sessions()[:2]
+    segments = [segment for session in played for segment in cut(session)]
+    zeros = [np.zeros(segment.actions, np.float32) for segment in segments]
+    scores = [Scores(**dict.fromkeys(Scores.__slots__, z)) for z in zeros]
+    rows = credit.assign(played, segments, scores, Credit(mode="heuristic")).rows
+    landed = [row.segment.token_ids[row.segment.action_mask][row.settled - 1] for row in rows]
+    assert [tokenizer.function_at(int(token)) for token in landed] == [Function.UPDATE_MEMORY, Function.SUBMIT_ANSWER]
+    assert [row.credit > 0 for row in rows] == [True, False]
+
+
+def test_a_session_of_two_segments_is_settled_in_one_of_them():
+    session = replace(sessions()[0], settled=3)
+    first, second = (replace(next(cut(session)), index=index, last=index == 1) for index in (0, 1))
+    z = np.zeros(first.actions, np.float32)
+    scores = [Scores(**dict.fromkeys(Scores.__slots__, z))] * 2
+    for settled, expected in ((3, (3, 0)), (first.actions + 2, (first.actions, 2))):
+        given = replace(session, settled=settled)
+        rows = credit.assign([given], [first, second], scores, Credit(mode="heuristic")).rows
+        assert tuple(row.settled for row in rows) == expected
+        assert [row.credit > 0 for row in rows] == [settled == 3, settled != 3]

@@ -238,7 +238,7 @@ def test_rewards_without_chance_leave_the_prior_where_memory_is_a_function_of_th
 
 
 def test_iterations_of_different_policies_do_not_lend_their_levels_to_what_entries_are_worth():
-    """The second policy writes less and is worse at everything: pooled under one trend, entries would get the praise."""
+    """The second policy writes less and does worse: pooled under one trend, entries would get the praise."""
     random = np.random.default_rng(0)
     often = linear(random, streams=200)
     seldom = [

@@ -26,6 +26,8 @@ def row(
     last: bool,
     credit: float = 0.0,
     write_chances: list[float] | None = None,
+    settled: int | None = None,
+    wrote: bool = False,
 ):
     """A row whose every second token is an action."""
     count = len(rewards)
@@ -50,7 +52,9 @@ def row(
         own_values=np.array(values, np.float32),
         write_chances=np.array(write_chances or [0.0] * count, np.float32),
     )
-    return TrainingRow(segment=segment, scores=scores, credit=credit, wrote=credit > 0)
+    return TrainingRow(
+        segment=segment, scores=scores, credit=credit, settled=count if settled is None else settled, wrote=wrote
+    )
 
 
 def test_segments_lie_end_to_end_with_their_actions():
@@ -135,17 +139,30 @@ def test_advantages_are_whitened_over_the_update_whatever_ranks_and_micro_batche
 
 def test_advantages_are_those_of_one_critic_that_expects_the_mean_credit_times_the_chance_of_a_write():
     rows = [
-        row(0, 0, rewards=[0, -0.3], values=[0.5, 0.4], write_chances=[0.25, 0.5], last=False, credit=0.0),
-        row(0, 1, rewards=[0, 1], values=[0.3, 0.6], write_chances=[0.75, 1.0], last=True, credit=0.2),
-        row(1, 0, rewards=[1], values=[0.5], write_chances=[1.0], last=True, credit=0.6),
-        row(2, 0, rewards=[0], values=[0.5], write_chances=[0.0], last=True),
+        row(0, 0, rewards=[0, -0.3], values=[0.5, 0.4], write_chances=[0.25, 0.5], last=False, wrote=True),
+        row(
+            0,
+            1,
+            rewards=[0, 0, 1],
+            values=[0.3, 0.6, 0.7],
+            write_chances=[0.75, 0.9, 0.8],
+            last=True,
+            credit=0.2,
+            settled=2,
+            wrote=True,
+        ),
+        row(1, 0, rewards=[1], values=[0.5], write_chances=[1.0], last=True, credit=0.6, wrote=True),
+        row(2, 0, rewards=[0, 1], values=[0.5, 0.5], write_chances=[0.25, 0.5], last=True, settled=1),
     ]
     targets, figures = make_targets(rows, PPO(discount=0.9, decay=0.5))
-    # Slow: the double sum over later surprises; credit comes with the last action, its mean is 0.4.
-    rewards, values = [0, -0.3, 0, 1.2], [0.5 + 0.1, 0.4 + 0.2, 0.3 + 0.3, 0.6 + 0.4, 0.0]
-    surprises = [rewards[k] + 0.9 * values[k + 1] - values[k] for k in range(4)]
-    first = [sum(0.45 ** (k - t) * surprises[k] for k in range(t, 4)) for t in range(4)]
-    slow = np.array([*first, 1 + 0.6 - 0.5 - 0.4, 0 - 0.5])
+    # Slow: the double sum over later surprises. Credit comes with the token that settles it; until then its mean, 0.4,
+    # is expected as often as sessions write, and nothing behind.
+    rewards = [0, -0.3, 0, 0 + 0.2, 1]
+    values = [0.5 + 0.1, 0.4 + 0.2, 0.3 + 0.3, 0.6 + 0.36, 0.7, 0.0]
+    surprises = [rewards[k] + 0.9 * values[k + 1] - values[k] for k in range(5)]
+    first = [sum(0.45 ** (k - t) * surprises[k] for k in range(t, 5)) for t in range(5)]
+    last = [0 + 0.9 * 0.5 - (0.5 + 0.1), 1 - 0.5]
+    slow = np.array([*first, 1 + 0.6 - 0.5 - 0.4, last[0] + 0.45 * last[1], last[1]])
     np.testing.assert_allclose(targets.advantages, (slow - slow.mean()) / slow.std(), atol=1e-5)
     assert figures["advantage_mean"] == pytest.approx(slow.mean(), abs=1e-6)
 
@@ -153,7 +170,7 @@ def test_advantages_are_those_of_one_critic_that_expects_the_mean_credit_times_t
 def test_every_action_of_a_session_is_labelled_with_whether_it_wrote():
     rows = [
         row(0, 0, rewards=[0, 0], values=[0, 0], last=True),
-        row(1, 0, rewards=[1], values=[0], last=True, credit=1),
+        row(1, 0, rewards=[1], values=[0], last=True, credit=1, wrote=True),
     ]
     assert make_targets(rows, PPO())[0].wrote.tolist() == [0, 0, 1]
     lessons = [

@@ -47,6 +47,7 @@ def session(*turns, position=0, ending=Ending.DONE):
         reads=(MemoryUse(kind="qa", writer=1, similarity=0.875),),
         writes=(),
         counterfactuals=(),
+        settled=2,
         stored_similar=2,
         later_similar=1,
         remarks=("refused",),
@@ -63,6 +64,7 @@ def rows(*sessions, credit=0.05):
                 **dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)),
             ),
             credit=credit if segment.last else 0.0,
+            settled=segment.actions,
             wrote=bool(played.writes),
         )
         for played in sessions

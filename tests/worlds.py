@@ -37,6 +37,7 @@ SESSION = Session(
     reads=(),
     writes=(),
     counterfactuals=(),
+    settled=0,
     stored_similar=0,
     later_similar=0,
     remarks=(),

@@ -136,7 +136,8 @@ def lessons(count: int, seed: int) -> list[Lesson]:
 def rows(learners: LearnerGroup, given: list[Segment]) -> list[TrainingRow]:
     scores = learners.score(given)
     return [
-        TrainingRow(segment=one, scores=score, credit=0.1, wrote=True) for one, score in zip(given, scores, strict=True)
+        TrainingRow(segment=one, scores=score, credit=0.1, settled=1, wrote=True)
+        for one, score in zip(given, scores, strict=True)
     ]
 
 
