@@ -156,7 +156,7 @@ class PPO(Section):
     learning_rate: float = Field(default=3e-4, gt=0)
     """At first; falls along a straight line to a tenth at `loop.iterations`: the last ones mend what noise broke."""
     critic_learning_rate: float = Field(default=3e-3, gt=0)
-    """Of the heads: both critics and the chance of a write; constant, in imitation too."""
+    """Of the heads, the critic and the chance of a write; constant, in imitation too."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Half-width of the trust region on the probability ratio."""
     value_clip: float = Field(default=0.2, gt=0)
@@ -310,6 +310,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"agent.session_tokens ({self.agent.session_tokens}) exceeds learner.micro_batch_tokens "
                 f"({self.learner.micro_batch_tokens}); one session must fit into one pass"
+            )
+        if self.credit.mode == "linked" and self.ppo.discount < 1:
+            raise ValueError(
+                f"ppo.discount is {self.ppo.discount:g}, but credit.mode is linked, which sets what readers earned, "
+                "undiscounted, against the critic's V_own, which would be discounted; use ppo.discount=1"
             )
         return self
 

@@ -55,3 +55,10 @@ def test_a_loaded_config_is_frozen_and_its_hash_follows_its_content(tmp_path):
         one.env.advice_cost = 0.1  # pyright: ignore[reportAttributeAccessIssue]
     assert one.digest == config(tmp_path).digest
     assert one.digest != config(tmp_path, "seed=1").digest
+
+
+def test_linked_credit_takes_no_discount(tmp_path):
+    with pytest.raises(ConfigError, match=r"ppo.discount is 0.9, but credit.mode is linked"):
+        config(tmp_path, "credit.mode=linked", "ppo.discount=0.9")
+    assert config(tmp_path, "credit.mode=linked").ppo.discount == 1.0
+    assert config(tmp_path, "credit.mode=fitted", "ppo.discount=0.9").credit.mode == "fitted"
