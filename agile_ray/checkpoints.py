@@ -21,7 +21,7 @@ from typing import Protocol
 from agile_ray.errors import ConfigError
 from agile_ray.protocols import RunState
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what `resume/` holds."""
 
 

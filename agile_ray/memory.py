@@ -199,7 +199,8 @@ class _Shelf:
         self._places: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """Entries that can be found."""
+        return sum(map(len, self._places.values()))
 
     def add(self, entry: Entry, vector: Float32) -> None:
         self._places.setdefault(entry.scope, []).append(len(self._entries))

@@ -89,7 +89,7 @@ def test_another_schema_is_an_error_that_says_what_to_do(tmp_path):
     checkpoints(tmp_path, Memo()).save(at(1), score=None)
     record = tmp_path / "iteration-00001" / "resume" / "state.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 99}))
-    with pytest.raises(ConfigError, match="schema is 99, this version reads 1"):
+    with pytest.raises(ConfigError, match="schema is 99, this version reads 2"):
         every(tmp_path)
 
 

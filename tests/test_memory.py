@@ -73,6 +73,15 @@ def test_equal_text_is_kept_once_and_a_full_memory_refuses():
     assert one.write(entry("battery", kind=KNOWLEDGE))
 
 
+def test_what_is_forgotten_makes_room_in_a_full_memory():
+    one = memory(capacity=2)
+    assert one.write(entry("warranty", writer=0))
+    assert one.write(entry("battery", scope="p2", writer=1))
+    one.forget(0)
+    assert one.write(entry("weight", writer=2))
+    assert not one.write(entry("colour", writer=3))
+
+
 def test_embeddings_have_length_one_even_of_nothing():
     lengths = np.linalg.norm(HashedEmbedder().embed(["", "a b", "waterproof ?"]), axis=1)
     assert lengths == pytest.approx(1.0)
