@@ -19,7 +19,8 @@ Limits, each with its size in tests/test_credit_worlds.py. With advice that is r
 ask, averaged over advice; given the advice, reader k lacks (right - a) P(T < k): T's entry is taken for as good as i's.
 T must replace all that i wrote: where it replaces one of two entries, the credit of the other ends too. A reader that
 asks although it found i's entry, with chance q, cuts the terms behind it by 1 - q once more, since x_k then holds its
-entry; (1 - p) / (1 - q) in place of 1 - p would mend it. A useless read above the threshold counts as a rival.
+entry; (1 - p) / (1 - q) in place of 1 - p would mend it. This is so only where the two texts differ: memory refuses an
+equal one, and x_k then lacks it as it should. A useless read above the threshold counts as a rival.
 
 Example (p constant; two readers; s = p (1 - c) + (1 - p) g):  A = (1 - s) + (1 - p)(1 - s) = (2 - p)(1 - s).
 
@@ -70,6 +71,10 @@ class Links:
         The mean of (sum of the gains over each writer alone) minus (gain over the prefix without all of them): below 0
         where either entry would have done, above 0 where only both together help. 0.0 where nobody read from several.
         Each reader counts in full, as if it were the first.
+
+        Only what was kept is compared. A prefix too long for a session is dropped by itself, whatever becomes of its
+        reader's others, so a sum may lack a writer. A joint prefix is as similar as the least similar of its writers,
+        so one below the threshold hides it.
         """
         if not len(self.joint_readers):
             return 0.0
@@ -123,8 +128,9 @@ def link(sessions: Sequence[Session], scores: Sequence[Scores], *, threshold: fl
     if len(read) != len(scores):
         raise ContractError(f"linked: every counterfactual is scored once, found {len(scores)} scores for {len(read)}")
     places = {(session.stream, session.position): place for place, session in enumerate(sessions)}
-    alone = [(r, places[sessions[r].stream, one.writers[0]], s) for (r, one), s in _pairs(read, scores) if _single(one)]
-    joint = [(reader, score) for (reader, one), score in _pairs(read, scores) if not _single(one)]
+    scored = [(reader, one, score) for (reader, one), score in zip(read, scores, strict=True)]
+    alone = [(r, places[sessions[r].stream, one.writers[0]], score) for r, one, score in scored if _single(one)]
+    joint = [(reader, score) for reader, one, score in scored if not _single(one)]
     return Links(
         writers=np.array([writer for _, writer, _ in alone], dtype=np.int64),
         readers=np.array([reader for reader, _, _ in alone], dtype=np.int64),
@@ -133,12 +139,6 @@ def link(sessions: Sequence[Session], scores: Sequence[Scores], *, threshold: fl
         joint_readers=np.array([reader for reader, _ in joint], dtype=np.int64),
         joint_own_values=np.array([score.own_values[0] for _, score in joint], dtype=np.float64),
     )
-
-
-def _pairs(
-    read: Sequence[tuple[int, Counterfactual]], scores: Sequence[Scores]
-) -> Iterator[tuple[tuple[int, Counterfactual], Scores]]:
-    return zip(read, scores, strict=True)
 
 
 def _single(one: Counterfactual) -> bool:

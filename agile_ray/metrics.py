@@ -51,7 +51,12 @@ METRICS: Mapping[str, Metric] = {
         _metric("credit_mean", "reward", _LAST, "mean A_i of the sessions that wrote to memory"),
         _metric("credit_spread", "reward", _LAST, "standard deviation of it"),
         _metric("credit_truncated", "share", _LAST, "of them, whose stream goes on behind what was collected"),
-        _metric("credit_observed", "correlation", _LAST, "of A_i with what its readers earned above the usual"),
+        _metric(
+            "credit_observed",
+            "correlation",
+            _LAST,
+            "of A_i with what its readers earned above the usual; nearly circular for `linked`, so no scale for modes",
+        ),
         _metric("credit_overlap", "reward/reader", _LAST, "gains over writers read at once that don't add up"),
         _metric("credit_worth", "reward/entry", _LAST, "of an entry on the topic, at the start of a stream"),
         _metric("credit_worth_low", "reward/entry", _LAST, "lower end of its 95 % interval"),

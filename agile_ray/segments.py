@@ -16,12 +16,11 @@ def cut(session: Session) -> Iterator[Segment]:
         return
     runs: list[list[tuple[int, Turn]]] = []
     seen = np.empty(0, dtype=np.int32)
-    for numbered in enumerate(session.turns):
-        turn = numbered[1]
+    for number, turn in enumerate(session.turns):
         if runs and np.array_equal(turn.prompt_ids[: len(seen)], seen):
-            runs[-1].append(numbered)
+            runs[-1].append((number, turn))
         else:
-            runs.append([numbered])
+            runs.append([(number, turn)])
         seen = np.concatenate([turn.prompt_ids, turn.completion_ids])
     for index, run in enumerate(runs):
         yield _join(session, index, run, last=index == len(runs) - 1)
@@ -43,7 +42,7 @@ def turns(segments: Iterable[Segment]) -> Iterator[Turn]:
 
 
 def _join(session: Session, index: int, run: list[tuple[int, Turn]], *, last: bool) -> Segment:
-    final = run[-1][1]
+    _, final = run[-1]
     token_ids = np.concatenate([final.prompt_ids, final.completion_ids])
     action_mask = np.zeros(len(token_ids), dtype=np.bool_)
     behavior_logprobs = np.zeros(len(token_ids), dtype=np.float32)

@@ -116,7 +116,7 @@ class Engine:
 
         Args:
             losses: this rank's, one for each `backward`.
-            critic_learning_rate: of the heads of value, own value and write.
+            critic_learning_rate: of the heads of value and write.
             call: what the learners are doing, for the error.
 
         Returns:

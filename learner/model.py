@@ -49,7 +49,7 @@ class ValueHead(nn.Module):
         return functional.linear(hidden_AH.float(), weight, self.bias.float()).squeeze(-1)
 
 
-class ReadingHead(nn.Module):
+class WriteHead(nn.Module):
     """A linear head that reads the trunk and leaves it alone, computed in float32; says 0 at first.
 
     What it learns is a fact about the policy that the policy has no use for, so it must not pull at the policy's state.
@@ -72,7 +72,7 @@ class PolicyWithValue(nn.Module):
         self.language_model = language_model
         hidden_size = language_model.config.get_text_config().hidden_size
         self.value_head = ValueHead(hidden_size, language_model.dtype)
-        self.write_head = ReadingHead(hidden_size, language_model.dtype)
+        self.write_head = WriteHead(hidden_size, language_model.dtype)
         # Narrowing the input of the output layer, not calling it by hand, keeps what some models do to their
         # logits afterwards (Gemma caps them, Granite scales them).
         head = language_model.get_output_embeddings()
