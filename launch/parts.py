@@ -66,14 +66,7 @@ class Machines:
 
     def fit(self, config: RunConfig) -> bool:
         """Whether another run can use them as they are."""
-        mine, its = self.config, config
-        return (mine.model, mine.rollout, mine.learner, mine.cluster, mine.agent.session_tokens) == (
-            its.model,
-            its.rollout,
-            its.learner,
-            its.cluster,
-            its.agent.session_tokens,
-        )
+        return _started_with(self.config) == _started_with(config)
 
     def reopen(self, config: RunConfig, progress: Progress) -> None:
         """Make them another run's; the learners keep their weights until they are given others."""
@@ -84,6 +77,18 @@ class Machines:
         """End engines and ranks, in the order that leaves nothing waiting."""
         self.rollouts.shutdown()
         self.learners.shutdown()
+
+
+def _started_with(config: RunConfig) -> tuple[object, ...]:
+    """What machines can't change once they are up; learners choose how they attend by imitation's dtype too."""
+    return (
+        config.model,
+        config.rollout,
+        config.learner,
+        config.cluster,
+        config.agent.session_tokens,
+        config.imitation.dtype,
+    )
 
 
 def start(config: RunConfig, environment: Environment, progress: Progress) -> Machines:

@@ -1,7 +1,11 @@
 """Trains the runs of a sweep in one process: engines and learners start once, and runs that imitate alike share it.
 
-Imitation does not hang on credit, on PPO or, but for what its critic has seen, on the price: of the runs that agree in
-everything else the first pays for it, at its own price, and the others begin with its policy.
+Imitation hangs neither on credit nor, but for the critic's discount and rate, on PPO, and on the price only where the
+teacher judges by it. Of the runs that agree in what it does hang on, the first pays for it; the others begin with its
+policy, and with its critic, which has seen what sessions earn at the first one's price.
+
+Engines that outlive a run go on with their random numbers: what a run samples hangs on the runs before it, and its seed
+does not fix it.
 """
 
 import signal
@@ -19,7 +23,9 @@ from launch.train import Stop
 
 SEEN = ("seed", "model", "env", "agent", "memory", "imitation", "learner")
 """Sections that imitation looks at, but for the keys below."""
-UNSEEN = ("env.advice_cost", "env.split", "learner.deadline_s")
+UNSEEN = ("env.split", "learner.deadline_s")
+PRICE = "env.advice_cost"
+"""Seen by the teacher that asks by judgement, and by no other."""
 PPO_SEEN = ("discount", "critic_learning_rate")
 
 
@@ -30,10 +36,11 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
         the runs that failed, each with its error.
 
     Raises:
-        ConfigError: a run can't start; nothing was started.
-        SystemExit: SIGTERM came; the run that was on made a checkpoint.
+        ConfigError: a run can't start. All that can be known before is found before anything is started; what only a
+            run's turn shows, such as a checkpoint of another version, ends the sweep there.
+        SystemExit: SIGTERM came, and something is left to do; the run that was on made a checkpoint, or finished.
     """
-    left = [config for config in configs if not (config.run_folder / report.JSON).exists()]
+    left = [config for config in configs if not _finished(config)]
     for config in left:
         train.prepare(config)
     if not left:
@@ -52,9 +59,13 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
             except AgileError as error:  # one run is lost, not the others; what it ran on may be broken
                 failed.append(f"{config.run.name} ({type(error).__name__}: {error})")
                 bench.clear()
-            if stop():
+            if stop() and not (config is left[-1] and _finished(config)):
                 raise SystemExit(128 + signal.SIGTERM)
     return failed
+
+
+def _finished(config: RunConfig) -> bool:
+    return (config.run_folder / report.JSON).exists()
 
 
 class _Bench:
@@ -109,7 +120,8 @@ def imitation_of(config: RunConfig) -> dict[str, object]:
     """All of a configuration that imitation hangs on."""
     sections = config.model_dump(mode="json")
     seen = {name: sections[name] for name in SEEN} | {name: sections["ppo"][name] for name in PPO_SEEN}
-    for key in UNSEEN:
+    judged = config.imitation.asking == "judgement"
+    for key in UNSEEN if judged else (*UNSEEN, PRICE):
         section, _, name = key.partition(".")
         seen[section] = {key: value for key, value in seen[section].items() if key != name}
     return seen

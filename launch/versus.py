@@ -1,12 +1,14 @@
 """Runs set against one another on the same test questions: paired differences of total score, by run and over seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from agile_ray import store
 from agile_ray.scores import paired_difference
 from agile_ray.types import Session
 from launch import page, report
@@ -33,7 +35,7 @@ class Versus:
     entry: str  # of ENTRIES
     runs: tuple[str, ...]
     by_run: tuple[Estimate, ...]  # each with an interval bootstrapped over streams
-    pooled: Estimate  # all seeds' streams together, bootstrapped over streams
+    pooled: Estimate  # all runs' streams together, bootstrapped over streams as if no two runs had played the same
     over_seeds: Estimate  # mean over runs with Student's interval
 
 
@@ -46,9 +48,10 @@ def compare(pairs: Sequence[Pair]) -> list[Versus]:
 
 
 def _versus(group: str, entry: str, pairs: Sequence[Pair]) -> Versus:
-    played = [(report.kept(pair.folder)[entry], report.kept(pair.to)[entry]) for pair in pairs]
+    played = [(_played(pair.folder, entry, pair), _played(pair.to, entry, pair)) for pair in pairs]
     differences = [paired_difference(mine, its) for mine, its in played]
-    pooled = paired_difference(_all([mine for mine, _ in played]), _all([its for _, its in played]))
+    mine, its = (list(chain.from_iterable(side)) for side in zip(*played, strict=True))
+    pooled = paired_difference(mine, its)
     return Versus(
         group=group,
         entry=entry,
@@ -59,9 +62,10 @@ def _versus(group: str, entry: str, pairs: Sequence[Pair]) -> Versus:
     )
 
 
-def _all(runs: Sequence[Sequence[Session]]) -> list[Session]:
-    """Streams of several seeds; their ids name the seed."""
-    return [session for sessions in runs for session in sessions]
+def _played(run_folder: Path, entry: str, pair: Pair) -> list[Session]:
+    """A run's sessions, in streams that are named after the pair: what two seeds play may have one name."""
+    sessions = store.read_sessions(run_folder / report.EVALUATION / f"{entry}.parquet")
+    return [replace(session, stream=f"{pair.folder.name}/{session.stream}") for session in sessions]
 
 
 def show(compared: Sequence[Versus]) -> None:
