@@ -139,7 +139,7 @@ def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
     """Check every run's config.
 
     Raises:
-        ConfigError: one of them is wrong, or two runs have one name.
+        ConfigError: one of them is wrong, two runs have one name, or nothing could be compared.
     """
     folder = read(sheet.base, overrides).run.folder / path.stem
     jobs = []
@@ -147,15 +147,30 @@ def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
         named = any(override.startswith("run.name=") for override in own)
         words = [*overrides, *own, *([] if named else [f"run.name={_name(own)}"]), f"run.folder={folder}"]
         group = _name([override for override in own if not override.startswith(("seed=", "run.name="))])
-        pairs = dict(override.split("=", 1) for override in own)
         config = read(sheet.base, words)
+        pairs = dict(override.split("=", 1) for override in own)
         jobs.append(Job(config=config, words=("train", sheet.base, *words), group=group, overrides=pairs))
     names = [job.config.run.name for job in jobs]
     twice = {name for name in names if names.count(name) > 1}
     if twice or not jobs:
         found = f"these stand for several: {', '.join(sorted(twice))}" if twice else "found no run"
         raise ConfigError(f"{path}: a sweep has runs, each with a name of its own; {found}")
+    if sheet.compare:
+        _check(path, sheet.compare, jobs)
     return jobs
+
+
+def _check(path: Path, compare: Compare, jobs: Sequence[Job]) -> None:
+    keys = dict.fromkeys(key for job in jobs for key in job.overrides)
+    if compare.key not in keys:
+        there = ", ".join(keys) or "none"
+        raise ConfigError(f"{path}: compare.key is a key of grid or runs, found {compare.key}; there are: {there}")
+    values = dict.fromkeys(job.overrides[compare.key] for job in jobs if compare.key in job.overrides)
+    if compare.to not in values:
+        raise ConfigError(
+            f"{path}: compare.to is a value that a run gives {compare.key}, found {compare.to}; "
+            f"there are: {', '.join(values)}"
+        )
 
 
 def _pairs(jobs: Sequence[Job], compare: Compare) -> list[versus.Pair]:
@@ -164,7 +179,7 @@ def _pairs(jobs: Sequence[Job], compare: Compare) -> list[versus.Pair]:
     by_rest = {_rest(job, compare.key): job for job in finished if job.overrides[compare.key] == compare.to}
     return [
         versus.Pair(
-            group=_name([f"{key}={value}" for key, value in job.overrides.items() if key not in ("seed", "run.name")]),
+            group=job.group,
             folder=job.config.run_folder,
             to=by_rest[_rest(job, compare.key)].config.run_folder,
         )

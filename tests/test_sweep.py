@@ -58,6 +58,15 @@ def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path)
         ("base: quickstart", "found no run"),
         ("base: quickstart\nruns: [[seed=1, run.name=a], [seed=2, run.name=a]]", "these stand for several: a"),
         ("base: quickstart\nruns: [[sed=1]]", "unknown key sed; the nearest known one is seed"),
+        ("base: quickstart\nruns: [[seed=1], [seed]]", "override 'seed': overrides are written key=value"),
+        (
+            "base: quickstart\ngrid: {credit.mode: [none, linked], seed: [0]}\ncompare: {key: credit.mod, to: none}",
+            "compare.key is a key of grid or runs, found credit.mod; there are: credit.mode, seed",
+        ),
+        (
+            "base: quickstart\ngrid: {credit.mode: [none, linked]}\ncompare: {key: credit.mode, to: fitted}",
+            "compare.to is a value that a run gives credit.mode, found fitted; there are: none, linked",
+        ),
         ("base: quickstart\nrun: [[seed=1]]", "a sweep has `base`, and `runs` or `grid`; run"),
     ],
 )
