@@ -9,6 +9,7 @@
 A checkpoint is written aside and renamed, so that one that has its name is whole.
 """
 
+import fnmatch
 import json
 import os
 import shutil
@@ -143,13 +144,23 @@ def _name(state: RunState) -> str:
     return f"imitation-{state.imitation_steps:05d}"
 
 
-def adopt(source: Path, target: Path) -> None:
-    """Take over a checkpoint, at once or not at all; its files are shared where the disk can do that."""
+def adopt(source: Path, target: Path, *, only: str = "*") -> None:
+    """Take over a folder of another run, at once or not at all; its files are shared where the disk can do that.
+
+    Args:
+        only: pattern of the names in the folder that are taken.
+    """
     aside = target.with_name(f".writing-{target.name}")
     shutil.rmtree(aside, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(source, aside, copy_function=_link)
+    shutil.copytree(
+        source, aside, copy_function=_link, ignore=lambda folder, names: _others(folder, names, source, only)
+    )
     aside.rename(target)
+
+
+def _others(folder: str | os.PathLike[str], names: list[str], top: Path, only: str) -> set[str]:
+    return set(names) - set(fnmatch.filter(names, only)) if Path(folder) == top else set()
 
 
 def _link(source: str, target: str) -> None:

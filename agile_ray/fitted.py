@@ -21,10 +21,10 @@ cluster-robust sandwich), and the prior as what it is:
     Cov = (M + n P)^-1 (sum over streams of u u^T + n^2 P) (M + n P)^-T
     u   = sum over a stream of z_i (r_i + theta phi'_i - theta phi_i)
 
-with n the noise per unit of information, tr(sum u u^T) / tr(M), features measured by their size. For G streams, u u^T is
-scaled up by G / (G - F); where G is F or fewer it says nothing, and rewards of variance 1 stand in: sum z z^T. Where the
-data can't tell a theta (once asking is deterministic, what memory holds may be a function of the place in the stream),
-its interval is that of the prior, and so says it.
+with n the noise per unit of information, tr(sum u u^T) / tr(M), features measured by their size. For G streams, u u^T
+is scaled up by G / (G - F); where G is F or fewer it says nothing, and rewards of variance 1 stand in: sum z z^T.
+Where the data can't tell a theta (once asking is deterministic, what memory holds may be a function of the place in
+the stream), its interval is that of the prior, and so says it.
 
 How often memory was hit is left out on purpose: hits are how entries come to be worth something, and held constant they
 would hide it (where all that is new is asked, sessions = entries + hits, and nothing could be told apart).

@@ -50,6 +50,11 @@ def keep(run_folder: Path, entry: str, sessions: Sequence[Session]) -> None:
     store.write_sessions(run_folder / EVALUATION / f"{entry}.parquet", sessions)
 
 
+def has(run_folder: Path, entry: str) -> bool:
+    """Whether a policy's final evaluation is stored."""
+    return (run_folder / EVALUATION / f"{entry}.parquet").exists()
+
+
 def kept(run_folder: Path) -> dict[str, list[Session]]:
     """Every stored final evaluation, by entry."""
     return {path.stem: store.read_sessions(path) for path in sorted((run_folder / EVALUATION).glob("[!.]*.parquet"))}

@@ -110,10 +110,12 @@ def _adopt(config: RunConfig, others: Sequence[RunConfig]) -> None:
     """Take over the imitation of a run that imitated alike, if there is one."""
     if (config.run_folder / SFT).exists() or (config.run_folder / "checkpoints").exists():
         return
-    for other in others:
-        if imitation_of(other) == imitation_of(config) and (other.run_folder / SFT).exists():
-            adopt(other.run_folder / SFT, config.run_folder / SFT)
-            return
+    alike = [other for other in others if imitation_of(other) == imitation_of(config)]
+    donors = [other for other in alike if report.has(other.run_folder, "sft_sampled")]
+    for donor in sorted(donors, key=lambda other: other.env != config.env)[:1]:  # best one at the same price
+        adopt(donor.run_folder / SFT, config.run_folder / SFT)
+        if donor.env == config.env:  # then what its evaluation says of the policy after imitation holds here too
+            adopt(donor.run_folder / report.EVALUATION, config.run_folder / report.EVALUATION, only="sft*")
 
 
 def imitation_of(config: RunConfig) -> dict[str, object]:

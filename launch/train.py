@@ -22,7 +22,7 @@ from agile_ray.config import RunConfig
 from agile_ray.protocols import RunState
 from agile_ray.task import Environment
 from envs.references import Habits, reference
-from launch import configs, finish, teach
+from launch import configs, finish, report, teach
 from launch.cluster import cluster
 from launch.parts import Machines, Parts, assemble, start
 from launch.preflight import check
@@ -120,7 +120,7 @@ def _run(parts: Parts) -> None:
     if parts.stopping():
         return _stopped(parts, state)
     parts.learners.set_reference(parts.sft)
-    if state.iteration == 0:
+    if state.iteration == 0 and not report.has(parts.folder, "sft_sampled"):
         parts.rollouts.load(parts.learners.publish(state.version))
         finish.evaluate_policy("sft", parts, state)
     state = loop.train(

@@ -102,3 +102,13 @@ def test_a_run_without_checkpoints_begins_with_the_policy_after_imitation(tmp_pa
     memo = Memo()
     assert checkpoints(tmp_path / "b" / "checkpoints", memo).restore() == done
     assert memo.number == 7
+
+
+def test_what_is_adopted_can_be_chosen_by_name(tmp_path):
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    for name in ("sft.parquet", "ppo.parquet", "deep/ppo.parquet"):
+        (tmp_path / "a" / name).write_text(name)
+    adopt(tmp_path / "a", tmp_path / "b", only="sft*")
+    assert names(tmp_path / "b") == ["sft.parquet"]
+    adopt(tmp_path / "a", tmp_path / "c")
+    assert (tmp_path / "c" / "deep" / "ppo.parquet").read_text() == "deep/ppo.parquet"
