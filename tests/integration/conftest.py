@@ -1,0 +1,120 @@
+"""One small run, from end to end on real parts, that several files of tests look at."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agile_ray import history
+from agile_ray.history import Event, Line
+
+BIN = Path(sys.executable).parent
+LANES, SESSIONS, ITERATIONS, STEPS = 4, 6, 4, 6
+OVERRIDES = (
+    *("run.name=small", "agent.turns=4", "imitation.sessions=96", "imitation.batch=16", "imitation.checkpoint_every=2"),
+    *("ppo.minibatches=2", f"rollout.lanes={LANES}", f"loop.sessions={SESSIONS}", f"loop.iterations={ITERATIONS}"),
+    *(
+        "loop.checkpoint_every=2",
+        "loop.evaluate_every=2",
+        "evaluate.validation_sessions=48",
+        "rollout.kv_cache_gib=0.25",
+    ),
+    *("evaluate.sessions=48", "evaluate.final_sessions=48"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run's command and folder."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "small"
+
+    @property
+    def words(self) -> list[str]:
+        return ["quickstart", *OVERRIDES, f"model.path={self.folder / 'model'}", f"run.folder={self.folder}"]
+
+    def start(self) -> subprocess.Popen[str]:
+        words = [str(BIN / "agile-ray"), "train", *self.words]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+
+    def lines(self, event: Event) -> list[Line]:
+        path = self.run / "history.jsonl"
+        return [line for line in history.read(path) if line.event is event] if path.exists() else []
+
+    def wait_for(self, event: Event, count: int, process: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + 240
+        while len(self.lines(event)) < count:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, f"{event}: {len(self.lines(event))} of {count} lines after 240 s"
+            time.sleep(0.1)
+
+
+def environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+
+
+def gone(processes: list[psutil.Process], *, within_s: float) -> list[psutil.Process]:
+    deadline = time.monotonic() + within_s
+    while (left := [one for one in processes if alive(one)]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return left
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A run that was asked to stop in imitation, killed in PPO, and resumed to its end."""
+    job = Job(tmp_path_factory.mktemp("runs"))
+    model = [
+        str(BIN / "agile-ray"),
+        "model",
+        "tiny",
+        "--hidden",
+        "64",
+        "--layers",
+        "1",
+        "--output",
+        f"{job.folder}/model",
+    ]
+    subprocess.run(model, check=True, env=environment(), capture_output=True)
+
+    process = job.start()
+    job.wait_for(Event.IMITATION, 1, process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, said
+    assert "asked to stop" in said
+    steps = len(job.lines(Event.IMITATION))
+    assert 0 < steps < STEPS, "asked to stop in imitation, it stops there"
+
+    process = job.start()
+    job.wait_for(Event.ITERATION, 3, process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("VLLM" in one.name() for one in family)
+    process.kill()
+    said = process.communicate(timeout=60)[0]
+    assert f"resumed after {steps} imitation steps" in said
+    assert gone(family, within_s=60) == []
+
+    lost = sum(line.figures["rows"] for line in job.lines(Event.ITERATION)[2:])
+    process = job.start()
+    said = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, said
+    assert f"resumed after {STEPS} imitation steps and 2 iterations; discarded {lost:.0f} segments" in said, said
+    return job
