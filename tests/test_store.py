@@ -154,6 +154,22 @@ def test_sessions_read_back_are_cut_as_before(tmp_path, one, segments):
     assert len(found.turns) == len(one.turns)
 
 
+def test_credit_looks_back_on_the_iterations_before_as_far_as_there_are_any(tmp_path):
+    for iteration in (1, 2, 3):
+        one = replace(ONE, stream=f"train/cups/{iteration}")
+        store.write(tmp_path, iteration, [one], rows(one))
+
+    def looked_back_on(iteration, window):
+        return [sessions[0].stream[-1] for sessions in store.before(tmp_path, iteration, window=window)]
+
+    assert (looked_back_on(3, 3), looked_back_on(2, 9), looked_back_on(3, 1), looked_back_on(0, 5)) == (
+        ["2", "3"],
+        ["1", "2"],
+        [],
+        [],
+    )
+
+
 def test_a_row_of_no_session_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ContractError, match="1 do not"):
         store.write(tmp_path, 1, [], rows(ONE))
