@@ -52,5 +52,6 @@ $(STUDIES): install
 	$(BIN)/agile-ray model tiny --output models/tiny
 	$(BIN)/agile-ray model tiny --env recurring --hidden 128 --layers 2 --output models/toy
 	mkdir -p runs
-	nohup $(BIN)/agile-ray sweep $@ >> runs/$@.log 2>&1 &
+	nohup sh -c '$(BIN)/agile-ray sweep $@ $(if $(wildcard benchmarks/$@.py),&& $(BIN)/python benchmarks/$@.py)' \
+		>> runs/$@.log 2>&1 &
 	@echo "started; follow it with: tail -f runs/$@.log"
