@@ -87,11 +87,14 @@ def bonus(*, wrote: Bool, later: Int64, stored: Int64, beta: float) -> Float64:
 def by_fit(evidence: Evidence, config: Credit) -> Amounts:
     """A_i by a regression of V on the state of memory, over this iteration and the `credit.window - 1` before it."""
     known = (*evidence.past, evidence.sessions)
-    schema = fitted.Schema.of(known)
-    steps = fitted.transitions(known, schema)
-    fit = fitted.fit(steps, prior=schema.prior, decay=config.decay)
-    amounts = fitted.fitted(steps, fit, sessions=sum(map(len, known)))
-    return amounts[len(amounts) - len(evidence.sessions) :], fit.figures(schema)
+    amounts, figures = np.zeros(sum(map(len, known))), {}
+    for topic in fitted.topics(known):
+        schema = fitted.Schema.of(known, topic)
+        steps = fitted.transitions(known, schema)
+        fit = fitted.fit(steps, prior=schema.prior, decay=config.decay)
+        amounts += fitted.fitted(steps, fit, sessions=len(amounts))
+        figures |= fit.figures(schema)
+    return amounts[len(amounts) - len(evidence.sessions) :], figures
 
 
 def by_links(evidence: Evidence, _: Credit) -> Amounts:

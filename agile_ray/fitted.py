@@ -1,7 +1,14 @@
 """Credit by a fit: V(S), what a stream is still worth, as a linear function of the state between two sessions.
 
-    V(S) = sum_f theta_f phi_f(S)         phi: what is left of the stream, and what memory holds, by topic
-    A_i  = V(S_{i+1}) - V(S_{i+1} had i written nothing)  =  theta_topic + left * theta_left*topic
+    V(S) = sum over topics of V_topic(S)     what is still to come from questions on the topic
+    V_topic(S) = theta . phi(S)              phi: what is left of the stream, and how much memory holds on the topic
+    A_i  = V(S_{i+1}) - V(S_{i+1} had i written nothing)  =  theta_size + left * theta_left*size, of i's topic
+
+The environment declares topics (`Question.topic`) so that what is remembered on one serves the questions on it. So
+each topic is a fit of its own, on the rewards of its own sessions, and each reward is counted from the usual one: the
+mean of the topic's sessions of that iteration whose answer memory did not hold. Which questions come does not hang on
+memory, so neither changes what an entry is worth; both take noise away (on stored sessions of the shop, four topics
+and 80 streams, the deviation of what an entry is worth fell from 0.2 to 0.5 down to 0.1 to 0.25).
 
 An entry's worth falls with what is left of the stream where its readers come at any time. It stays the same to the end
 where all is asked at first sight: then V = sessions left - price * items not yet known. So both have a coefficient. The
@@ -10,8 +17,8 @@ second case needs the constant in the trend: without it, the sizes stand in for 
 Several iterations are fitted at once, and between them the policy changed. So each has a trend of its own: with one for
 all, an iteration that asks more and so remembers more would lend its level, good or bad, to what entries are worth.
 
-theta solves the projected Bellman equation of session-level TD(lambda) (LSTD, Boyan 2002, eq. 6): with own rewards r_i,
-phi' = phi(S_{i+1}), phi = 0 behind the end of a stream, and traces z_i = lambda z_{i-1} + phi_i,
+theta solves the projected Bellman equation of session-level TD(lambda) (LSTD, Boyan 2002, eq. 6): with those rewards
+r_i, phi' = phi(S_{i+1}), phi = 0 behind the end of a stream, and traces z_i = lambda z_{i-1} + phi_i,
 
     theta = (M + n P)^-1 b      M = sum z_i (phi_i - phi'_i)^T      b = sum z_i r_i
 
@@ -46,6 +53,8 @@ Int64 = NDArray[np.int64]
 
 TREND = ("1", "left", "left^2", "left^3")
 """What a stream is worth without any memory, at least near any place of it."""
+ENTRY = ("size", "left*size")
+"""What an entry adds to."""
 PRIOR = 1.0
 """Standard deviation of what one entry is worth at the start of a stream, before any data; reward."""
 PRIOR_TREND = 1e4
@@ -58,37 +67,30 @@ Z_95 = 1.959964
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """What the features are."""
+    """What the features of one topic are."""
 
-    topics: tuple[str, ...]
+    topic: str
     priced: bool  # prices differ, so they are a feature
     iterations: int  # that are fitted at once
 
     @classmethod
-    def of(cls, iterations: Sequence[Sequence[Session]]) -> Self:
-        """The topics on which something was written, and whether prices differ."""
-        sessions = [session for one in iterations for session in one]
-        topics = {session.topic for session in sessions if session.writes}
-        topics |= {topic for session in sessions for topic in session.memory_sizes}
-        prices = {session.offer for session in sessions}
-        return cls(topics=tuple(sorted(topics)), priced=len(prices) > 1, iterations=len(iterations))
+    def of(cls, iterations: Sequence[Sequence[Session]], topic: str) -> Self:
+        """Look whether prices differ."""
+        prices = {session.offer for sessions in iterations for session in sessions}
+        return cls(topic=topic, priced=len(prices) > 1, iterations=len(iterations))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the features, in order."""
         price = ("left*price",) if self.priced else ()
         trends = (f"{name} of {iteration}" for iteration in range(self.iterations) for name in TREND)
-        return (*trends, *price, *self.topics, *(f"left*{topic}" for topic in self.topics))
+        return (*trends, *price, *ENTRY)
 
     @property
     def prior(self) -> Float64:
         """Standard deviation of each coefficient before any data, float64 [F]."""
-        halves = 2 * len(self.topics)  # at the start of a stream left is 1: an entry is worth the sum of its two
-        return np.array([PRIOR_TREND] * (len(self.names) - halves) + [PRIOR / np.sqrt(2)] * halves)
-
-    def entry(self, topic: str) -> Float64:
-        """What one entry adds to the features at the start of a stream, float64 [F]."""
-        return np.array([float(name in (topic, f"left*{topic}")) for name in self.names])
+        # At the start of a stream `left` is 1: an entry is worth the sum of its two.
+        return np.array([PRIOR / np.sqrt(2) if name in ENTRY else PRIOR_TREND for name in self.names])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,7 @@ class Transitions:
     features: Float64  # [S, F], phi(S_i)
     following: Float64  # [S, F], phi(S_{i+1}), 0 behind the end of the stream
     written: Float64  # [S, F], phi(S_{i+1}) minus what it would be had the session written nothing
-    rewards: Float64  # [S], own
+    rewards: Float64  # [S], own reward minus the usual one; 0 for sessions on another topic
     streams: Int64  # [S], equal for sessions that follow one another
     places: Int64  # [S], of the session among all that were given, iteration after iteration
 
@@ -114,15 +116,19 @@ class Fit:
     covariance: Float64  # [F, F]
 
     def figures(self, schema: Schema) -> dict[str, float]:
-        """What an entry on each topic is worth at the start of a stream, with the ends of its 95 % interval."""
-        found: dict[str, float] = {}
-        for topic in schema.topics:
-            entry = schema.entry(topic)
-            worth, variance = entry @ self.theta, max(entry @ self.covariance @ entry, 0.0)
-            found[f"credit_worth/{topic}"] = float(worth)
-            found[f"credit_worth_low/{topic}"] = float(worth - Z_95 * np.sqrt(variance))
-            found[f"credit_worth_high/{topic}"] = float(worth + Z_95 * np.sqrt(variance))
-        return found
+        """What an entry on the topic is worth at the start of a stream, with the ends of its 95 % interval."""
+        entry = np.array([float(name in ENTRY) for name in schema.names])
+        worth, deviation = entry @ self.theta, np.sqrt(max(entry @ self.covariance @ entry, 0.0))
+        return {
+            f"credit_worth/{schema.topic}": float(worth),
+            f"credit_worth_low/{schema.topic}": float(worth - Z_95 * deviation),
+            f"credit_worth_high/{schema.topic}": float(worth + Z_95 * deviation),
+        }
+
+
+def topics(iterations: Sequence[Sequence[Session]]) -> list[str]:
+    """Those on which something was written: what has a worth to be fitted."""
+    return sorted({session.topic for sessions in iterations for session in sessions if session.writes})
 
 
 def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Transitions:
@@ -139,6 +145,7 @@ def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Tran
         streams.append(streams[-1] + (not follows) if streams else 0)
         before = at(place)
     chosen = [given[place] for place in kept]
+    usual = [_usual(sessions, schema.topic) for sessions in iterations]
     width = len(schema.names)
     features = _stack([_features(one, schema, number, done=0, wrote=False) for number, one in chosen], width)
     behind = _stack([_features(one, schema, number, done=1, wrote=bool(one.writes)) for number, one in chosen], width)
@@ -150,7 +157,7 @@ def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Tran
         features=features,
         following=following,
         written=behind - without,
-        rewards=np.array([session.own_reward for _, session in chosen], dtype=np.float64),
+        rewards=np.array([_beyond(one, schema.topic, usual[number]) for number, one in chosen], dtype=np.float64),
         streams=np.array(streams, dtype=np.int64),
         places=np.array(kept, dtype=np.int64),
     )
@@ -162,9 +169,20 @@ def _features(session: Session, schema: Schema, iteration: int, *, done: int, wr
     left = 1.0 - (session.position + done) / session.stream_length
     trends = [0.0] * (len(TREND) * schema.iterations)
     trends[len(TREND) * iteration : len(TREND) * (iteration + 1)] = [1.0, left, left**2, left**3]
-    sizes = [session.memory_sizes.get(topic, 0) + (wrote and topic == session.topic) for topic in schema.topics]
+    size = session.memory_sizes.get(schema.topic, 0) + (wrote and session.topic == schema.topic)
     price = [left * session.offer / 1000] if schema.priced else []
-    return [*trends, *price, *sizes, *(left * size for size in sizes)]
+    return [*trends, *price, size, left * size]
+
+
+def _usual(sessions: Sequence[Session], topic: str) -> float:
+    """Mean own reward of the topic's sessions whose answer memory did not hold; of all of them if it held each."""
+    on_topic = [one for one in sessions if one.topic == topic and one.ending is not Ending.FAILED]
+    lacking = [one for one in on_topic if not one.known] or on_topic
+    return float(np.mean([one.own_reward for one in lacking])) if lacking else 0.0
+
+
+def _beyond(session: Session, topic: str, usual: float) -> float:
+    return session.own_reward - usual if session.topic == topic else 0.0
 
 
 def _stack(rows: Sequence[Sequence[float]], width: int) -> Float64:

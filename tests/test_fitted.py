@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from agile_ray.fitted import Fit, Float64, Schema, fit, fitted, transitions
+from agile_ray.fitted import Fit, Float64, Schema, fit, fitted, topics, transitions
 from agile_ray.types import Ending, MemoryUse, Receipt, Session
 from tests.worlds import SESSION
 
@@ -47,7 +47,7 @@ def recurring(random: np.random.Generator, stream: int, ask: float) -> tuple[lis
 
 
 def learned(sessions: list[Session], *, decay: float = 0.9) -> tuple[Fit, Schema]:
-    schema = Schema.of([sessions])
+    schema = Schema.of([sessions], "item")
     return fit(transitions([sessions], schema), prior=schema.prior, decay=decay), schema
 
 
@@ -153,14 +153,20 @@ def state(one: Session) -> list[float]:
     return [1.0, left, left**2, left**3, left * one.offer / 1000, size, left * size]
 
 
+def beyond(sessions: list[Session]) -> Float64:
+    """Own rewards, counted from their mean: memory is never said to hold an answer here."""
+    rewards = np.array([one.own_reward for one in sessions])
+    return rewards - rewards.mean()
+
+
 def unshrunk(sessions: list[Session], *, decay: float) -> Float64:
-    schema = Schema.of([sessions])
+    schema = Schema.of([sessions], "item")
     return fit(transitions([sessions], schema), prior=np.full(len(schema.names), np.inf), decay=decay).theta
 
 
 def test_with_all_of_the_trace_the_fit_is_least_squares_on_returns():
     sessions = offers(0)
-    rewards = np.array([one.own_reward for one in sessions]).reshape(-1, LENGTH)
+    rewards = beyond(sessions).reshape(-1, LENGTH)
     returns = rewards[:, ::-1].cumsum(axis=1)[:, ::-1].reshape(-1)
     slow, *_ = np.linalg.lstsq(np.array([state(one) for one in sessions]), returns)
     np.testing.assert_allclose(unshrunk(sessions, decay=1.0), slow, rtol=1e-6)
@@ -168,7 +174,7 @@ def test_with_all_of_the_trace_the_fit_is_least_squares_on_returns():
 
 def test_without_a_trace_the_fit_is_where_regressing_on_its_own_forecast_settles():
     sessions = offers(1)
-    rewards = np.array([one.own_reward for one in sessions])
+    rewards = beyond(sessions)
     now = np.array([state(one) for one in sessions], dtype=np.float64)
     behind = now.reshape(-1, LENGTH, now.shape[1])[:, 1:]  # the next session's state, its price in it
     following = np.pad(behind, ((0, 0), (0, 1), (0, 0))).reshape(now.shape)
@@ -218,21 +224,44 @@ def test_where_nothing_was_ever_written_there_is_no_credit():
     sessions = [session(0, place, 3, size=0, correct=True, paid=0, wrote=False) for place in range(3)]
     sessions = [replace(one, memory_sizes={}) for one in sessions]
     found, schema = learned(sessions)
-    assert found.figures(schema) == {}
+    assert topics([sessions]) == []
     assert fitted(transitions([sessions], schema), found, sessions=3).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_what_other_topics_earn_changes_nothing():
+    random = np.random.default_rng(8)
+    sessions = [replace(one, topic=random.choice(["item", "other"])) for one in linear(random, streams=60)]
+    richer = [replace(one, correct=True) if one.topic == "other" else one for one in sessions]
+    assert topics([sessions]) == ["item", "other"]
+    (found, schema), (same, _) = learned(sessions), learned(richer)
+    np.testing.assert_array_equal(same.theta, found.theta)
+    credit = _credits(sessions, found, schema)
+    assert all(
+        (amount == 0.0) == (one.topic == "other" or not one.writes or one.position == LENGTH - 1)
+        for one, amount in credit
+    )
+
+
+def test_rewards_are_counted_from_those_of_sessions_whose_answer_memory_lacks():
+    sessions = linear(np.random.default_rng(9), streams=60)
+    lucky = [replace(one, known=one.position > 5) for one in sessions]
+    schema = Schema.of([lucky], "item")
+    usual = np.mean([one.own_reward for one in lucky if not one.known])
+    rewards = transitions([lucky], schema).rewards
+    np.testing.assert_allclose(rewards, [one.own_reward - usual for one in lucky])
 
 
 @pytest.mark.parametrize("streams", [1, 5])
 def test_few_streams_say_little_even_where_the_fit_leaves_nothing_over(streams):
     sessions = linear(np.random.default_rng(6), streams=streams)
-    assert width(learned(sessions)[0].figures(Schema.of([sessions]))) > 2.0
+    assert width(learned(sessions)[0].figures(Schema.of([sessions], "item"))) > 2.0
     first = [one for one in sessions if one.position == 0]
-    assert width(learned(first)[0].figures(Schema.of([sessions]))) > 3.8
+    assert width(learned(first)[0].figures(Schema.of([sessions], "item"))) > 3.8
 
 
 def test_rewards_without_chance_leave_the_prior_where_memory_is_a_function_of_the_place():
     noisy = asks_whatever_comes(np.random.default_rng(7), streams=30, length=24)
-    figures = learned([replace(one, correct=True) for one in noisy])[0].figures(Schema.of([noisy]))
+    figures = learned([replace(one, correct=True) for one in noisy])[0].figures(Schema.of([noisy], "item"))
     assert figures["credit_worth_low/item"] < -1.9
     assert figures["credit_worth_high/item"] > 1.9
 
@@ -246,9 +275,9 @@ def test_iterations_of_different_policies_do_not_lend_their_levels_to_what_entri
         for one in linear(random, streams=400)
         if one.memory_sizes["item"] <= one.position / 3  # streams that happen to write little, up to where they do
     ]
-    schema = Schema.of([often, seldom])
+    schema = Schema.of([often, seldom], "item")
     apart = fit(transitions([often, seldom], schema), prior=schema.prior, decay=0.9).figures(schema)
-    together = learned([*often, *seldom])[0].figures(Schema.of([often]))
-    own = [learned(one)[0].figures(Schema.of([one]))["credit_worth/item"] for one in (often, seldom)]
+    together = learned([*often, *seldom])[0].figures(Schema.of([often], "item"))
+    own = [learned(one)[0].figures(Schema.of([one], "item"))["credit_worth/item"] for one in (often, seldom)]
     assert min(own) - 0.1 < apart["credit_worth/item"] < max(own) + 0.1
     assert together["credit_worth/item"] > max(own) + 0.2
