@@ -34,22 +34,18 @@ def find(name: str, *, folder: str = "") -> Path:
     Raises:
         ConfigError: neither exists; names the shipped ones.
     """
-    path = Path(name)
+    path, shipped = Path(name), shipped_in(folder)
+    if name in shipped:
+        return shipped[name]
     if path.suffix in {".yaml", ".yml"} or path.parent != Path():
-        shipped = ROOT / folder / f"{name}.yaml"
-        if path.is_file() or shipped.is_file():
-            return path if path.is_file() else shipped
-        raise ConfigError(f"config {name}: no such file; shipped ones are {_listing(folder)}")
-    shipped = shipped_in(folder)
-    if name not in shipped:
-        raise ConfigError(f"config {name}: no shipped config has this name; there are {_listing(folder)}")
-    return shipped[name]
+        if path.is_file():
+            return path
+        raise ConfigError(f"config {name}: no such file; shipped ones are {', '.join(shipped)}")
+    raise ConfigError(f"config {name}: no shipped config has this name; there are {', '.join(shipped)}")
 
 
 def shipped_in(folder: str = "") -> dict[str, Path]:
-    """Shipped configs of one folder: name to path."""
-    return {path.stem: path for path in sorted((ROOT / folder).glob("*.yaml"))}
-
-
-def _listing(folder: str) -> str:
-    return ", ".join(shipped_in(folder)) or "none"
+    """Shipped configs of one folder and those below it, sweeps apart: name to path."""
+    root = ROOT / folder
+    found = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+    return {name: path for name, path in found.items() if not name.startswith(f"{SWEEPS}/")}
