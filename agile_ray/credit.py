@@ -136,6 +136,7 @@ def assign(
     links = linked.link(sessions, imagined, threshold=config.threshold if config.mode == "linked" else None)
     amounts, figures = MODES[config.mode](Evidence(sessions=sessions, past=past, links=links), config)
     places = {(session.stream, session.position): index for index, session in enumerate(sessions)}
+    expected = usual(sessions, amounts)
     left = [session.settled for session in sessions]  # action tokens until the session is settled
     rows = []
     for segment, score in zip(segments, scores[: len(segments)], strict=True):
@@ -147,12 +148,37 @@ def assign(
                 segment=segment,
                 scores=score,
                 credit=float(amounts[owner]) if lands else 0.0,
+                expected=float(expected[owner]) if lands else 0.0,
                 settled=here,
                 wrote=bool(sessions[owner].writes),
             )
         )
         left[owner] -= here
     return Assigned(rows=rows, figures=_describe(sessions, amounts, threshold=config.threshold) | figures)
+
+
+def usual(sessions: Sequence[Session], amounts: Float64) -> Float64:
+    """What credit each session could expect before it began: the mean of those on its topic that found memory alike.
+
+    Alike: memory held the answer for both, or for neither. It hangs on nothing that a session does, so as a baseline it
+    changes no gradient on average. And it is right from the first update on, also when credit changes: what a critic
+    foresees wrongly pushes the policy away from what it does, in states where it does but one thing.
+
+    Args:
+        amounts: float64 [S], A_i.
+
+    Returns:
+        float64 [S].
+    """
+    kinds = [(session.topic, session.known) for session in sessions]
+    trained = [session.ending is not Ending.FAILED for session in sessions]
+    means = {
+        kind: float(
+            np.mean([a for a, k, kept in zip(amounts, kinds, trained, strict=True) if k == kind and kept] or [0])
+        )
+        for kind in set(kinds)
+    }
+    return np.array([means[kind] for kind in kinds])
 
 
 def _describe(sessions: Sequence[Session], amounts: Float64, *, threshold: float) -> dict[str, float]:

@@ -230,6 +230,7 @@ class TrainingRow:
     segment: Segment
     scores: Scores
     credit: float  # A_i of the session, lands on its action token `settled` - 1; 0.0 on every other segment
+    expected: float  # of `credit`, before the session began; 0.0 where `credit` is of another segment
     settled: int  # action tokens here up to and with the one that settled whether the session writes, in [0, A]
     wrote: bool  # the session wrote an entry to memory
 

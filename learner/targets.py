@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agile_ray.config import PPO
 from agile_ray.types import Float32, Int32, Lesson, TrainingRow
@@ -63,8 +62,8 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         decay=ppo.decay,
     )
     own_A = estimate(_own_rewards(rows), scores.own_values)
-    credit_values_A = np.where(_open(rows), scores.write_chances, 0) * _mean_credit(rows)
-    credit_A = estimate(_credits(rows), credit_values_A)
+    credit_A = estimate(_beyond(rows), np.zeros_like(scores.own_values))
+    expected_A = _expected(rows)
     advantages_A = own_A + credit_A  # GAE is linear in rewards and values
     own_returns_A = scores.own_values + own_A
     behavior_A = _behavior_logprobs(rows)
@@ -72,9 +71,7 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
     figures = {
         "advantage_mean": float(advantages_A.mean(dtype=np.float64)),
         "advantage_std": float(advantages_A.std(dtype=np.float64)),
-        "explained_variance": explained_variance(
-            scores.own_values + credit_values_A, own_returns_A + credit_values_A + credit_A
-        ),
+        "explained_variance": explained_variance(scores.own_values + expected_A, own_returns_A + expected_A + credit_A),
         "own_explained_variance": explained_variance(scores.own_values, own_returns_A),
         "behavior_gap_nats": float(np.abs(scores.logprobs - behavior_A).mean()),
         "effective_share": effective_share(corrections_A),
@@ -105,9 +102,9 @@ def _own_rewards(rows: Sequence[TrainingRow]) -> Float32:
     return join([row.segment.rewards[row.segment.action_mask] for row in rows], np.float32)
 
 
-def _credits(rows: Sequence[TrainingRow]) -> Float32:
-    """Each row's credit on the action token that settled it, 0.0 on the others, float32 [A]."""
-    return join([_alone(row.credit, row.settled - 1, row.segment.actions) for row in rows], np.float32)
+def _beyond(rows: Sequence[TrainingRow]) -> Float32:
+    """Credit minus what was expected on the action token that settled it, 0.0 on the others, float32 [A]."""
+    return join([_alone(row.credit - row.expected, row.settled - 1, row.segment.actions) for row in rows], np.float32)
 
 
 def _alone(value: float, place: int, length: int) -> Float32:
@@ -117,24 +114,10 @@ def _alone(value: float, place: int, length: int) -> Float32:
     return alone
 
 
-def _open(rows: Sequence[TrainingRow]) -> NDArray[np.bool_]:
-    """Where it was still open whether the session writes, bool [A]: behind it no credit is to come."""
-    return np.concatenate([np.arange(row.segment.actions) < row.settled for row in rows])
-
-
-def _mean_credit(rows: Sequence[TrainingRow]) -> np.float32:
-    """Mean credit of the sessions that wrote, the only ones that have any.
-
-    Times the chance of a write it is what credit a state may expect. It follows at once when credit changes: a critic
-    that had to learn it would lag behind, every action of the first updates would seem worse than usual but the writes,
-    and whitened so, the policy would be pushed away from all that it does well.
-    """
-    sessions = {(row.segment.stream, row.segment.position): 0.0 for row in rows if row.wrote}
-    for row in rows:
-        if row.wrote:
-            sessions[row.segment.stream, row.segment.position] += row.credit
-    written = list(sessions.values())
-    return np.float32(np.mean(written) if written else 0.0)
+def _expected(rows: Sequence[TrainingRow]) -> Float32:
+    """What credit was to be expected where it was still open, 0.0 behind, float32 [A]."""
+    open_still = [(np.arange(row.segment.actions) < row.settled).astype(np.float32) for row in rows]
+    return join([row.expected * mask for row, mask in zip(rows, open_still, strict=True)], np.float32)
 
 
 def _wrote(rows: Sequence[Lesson] | Sequence[TrainingRow]) -> Float32:

@@ -9,7 +9,7 @@ from agile_ray.config import Credit
 from agile_ray.functions import Function
 from agile_ray.segments import cut
 from agile_ray.tokenizer import WordTokenizer
-from agile_ray.types import Scores
+from agile_ray.types import Ending, Scores
 from tests.worlds import ASKS, PREDICTS, Says, lane, question
 
 NO_LINKS = linked.link([], [], threshold=None)
@@ -68,3 +68,16 @@ def test_a_session_of_two_segments_is_settled_in_one_of_them():
         rows = credit.assign([given], [first, second], scores, Credit(mode="heuristic")).rows
         assert tuple(row.settled for row in rows) == expected
         assert [row.credit > 0 for row in rows] == [settled == 3, settled != 3]
+
+
+def test_what_was_expected_is_the_mean_of_sessions_that_found_memory_alike():
+    one = sessions()[0]
+    played = [
+        replace(one, position=0, known=False),
+        replace(one, position=1, known=False, writes=()),
+        replace(one, position=2, known=True, writes=()),
+        replace(one, position=3, topic="other"),
+        replace(one, position=4, known=False, ending=Ending.FAILED, error="gone"),
+    ]
+    expected = credit.usual(played, np.array([0.6, 0.0, 0.0, 0.4, 9.0]))
+    assert expected.tolist() == pytest.approx([0.3, 0.3, 0.0, 0.4, 0.3])

@@ -107,7 +107,7 @@ def test_targets_check_the_turns_of_the_rows():
     played = asyncio.run(lane(question(0, "does it rust ?")).play(Says(*ASKS)))
     (segment,) = cut(played)
     scores = Scores(**dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)))
-    row = TrainingRow(segment=segment, scores=scores, credit=0.0, settled=0, wrote=True)
+    row = TrainingRow(segment=segment, scores=scores, credit=0.0, expected=0.0, settled=0, wrote=True)
     assert make_targets([row], PPO())[0].own_returns.shape == (segment.actions,)
     turned = np.where(segment.action_mask, segment.turn_ids.max() - segment.turn_ids, NO_TURN)
     with pytest.raises(ContractError, match="turns of a session never go back"):

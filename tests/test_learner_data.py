@@ -25,7 +25,7 @@ def row(
     values: list[float],
     last: bool,
     credit: float = 0.0,
-    write_chances: list[float] | None = None,
+    expected: float = 0.0,
     settled: int | None = None,
     wrote: bool = False,
 ):
@@ -50,11 +50,10 @@ def row(
         logprobs=np.full(count, -1.5, np.float32),
         reference_logprobs=np.full(count, -2, np.float32),
         own_values=np.array(values, np.float32),
-        write_chances=np.array(write_chances or [0.0] * count, np.float32),
+        write_chances=np.full(count, 0.5, np.float32),
     )
-    return TrainingRow(
-        segment=segment, scores=scores, credit=credit, settled=count if settled is None else settled, wrote=wrote
-    )
+    settled = count if settled is None else settled
+    return TrainingRow(segment=segment, scores=scores, credit=credit, expected=expected, settled=settled, wrote=wrote)
 
 
 def test_segments_lie_end_to_end_with_their_actions():
@@ -137,34 +136,39 @@ def test_advantages_are_whitened_over_the_update_whatever_ranks_and_micro_batche
     np.testing.assert_allclose(used, slow, rtol=1e-5, atol=1e-6)
 
 
-def test_advantages_are_those_of_one_critic_that_expects_the_mean_credit_times_the_chance_of_a_write():
+def test_advantages_are_gae_of_own_rewards_and_of_credit_beyond_what_was_expected():
     rows = [
-        row(0, 0, rewards=[0, -0.3], values=[0.5, 0.4], write_chances=[0.25, 0.5], last=False, wrote=True),
+        row(0, 0, rewards=[0, -0.3], values=[0.5, 0.4], last=False, wrote=True),
         row(
             0,
             1,
             rewards=[0, 0, 1],
             values=[0.3, 0.6, 0.7],
-            write_chances=[0.75, 0.9, 0.8],
             last=True,
-            credit=0.2,
+            credit=0.5,
+            expected=0.3,
             settled=2,
             wrote=True,
         ),
-        row(1, 0, rewards=[1], values=[0.5], write_chances=[1.0], last=True, credit=0.6, wrote=True),
-        row(2, 0, rewards=[0, 1], values=[0.5, 0.5], write_chances=[0.25, 0.5], last=True, settled=1),
+        row(1, 0, rewards=[1], values=[0.5], last=True, credit=0.6, expected=0.1, wrote=True),
+        row(2, 0, rewards=[0, 1], values=[0.5, 0.5], last=True, expected=0.3, settled=1),
     ]
     targets, figures = make_targets(rows, PPO(discount=0.9, decay=0.5))
-    # Slow: the double sum over later surprises. Credit comes with the token that settles it; until then its mean, 0.4,
-    # is expected as often as sessions write, and nothing behind.
-    rewards = [0, -0.3, 0, 0 + 0.2, 1]
-    values = [0.5 + 0.1, 0.4 + 0.2, 0.3 + 0.3, 0.6 + 0.36, 0.7, 0.0]
-    surprises = [rewards[k] + 0.9 * values[k + 1] - values[k] for k in range(5)]
-    first = [sum(0.45 ** (k - t) * surprises[k] for k in range(t, 5)) for t in range(5)]
-    last = [0 + 0.9 * 0.5 - (0.5 + 0.1), 1 - 0.5]
-    slow = np.array([*first, 1 + 0.6 - 0.5 - 0.4, last[0] + 0.45 * last[1], last[1]])
-    np.testing.assert_allclose(targets.advantages, (slow - slow.mean()) / slow.std(), atol=1e-5)
-    assert figures["advantage_mean"] == pytest.approx(slow.mean(), abs=1e-6)
+
+    def slow(rewards, values):
+        surprises = [r + 0.9 * after - now for r, now, after in zip(rewards, values, [*values[1:], 0], strict=True)]
+        return [sum(0.45 ** (k - t) * surprises[k] for k in range(t, len(rewards))) for t in range(len(rewards))]
+
+    # What credit has above its expectation is a reward of the token that settles it.
+    advantages = np.array(
+        [
+            *slow([0, -0.3, 0, 0.2, 1], [0.5, 0.4, 0.3, 0.6, 0.7]),
+            *slow([1 + 0.5], [0.5]),
+            *slow([-0.3, 1], [0.5, 0.5]),
+        ]
+    )
+    np.testing.assert_allclose(targets.advantages, (advantages - advantages.mean()) / advantages.std(), atol=1e-5)
+    assert figures["advantage_mean"] == pytest.approx(advantages.mean(), abs=1e-6)
 
 
 def test_every_action_of_a_session_is_labelled_with_whether_it_wrote():

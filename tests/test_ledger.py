@@ -40,7 +40,12 @@ def played(iteration, *, course=COURSE, price=300):
 def row(segment):
     nothing = np.zeros(segment.actions, np.float32)
     return TrainingRow(
-        segment=segment, scores=Scores(**dict.fromkeys(Scores.__slots__, nothing)), credit=0.0, settled=0, wrote=False
+        segment=segment,
+        scores=Scores(**dict.fromkeys(Scores.__slots__, nothing)),
+        credit=0.0,
+        expected=0.0,
+        settled=0,
+        wrote=False,
     )
 
 

@@ -67,6 +67,7 @@ def rows(sessions):
                 **dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)),
             ),
             credit=0.1,
+            expected=0.0,
             settled=segment.actions,
             wrote=bool(played.writes),
         )

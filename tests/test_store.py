@@ -64,6 +64,7 @@ def rows(*sessions, credit=0.05):
                 **dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)),
             ),
             credit=credit if segment.last else 0.0,
+            expected=0.0,
             settled=segment.actions,
             wrote=bool(played.writes),
         )

@@ -136,7 +136,7 @@ def lessons(count: int, seed: int) -> list[Lesson]:
 def rows(learners: LearnerGroup, given: list[Segment]) -> list[TrainingRow]:
     scores = learners.score(given)
     return [
-        TrainingRow(segment=one, scores=score, credit=0.1, settled=1, wrote=True)
+        TrainingRow(segment=one, scores=score, credit=0.1, expected=0.0, settled=1, wrote=True)
         for one, score in zip(given, scores, strict=True)
     ]
 
