@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
 from agile_ray import fitted, linked
@@ -46,6 +47,8 @@ class Assigned:
     figures: dict[str, float]  # by the names in metrics.py
 
 
+FEW = 20
+"""Sessions below which a mean is all that can be told of them."""
 Amounts = tuple[Float64, dict[str, float]]
 """A_i of every session [S], and what the mode has to say of itself."""
 
@@ -158,11 +161,12 @@ def assign(
 
 
 def usual(sessions: Sequence[Session], amounts: Float64) -> Float64:
-    """What credit each session could expect before it began: the mean of those on its topic that found memory alike.
+    """What credit each session could expect before it began, from those on its topic that found memory alike.
 
-    Alike: memory held the answer for both, or for neither. It hangs on nothing that a session does, so as a baseline it
-    changes no gradient on average. And it is right from the first update on, also when credit changes: what a critic
-    foresees wrongly pushes the policy away from what it does, in states where it does but one thing.
+    Alike: memory held the answer for both, or for neither. Credit falls with what is left of the stream, so it is the
+    straight line through theirs; their mean where they are few. It hangs on nothing that a session does, so as a
+    baseline it changes no gradient on average. And it is right from the first update on, also when credit changes: what
+    a critic foresees wrongly pushes the policy away from what it does, in states where it does but one thing.
 
     Args:
         amounts: float64 [S], A_i.
@@ -170,15 +174,17 @@ def usual(sessions: Sequence[Session], amounts: Float64) -> Float64:
     Returns:
         float64 [S].
     """
+    left = np.array([1.0 - session.position / session.stream_length for session in sessions])
+    trained = np.array([session.ending is not Ending.FAILED for session in sessions])
     kinds = [(session.topic, session.known) for session in sessions]
-    trained = [session.ending is not Ending.FAILED for session in sessions]
-    means = {
-        kind: float(
-            np.mean([a for a, k, kept in zip(amounts, kinds, trained, strict=True) if k == kind and kept] or [0])
-        )
-        for kind in set(kinds)
-    }
-    return np.array([means[kind] for kind in kinds])
+    expected = np.zeros(len(sessions))
+    for kind in set(kinds):
+        alike = np.array([one == kind for one in kinds])
+        seen = alike & trained
+        degree = 1 if seen.sum() >= FEW and np.ptp(left[seen]) > 0.0 else 0
+        if seen.any():
+            expected[alike] = Polynomial.fit(left[seen], amounts[seen], degree)(left[alike])
+    return expected
 
 
 def _describe(sessions: Sequence[Session], amounts: Float64, *, threshold: float) -> dict[str, float]:
