@@ -24,6 +24,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from launch.sweep_table import estimate
+
 MODES = {"none": 0.0, "heuristic": 0.1, "fitted": None, "linked": None}
 """A at first sight; None: the price."""
 GUESS = 0.5
@@ -83,27 +85,40 @@ def cells(folder: Path) -> list[Cell]:
 
 
 def show(table: Sequence[Cell]) -> None:
-    """Print a line for each price and mode: the mean over seeds and its range."""
+    """Print a line for each price and mode: each seed's shares, sampled, and the means over seeds with intervals."""
     printed = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("price", "credit", "optimum", "first sight", "greedy", "repeats", "greedy", "total, greedy", "seeds"):
+    titles = ("mean (95 % interval)", "greedy")
+    for title in ("price", "credit", "optimum", "first sight", *titles, "repeats", *titles, "total, greedy"):
         printed.add_column(title, justify="left" if title == "credit" else "right", no_wrap=True)
     for cell in table:
-        shares = (cell["first_sight"], cell["first_sight_greedy"], cell["repeats"], cell["repeats_greedy"])
         printed.add_row(
             f"{cell['price']:g}",
             cell["mode"],
             f"{cell['optimum']:.2f}",
-            *map(_range, (*shares, cell["total"])),
-            str(len(cell["total"])),
+            *_share(cell["first_sight"], cell["first_sight_greedy"]),
+            *_share(cell["repeats"], cell["repeats_greedy"]),
+            _each(cell["total"]),
         )
-    Console(width=140).print(printed)
+    Console(width=190).print(printed)
 
 
-def _range(values: Sequence[float | None]) -> str:
-    values = [value for value in values if value is not None]
-    if not values:
+def _share(sampled: Sequence[float | None], greedy: Sequence[float | None]) -> tuple[str, str, str]:
+    return _each(sampled), interval(sampled), _each(greedy)
+
+
+def _each(values: Sequence[float | None]) -> str:
+    return " ".join("  -  " if value is None else f"{value:.3f}" for value in values)
+
+
+def interval(shares: Sequence[float | None]) -> str:
+    """Mean over the seeds that have one, with Student's interval as far as it lies in [0, 1]."""
+    found = [share for share in shares if share is not None]
+    if not found:
         return "no session"
-    return f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    mean = estimate(found)
+    if mean.ci95 is None:
+        return f"{mean.mean:.3f}"
+    return f"{mean.mean:.3f} ({max(mean.ci95[0], 0):.3f} to {min(mean.ci95[1], 1):.3f})"
 
 
 def main() -> None:
