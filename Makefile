@@ -1,8 +1,8 @@
 # make quickstart   train on the built-in shop, print the table, write runs/quickstart/report.html
 # make test         lint, fast tests, then tests on real Ray, vLLM, DeepSpeed and data
 # make study        in the background: the quick start for three seeds and three prices; again to resume
-# make three_prices, make credit, make priors
-#                   likewise: ways to give credit on a toy and on the shop, and what imitation may start from
+# make three_prices, make credit, make priors, make stability
+#                   likewise: ways to give credit on a toy and on the shop, what imitation may start from, what keeps PPO steady
 # make install      what the others begin with; does nothing when the lock is unchanged
 #
 # AGILE_DATA=folder that holds productqa/; tests that need it are left out where it is absent
@@ -19,7 +19,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 DATA := $(or $(AGILE_DATA),../shared/data)
 SLOW := $(if $(wildcard $(DATA)/productqa),integration or data,integration and not data)
 
-STUDIES := study three_prices credit priors
+STUDIES := study three_prices credit priors stability
 
 .PHONY: install quickstart test lint types $(STUDIES)
 

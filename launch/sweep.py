@@ -53,7 +53,7 @@ class Plan(Section):
     """Name of a shipped config, or a path."""
     runs: tuple[tuple[str, ...], ...] = ()
     """One list of overrides for each run."""
-    grid: dict[str, tuple[str | int | float | bool, ...]] = {}
+    grid: dict[str, tuple[str | int | float | bool | None, ...]] = {}
     """Values by key; every combination is a run."""
     together: bool = False
     """Train all in one process, on the same engines and learners, sharing imitation."""
@@ -62,7 +62,7 @@ class Plan(Section):
 
     def overrides(self) -> list[tuple[str, ...]]:
         """The overrides of every run, in order."""
-        columns = [[f"{key}={value}" for value in values] for key, values in self.grid.items()]
+        columns = [[f"{key}={_word(value)}" for value in values] for key, values in self.grid.items()]
         return [*(itertools.product(*columns) if columns else ()), *self.runs]
 
 
@@ -190,6 +190,10 @@ def _pairs(jobs: Sequence[Job], compare: Compare) -> list[versus.Pair]:
 
 def _rest(job: Job, key: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, value) for name, value in job.overrides.items() if name not in (key, "run.name")))
+
+
+def _word(value: str | float | bool | None) -> str:
+    return "null" if value is None else str(value)
 
 
 def _first_line(error: Exception) -> str:

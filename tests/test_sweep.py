@@ -44,6 +44,16 @@ def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
     assert jobs[-1].config.imitation.asking == "judgement"
 
 
+def test_a_grid_may_switch_a_key_off(tmp_path):
+    sheet = tmp_path / "bounds.yaml"
+    sheet.write_text("base: quickstart\ngrid: {ppo.stop_kl: [null, 0.05]}\n")
+    jobs = sweep.plan(sheet, sweep.read_plan(sheet), ["ppo.stop_kl=0.1"])
+    assert [(job.config.run.name, job.config.ppo.stop_kl) for job in jobs] == [
+        ("stop_kl-null", None),
+        ("stop_kl-0.05", 0.05),
+    ]
+
+
 def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path):
     code, out, _ = call("sweep", sheet, f"run.folder={tmp_path}", "--dry-run")
     assert code == 0
