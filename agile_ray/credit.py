@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
 from agile_ray import fitted, linked
@@ -161,12 +160,16 @@ def assign(
 
 
 def usual(sessions: Sequence[Session], amounts: Float64) -> Float64:
-    """What credit each session could expect before it began, from those on its topic that found memory alike.
+    """What credit each session could expect, from those on its topic that found memory alike.
 
-    Alike: memory held the answer for both, or for neither. Credit falls with what is left of the stream, so it is the
-    straight line through theirs; their mean where they are few. It hangs on nothing that a session does, so as a
-    baseline it changes no gradient on average. And it is right from the first update on, also when credit changes: what
-    a critic foresees wrongly pushes the policy away from what it does, in states where it does but one thing.
+    Alike: memory held the answer for both, or for neither. Among them it is the least-squares plane over what is left
+    of the stream and over N / (N + 1), N similar questions that follow; their mean where they are few. N, since most of
+    what credit varies by is whether anyone will ask again; as a share, since of many readers the later count for less.
+
+    Neither hangs on what a session does: questions come as they come. So it changes no gradient on average, though the
+    policy does not know N (a baseline may look at the whole input process: Mao et al., 2019). And it is right from the
+    first update on, also when credit changes: what a critic foresees wrongly pushes the policy away from what it does,
+    in states where it does but one thing.
 
     Args:
         amounts: float64 [S], A_i.
@@ -175,15 +178,17 @@ def usual(sessions: Sequence[Session], amounts: Float64) -> Float64:
         float64 [S].
     """
     left = np.array([1.0 - session.position / session.stream_length for session in sessions])
+    later = np.array([session.later_similar for session in sessions], dtype=np.float64)
+    features = np.stack([np.ones_like(left), left, later / (later + 1.0)], axis=1)
     trained = np.array([session.ending is not Ending.FAILED for session in sessions])
     kinds = [(session.topic, session.known) for session in sessions]
     expected = np.zeros(len(sessions))
     for kind in set(kinds):
         alike = np.array([one == kind for one in kinds])
         seen = alike & trained
-        degree = 1 if seen.sum() >= FEW and np.ptp(left[seen]) > 0.0 else 0
+        used = features if seen.sum() >= FEW else features[:, :1]
         if seen.any():
-            expected[alike] = Polynomial.fit(left[seen], amounts[seen], degree)(left[alike])
+            expected[alike] = used[alike] @ np.linalg.lstsq(used[seen], amounts[seen])[0]
     return expected
 
 

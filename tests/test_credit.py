@@ -83,9 +83,13 @@ def test_what_was_expected_is_the_mean_of_sessions_that_found_memory_alike():
     assert expected.tolist() == pytest.approx([0.3, 0.3, 0.0, 0.4, 0.3])
 
 
-def test_what_was_expected_falls_with_what_is_left_of_the_stream():
+def test_what_was_expected_hangs_on_what_is_left_of_the_stream_and_on_who_will_ask_again():
     one = sessions()[0]
-    played = [replace(one, position=place, stream_length=40, known=place % 2 == 1) for place in range(40)]
-    left = np.array([1 - place / 40 for place in range(40)])
-    amounts = np.where(np.arange(40) % 2 == 0, 0.1 + 0.8 * left, 0.0)
+    later = [(3 * place) % 7 % 4 for place in range(40)]
+    played = [
+        replace(one, position=place, stream_length=40, known=place % 2 == 1, later_similar=later[place])
+        for place in range(40)
+    ]
+    left, share = np.array([[1 - place / 40, n / (n + 1)] for place, n in enumerate(later)]).T
+    amounts = np.where(np.arange(40) % 2 == 0, 0.1 + 0.8 * left + 0.5 * share, 0.0)
     np.testing.assert_allclose(credit.usual(played, amounts), amounts, atol=1e-12)
