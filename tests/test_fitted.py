@@ -3,61 +3,30 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
 
 from agile_ray.fitted import Fit, Float64, Schema, fit, fitted, topics, transitions
-from agile_ray.types import Ending, MemoryUse, Receipt, Session
-from tests.worlds import SESSION
+from agile_ray.types import Ending, MemoryUse, Session
+from tests.fitted_worlds import (
+    GUESS,
+    LENGTH,
+    PRICE,
+    RECUR,
+    WORTH,
+    asks_whatever_comes,
+    busy,
+    linear,
+    offers,
+    recurring,
+    session,
+    shop,
+)
 
-ITEMS, RECUR, PRICE, GUESS = 8, 3, 700, 0.5
 STREAMS = 200
 WORTH_ASKING = 0.2  # credit above which asking beats guessing at this price: 1 - 0.7 + A > 0.5
-
-
-def session(
-    stream: int, position: int, length: int, *, size: int, known: bool, correct: bool, paid: int, wrote: bool
-) -> Session:
-    receipt = Receipt(key="", price=paid, source="", latency_s=0.0, advice="", answer="")
-    return replace(
-        SESSION,
-        stream=f"s{stream:04}",
-        position=position,
-        stream_length=length,
-        topic="item",
-        memory_sizes={"item": size},
-        known=known,
-        correct=correct,
-        receipts=(receipt,) if paid else (),
-        writes=(MemoryUse(kind="qa", writer=position, similarity=1.0),) if wrote else (),
-    )
-
-
-def recurring(random: np.random.Generator, stream: int, ask: float) -> tuple[list[Session], list[int]]:
-    """One stream of the three-price toy, and how often each session's item comes again; -1 where memory has it."""
-    order = random.permutation(np.repeat(np.arange(ITEMS), RECUR)).tolist()
-    known: set[int] = set()
-    sessions, again = [], []
-    for position, item in enumerate(order):
-        asks = item not in known and random.random() < ask
-        correct = item in known or asks or random.random() < GUESS
-        paid, length = PRICE if asks else 0, len(order)
-        sessions.append(
-            session(
-                stream,
-                position,
-                length,
-                size=len(known),
-                known=item in known,
-                correct=correct,
-                paid=paid,
-                wrote=asks,
-            )
-        )
-        again.append(-1 if item in known else order[position + 1 :].count(item))
-        known |= {item} if asks else set()
-    return sessions, again
 
 
 def learned(sessions: list[Session], *, decay: float = 0.9) -> tuple[Fit, Schema]:
@@ -91,15 +60,6 @@ def test_credit_is_near_the_truth_in_the_toy_and_makes_asking_at_first_sight_rig
     assert np.sqrt(np.mean((credit[lacking] - average) ** 2)) < (0.2 if ask < 0.9 else 0.1)
 
 
-def asks_whatever_comes(random: np.random.Generator, *, streams: int, length: int) -> list[Session]:
-    """Nothing recurs and all is asked: what memory holds is the place in the stream."""
-    return [
-        session(stream, place, length, size=place, known=False, correct=random.random() < 0.9, paid=PRICE, wrote=True)
-        for stream in range(streams)
-        for place in range(length)
-    ]
-
-
 @pytest.mark.parametrize(("streams", "length"), [(100, 24), (10, 1000)])
 def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_place(streams, length):
     sessions = asks_whatever_comes(np.random.default_rng(0), streams=streams, length=length)
@@ -108,33 +68,6 @@ def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_place(stre
     assert figures["credit_worth/item"] == pytest.approx(0.0, abs=0.1)
     assert figures["credit_worth_low/item"] < -1.8
     assert figures["credit_worth_high/item"] > 1.8
-
-
-LENGTH = 12
-WORTH = 0.6
-
-
-def linear(random: np.random.Generator, *, streams: int, writing: float = 0.5) -> list[Session]:
-    """Sessions write by the toss of a coin, and are right with chance 0.2 + 0.05 size, whatever else: V is linear.
-
-    Right: memory holds the answer, with chance 0.0625 size, or else a guess of 0.2 is.
-
-    Behind place t, size grows by a half each session, so V = sum over the n sessions left of 0.2 + 0.05 (size + k / 2):
-    linear in n, n^2 and n size, and an entry at the start of a stream is worth 12 * 0.05 = 0.6.
-    """
-    sessions = []
-    for stream in range(streams):
-        wrote = random.random(LENGTH) < writing
-        sizes = np.cumsum(wrote) - wrote
-        known = random.random(LENGTH) < WORTH / LENGTH / 0.8 * sizes
-        correct = known | (random.random(LENGTH) < 0.2)
-        sessions += [
-            session(
-                stream, place, LENGTH, size=int(size), known=bool(has), correct=bool(right), paid=0, wrote=bool(writes)
-            )
-            for place, (size, has, right, writes) in enumerate(zip(sizes, known, correct, wrote, strict=True))
-        ]
-    return sessions
 
 
 def figures_of(seed: int, *, streams: int) -> dict[str, float]:
@@ -161,22 +94,24 @@ def test_the_interval_covers_the_truth_of_a_linear_world():
     assert 0.9 < np.mean([width(f) for f in found]) / (2 * 1.96 * np.std(worths)) < 1.4  # the prior's share is in it
 
 
-def offers(seed: int) -> list[Session]:
-    random = np.random.default_rng(seed)
-    return [replace(one, offer=int(random.integers(100, 900))) for one in linear(random, streams=40)]
-
-
-def state(one: Session) -> list[float]:
-    """phi, as it reads."""
-    left, size = (LENGTH - one.position) / LENGTH, one.memory_sizes["item"]
-    return [1.0, left, left**2, left**3, left * one.offer / 1000, size, left * size]
+def states(sessions: list[Session]) -> Float64:
+    """Features of whole streams, as they read."""
+    place = np.array([one.position for one in sessions])
+    left = (LENGTH - place) / LENGTH
+    here = np.array([one.topic == "item" for one in sessions]).reshape(-1, LENGTH)
+    met = (here.cumsum(axis=1) - here).reshape(-1)
+    price = np.array([one.offer / 1000 for one in sessions])
+    size = np.array([one.memory_sizes["item"] for one in sessions])
+    ones = np.ones(len(sessions))
+    return np.stack([ones, left, left**2, left**3, met, left * met, left * price, size, left * size], axis=1)
 
 
 def beyond(sessions: list[Session]) -> Float64:
     """What the fit sees of own rewards: the gain where memory holds the answer, else 0."""
+    here = np.array([one.topic == "item" for one in sessions])
     known = np.array([one.known for one in sessions])
     rewards = np.array([one.own_reward for one in sessions])
-    return known * (rewards[known].mean() - rewards[~known].mean())
+    return here * known * (rewards[here & known].mean() - rewards[here & ~known].mean())
 
 
 def unshrunk(sessions: list[Session], *, decay: float) -> Float64:
@@ -188,14 +123,14 @@ def test_with_all_of_the_trace_the_fit_is_least_squares_on_returns():
     sessions = offers(0)
     rewards = beyond(sessions).reshape(-1, LENGTH)
     returns = rewards[:, ::-1].cumsum(axis=1)[:, ::-1].reshape(-1)
-    slow, *_ = np.linalg.lstsq(np.array([state(one) for one in sessions]), returns)
+    slow, *_ = np.linalg.lstsq(states(sessions), returns)
     np.testing.assert_allclose(unshrunk(sessions, decay=1.0), slow, rtol=1e-6)
 
 
 def test_without_a_trace_the_fit_is_where_regressing_on_its_own_forecast_settles():
     sessions = offers(1)
     rewards = beyond(sessions)
-    now = np.array([state(one) for one in sessions], dtype=np.float64)
+    now = states(sessions)
     behind = now.reshape(-1, LENGTH, now.shape[1])[:, 1:]  # the next session's state, its price in it
     following = np.pad(behind, ((0, 0), (0, 1), (0, 0))).reshape(now.shape)
     slow = np.zeros(now.shape[1])
@@ -207,8 +142,7 @@ def test_without_a_trace_the_fit_is_where_regressing_on_its_own_forecast_settles
 def test_a_failed_session_splits_its_stream_and_has_no_credit():
     sessions = linear(np.random.default_rng(2), streams=30)
     broken = [replace(one, ending=Ending.FAILED, error="disk gone") if one.position == 5 else one for one in sessions]
-    tails = [replace(one, stream=f"{one.stream} again") if one.position > 5 else one for one in sessions]
-    apart = [one for one in tails if one.position != 5]
+    apart = [one for one in sessions if one.position != 5]
     found, schema = learned(broken)
     np.testing.assert_allclose(found.theta, learned(apart)[0].theta)
     np.testing.assert_allclose(found.covariance, learned(apart)[0].covariance)
@@ -241,7 +175,7 @@ def test_streams_of_which_a_part_was_collected_are_learned_from():
 
 
 def test_where_nothing_was_ever_written_there_is_no_credit():
-    sessions = [session(0, place, 3, size=0, known=False, correct=True, paid=0, wrote=False) for place in range(3)]
+    sessions = [session(0, place, 3, size=0, known=False, correct=True, asked=False, wrote=False) for place in range(3)]
     sessions = [replace(one, memory_sizes={}) for one in sessions]
     found, schema = learned(sessions)
     assert topics([sessions]) == []
@@ -302,3 +236,24 @@ def test_iterations_of_different_policies_do_not_lend_their_levels_to_what_entri
     together = learned([*often, *seldom])[0].figures(Schema.of([often], "item"))
     assert apart["credit_worth/item"] == pytest.approx(WORTH, abs=0.1)
     assert together["credit_worth/item"] > WORTH + 0.2
+
+
+def test_that_a_stream_asks_much_is_no_merit_of_what_memory_holds():
+    found, schema = learned(busy(np.random.default_rng(0), streams=400))
+    figures = found.figures(schema)
+    assert figures["credit_worth/item"] == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("ask", [0.1, 0.4])
+def test_in_the_shop_entries_get_most_of_what_they_are_worth(ask):
+    played = [shop(Random(stream), stream, ask) for stream in range(300)]
+    sessions = [one for stream, _ in played for one in stream]
+    worth = np.array([amount for _, stream in played for amount in stream])
+    credit = np.zeros(len(sessions))
+    for topic in topics([sessions]):
+        schema = Schema.of([sessions], topic)
+        steps = transitions([sessions], schema)
+        credit += fitted(steps, fit(steps, prior=schema.prior, decay=0.9), sessions=len(sessions))
+    for topic in topics([sessions]):
+        wrote = np.array([one.topic == topic and bool(one.writes) for one in sessions])
+        assert 0.7 < credit[wrote].mean() / worth[wrote].mean() < 1.15
