@@ -92,6 +92,8 @@ def show(table: Sequence[Setting]) -> None:
 def main() -> None:
     """Read, print, write."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/stability")
+    if not (folder / "sweep.json").is_file():
+        sys.exit(f"{folder}: holds no sweep.json; `agile-ray sweep stability` writes it at its end")
     table = settings(folder)
     show(table)
     (folder / "table.json").write_text(json.dumps([asdict(one) for one in table], indent=2) + "\n")

@@ -124,6 +124,8 @@ def interval(shares: Sequence[float | None]) -> str:
 def main() -> None:
     """Read, print, write."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/three_prices")
+    if not (folder / "sweep.json").is_file():
+        sys.exit(f"{folder}: holds no sweep.json; `agile-ray sweep three_prices` writes it at its end")
     table = cells(folder)
     show(table)
     (folder / "table.json").write_text(json.dumps(table, indent=2) + "\n")

@@ -53,7 +53,7 @@ def test_credit_is_near_the_truth_in_the_toy_and_makes_asking_at_first_sight_rig
     gain = 1 - (ask * (1 - PRICE / 1000) + (1 - ask) * GUESS)
     truth = np.array([0.0, gain, (2 - ask) * gain])  # by how often the item comes again; tests/test_credit_worlds.py
     first, lacking = again == RECUR - 1, again >= 0
-    assert credit[first].mean() == pytest.approx(truth[2], abs={0.25: 0.25, 0.5: 0.17}.get(ask, 0.12))
+    assert credit[first].mean() == pytest.approx(truth[2], abs={0.25: 0.25, 0.5: 0.15}.get(ask, 0.12))
     assert (credit[first] > WORTH_ASKING).mean() > 0.98
     # the state says when a session is, not whose item it is: the best that any fit can do is right on average by place
     average = [truth[again[lacking & (places == place)]].mean() for place in places[lacking]]
@@ -256,4 +256,4 @@ def test_in_the_shop_entries_get_most_of_what_they_are_worth(ask):
         credit += fitted(steps, fit(steps, prior=schema.prior, decay=0.9), sessions=len(sessions))
     for topic in topics([sessions]):
         wrote = np.array([one.topic == topic and bool(one.writes) for one in sessions])
-        assert 0.7 < credit[wrote].mean() / worth[wrote].mean() < 1.15
+        assert 0.75 < credit[wrote].mean() / worth[wrote].mean() < 1.1
