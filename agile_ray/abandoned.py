@@ -1,9 +1,9 @@
-"""`abandoned.jsonl`: what was paid for in iterations that lay after the checkpoint a run went on from.
+"""`abandoned.jsonl`: what was paid for after the checkpoint a run went on from, and has to be played again.
 
     {"iteration": 12, "attempt": "9f2c41d07ab3e865", "receipts": [{"key": "train/0#3#0", "price": 300, ...}]}
 
-One line per deleted file of segments, written before the file is deleted. A crash between the two leaves both; the next
-start finds the attempt booked and does not book it again.
+One line per deleted file, of segments or of a collection that was cut short, written before the file is deleted. A
+crash between the two leaves both; the next start finds the attempt booked and does not book it again.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ class Attempt:
     """An iteration that was thrown away. The same iteration may be attempted, and paid for, several times."""
 
     iteration: int
-    attempt: str  # content hash of its segments: the same ask in two attempts is two purchases
+    attempt: str  # content hash of the file: the same ask in two attempts is two purchases
     receipts: tuple[Receipt, ...]
 
 
 _ATTEMPT = TypeAdapter(Attempt)
 
 
-def add(run_folder: Path, segments: Path, *, iteration: int, receipts: Sequence[Receipt]) -> None:
-    """Book the receipts of a file of segments, at once or not at all; again, it does nothing."""
-    attempt = hashlib.sha256(segments.read_bytes()).hexdigest()[:16]
+def add(run_folder: Path, file: Path, *, iteration: int, receipts: Sequence[Receipt]) -> None:
+    """Book the receipts of a file, at once or not at all; again, it does nothing."""
+    attempt = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     booked = read(run_folder)
     if not receipts or any((one.iteration, one.attempt) == (iteration, attempt) for one in booked):
         return

@@ -13,6 +13,7 @@ from typing import Protocol
 from agile_ray import store
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError, ExpertError
+from agile_ray.journal import Journal
 from agile_ray.task import Question
 from agile_ray.types import Receipt
 
@@ -89,10 +90,16 @@ class Till:
     checkpoint needs no receipt of an earlier position.
     """
 
-    def __init__(self, expert: Expert, *, deadline_s: float) -> None:
-        """`deadline_s` is the longest wait for one answer."""
+    def __init__(self, expert: Expert, *, deadline_s: float, journal: Journal | None = None) -> None:
+        """Open a till with nothing in it.
+
+        Args:
+            deadline_s: longest wait for one answer.
+            journal: is told of every purchase; None where nothing is booked, as in evaluations.
+        """
         self._expert = expert
         self._deadline_s = deadline_s
+        self._journal = journal
         self._receipts: dict[str, Receipt] = {}
 
     async def ask(self, question: Question, *, key: str, price: int) -> Receipt:
@@ -102,7 +109,10 @@ class Till:
             ExpertError: no answer by the deadline; nothing is charged.
         """
         if key not in self._receipts:
-            self._receipts[key] = await ask(self._expert, question, key=key, price=price, deadline_s=self._deadline_s)
+            receipt = await ask(self._expert, question, key=key, price=price, deadline_s=self._deadline_s)
+            if self._journal is not None:
+                self._journal.add(receipt)
+            self._receipts[key] = receipt
         return self._receipts[key]
 
     def since(self, position: int) -> tuple[Receipt, ...]:

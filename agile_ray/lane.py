@@ -9,6 +9,7 @@ from agile_ray.errors import SessionError
 from agile_ray.executor import Executor
 from agile_ray.expert import Expert, Till
 from agile_ray.functions import Function
+from agile_ray.journal import Journal
 from agile_ray.memory import Embedder, Memory, Snapshot
 from agile_ray.policy import Policy
 from agile_ray.similarity import later_similar
@@ -53,12 +54,13 @@ class _Held:
 class Lane:
     """Plays the sessions of one stream in order."""
 
-    def __init__(self, stream: Stream, rules: Rules) -> None:
+    def __init__(self, stream: Stream, rules: Rules, *, journal: Journal | None = None) -> None:
+        """Open a lane at the start of a stream; `journal` is told of every ask that is paid for."""
         self.stream = stream
         self.position = 0
         self.memory = Memory(rules.embedder, capacity=rules.memory.capacity)
         self._rules = rules
-        self._till = Till(rules.expert, deadline_s=rules.agent.expert_s)
+        self._till = Till(rules.expert, deadline_s=rules.agent.expert_s, journal=journal)
 
     @property
     def finished(self) -> bool:

@@ -3,8 +3,8 @@
 account      holds the receipts of
 trained      sessions that were trained on
 failed       sessions that a broken tool or expert ended
-abandoned    what was thrown away: iterations after the checkpoint a run went on from, attempts at a session that was
-             played again, sessions without a row to train on
+abandoned    what was thrown away: iterations and collections after the checkpoint a run went on from, attempts at a
+             session that was played again, sessions without a row to train on
 
 Evaluations are in none of them. Money is in integer thousandths, so that the books agree exactly or not at all.
 """

@@ -3,7 +3,8 @@
 run folder/
     history.jsonl       a line per event, read by reports
     segments/           Parquet, one file per iteration
-    abandoned.jsonl     receipts of iterations that a resumed run threw away
+    asked-0.jsonl       receipts of the collection that runs, deleted once it is stored
+    abandoned.jsonl     receipts of what a resumed run threw away
     events/imitation    TensorBoard, by optimizer step
     events/ppo          TensorBoard, by iteration
 """
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agile_ray import history, metrics, store
+from agile_ray import history, journal, metrics, store
 from agile_ray.credit import Assigned
 from agile_ray.events import EventLog
 from agile_ray.history import Dropped, Event, Line
@@ -54,6 +55,7 @@ class RunRecorder:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`console` is called with the figures of each line; `clock` counts seconds from any start."""
+        self._folder = folder
         self._history = folder / HISTORY
         self._segments = folder / SEGMENTS
         self._console = console
@@ -117,6 +119,7 @@ class RunRecorder:
         self._state = state
         rows = assigned.rows
         store.write(self._segments, state.iteration, sessions, rows)
+        journal.clear(self._folder)
         self._write(
             Event.ITERATION,
             figures=_session_figures(sessions, score(sessions))

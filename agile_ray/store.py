@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agile_ray import abandoned
+from agile_ray import abandoned, journal
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.segments import cut, turns
 from agile_ray.types import Counterfactual, Ending, Float32, MemoryUse, Origin, Receipt, Segment, Session, TrainingRow
@@ -224,17 +224,31 @@ def discard_after(folder: Path, iteration: int) -> int:
     Returns:
         Whole rows deleted.
     """
+    _discard_journals(folder)  # first: what they hold of a stored iteration is known only as long as it is stored
     discarded = 0
     for number, path in stored(folder):
         if number > iteration:
             discarded += pq.read_metadata(path).num_rows
-            played = outcomes(folder, number)
-            receipts = [receipt for session in played for receipt in (*session.receipts, *session.abandoned)]
-            abandoned.add(folder.parent, path, iteration=number, receipts=receipts)
+            abandoned.add(folder.parent, path, iteration=number, receipts=_bought(folder, number))
             path.unlink()
     for unfinished in folder.glob(".*.aside"):
         unfinished.unlink()
     return discarded
+
+
+def _discard_journals(folder: Path) -> None:
+    """A killed process leaves them: of a collection that was cut short, or of one that had just been stored."""
+    last = max((number for number, _ in stored(folder)), default=0)
+    booked = set(_bought(folder, last)) if last else set()
+    for path in journal.journals(folder.parent):
+        receipts = [receipt for receipt in journal.read(path) if receipt not in booked]
+        abandoned.add(folder.parent, path, iteration=last + 1, receipts=receipts)
+        path.unlink()
+
+
+def _bought(folder: Path, iteration: int) -> list[Receipt]:
+    played = outcomes(folder, iteration)
+    return [receipt for session in played for receipt in (*session.receipts, *session.abandoned)]
 
 
 def stored(folder: Path) -> Iterator[tuple[int, Path]]:

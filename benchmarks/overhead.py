@@ -68,7 +68,14 @@ def main(words: Sequence[str]) -> None:
     config = configs.read(words[0], [*words[1:], "run.name=benchmark", "rollout.actors=1"])
     each = config.loop.sessions
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    post = Post(config=config, index=0, model=config.model.path.absolute(), log=Path(tempfile.mkdtemp()) / "engine.log")
+    scratch = Path(tempfile.mkdtemp())
+    post = Post(
+        config=config,
+        index=0,
+        model=config.model.path.absolute(),
+        log=scratch / "engine.log",
+        asked=scratch / "asked-0.jsonl",
+    )
     actor = ray.remote(num_cpus=1)(Bare).remote(post)
     ray.get(actor.start.remote(), timeout=900)
     ray.get(actor.collect.remote(each), timeout=900)  # warm up

@@ -15,6 +15,7 @@ from agile_ray.config import RunConfig
 from agile_ray.errors import DeadlineError, EngineError
 from agile_ray.evaluation import Play
 from agile_ray.functions import STOPS
+from agile_ray.journal import Journal
 from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
 from rollout.engine import Traffic, VLLMEngine
@@ -36,6 +37,7 @@ class Post:
     index: int  # 0-based place among the actors
     model: Path  # Hugging Face folder that the engine starts with
     log: Path
+    asked: Path  # the journal of what its lanes pay for
 
 
 class RolloutActor:
@@ -73,13 +75,13 @@ class RolloutActor:
         )
         self._player = self._open(await VLLMEngine.start(settings))
 
-    async def reopen(self, config: RunConfig) -> None:
+    async def reopen(self, config: RunConfig, asked: Path) -> None:
         """Open the lanes of another run on the engine that is up; its model and its settings stay.
 
         Raises:
             ConfigError: environment or embedder are not as the config says.
         """
-        self._post = replace(self._post, config=config)
+        self._post = replace(self._post, config=config, asked=asked)
         self._player = self._open(self._ready.engine)
 
     def _open(self, engine: VLLMEngine) -> Player:
@@ -93,6 +95,7 @@ class RolloutActor:
             numbers=range(first, first + rollout.lanes),
             total=rollout.actors * rollout.lanes,
             temperature=rollout.temperature,
+            journal=Journal(self._post.asked),
         )
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation import Play
+from agile_ray.journal import Journal
 from agile_ray.lane import Lane, LaneState, Rules
 from agile_ray.policy import Policy
 from agile_ray.task import Environment
@@ -39,6 +40,7 @@ class Player:
         numbers: range,
         total: int,
         temperature: float,
+        journal: Journal,
     ) -> None:
         """Open every lane at the start of its first stream.
 
@@ -46,6 +48,7 @@ class Player:
             numbers: of the lanes played here.
             total: lanes of all actors.
             temperature: of sampling.
+            journal: of what training pays for.
         """
         self.engine = engine
         self.played = 0  # sessions of the call that runs
@@ -53,12 +56,13 @@ class Player:
         self._rules = rules
         self._total = total
         self._temperature = temperature
+        self._journal = journal
         self._rounds = dict.fromkeys(numbers, 0)
         self._lanes = {number: self._open(number) for number in numbers}
 
     def _open(self, number: int) -> Lane:
         index = number + self._rounds[number] * self._total
-        return Lane(self._environment.stream(split="train", index=index), self._rules)
+        return Lane(self._environment.stream(split="train", index=index), self._rules, journal=self._journal)
 
     async def collect(self, sessions: int) -> list[Session]:
         """Play this many sessions on every lane, all lanes at once; lane after lane, each in stream order.

@@ -23,6 +23,7 @@ import envs
 from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError, DeadlineError, EngineError
 from agile_ray.evaluation import plays
+from agile_ray.journal import place
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.actor import Post, RolloutActor
@@ -68,7 +69,13 @@ class RolloutPool:
         kind = ray.remote(num_cpus=1, num_gpus=gpus)(RolloutActor)
         model, logs = model.absolute(), logs.absolute()
         posts = (
-            Post(config=config, index=index, model=model, log=logs / f"engine-{index}.log")
+            Post(
+                config=config,
+                index=index,
+                model=model,
+                log=logs / f"engine-{index}.log",
+                asked=_asked(config, index),
+            )
             for index in range(config.rollout.actors)
         )
         self.reports: list[SyncReport] = []  # of the latest load, one for each actor
@@ -99,7 +106,8 @@ class RolloutPool:
         """
         self._config, self._bar = config, bar
         self._environment = envs.build(config.env, seed=config.seed)
-        self._wait("reopen", [handle.reopen.remote(config) for handle in self.handles])
+        calls = [handle.reopen.remote(config, _asked(config, index)) for index, handle in enumerate(self.handles)]
+        self._wait("reopen", calls)
 
     def collect(self) -> list[Session]:
         """Play `loop.sessions` sessions on every lane; actor after actor, lane after lane, in stream order.
@@ -220,6 +228,10 @@ class RolloutPool:
     def _tell(self, show: Callable[[int], None]) -> None:
         with suppress(RayError):  # a dead actor is reported by the call that waits for it
             show(sum(ray.get([handle.played.remote() for handle in self.handles], timeout=STOP_S)))
+
+
+def _asked(config: RunConfig, index: int) -> Path:
+    return place(config.run_folder.absolute(), index)
 
 
 def _result(name: str, index: int, reference: "ray.ObjectRef[Result]") -> Result:

@@ -8,6 +8,7 @@ from agile_ray import store
 from agile_ray.config import Agent, Env, load
 from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.expert import Advice, GoldExpert, RecordedExpert, Till, build_expert
+from agile_ray.journal import Journal, read
 from agile_ray.types import Ending, Receipt
 from launch.preflight import check_recorded
 from tests.worlds import ASKS, OPENING, PREDICTS, SESSION, Says, lane, question, rules
@@ -61,6 +62,16 @@ def test_a_replayed_ask_keeps_the_price_that_was_paid():
     first = asyncio.run(till.ask(WET, key="s#0#0", price=300))
     assert asyncio.run(till.ask(WET, key="s#0#0", price=500)) == first
     assert first.price == 300
+
+
+def test_a_journal_holds_every_purchase_once_before_it_is_used(tmp_path):
+    path = tmp_path / "run" / "asked-0.jsonl"
+    till = Till(Counting(), deadline_s=1.0, journal=Journal(path))
+    bought = []
+    for key in ("s#0#0", "s#1#0", "s#0#0"):
+        bought.append(asyncio.run(till.ask(WET, key=key, price=300)))
+        assert read(path)[-1] in bought
+    assert read(path) == bought[:2]
 
 
 def test_what_an_earlier_attempt_bought_and_a_later_one_did_not_is_on_its_session():

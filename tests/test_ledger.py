@@ -9,6 +9,7 @@ from agile_ray import abandoned, history, store
 from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.credit import Assigned
 from agile_ray.errors import ConfigError, ContractError
+from agile_ray.journal import Journal, journals, place
 from agile_ray.lane import Lane
 from agile_ray.ledger import Account, Ledger, audit, books
 from agile_ray.protocols import RunState, Update
@@ -168,6 +169,44 @@ def test_a_crash_while_discarding_neither_loses_nor_doubles_a_receipt(tmp_path):
         "train/2#2#1",
         "train/2#4#0",
     ]
+
+
+def test_a_collection_that_was_cut_short_is_booked_when_the_run_goes_on(tmp_path):
+    run(tmp_path, iterations=1)
+    bought = [receipt for session in played(2) for receipt in session.receipts]
+    for actor, receipts in enumerate((bought[:3], bought[3:])):
+        journal = Journal(place(tmp_path, actor))
+        for receipt in receipts:
+            journal.add(receipt)
+    with place(tmp_path, 1).open("ab") as file:
+        file.write(b'{"key": "train/2#5')  # the disk was full, or the machine lost power
+    recorder = RunRecorder(tmp_path)
+    recorder.resume(FRESH.next())
+    recorder.close()
+    assert [list(attempt.receipts) for attempt in abandoned.read(tmp_path)] == [bought[:3], bought[3:]]
+    assert {attempt.iteration for attempt in abandoned.read(tmp_path)} == {2}
+    assert not list(journals(tmp_path))
+    assert checked(tmp_path).abandoned == Account(asks=4, charged=1200)
+
+
+@pytest.mark.parametrize("checkpoint", [0, 1])
+def test_a_journal_of_a_stored_collection_is_not_booked_again(tmp_path, checkpoint):
+    run(tmp_path, iterations=1)
+    journal = Journal(place(tmp_path, 0))
+    stored = store.outcomes(tmp_path / "segments", 1)
+    for receipt in (receipt for session in stored for receipt in session.receipts):
+        journal.add(receipt)  # as if it had been killed between storing and deleting the journal
+    store.discard_after(tmp_path / "segments", checkpoint)
+    assert not list(journals(tmp_path))
+    assert sum(len(attempt.receipts) for attempt in abandoned.read(tmp_path)) == (4 if checkpoint == 0 else 0)
+
+
+def test_a_journal_goes_when_its_collection_is_stored(tmp_path):
+    recorder = RunRecorder(tmp_path)
+    Journal(place(tmp_path, 0)).add(played(1)[0].receipts[0])
+    record(recorder, FRESH.next(), played(1))
+    recorder.close()
+    assert not list(journals(tmp_path))
 
 
 def test_a_replayed_lane_is_booked_once_with_what_its_first_attempt_bought_beyond(tmp_path):

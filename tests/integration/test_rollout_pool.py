@@ -14,6 +14,7 @@ import ray
 
 from agile_ray.config import Agent, Env, Learner, Loop, Model, Rollout, Run, RunConfig
 from agile_ray.errors import ConfigError, EngineError, SyncError
+from agile_ray.journal import journals, read
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.pool import RolloutPool
@@ -66,6 +67,14 @@ def test_every_lane_plays_its_sessions_and_goes_on_where_it_stood(rig: Rig) -> N
         assert [session.position for session in sessions] == list(range(start, start + SESSIONS)) * LANES
     assert len({session.stream for session in first}) == LANES
     assert {version for session in first for turn in session.turns for version in turn.versions.tolist()} == {0}
+
+
+def test_every_ask_of_a_collection_is_in_the_journal_before_it_is_stored(rig: Rig) -> None:
+    for path in journals(rig.config.run_folder):
+        path.unlink()
+    bought = [receipt for session in rig.pool.collect() for receipt in session.receipts]
+    written_down = [receipt for path in journals(rig.config.run_folder) for receipt in read(path)]
+    assert sorted(written_down, key=lambda receipt: receipt.key) == sorted(bought, key=lambda receipt: receipt.key)
 
 
 def test_prompts_extend_what_was_sampled(rig: Rig) -> None:
