@@ -8,8 +8,8 @@ Engines that outlive a run go on with their random numbers: what a run samples h
 does not fix it.
 """
 
+import shutil
 import signal
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +27,8 @@ UNSEEN = ("env.split", "learner.deadline_s")
 PRICE = "env.advice_cost"
 """Seen by the teacher that asks by judgement, and by no other."""
 PPO_SEEN = ("discount", "critic_learning_rate")
+FIRST = ".first"
+"""Folder beside the runs, shared as they are: learners as they started, as long as machines are up."""
 
 
 def train_all(configs: Sequence[RunConfig]) -> list[str]:
@@ -47,7 +49,8 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
         return []
     failed: list[str] = []
     stop = Stop()
-    with cluster(left[0].cluster, cpus=max(map(train.cpus, left))), _Bench() as bench:
+    first = left[0].run.folder.absolute() / FIRST
+    with cluster(left[0].cluster, cpus=max(map(train.cpus, left))), _Bench(first) as bench:
         stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
         for config in left:
             print(f"{config.run.name}:", flush=True)
@@ -71,16 +74,16 @@ def _finished(config: RunConfig) -> bool:
 class _Bench:
     """Machines that outlive one run, with the state in which their learners started."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: Path) -> None:
         self._machines: Machines | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="agile-ray-")
+        self._first = first
 
     def __enter__(self) -> "_Bench":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.clear()
-        self._folder.cleanup()
+        shutil.rmtree(self._first, ignore_errors=True)
 
     def clear(self) -> None:
         """End the machines; the next run starts its own."""
@@ -91,18 +94,17 @@ class _Bench:
     def train(self, config: RunConfig, stop: Stop) -> None:
         """Train one run, on the machines that are up if they fit."""
         environment = train.prepare(config)
-        first = Path(self._folder.name) / "first"
         with train.progress_of(config) as progress:
             if self._machines is not None and not self._machines.fit(config):
                 self.clear()
             if self._machines is None:
                 progress.say("starting engines and learners")
                 self._machines = start(config, environment, progress)
-                first.mkdir(exist_ok=True)
-                self._machines.learners.save(first)
+                self._first.mkdir(parents=True, exist_ok=True)
+                self._machines.learners.save(self._first)
             else:
                 self._machines.reopen(config, progress)
-                self._machines.learners.load(first)
+                self._machines.learners.load(self._first)
             train.run(config, environment, self._machines, progress, stop)
 
 
