@@ -257,3 +257,42 @@ def test_in_the_shop_entries_get_most_of_what_they_are_worth(ask):
     for topic in topics([sessions]):
         wrote = np.array([one.topic == topic and bool(one.writes) for one in sessions])
         assert 0.75 < credit[wrote].mean() / worth[wrote].mean() < 1.1
+
+
+def in_step(first: int, last: int, *, streams: int = 32) -> tuple[list[list[Session]], Float64]:
+    """Iterations of 12 sessions of each lane, 48 to a stream, and what entries of the last one are worth."""
+    lanes = []
+    for lane in range(streams):
+        played = [shop(Random(lane + turn * streams), lane + turn * streams, 0.25) for turn in range(-(-last // 48))]
+        lanes.append(([one for stream, _ in played for one in stream], [one for _, worth in played for one in worth]))
+    windows = [[one for sessions, _ in lanes for one in sessions[k : k + 12]] for k in range(first, last, 12)]
+    return windows, np.array([one for _, worth in lanes for one in worth[last - 12 : last]])
+
+
+def credited(iterations: list[list[Session]]) -> tuple[Float64, list[Fit]]:
+    """Credit of the last iteration's sessions, and the fit of each topic."""
+    credit, fits = np.zeros(sum(map(len, iterations))), []
+    for topic in topics(iterations):
+        schema = Schema.of(iterations, topic)
+        steps = transitions(iterations, schema)
+        fits.append(fit(steps, prior=schema.prior, decay=0.9))
+        credit += fitted(steps, fits[-1], sessions=len(credit))
+    return credit[-len(iterations[-1]) :], fits
+
+
+@pytest.mark.parametrize("last", [12, 24, 36])
+def test_as_long_as_every_stream_is_cut_off_the_answer_is_the_priors(last):
+    credit, fits = credited(in_step(0, last)[0])
+    assert not credit.any()
+    for found in fits:
+        assert np.sqrt(found.covariance[-2:, -2:].sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 48), (0, 60), (12, 72), (24, 84), (36, 96)])
+def test_a_window_in_which_streams_end_is_learned_from(first, last):
+    iterations, worth = in_step(first, last)
+    credit, _ = credited(iterations)
+    wrote = np.array([bool(one.writes) for one in iterations[-1]])
+    assert credit[wrote].mean() == pytest.approx(worth[wrote].mean(), rel=0.35)
+    assert credit[wrote].min() > -0.2
+    assert credit[wrote].max() < 1.2
