@@ -27,7 +27,7 @@ def check(config: RunConfig) -> None:
     """
     if joins(config.cluster):
         check_shared(config)
-    check_model(config.model.path)
+    check_model(config.model.path, environment=config.env.name)
     check_recorded(config.env.recorded)
     check_port(config.cluster.dashboard_port)
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
@@ -35,12 +35,12 @@ def check(config: RunConfig) -> None:
     check_space(config.run.folder, need_bytes=CHECKPOINT_FACTOR * copies * weights + SPARE_BYTES)
 
 
-def check_model(folder: Path) -> None:
-    """Refuse a model folder that is absent, partial or has no function tokens."""
+def check_model(folder: Path, *, environment: str = "ENV") -> None:
+    """Refuse a model folder that is absent, partial or lacks function tokens; the environment is for the advice."""
     if not folder.is_dir():
         raise ConfigError(
-            f"model.path: {folder} is no folder; make one with `agile-ray model tiny --output {folder}`, "
-            f"or `agile-ray model from FOLDER_OR_ID --output {folder}`"
+            f"model.path: {folder} is no folder; make one as the head of the config says, with `agile-ray model tiny "
+            f"--env {environment} --output {folder}`, or with `agile-ray model from FOLDER_OR_ID --output {folder}`"
         )
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
