@@ -9,9 +9,10 @@ each topic is a fit of its own, on the rewards of its own sessions. Of a reward 
 
     r_i = gain if memory held the answer, else 0     gain = (mean own reward where it did) - (mean where it did not)
 
-both over the topic's sessions of that iteration, and 0 where one of the two has none. The rest is the luck of a guess, and how the policy was sampled: it
-hangs on nothing in S. On stored sessions of the shop (48 fits, four topics) the deviation of what an entry is worth was
-1.9 times as large with it (median; 1.0 to 6.2). What this can't see: what memory does where it lacks the answer.
+both over the topic's sessions of that iteration; 0 where one of the two has none. The rest is the luck of a guess, and
+how the policy was sampled: it hangs on nothing in S. On stored sessions of the shop (48 fits, four topics) what an
+entry is worth had 1.9 times the deviation with it (median; 1.0 to 6.2). What this can't see: what memory does where it
+lacks the answer.
 
 Streams differ in what they ask about. Where many questions on a topic came, many are still to come, and memory holds
 many entries, none of which brought them: so what came counts beside what is held. In the shop, under a policy that
