@@ -26,7 +26,7 @@ from agile_ray.record import SEGMENTS, RunRecorder
 from agile_ray.recorded import RecordedRollouts
 from launch import configs
 from launch.cluster import cluster
-from launch.files import write_text
+from launch.files import alone, write_text
 from launch.parts import SFT, start_learners
 from launch.preflight import check
 from launch.progress import Progress
@@ -78,7 +78,7 @@ def replay(run: Path, overrides: Sequence[str], *, name: str | None) -> None:
     stop = Stop()
     ranks = config.learner.ranks
     progress = Progress(imitation_steps=0, iterations=config.loop.iterations)
-    with progress, cluster(config.cluster, cpus=ranks + 1):
+    with alone(config.run_folder), progress, cluster(config.cluster, cpus=ranks + 1):
         stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
         progress.say(f"replay of {run} in {config.run_folder}: starting learners")
         learners = start_learners(config, probes=())  # what no engine serves needs no check

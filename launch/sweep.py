@@ -34,7 +34,7 @@ from agile_ray.config import RunConfig, Section
 from agile_ray.errors import AgileError, ConfigError
 from launch import report, sweep_table, versus
 from launch.configs import SWEEPS, find, read
-from launch.files import write_text
+from launch.files import alone, write_text
 
 
 class Compare(Section):
@@ -84,29 +84,27 @@ class Job:
 def command(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a shipped sweep, or a YAML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides for every run.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of keys that the sweep does not vary."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print each run as a command, run nothing.")] = False,
 ) -> None:
     """Train one run after the other, then show all in one table.
 
-    The same command resumes: finished runs are skipped, a broken one goes on from its last checkpoint.
+    Its runs, and the table as sweep.json, lie in runs/SWEEP (run.folder says where else). The same command resumes:
+    finished runs are skipped, a broken one goes on from its last checkpoint.
 
-    Example: agile-ray sweep prices run.folder=/data/runs
+    Example: agile-ray sweep study run.folder=/data/runs
     """
     path = find(sweep, folder=SWEEPS)
     sheet = read_plan(path)
     jobs = plan(path, sheet, overrides or ())
     if dry_run:
         for job in jobs:
-            print(shlex.join(["agile-ray", *job.words]), "# finished" if job.report.exists() else "")
+            print(shlex.join(["agile-ray", *job.words]) + ("  # finished" if job.report.exists() else ""))
         return
-    if sheet.together:
-        from launch import together  # loads Ray
-
-        failed = together.train_all([job.config for job in jobs])
-    else:
-        failed = [f"{job.config.run.name} (exit code {code})" for job in jobs if (code := _run(job))]
+    with alone(jobs[0].config.run.folder):
+        failed = _train(jobs, together=sheet.together)
     rows = [sweep_table.row(report.load(job.config.run_folder), group=job.group) for job in jobs if job.report.exists()]
     compared = versus.compare(_pairs(jobs, sheet.compare)) if sheet.compare else []
     table = {
@@ -121,6 +119,15 @@ def command(
     versus.show(compared)
     if failed:
         raise AgileError(f"sweep {path.stem}: {len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}")
+
+
+def _train(jobs: Sequence[Job], *, together: bool) -> list[str]:
+    """Train every run that is not finished; returns those that failed, each with how."""
+    if not together:
+        return [f"{job.config.run.name} (exit code {code})" for job in jobs if (code := _run(job))]
+    from launch.together import train_all  # loads Ray
+
+    return train_all([job.config for job in jobs])
 
 
 def read_plan(path: Path) -> Plan:
@@ -139,8 +146,10 @@ def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
     """Check every run's config.
 
     Raises:
-        ConfigError: one of them is wrong, two runs have one name, or nothing could be compared.
+        ConfigError: one of them is wrong, two runs have one name, nothing could be compared, or an override is of a key
+            that the sweep varies.
     """
+    _check_free(path, sheet, overrides)
     folder = read(sheet.base, overrides).run.folder / path.stem
     jobs = []
     for own in sheet.overrides():
@@ -158,6 +167,15 @@ def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
     if sheet.compare:
         _check(path, sheet.compare, jobs)
     return jobs
+
+
+def _check_free(path: Path, sheet: Plan, overrides: Sequence[str]) -> None:
+    varied = {own.partition("=")[0] for run in sheet.overrides() for own in run}
+    for override in overrides:
+        if (key := override.partition("=")[0]) in {*varied, "run.name"}:
+            raise ConfigError(
+                f"override {override}: the sweep {path.stem} sets {key} itself; copy {path} and change it there"
+            )
 
 
 def _check(path: Path, compare: Compare, jobs: Sequence[Job]) -> None:

@@ -18,6 +18,7 @@ from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError
 from launch import report, train
 from launch.cluster import cluster
+from launch.files import alone
 from launch.parts import SFT, Machines, start
 from launch.train import Stop
 
@@ -94,7 +95,7 @@ class _Bench:
     def train(self, config: RunConfig, stop: Stop) -> None:
         """Train one run, on the machines that are up if they fit."""
         environment = train.prepare(config)
-        with train.progress_of(config) as progress:
+        with alone(config.run_folder), train.progress_of(config) as progress:
             if self._machines is not None and not self._machines.fit(config):
                 self.clear()
             if self._machines is None:

@@ -24,6 +24,7 @@ from agile_ray.task import Environment
 from envs.references import Habits, reference
 from launch import configs, finish, report, teach
 from launch.cluster import cluster
+from launch.files import alone
 from launch.parts import Machines, Parts, assemble, start
 from launch.preflight import check
 from launch.progress import Progress
@@ -66,7 +67,7 @@ def train(config: RunConfig) -> None:
     """
     environment = prepare(config)
     stop = Stop()
-    with progress_of(config) as progress, cluster(config.cluster, cpus=cpus(config)):
+    with alone(config.run_folder), progress_of(config) as progress, cluster(config.cluster, cpus=cpus(config)):
         stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
         progress.say(f"run {config.run_folder}: starting engines and learners")
         machines = start(config, environment, progress)

@@ -1,6 +1,7 @@
 """Sweeps: which runs they stand for, how they go on, and the table at their end."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from agile_ray.config import Env, Model, Run, RunConfig
 from launch import sweep, sweep_table
+from launch.files import alone
 from launch.summary import build
 from tests.conftest import one_line
 from tests.played import PLAYED, played
@@ -46,12 +48,26 @@ def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
 
 def test_a_grid_may_switch_a_key_off(tmp_path):
     sheet = tmp_path / "bounds.yaml"
-    sheet.write_text("base: quickstart\ngrid: {ppo.stop_kl: [null, 0.05]}\n")
-    jobs = sweep.plan(sheet, sweep.read_plan(sheet), ["ppo.stop_kl=0.1"])
+    sheet.write_text("base: shop\ngrid: {ppo.stop_kl: [null, 0.02]}\n")
+    jobs = sweep.plan(sheet, sweep.read_plan(sheet))
     assert [(job.config.run.name, job.config.ppo.stop_kl) for job in jobs] == [
         ("stop_kl-null", None),
-        ("stop_kl-0.05", 0.05),
+        ("stop_kl-0.02", 0.02),
     ]
+
+
+@pytest.mark.parametrize("override", ["env.advice_cost=0.9", "seed=5", "run.name=mine"])
+def test_an_override_of_what_the_sweep_sets_is_refused(call, sheet, override):
+    code, _, said = call("sweep", sheet, override, "--dry-run")
+    assert code == 2
+    assert f"override {override}: the sweep prices sets {override.partition('=')[0]} itself" in said
+
+
+def test_a_second_sweep_keeps_out_of_the_folder_of_the_first(call, sheet, tmp_path):
+    with alone(tmp_path / "prices"):
+        code, _, said = call("sweep", sheet, f"run.folder={tmp_path}")
+    assert code == 2
+    assert f"{tmp_path / 'prices'}: one process at a time trains there, and process {os.getpid()} does" in said
 
 
 def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path):

@@ -73,7 +73,6 @@ def told(monkeypatch):
 
     def train_all(runs: list[RunConfig], *, in_run: str, unfinished: str = "") -> list[str]:
         def run(config: RunConfig, *_: object) -> None:
-            config.run_folder.mkdir(parents=True)
             if config.run.name != unfinished:
                 (config.run_folder / report.JSON).write_text("{}")
             if config.run.name == in_run:
