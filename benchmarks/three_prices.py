@@ -4,17 +4,13 @@
     python benchmarks/three_prices.py       reads runs/three_prices/sweep.json, prints a table, writes table.json there
 
 First sight: memory does not hold the item's answer; repeat: it does. A mode's optimum is that of what it trains on.
-At first sight a session that asks earns 1 - c + A, one that guesses 1/2, and PPO adds -k KL(policy || SFT) and
-h H(policy), so that the best probability of asking is
-
-    sigmoid((d + k logit(asked share of SFT)) / (k + h)),    d = 1 - c + A - 1/2
-
-which for k = h = 0, as in the toy, is 1 where d > 0 and 0 where d < 0. Where all that is new is asked, A is 0 for
-`none`, 0.1 for `heuristic` (two uses follow, nothing is stored), and c for the others: what is known is not bought.
+At first sight a session that asks earns 1 - c + A, one that guesses 1/2: best is to ask always where the first is more,
+never where it is less. Where all that is new is asked, A is 0 for `none`, beta for `heuristic` (a similar question
+follows, nothing is stored), and c for the others: what is known is not bought. A KL penalty or an entropy bonus would
+put the optimum between the two, and runs that have one are refused.
 """
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +22,7 @@ from rich.table import Table
 
 from launch.sweep_table import estimate
 
-MODES = {"none": 0.0, "heuristic": 0.1, "fitted": None, "linked": None}
-"""A at first sight; None: the price."""
+MODES = ("none", "heuristic", "fitted", "linked")
 GUESS = 0.5
 
 
@@ -44,13 +39,10 @@ class Cell(TypedDict):
     total: list[float]
 
 
-def optimum(mode: str, price: float, *, kl: float, entropy: float, prior: float) -> float:
+def optimum(mode: str, price: float, *, beta: float) -> float:
     """Probability of asking at first sight that is best for what the mode trains on."""
-    credit = MODES[mode]
-    gain = 1 - price + (price if credit is None else credit) - GUESS
-    if kl + entropy == 0.0:
-        return float(gain > 0)
-    return 1 / (1 + math.exp(-(gain + kl * math.log(prior / (1 - prior))) / (kl + entropy)))
+    credit = {"none": 0.0, "heuristic": beta}.get(mode, price)
+    return float(1 - price + credit > GUESS)
 
 
 def cells(folder: Path) -> list[Cell]:
@@ -61,8 +53,11 @@ def cells(folder: Path) -> list[Cell]:
     for row in sorted(rows, key=lambda row: row["seed"]):
         config = configs[row["run"]]
         price, mode = config["env"]["advice_cost"], config["credit"]["mode"]
-        ppo, prior = config["ppo"], config["imitation"]["asked_share"]
-        best = optimum(mode, price, kl=ppo["kl_coefficient"], entropy=ppo["entropy_coefficient"], prior=prior)
+        if config["ppo"]["kl_coefficient"] or config["ppo"]["entropy_coefficient"]:
+            sys.exit(
+                f"{folder / row['run']}: the optimum is known without KL penalty and entropy bonus; this run has one"
+            )
+        best = optimum(mode, price, beta=config["credit"]["beta"])
         cell = found.setdefault(
             (price, mode),
             Cell(
@@ -81,7 +76,7 @@ def cells(folder: Path) -> list[Cell]:
         cell["repeats"].append(row["sampled_asked_known"])  # who never asks knows nothing, so nothing is a repeat
         cell["repeats_greedy"].append(row["asked_known"])
         cell["total"].append(row["total_score"])
-    return [found[key] for key in sorted(found, key=lambda key: (key[0], list(MODES).index(key[1])))]
+    return [found[key] for key in sorted(found, key=lambda key: (key[0], MODES.index(key[1])))]
 
 
 def show(table: Sequence[Cell]) -> None:
