@@ -167,9 +167,9 @@ def usual(sessions: Sequence[Session], amounts: Float64) -> Float64:
     what credit varies by is whether anyone will ask again; as a share, since of many readers the later count for less.
 
     Neither hangs on what a session does: questions come as they come. So it changes no gradient on average, though the
-    policy does not know N (a baseline may look at the whole input process: Mao et al., 2019). And it is right from the
-    first update on, also when credit changes: what a critic foresees wrongly pushes the policy away from what it does,
-    in states where it does but one thing.
+    policy does not know N (a baseline may look at the whole input process: Mao et al., 2019), but for the share that a
+    session's own credit has in the fit: of n sessions alike, credit counts (n - 3) / n on average, (n - 1) / n for a
+    mean, and so nothing where one stands alone. And it is right from the first update on, also when credit changes.
 
     Args:
         amounts: float64 [S], A_i.

@@ -86,7 +86,12 @@ METRICS: Mapping[str, Metric] = {
         _metric("effective_share", "share", _LAST, "effective sample size of the importance weights min(ratio, 2)"),
         _metric("advantage_mean", "reward", _LAST, "before whitening"),
         _metric("advantage_std", "reward", _LAST, "before whitening"),
-        _metric("explained_variance", "share", _LAST, "of the returns, by the critic before the update"),
+        _metric(
+            "explained_variance",
+            "share",
+            _LAST,
+            "of returns and credit, by the critic before the update and the expected credit",
+        ),
         _metric("own_explained_variance", "share", _LAST, "the same of the critic of own rewards alone"),
         _metric("gradient_norm", "", _LAST, "before it is scaled down"),
         _metric("learning_rate", "", _LAST, "of the last optimizer step"),

@@ -104,6 +104,8 @@ def _course(axis: Axes, points: Sequence[Point], measure: str) -> None:
     styles = {"training": (SKY, "", 1.4), "validation": (BLUE, "o", 2.2)}
     for name, (colour, mark, width) in styles.items():
         chosen = [point for point in points if point.of == name]
+        if not chosen:  # a run without evaluations on validation
+            continue
         label = {"training": "training, sampled", "validation": "validation, greedy"}[name]
         axis.plot(
             [point.iteration for point in chosen],
