@@ -37,6 +37,7 @@ class Cell(TypedDict):
     repeats: list[float | None]
     repeats_greedy: list[float | None]
     total: list[float]
+    total_greedy: list[float]
 
 
 def optimum(mode: str, price: float, *, beta: float) -> float:
@@ -69,21 +70,27 @@ def cells(folder: Path) -> list[Cell]:
                 repeats=[],
                 repeats_greedy=[],
                 total=[],
+                total_greedy=[],
             ),
         )
         cell["first_sight"].append(row["sampled_asked_new"])
         cell["first_sight_greedy"].append(row["asked_new"])
         cell["repeats"].append(row["sampled_asked_known"])  # who never asks knows nothing, so nothing is a repeat
         cell["repeats_greedy"].append(row["asked_known"])
-        cell["total"].append(row["total_score"])
+        cell["total"].append(_sampled_total(folder / row["run"]))
+        cell["total_greedy"].append(row["total_score"])
     return [found[key] for key in sorted(found, key=lambda key: (key[0], MODES.index(key[1])))]
+
+
+def _sampled_total(run: Path) -> float:
+    return json.loads((run / "report.json").read_text())["ppo_sampled"]["total_score"]
 
 
 def show(table: Sequence[Cell]) -> None:
     """Print a line for each price and mode: each seed's shares, sampled, and the means over seeds with intervals."""
     printed = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     titles = ("mean (95 % interval)", "greedy")
-    for title in ("price", "credit", "optimum", "first sight", *titles, "repeats", *titles, "total, greedy"):
+    for title in ("price", "credit", "optimum", "first sight", *titles, "repeats", *titles, "total", "greedy"):
         printed.add_column(title, justify="left" if title == "credit" else "right", no_wrap=True)
     for cell in table:
         printed.add_row(
@@ -93,6 +100,7 @@ def show(table: Sequence[Cell]) -> None:
             *_share(cell["first_sight"], cell["first_sight_greedy"]),
             *_share(cell["repeats"], cell["repeats_greedy"]),
             _each(cell["total"]),
+            _each(cell["total_greedy"]),
         )
     Console(width=190).print(printed)
 
