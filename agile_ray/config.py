@@ -179,8 +179,8 @@ class PPO(Section):
     """KL to the SFT policy, in nats per action token, toward which each update moves `kl_coefficient` (Ziegler et al.,
     2019); none: it stays."""
     stop_kl: float | None = Field(default=None, gt=0)
-    """KL between the policies before and within an update, in nats per action token, beyond which its remaining steps
-    are skipped; none: they never are."""
+    """KL between the policies before and within an update, in nats per action token, beyond which no further step of it
+    moves the weights; none: all do."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus, per action token; only function tokens earn it: what is to be explored is when to
     ask, and where words are written it would only blur copying."""

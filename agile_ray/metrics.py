@@ -78,7 +78,7 @@ METRICS: Mapping[str, Metric] = {
         _metric("kl_nats", "nats/token", _LAST, "k3 estimate of KL to the frozen SFT policy"),
         _metric("kl_coefficient", "", _LAST, "weight of that KL in the update"),
         _metric("update_kl_nats", "nats/token", _LAST, "KL from before the update, as its last step found it"),
-        _metric("stopped_share", "share", _LAST, "of the update's steps that ppo.stop_kl skipped"),
+        _metric("stopped_share", "share", _LAST, "of the update's steps that ppo.stop_kl held back"),
         _metric("entropy_nats", "nats/token", _LAST, "of the policy where it wrote a function token"),
         _metric("clip_share", "share", _LAST, "of the action tokens whose ratio was clipped"),
         _metric("ratio_deviation", "", _LAST, "mean |ratio - 1| of the action tokens"),

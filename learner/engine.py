@@ -143,6 +143,10 @@ class Engine:
         self.global_step += 1
         return norm
 
+    def total(self, value: float) -> float:
+        """Add up a number over all ranks, in their order."""
+        return sum(self._gather(value))
+
     def set_reference(self, folder: Path) -> None:
         """Load a frozen copy of a policy, sharded where the policy is."""
         reference = _Reference(self._load(folder))

@@ -173,7 +173,7 @@ class LearnerGroup:
             lambda batch: self._ppo_step(batch, ragged, shared, rate=rate, kl_coefficient=kl.coefficient),
             stop_kl=self._ppo.stop_kl,
         )
-        figures |= ppo_figures(taken, planned=len(batches))
+        figures |= ppo_figures(taken, planned=len(batches), stop_kl=self._ppo.stop_kl)
         self._kl = kl.after(figures["kl_nats"])
         figures |= {"learning_rate": rate, "kl_coefficient": kl.coefficient}
         return _update(batches[: len(taken)], begin, figures)

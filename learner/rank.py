@@ -24,6 +24,7 @@ from learner.logprobs import token_logprobs
 from learner.model import Attention
 from learner.ragged import Int64, Ragged, join_scores
 from learner.reports import PlacedScores, Sums, add
+from learner.steps import too_far
 from learner.targets import LessonTargets, Targets
 
 MicroBatches = Sequence[Int64]
@@ -112,7 +113,7 @@ class LearnerRank:
         learning_rate: float,
         kl_coefficient: float,
     ) -> Sums:
-        """Take one PPO step on one minibatch.
+        """Take one PPO step on one minibatch; where it finds the policy beyond `ppo.stop_kl`, no weight moves.
 
         Args:
             targets: of every action token of `ragged`.
@@ -126,7 +127,11 @@ class LearnerRank:
         def loss(batch: Batch) -> tuple[Tensor, Sums]:
             return self._ppo_loss(batch, targets, actions=actions, kl_coefficient=kl_coefficient)
 
-        return self._optimize("learn", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
+        def held(sums: Sums) -> bool:
+            everyone = Sums(loss=0.0, actions=actions, update_kl=self._engine.total(sums.update_kl))
+            return too_far(everyone, self._ppo.stop_kl)
+
+        return self._optimize("learn", ragged, micro_batches, loss=loss, learning_rate=learning_rate, held=held)
 
     def set_reference(self, folder: Path) -> None:
         """Load the frozen policy that PPO is kept near to."""
@@ -209,16 +214,19 @@ class LearnerRank:
         *,
         loss: Callable[[Batch], tuple[Tensor, Sums]],
         learning_rate: float,
+        held: Callable[[Sums], bool] = lambda _: False,
     ) -> Sums:
         measured: list[Sums] = []
         for rows in micro_batches:
             total, sums = loss(make_batch(ragged, rows, self._engine.device))
             self._engine.backward(total)
             measured.append(sums)
+        # A step of rate 0 clears the gradients and keeps the ranks together; the moments may see what it found.
+        moves = 0.0 if held(add(measured, gradient_norm=0.0)) else 1.0
         norm = self._engine.step(
             [sums.loss for sums in measured],
-            learning_rate=learning_rate,
-            critic_learning_rate=self._ppo.critic_learning_rate,
+            learning_rate=moves * learning_rate,
+            critic_learning_rate=moves * self._ppo.critic_learning_rate,
             call=call,
         )
         return add(measured, gradient_norm=norm)

@@ -9,8 +9,9 @@ from learner.reports import Sums, add
 def take(batches: Sequence[MiniBatch], step: Callable[[MiniBatch], Sums], *, stop_kl: float | None) -> list[Sums]:
     """Take one step on each minibatch, until one finds the policy further from where it began than `stop_kl`.
 
-    A step measures KL(old || now) on its own minibatch before it moves the weights, so the first finds none, and the
-    step that finds too much is the last to be taken.
+    A step measures KL(old || now) on its own minibatch before it moves the weights, so the first finds none. The one
+    that finds too much moves nothing, and is the last: beyond the bound one more step on the same sessions may break
+    what the policy does everywhere, since nothing else is sampled there.
 
     Args:
         step: takes the step, and tells what all ranks measured.
@@ -19,7 +20,7 @@ def take(batches: Sequence[MiniBatch], step: Callable[[MiniBatch], Sums], *, sto
     taken: list[Sums] = []
     for batch in batches:
         taken.append(step(batch))
-        if stop_kl is not None and update_kl(taken[-1]) > stop_kl:
+        if too_far(taken[-1], stop_kl):
             break
     return taken
 
@@ -27,6 +28,11 @@ def take(batches: Sequence[MiniBatch], step: Callable[[MiniBatch], Sums], *, sto
 def update_kl(sums: Sums) -> float:
     """Estimate of KL(old || now) in nats per action token."""
     return sums.update_kl / max(1, sums.actions)
+
+
+def too_far(sums: Sums, stop_kl: float | None) -> bool:
+    """Whether a step that measured this, over all ranks, must not move the weights."""
+    return stop_kl is not None and update_kl(sums) > stop_kl
 
 
 def imitation_figures(sums: Sums) -> dict[str, float]:
@@ -41,12 +47,14 @@ def imitation_figures(sums: Sums) -> dict[str, float]:
     }
 
 
-def ppo_figures(taken: Sequence[Sums], *, planned: int) -> dict[str, float]:
+def ppo_figures(taken: Sequence[Sums], *, planned: int, stop_kl: float | None) -> dict[str, float]:
     """What an update reports, per action token of the steps that were taken.
 
     Args:
         planned: steps that it would have taken without a stop.
+        stop_kl: as it was taken with.
     """
+    moved = len(taken) - too_far(taken[-1], stop_kl)
     sums = add(taken, gradient_norm=0.0)
     actions = max(1, sums.actions)
     return {
@@ -56,7 +64,7 @@ def ppo_figures(taken: Sequence[Sums], *, planned: int) -> dict[str, float]:
         "write_loss": sums.write / actions,
         "kl_nats": sums.kl / actions,
         "update_kl_nats": update_kl(taken[-1]),
-        "stopped_share": 1.0 - len(taken) / planned,
+        "stopped_share": 1.0 - moved / planned,
         "entropy_nats": sums.entropy / max(1, sums.functions),
         "clip_share": sums.clipped / actions,
         "ratio_deviation": sums.deviation / actions,

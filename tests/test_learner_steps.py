@@ -9,7 +9,7 @@ from learner import kl_controller
 from learner.kl_controller import KLController
 from learner.plan import MiniBatch
 from learner.reports import Sums
-from learner.steps import imitation_figures, ppo_figures, take
+from learner.steps import imitation_figures, ppo_figures, take, too_far
 
 MEASURED = [
     Sums(loss=1.0, actions=4, functions=1, policy=2, update_kl=0.0, kl=1, entropy=0.5, gradient_norm=3),
@@ -28,12 +28,15 @@ def measured(batch: MiniBatch) -> Sums:
 
 @pytest.mark.parametrize(("stop_kl", "steps"), [(None, 3), (0.2, 3), (0.11, 3), (0.09, 2)])
 def test_an_update_ends_behind_the_step_that_finds_the_policy_too_far_away(stop_kl, steps):
-    assert take(batches(3), measured, stop_kl=stop_kl) == MEASURED[:steps]
+    taken = take(batches(3), measured, stop_kl=stop_kl)
+    assert taken == MEASURED[:steps]
+    assert [too_far(sums, stop_kl) for sums in taken] == [False] * (steps - 1) + [steps < 3]
 
 
 def test_figures_are_those_of_the_tokens_really_processed():
-    figures = ppo_figures(MEASURED[:2], planned=8)
+    figures = ppo_figures(MEASURED[:2], planned=8, stop_kl=None)
     assert figures["stopped_share"] == 0.75
+    assert ppo_figures(MEASURED[:2], planned=8, stop_kl=0.09)["stopped_share"] == 0.875  # the second moved nothing
     assert figures["update_kl_nats"] == pytest.approx(0.1)
     assert figures["policy_loss"] == pytest.approx(4 / 10)
     assert figures["kl_nats"] == pytest.approx(3 / 10)
@@ -44,7 +47,7 @@ def test_figures_are_those_of_the_tokens_really_processed():
 
 
 def test_figures_of_no_function_token_are_zero():
-    assert ppo_figures([Sums(loss=0.0, actions=2)], planned=1)["entropy_nats"] == 0.0
+    assert ppo_figures([Sums(loss=0.0, actions=2)], planned=1, stop_kl=None)["entropy_nats"] == 0.0
 
 
 @pytest.mark.parametrize(

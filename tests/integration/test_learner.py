@@ -219,9 +219,14 @@ def test_one_rank_learns_and_reports_figures_that_are_defined(alone: Course):
 def test_an_update_stops_where_it_must_and_the_coefficient_is_saved(folder: Path, tmp_path: Path):
     with group(folder, ranks=2, stop_kl=1e-9) as learners:
         learners.set_reference(folder)
-        first = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
-        assert first.metrics["stopped_share"] == 0.5  # the first step finds rounding at most, the second a move
+        stale = rows(learners, segments(20, 9))
+        first = learners.learn(stale, seed=1, done=0.0)
+        assert first.metrics["stopped_share"] == 0.75  # the first step finds rounding at most, the second a move
         assert first.tokens < 2 * sum(len(one.token_ids) for one in segments(20, 9))
+        moved = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
+        assert learners.learn(stale, seed=1, done=0.0).metrics["stopped_share"] == 1.0  # it is away from the beginning
+        held = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
+        assert all(np.array_equal(one, other) for one, other in zip(moved, held, strict=True))
         learners.save(tmp_path)
         second = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
         learners.load(tmp_path)
