@@ -88,11 +88,15 @@ def command(
         typer.Argument(metavar="[KEY=VALUE]...", help="Overrides of keys that the sweep does not vary."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print each run as a command, run nothing.")] = False,
+    only_table: Annotated[
+        bool, typer.Option("--table", help="Show the table of what is finished, run nothing.")
+    ] = False,
 ) -> None:
     """Train one run after the other, then show all in one table.
 
     Its runs, and the table as sweep.json, lie in runs/SWEEP (run.folder says where else). The same command resumes:
-    finished runs are skipped, a broken one goes on from its last checkpoint.
+    finished runs are skipped, a broken one goes on from its last checkpoint. With --table it shows how far another one
+    has come.
 
     Example: agile-ray sweep study run.folder=/data/runs
     """
@@ -103,9 +107,16 @@ def command(
         for job in jobs:
             print(shlex.join(["agile-ray", *job.words]) + ("  # finished" if job.report.exists() else ""))
         return
-    with alone(jobs[0].config.run.folder):
-        failed = _train(jobs, together=sheet.together)
-    rows = [sweep_table.row(report.load(job.config.run_folder), group=job.group) for job in jobs if job.report.exists()]
+    failed = []
+    if not only_table:
+        with alone(jobs[0].config.run.folder):
+            failed = _train(jobs, together=sheet.together)
+    finished = [job for job in jobs if job.report.exists()]
+    if only_table:
+        print(f"{len(finished)} of {len(jobs)} runs are finished")
+        if not finished:
+            return
+    rows = [sweep_table.row(report.load(job.config.run_folder), group=job.group) for job in finished]
     compared = versus.compare(_pairs(jobs, sheet.compare)) if sheet.compare else []
     table = {
         "sweep": path.stem,

@@ -118,6 +118,20 @@ def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_names_the_fa
     assert [(row["run"], row["group"]) for row in table["rows"]] == [("good", "base")]
 
 
+def test_the_table_of_a_sweep_that_is_on_shows_what_is_finished_and_runs_nothing(call, sheet, tmp_path):
+    assert call("sweep", sheet, f"run.folder={tmp_path}", "--table")[:2] == (0, "0 of 5 runs are finished\n")
+    assert not (tmp_path / "prices").exists()
+    finished = tmp_path / "prices" / "advice_cost-0.5_seed-1"
+    finished.mkdir(parents=True)
+    finished.joinpath("report.json").write_text(measured(run=finished.name, seed=1).model_dump_json())
+    with alone(tmp_path / "prices"):
+        code, out, _ = call("sweep", sheet, f"run.folder={tmp_path}", "--table")
+    assert code == 0
+    assert out.startswith("1 of 5 runs are finished\n")
+    table = json.loads((tmp_path / "prices" / "sweep.json").read_text())
+    assert [row["run"] for row in table["rows"]] == [finished.name]
+
+
 def test_a_sweep_that_is_told_to_stop_tells_its_run_and_ends_after_it(sheet, tmp_path):
     run = tmp_path / "python"
     run.write_text("#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\necho up\nwait\n")
