@@ -66,7 +66,11 @@ class RecordedExpert:
             self._said.setdefault(_place(receipt.key), advice)
 
     async def advise(self, question: Question, *, key: str) -> Advice:
-        """The answer to this very ask, else to the first ask of the same session."""
+        """The answer to this very ask, else to the first ask of the same session.
+
+        Raises:
+            ExpertError: the run has no receipt of that session.
+        """
         advice = self._said.get(key) or self._said.get(_place(key))
         if advice is None:
             raise ExpertError(f"expert recorded: {self._run} has no receipt for {key} (question {question.id})")

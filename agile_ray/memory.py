@@ -108,7 +108,11 @@ class Memory:
         return self._hash.hex()[:16]
 
     def write(self, entry: Entry) -> bool:
-        """Add an entry; False if the same text is there already or the kind is full."""
+        """Add an entry; False if the same text is there already or the kind is full.
+
+        Raises:
+            ContractError: memory has no such kind.
+        """
         if entry.kind not in self._shelves:
             raise ContractError(f"Memory: an entry is {QA!r} or {KNOWLEDGE!r}, got {entry.kind!r}")
         if (entry.kind, entry.scope, entry.text) in self._known or len(self._shelves[entry.kind]) >= self._capacity:

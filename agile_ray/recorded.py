@@ -32,7 +32,11 @@ class RecordedRollouts:
         return sessions
 
     def evaluate(self, *, split: str, sessions: int | None, greedy: bool) -> list[Session]:
-        """Refuse: nothing is played here."""
+        """Refuse: nothing is played here.
+
+        Raises:
+            ContractError: always.
+        """
         raise ContractError(
             f"recorded: a recording can't play, asked for {sessions} sessions of {split} (greedy: {greedy}); "
             "loop.evaluate_every must be none"

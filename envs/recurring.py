@@ -59,7 +59,11 @@ class Recurring:
         return RecurringStream(id=f"recurring/{split}/{self._seed}/{index}", questions=_draw(random))
 
     def streams(self, split: str) -> None:
-        """No end, in any split."""
+        """No end, in any split.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
         if split not in SPLITS:
             raise ConfigError(f"recurring: the splits are {', '.join(SPLITS)}; found {split}")
 

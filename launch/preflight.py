@@ -36,7 +36,11 @@ def check(config: RunConfig) -> None:
 
 
 def check_model(folder: Path, *, environment: str = "ENV") -> None:
-    """Refuse a model folder that is absent, partial or lacks function tokens; the environment is for the advice."""
+    """Refuse a model folder that is absent, partial or lacks function tokens; the environment is for the advice.
+
+    Raises:
+        ConfigError: it is one of those.
+    """
     if not folder.is_dir():
         raise ConfigError(
             f"model.path: {folder} is no folder; make one as the head of the config says, with `agile-ray model tiny "
@@ -72,7 +76,11 @@ def lacking_functions(folder: Path) -> list[str]:
 
 
 def check_recorded(run: Path | None) -> None:
-    """Refuse a recorded run that holds no receipts."""
+    """Refuse a recorded run that holds no receipts.
+
+    Raises:
+        ConfigError: it holds none.
+    """
     if run is not None and not any((run / "segments").glob("iteration-*.parquet")):
         raise ConfigError(
             f"env.recorded: {run / 'segments'} holds no iteration; name the folder of a run that has trained"
@@ -80,7 +88,11 @@ def check_recorded(run: Path | None) -> None:
 
 
 def check_port(port: int | None) -> None:
-    """Refuse a dashboard port that another process holds."""
+    """Refuse a dashboard port that another process holds.
+
+    Raises:
+        ConfigError: it is held.
+    """
     if port is None:
         return
     with socket.socket() as probe:
@@ -94,7 +106,11 @@ def check_port(port: int | None) -> None:
 
 
 def check_space(folder: Path, *, need_bytes: int) -> None:
-    """Refuse a folder whose disk is too small, or that can't be made."""
+    """Refuse a folder whose disk is too small, or that can't be made.
+
+    Raises:
+        ConfigError: it is one of those.
+    """
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.is_dir():
         raise ConfigError(f"run.folder: {existing} is a file; a folder is needed")
@@ -112,7 +128,11 @@ def joins(settings: Cluster) -> bool:
 
 
 def check_shared(config: RunConfig) -> None:
-    """Refuse relative paths on a cluster: they would lie in a job's working folder, and be lost with it."""
+    """Refuse relative paths on a cluster: they would lie in a job's working folder, and be lost with it.
+
+    Raises:
+        ConfigError: a path is relative.
+    """
     paths = {
         "run.folder": config.run.folder,
         "model.path": config.model.path,

@@ -70,6 +70,9 @@ def add_functions(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 
     Returns:
         How many tokens were added; 0 if all were there.
+
+    Raises:
+        ConfigError: the tokenizer names no end token, or the model has no output head.
     """
     import torch
     from tokenizers import AddedToken

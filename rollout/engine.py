@@ -129,7 +129,11 @@ class VLLMEngine:
         await self.wait("reset_prefix_cache", self.llm.reset_prefix_cache())
 
     async def score(self, ids: Sequence[int]) -> Float32:
-        """Logprob of every token given those before it, [T], nats, at temperature 1; entry 0 is 0.0."""
+        """Logprob of every token given those before it, [T], nats, at temperature 1; entry 0 is 0.0.
+
+        Raises:
+            EngineError, DeadlineError: vLLM failed, or took longer than rollout.deadline_s.
+        """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -250,7 +254,12 @@ class VLLMEngine:
         )
 
     async def wait(self, name: str, waiting: Awaitable[Result]) -> Result:
-        """Wait for vLLM; whatever it raises becomes one line that names the call."""
+        """Wait for vLLM; whatever it raises becomes one line that names the call.
+
+        Raises:
+            DeadlineError: it took longer than rollout.deadline_s.
+            EngineError: vLLM failed, or died.
+        """
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         try:

@@ -58,7 +58,11 @@ class HFTokenizer:
                     )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text: no BOS, no EOS, and never a function token, whatever the text holds."""
+        """Ids of plain text: no BOS, no EOS, and never a function token, whatever the text holds.
+
+        Raises:
+            ContractError: the text became one all the same.
+        """
         ids = self._encodings.get(text)
         if ids is None:
             ids = tuple(self._encoder.encode(text, add_special_tokens=False).ids)
