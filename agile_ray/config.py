@@ -169,6 +169,8 @@ class PPO(Section):
     """Of the heads, the critic and the chance of a write; constant, in imitation too."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Half-width of the trust region on the probability ratio."""
+    update_kl_coefficient: float = Field(default=0.0, ge=0)
+    """Weight of the KL from the policy before the update, of each action token against all others: see stability.md."""
     value_clip: float = Field(default=0.2, gt=0)
     """Half-width of the trust region on the critic's values."""
     value_coefficient: float = Field(default=0.5, ge=0)
@@ -182,13 +184,11 @@ class PPO(Section):
     """KL between the policies before and within an update, in nats per action token, beyond which no further step of it
     moves the weights; none: all do."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
-    """Weight of the entropy bonus, per action token; only function tokens earn it: what is to be explored is when to
-    ask, and where words are written it would only blur copying."""
+    """Weight of the entropy bonus, per action token; only function tokens earn it: elsewhere it would blur copying."""
     discount: float = Field(default=1.0, gt=0, le=1)
     """Gamma, per action token."""
     decay: float = Field(default=1.0, ge=0, le=1)
-    """Lambda of GAE, per action token. Below 1, under a young critic, what takes more tokens seems to be worth less:
-    asking loses to guessing by its length alone."""
+    """Lambda of GAE, per action token. Below 1, under a young critic, asking loses to guessing by its length alone."""
     epochs: int = Field(default=2, ge=1)
     """Passes over what one iteration collected."""
     minibatches: int = Field(default=4, ge=1)

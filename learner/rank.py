@@ -257,7 +257,9 @@ class LearnerRank:
         )
         write = losses.write_loss(predictions.write_logits, wrote_A=of(targets.wrote))
         kl = losses.k3(logprobs_A, reference_logprobs_A=of(targets.reference_logprobs))
+        move = losses.binary_kl(logprobs_A, old_logprobs_A=of(targets.old_logprobs))
         total = policy.loss + ppo.value_coefficient * (value + write) + kl_coefficient * kl
+        total = total + ppo.update_kl_coefficient * move
         total = (total - ppo.entropy_coefficient * entropy) / actions
         figures = _sums(
             loss=total,

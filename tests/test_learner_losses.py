@@ -66,6 +66,52 @@ def test_the_estimated_move_of_an_update_has_the_divergence_from_old_to_now_as_i
     assert estimate(slice(0, 6)) == pytest.approx(sum(each))
 
 
+def test_the_pull_to_the_old_policy_is_the_divergence_of_a_token_against_all_others_and_its_slope_their_log_odds():
+    now, old = (draw(50, 6, seed=seed, scale=3).double().log_softmax(-1) for seed in range(2))
+    for here, before in ((now[:, 0], old[:, 0]), (now[:, 0], now[:, 0])):
+        felt = here.clone().requires_grad_()
+        found = losses.binary_kl(felt, old_logprobs_A=before)
+        found.backward()
+        p, o = here.exp(), before.exp()
+        slow = p * (p / o).log() + (1 - p) * ((1 - p) / (1 - o)).log()
+        assert (slow >= 0).all()
+        assert found.item() == pytest.approx(slow.sum().item())
+        torch.testing.assert_close(felt.grad, p * (p.logit() - o.logit()))  # times p: the slope in log p
+    whole = (now.exp() * (now - old)).sum().item()
+    assert 0 < losses.binary_kl(now[:, 0], old_logprobs_A=old[:, 0]).item() < whole
+
+
+def test_the_pull_is_finite_where_a_chance_rounds_to_one_or_vanishes():
+    now, old = torch.tensor([0.0, -1e-9, -60.0, 0.0]).requires_grad_(), torch.tensor([0.0, -60.0, 0.0, -1e-3])
+    found = losses.binary_kl(now, old_logprobs_A=old)
+    found.backward()
+    assert math.isfinite(found.item())
+    assert now.grad is not None
+    assert now.grad.isfinite().all()
+    assert now.grad[0] == 0
+
+
+def test_where_nothing_else_is_sampled_the_pull_holds_what_the_clip_lets_go():
+    old = torch.tensor([0.999, 0.001]).log()
+
+    def climbed(*, pull: float) -> float:
+        logits = old.clone().requires_grad_()
+        moves = torch.optim.Adam([logits], lr=0.1)
+        for _ in range(200):
+            now = logits.log_softmax(-1)[:1]
+            ones = torch.ones(1)
+            surrogate = losses.clipped_policy_loss(
+                now, old_logprobs_A=old[:1], corrections_A=ones, advantages_A=-0.5 * ones, clip=0.3
+            )
+            moves.zero_grad()
+            (surrogate.loss + pull * losses.binary_kl(now, old_logprobs_A=old[:1])).backward()
+            moves.step()
+        return logits.softmax(-1)[0].item()
+
+    assert climbed(pull=0.0) < 0.7
+    assert climbed(pull=0.25) == pytest.approx(torch.sigmoid(torch.tensor(math.log(999) - 2)).item(), abs=1e-3)
+
+
 def test_the_entropy_bonus_is_earned_and_felt_at_function_tokens_only():
     logits = draw(4, 5).requires_grad_()
     actions, functions = torch.tensor([3, 0, 4, 1]), torch.tensor([3, 4])
