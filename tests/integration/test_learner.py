@@ -67,6 +67,7 @@ def group(
     *,
     value_coefficient: float = 0.5,
     stop_kl: float | None = None,
+    update_kl_coefficient: float = 0.0,
     imitation_dtype: str = "float32",
     **settings: object,
 ) -> Iterator[LearnerGroup]:
@@ -82,6 +83,7 @@ def group(
             value_coefficient=value_coefficient,
             kl_target=0.01,
             stop_kl=stop_kl,
+            update_kl_coefficient=update_kl_coefficient,
         ),
         function_ids=range(8),
         imitation=Imitation.model_validate({"sessions": 60, "batch": 20, "dtype": imitation_dtype}),
@@ -214,6 +216,14 @@ def test_one_rank_learns_and_reports_figures_that_are_defined(alone: Course):
     sampled = np.concatenate([one.token_ids[one.action_mask] for one in segments(20, 9)])
     assert (sampled < 8).any()
     assert 0 < ppo.metrics["entropy_nats"] < np.log(VOCABULARY) + 1e-6
+
+
+def test_the_pull_to_the_policy_before_it_shortens_an_update(folder: Path, alone: Course):
+    # these tokens are drawn at random: where a chance is small, so is the slope of its pull
+    with group(folder, ranks=1, update_kl_coefficient=1e5) as learners:
+        held = course(learners, folder).updates[-1]
+    free = alone.updates[-1]
+    assert held.metrics["update_kl_nats"] < 0.8 * free.metrics["update_kl_nats"]
 
 
 def test_an_update_stops_where_it_must_and_the_coefficient_is_saved(folder: Path, tmp_path: Path):
