@@ -140,7 +140,7 @@ class Imitation(Section):
     """Of imitation's matrix products; weights, optimizer and all of PPO keep `learner.dtype`. A CPU without bfloat16
     instructions takes float32."""
     value_coefficient: float = Field(default=1.0, ge=0)
-    """Weight of the critic's loss: PPO then starts with a critic that knows what the teacher's sessions earned."""
+    """Weight of each head's loss: PPO then starts with a critic that knows what the teacher's sessions earned."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
 

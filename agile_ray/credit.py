@@ -76,8 +76,10 @@ def bonus(*, wrote: Bool, later: Int64, stored: Int64, beta: float) -> Float64:
 
     Args:
         wrote: bool [S], the session wrote an entry.
-        later: int64 [S], N, similar questions that follow in the stream.
-        stored: int64 [S], M, similar ones stored before.
+        later: int64 [S], N, questions that follow in the stream and could use what is written: cosine above
+            memory.threshold, and of the same product or both with knowledge to be learned.
+        stored: int64 [S], M, entries like the question before the session, cosine above memory.threshold: QA pairs of
+            its product, or knowledge, whichever are more.
         beta: reward.
 
     Returns:
@@ -133,6 +135,9 @@ def assign(
         segments: cut from them; those of one session in their order.
         scores: of the segments, then of what `prefixes` returned for the same sessions.
         past: sessions of the iterations before, the oldest first; `fitted` learns from them too.
+
+    Raises:
+        ContractError: there are not as many scores as segments and prefixes, or a session reads what a later one wrote.
     """
     imagined = scores[len(segments) :]
     links = linked.link(sessions, imagined, threshold=config.threshold if config.mode == "linked" else None)
@@ -166,10 +171,11 @@ def usual(sessions: Sequence[Session], amounts: Float64) -> Float64:
     of the stream and over N / (N + 1), N similar questions that follow; their mean where they are few. N, since most of
     what credit varies by is whether anyone will ask again; as a share, since of many readers the later count for less.
 
-    Neither hangs on what a session does: questions come as they come. So it changes no gradient on average, though the
-    policy does not know N (a baseline may look at the whole input process: Mao et al., 2019), but for the share that a
-    session's own credit has in the fit: of n sessions alike, credit counts (n - 3) / n on average, (n - 1) / n for a
-    mean, and so nothing where one stands alone. And it is right from the first update on, also when credit changes.
+    Neither hangs on what a session does: questions come as they come. So, with ppo.discount and ppo.decay at 1, it
+    changes no gradient on average, though the policy does not know N (a baseline may look at the whole input process:
+    Mao et al., 2019), but for the share that a session's own credit has in the fit: of n sessions alike, credit counts
+    (n - 3) / n on average, (n - 1) / n for a mean, and so nothing where one stands alone. And it is right from the
+    first update on, also when credit changes.
 
     Args:
         amounts: float64 [S], A_i.
@@ -219,7 +225,8 @@ def observed(sessions: Sequence[Session], *, threshold: float) -> Float64:
     """What each session's entries were later seen to bring, in hindsight and without a model, float64 [S].
 
     The sum, over the later sessions that read one and whose question is similar, of their own reward minus the mean own
-    reward of sessions on the same topic whose answer memory did not hold.
+    reward of sessions on the same topic whose answer memory did not hold. Left out: what several writers brought
+    together, and topics whose answers memory always held.
     """
     kept = [session for session in sessions if session.ending is not Ending.FAILED]
     without = {

@@ -110,7 +110,7 @@ class Till:
         """The receipt of this ask; the expert is asked only if there is none yet.
 
         Raises:
-            ExpertError: no answer by the deadline; nothing is charged.
+            ExpertError: no answer, or none by the deadline; nothing is charged.
         """
         if key not in self._receipts:
             receipt = await ask(self._expert, question, key=key, price=price, deadline_s=self._deadline_s)
@@ -143,7 +143,7 @@ async def ask(expert: Expert, question: Question, *, key: str, price: int, deadl
         deadline_s: longest wait.
 
     Raises:
-        ExpertError: no answer by the deadline; nothing is charged.
+        ExpertError: no answer, or none by the deadline; nothing is charged.
     """
     start = time.monotonic()
     try:

@@ -1,8 +1,10 @@
 """Credit by a fit: V(S), what a stream is still worth, as a linear function of the state between two sessions.
 
-    V(S) = sum over topics of V_topic(S)     what is still to come from questions on the topic
-    V_topic(S) = theta . phi(S)              phi: what is left of the stream, and how much memory holds on the topic
-    A_i  = V(S_{i+1}) - V(S_{i+1} had i written nothing)  =  theta_size + left * theta_left*size, of i's topic
+    V(S) = sum over topics of V_topic(S)     what is still to come from questions on the topic, reward
+    V_topic(S) = theta . phi(S)              phi: what is left of the stream, how many questions on the topic came, how
+                                             much memory holds on it, and the price where prices differ; see `Schema`
+    A_i  = V(S_{i+1}) - V(S_{i+1} had i written nothing)
+         = entries that i wrote * (theta_size + left_{i+1} theta_left*size), of i's topic;  0 behind the last session
 
 The environment declares topics (`Question.topic`) so that what is remembered on one serves the questions on it. So
 each topic is a fit of its own, on the rewards of its own sessions. Of a reward it sees what memory has to do with it:
@@ -16,7 +18,8 @@ lacks the answer.
 
 Streams differ in what they ask about. Where many questions on a topic came, many are still to come, and memory holds
 many entries, none of which brought them: so what came counts beside what is held. In the shop, under a policy that
-asks 0.1 to 0.4 of what is new, entries then get 0.83 to 0.98 of what they are worth (tests/test_fitted.py). Under one
+asks 0.1 to 0.4 of what is new, entries then get 0.83 to 0.98 of what they are worth (measured; tests/test_fitted.py
+holds 0.75 to 1.1). Under one
 that asks 0.9, what came and what is held are nearly one: 0.4 to 1.2 by topic, and 1.5 to 1.7 if what came is left out;
 there the interval, which knows chance but not what the features leave out, may miss the truth.
 
@@ -38,15 +41,16 @@ cluster-robust sandwich; a stream that goes on in the next iteration counts ther
     Cov = (M + n P)^-1 (sum over streams of u u^T + n^2 P) (M + n P)^-T
     u   = sum over a stream of z_i (r_i + theta phi'_i - theta phi_i)
 
-and for each iteration one more u u^T, u the deviation of its gain times the sum of z_i over those who had it,
-
-with n the noise per unit of information, tr(sum u u^T) / tr(M), features measured by their size. For G streams, u u^T
-is scaled up by G / (G - F); where G is F or fewer it says nothing, and rewards of variance 1 stand in: sum z z^T.
+scaled up by G / (G - F) for G streams; then, unscaled, for each iteration one more u u^T, u the deviation of its gain
+times the sum of z_i over those who had it. n is the noise per unit of information, tr(sum u u^T) / tr(M), features
+measured by their size, and LEAST_NOISE at least. Where G is F or fewer neither says anything, and rewards of variance 1
+stand in: sum z z^T.
 Where the data can't tell a theta (once asking is deterministic, what memory holds may be a function of the place in
 the stream), its interval is that of the prior, and so says it.
 
 Behind the end of a stream V is 0, and that ties it down. Where a run is cut off inside a stream, what was left there is
-V's own word, and takes phi' phi'^T / 2 from the symmetric part of M, which has to be positive for P to shrink anything.
+V's own word, and takes phi' phi'^T / 2 times 1 + lambda + ... + lambda^(m-1) from the symmetric part of M, m sessions
+in the run; that part has to be positive for P to shrink anything.
 While no stream has ended, theta runs off (an entry of the shop was found worth -50 to 350). So where fewer runs than
 ENDED end with their streams, the answer is the prior's: 0, with its interval.
 
@@ -271,7 +275,7 @@ def fitted(steps: Transitions, fit: Fit, *, sessions: int) -> Float64:
         sessions: S, how many were given to `transitions`.
 
     Returns:
-        float64 [S]; 0 for sessions that wrote nothing, or failed.
+        float64 [S], reward; 0 for sessions that wrote nothing or failed, and for the last of a stream.
     """
     amounts = np.zeros(sessions)
     amounts[steps.places] = steps.written @ fit.theta

@@ -90,8 +90,9 @@ def books(iterations: Iterable[tuple[Line, Sequence[Earned]]], *, thrown_away: S
         thrown_away: receipts of iterations that are no longer stored.
 
     Raises:
-        ContractError: an ask was charged twice; a session was charged or rewarded otherwise than its receipts and its
-            answer say; an iteration's accuracy or total score is not that of the history. Names the first of them.
+        ContractError: of trained sessions, an ask was charged twice, or one was charged or rewarded otherwise than its
+            receipts and its answer say; an iteration's accuracy or total score is not that of the history. Names the
+            first of them.
     """
     charged: dict[str, int] = {}
     trained: list[Session] = []

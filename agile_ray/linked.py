@@ -1,13 +1,15 @@
 """Credit by links: memory acts on the future only through retrieval, and the executor knows who wrote what it returned.
 
 A reader of session i is a later session k of its stream to which memory returned what i wrote, and whose question is
-similar to i's. At play time the executor keeps x_k, what k would have read if i had written nothing. Then
+similar to i's; only its first retrieval counts, before any ask. At play time the executor keeps x_k, what k would have
+read if i had written nothing, if it fits into a session. Neither of the two may have failed. Then
 
     A_i = sum over readers k of  [prod over readers l < k of (1 - p_l)] * (r_k - V_own(x_k))
 
 with r_k the own reward of k, V_own(x_k) what a session that starts so is expected to earn by itself, and p_l the chance
 that session l, not finding i's entry, writes an equivalent one: the product is the chance that the world without i's
-entry still lacks it when k begins. From then on both worlds are alike, so nothing more is owed to i.
+entry still lacks it when k begins. From then on both worlds are alike, so nothing more is owed to i. For p_l stands
+what the write head says at x_l: the chance that the session writes anything.
 
 Derivation. Let W be the world without i's entry and let T be its first reader that writes an equivalent one. Up to and
 with T, reader k earns V_own(x_k) in W in expectation, and r_k with the entry; behind T both earn the same. So
@@ -23,6 +25,8 @@ entry; (1 - p) / (1 - q) in place of 1 - p would mend it. This is so only where 
 equal one, and x_k then lacks it as it should. A useless read above the threshold counts as a rival.
 
 Example (p constant; two readers; s = p (1 - c) + (1 - p) g):  A = (1 - s) + (1 - p)(1 - s) = (2 - p)(1 - s).
+
+Rewards, values and credit are in units of the reward for a right answer, chances in [0, 1].
 
 Dimensions: S = sessions, R = pairs of a reader and a writer, J = readers that read from several writers at once.
 """
@@ -42,7 +46,11 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """Who read what whom wrote; readers in stream order."""
+    """Who read what whom wrote; readers in stream order.
+
+    Raises:
+        ContractError: arrays that belong together differ in length.
+    """
 
     writers: Int64  # [R], place of the writing session among the sessions
     readers: Int64  # [R], place of the reading one

@@ -104,7 +104,7 @@ class Memory:
 
     @property
     def content_hash(self) -> str:
-        """Hash of all entries in the order they were written, 16 hex digits; equal hashes, equal memories."""
+        """Hash of what was written and forgotten, in order, 16 hex digits; equal hashes, equal memories."""
         return self._hash.hex()[:16]
 
     def write(self, entry: Entry) -> bool:

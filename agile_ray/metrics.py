@@ -67,20 +67,22 @@ METRICS: Mapping[str, Metric] = {
         _metric("loss", "", _LAST, "per action token: the parts, weighted and summed"),
         _metric(
             "policy_loss",
-            "nats or reward",
+            "nats or deviations",
             _LAST,
-            "cross-entropy in imitation, clipped surrogate in PPO; per action token",
+            "cross-entropy in imitation; in PPO the clipped surrogate of whitened advantages; per action token",
         ),
         _metric(
             "value_loss", "reward^2", _LAST, "half the squared error of own values, clipped in PPO; per action token"
         ),
         _metric("write_loss", "nats", _LAST, "cross-entropy of whether the session writes; per action token"),
-        _metric("kl_nats", "nats/token", _LAST, "k3 estimate of KL to the frozen SFT policy"),
+        _metric("kl_nats", "nats/token", _LAST, "k3 estimate of KL(policy || frozen SFT policy)"),
         _metric("kl_coefficient", "", _LAST, "weight of that KL in the update"),
-        _metric("update_kl_nats", "nats/token", _LAST, "KL from before the update, as its last step found it"),
+        _metric(
+            "update_kl_nats", "nats/token", _LAST, "estimate of KL(before the update || now), as its last step found it"
+        ),
         _metric("stopped_share", "share", _LAST, "of the update's steps that ppo.stop_kl held back"),
         _metric("entropy_nats", "nats/token", _LAST, "of the policy where it wrote a function token"),
-        _metric("clip_share", "share", _LAST, "of the action tokens whose ratio was clipped"),
+        _metric("clip_share", "share", _LAST, "of the action tokens whose gradient the clip cut off"),
         _metric("ratio_deviation", "", _LAST, "mean |ratio - 1| of the action tokens"),
         _metric("behavior_gap_nats", "nats", _LAST, "mean |engine's - learner's logprob| before the update"),
         _metric("effective_share", "share", _LAST, "effective sample size of the importance weights min(ratio, 2)"),

@@ -124,7 +124,7 @@ class Session:
     writes: tuple[MemoryUse, ...]
     counterfactuals: tuple[Counterfactual, ...]
     settled: int  # action tokens up to and with the one that settled whether the session writes: credit lands there
-    stored_similar: int  # similar questions in memory before the session: M of AGILE, eq. 7
+    stored_similar: int  # entries like the question before the session, of the kind with more: M of AGILE, eq. 7
     later_similar: int  # similar questions that follow in the stream: N of AGILE, eq. 7
     remarks: tuple[str, ...]  # misuse of functions, one word each: "bad_query", "refused", "past_stop"
     memory_hash: str  # content hash of the memory before the session

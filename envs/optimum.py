@@ -40,10 +40,12 @@ def worth_asking(question: Question, *, uses: int, price: int) -> bool:
 
 
 def optimum(streams: Sequence[Sequence[Question]], *, price: int) -> Optimum:
-    """Asked share, expected accuracy and total of the optimum.
+    """Asked share, expected accuracy and total of the optimum: ask at first sight where it is `worth_asking`.
+
+        total = (expected right answers - price / 1000 * asks) / sessions, reward per session
 
     Args:
-        streams: the questions of each episode, in order.
+        streams: the questions of each episode, in order; at least one.
         price: of one ask, thousandths.
     """
     asked, right, sessions = 0, 0.0, 0
@@ -61,8 +63,11 @@ def optimum(streams: Sequence[Sequence[Question]], *, price: int) -> Optimum:
 def best_first(streams: Sequence[Sequence[Question]], *, price: int) -> int:
     """The K that is best for asking exactly the first K questions of every stream, in expectation; the least of equals.
 
+    Asking at a place too adds left * (1 - guess chance) - price / 1000, in reward, where neither memory nor the tool
+    has the answer, with `left` the questions on the item from there on; elsewhere it costs the price.
+
     Args:
-        streams: the questions of each episode, in order; of validation, since the choice looks at them.
+        streams: the questions of each episode, in order, at least one; of validation, since the choice looks at them.
         price: of one ask, thousandths.
     """
     length = max(len(questions) for questions in streams)

@@ -54,6 +54,11 @@ class Recurring:
         self._seed = seed
 
     def stream(self, *, split: str, index: int) -> "RecurringStream":
+        """The episode of that index.
+
+        Raises:
+            ConfigError: there is no such split.
+        """
         self.streams(split)
         random = Random(derive(self._seed, "recurring", split, index))
         return RecurringStream(id=f"recurring/{split}/{self._seed}/{index}", questions=_draw(random))
@@ -87,6 +92,7 @@ class RecurringStream:
         return _NO_TOOL
 
     def judge(self, question: Question, submission: Submission) -> bool:
+        """Words must equal the answer, whatever their case."""
         return " ".join(submission.text.lower().split()) == question.answer
 
 

@@ -105,7 +105,7 @@ def needs_advice(view: SessionView) -> bool:
 
 
 def by_judgement(view: SessionView) -> bool:
-    """Ask if a guess is worth less than advice today; blind to what memory is worth tomorrow."""
+    """Ask if 1 - guess chance > price, both in reward, of what needs advice; blind to what memory is worth tomorrow."""
     return needs_advice(view) and 1000 * (1.0 - view.question.guess_chance) > view.price
 
 

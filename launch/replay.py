@@ -73,6 +73,8 @@ def replay(run: Path, overrides: Sequence[str], *, name: str | None) -> None:
     Raises:
         ConfigError: it can't start; nothing was started or written.
         ContractError: without overrides, it did not repeat the run.
+        LearnerError: a rank died, or a loss is not finite; the same command resumes.
+        DeadlineError: a rank was late; the same command resumes.
     """
     config = configure(run, overrides, name=name or f"{run.name}-replay")
     stop = Stop()

@@ -47,8 +47,8 @@ def gae(
         [A], in units of reward, summed in float64; float64 if rewards or values are, otherwise float32.
 
     Raises:
-        ContractError: the arrays differ in length, a session comes back after another began, or turns are out of order:
-            a mask or an order does not belong to these rewards.
+        ContractError: the arrays differ in length, a session comes back after another began, or turns are out of order
+            or below 0: a mask or an order does not belong to these rewards.
     """
     _check_layout(rewards_A, values_A, session_ids_A=session_ids_A, turn_ids_A=turn_ids_A)
     advantages_A = np.zeros(len(rewards_A), dtype=np.float64)
@@ -66,7 +66,7 @@ def gae(
 
 
 def whiten(advantages_A: Float32) -> Float32:
-    """Shift and scale to mean 0 and standard deviation 1 over all action tokens given."""
+    """(a - mean) / (std + 1e-8) over all action tokens given, std with divisor A; float32 [A], no unit."""
     if len(advantages_A) == 0:
         return advantages_A
     wide_A = advantages_A.astype(np.float64)
@@ -74,7 +74,10 @@ def whiten(advantages_A: Float32) -> Float32:
 
 
 def explained_variance(values_A: Float32, returns_A: Float32) -> float:
-    """Share of the returns' variance that the critic foresaw: 1 is perfect, 0 is no better than a constant."""
+    """1 - Var(returns - values) / Var(returns): 1 is right up to a constant, 0 no better than one, below 0 worse.
+
+    0 where returns do not vary.
+    """
     spread = float(np.var(returns_A, dtype=np.float64))
     if spread == 0.0:
         return 0.0

@@ -1,7 +1,15 @@
 """Losses as pure functions that return sums over action tokens.
 
-The caller divides every sum by the number of action tokens of the whole optimizer step, over all ranks and
-micro-batches, so that the gradient depends on neither. A = action tokens of one micro-batch; all float32 [A].
+What one optimizer step minimizes, with N the action tokens of the whole step, over all ranks and micro-batches, so that
+the gradient depends on neither:
+
+    imitation   [cross_entropy + v (value_loss + write_loss)] / N
+    PPO         [clipped_policy_loss + v (clipped_value_loss + write_loss)
+                  + b k3 + u binary_kl - h function_entropy] / N
+
+v = value_coefficient (of imitation or ppo), b = ppo.kl_coefficient as `KLController` has moved it, h =
+ppo.entropy_coefficient, u = ppo.update_kl_coefficient. Logprobs, KLs and entropies are in nats, values and returns in
+reward, advantages whitened. A = action tokens of one micro-batch; all float32 [A] unless said otherwise.
 """
 
 import math
@@ -63,11 +71,11 @@ def binary_kl(logprobs_A: Tensor, *, old_logprobs_A: Tensor) -> Tensor:
 
         p log(p / o) + (1 - p) log((1 - p) / (1 - o))        slope in p: logit p - logit o
 
-    It needs no more than the sampled token's chances, and is the least that the KL over the whole vocabulary can be (Qi
-    et al., 2026, section 4, bound it where PPO bounds p / o). Against an advantage A, at weight w, a token moves until
-    logit p = logit o + A / (w o): the log-odds give way, as in mirror descent (Tomar et al., 2020), not the chance. At
-    A / w = -0.31 one of 0.5 falls to 0.35, and one of 0.999 to 0.9986. A clip of 0.3 pushes neither below 0.7 of what
-    it was, but does not hold it there.
+    It needs no more than the sampled token's chances, and is the least that the KL over the whole vocabulary can be.
+    Qi et al. (2026, arXiv 2602.04879) bound the KL of the same two events, the other way round, where PPO bounds p / o.
+    Against an advantage A, at weight w, a token moves until logit p = logit o + A / (w o): the log-odds give way, as in
+    mirror descent (Tomar et al., 2020), not the chance. At A / w = -0.31 one of 0.5 falls to 0.35, and one of 0.999 to
+    0.9986. A clip of 0.3 pushes neither below 0.7 of what it was, but does not hold it there.
 
     Chances beyond 1 - SHORTEST are taken for that: float32 logprobs know no better.
     """
@@ -83,13 +91,19 @@ def _either(logprobs_A: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clipped_value_loss(values_A: Tensor, *, old_values_A: Tensor, returns_A: Tensor, clip: float) -> Tensor:
-    """Half the squared error to the returns, or that of the value kept near its old self, whichever is larger."""
+    """Sum of max((v - R)^2, (v_old + clamp(v - v_old, -clip, clip) - R)^2) / 2, reward^2.
+
+    The second is the error of the value kept near its old self, as in OpenAI Baselines (ppo2).
+
+    Args:
+        clip: how far the value may move, in reward.
+    """
     bounded_A = old_values_A + (values_A - old_values_A).clamp(-clip, clip)
     return 0.5 * torch.maximum((values_A - returns_A) ** 2, (bounded_A - returns_A) ** 2).sum()
 
 
 def value_loss(values_A: Tensor, *, returns_A: Tensor) -> Tensor:
-    """Half the squared error to the returns."""
+    """Sum of (v - R)^2 / 2, reward^2."""
     return 0.5 * ((values_A - returns_A) ** 2).sum()
 
 
@@ -106,7 +120,7 @@ def write_loss(logits_A: Tensor, *, wrote_A: Tensor) -> Tensor:
 
 
 def k3(logprobs_A: Tensor, *, reference_logprobs_A: Tensor) -> Tensor:
-    """Sum of exp(d) - 1 - d with d = reference - policy: never negative, 0 where they agree.
+    """Sum of exp(d) - 1 - d in nats, d = reference - policy logprob (k3 of Schulman, 2020): never negative, 0 if equal.
 
     Its value estimates KL(policy || reference) on tokens that the policy sampled. Its gradient, with the tokens
     held fixed, is that of KL(reference || policy): one token gives (1 - reference / policy) grad log policy,
@@ -129,10 +143,11 @@ def function_entropy(logits_AV: Tensor, functions_A: Tensor, *, temperature: flo
     Args:
         logits_AV: [A, V], V = vocabulary.
         functions_A: bool [A], True where the action token is a function token.
+        temperature: of sampling; logits are divided by it.
     """
     return entropies(logits_AV[functions_A], temperature=temperature).sum()
 
 
 def cross_entropy(logprobs_A: Tensor) -> Tensor:
-    """Negative log-likelihood of the action tokens."""
+    """Sum of -log p of the action tokens, nats."""
     return -logprobs_A.sum()

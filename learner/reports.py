@@ -11,7 +11,10 @@ from learner.ragged import Int64, join_scores
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sums:
-    """What one rank measured in one optimizer step; sums over its action tokens, but for the norm."""
+    """What one rank measured in one optimizer step; sums over its action tokens, but for loss and norm.
+
+    KL, entropy and write in nats, value in reward^2, policy in nats (imitation) or deviations of advantages (PPO).
+    """
 
     loss: float  # this rank's share of the objective, already divided by the step's action tokens
     actions: float = 0.0  # action tokens
@@ -19,8 +22,8 @@ class Sums:
     policy: float = 0.0
     value: float = 0.0
     write: float = 0.0
-    kl: float = 0.0  # to the reference
-    update_kl: float = 0.0  # to the learner before the update
+    kl: float = 0.0  # estimate of KL(policy || reference)
+    update_kl: float = 0.0  # of KL(before the update || now)
     entropy: float = 0.0  # at function tokens only
     clipped: float = 0.0
     deviation: float = 0.0

@@ -36,7 +36,7 @@ def too_far(sums: Sums, stop_kl: float | None) -> bool:
 
 
 def imitation_figures(sums: Sums) -> dict[str, float]:
-    """What an SFT step reports, per action token."""
+    """What an SFT step reports: per action token, but for the gradient's norm."""
     actions = max(1, sums.actions)
     return {
         "loss": sums.loss,
@@ -48,7 +48,10 @@ def imitation_figures(sums: Sums) -> dict[str, float]:
 
 
 def ppo_figures(taken: Sequence[Sums], *, planned: int, stop_kl: float | None) -> dict[str, float]:
-    """What an update reports, per action token of the steps that were taken.
+    """What an update reports: losses, KL and shares per action token of the steps that were taken.
+
+    The mean over steps of the whole loss and of the gradient's norm; entropy per function token; the last step's
+    update KL.
 
     Args:
         planned: steps that it would have taken without a stop.

@@ -39,7 +39,7 @@ class Targets:
     """What stays fixed while PPO runs its epochs; entry k belongs to the k-th action token of the rows."""
 
     old_logprobs: Float32  # [A], nats, the learner before the first epoch
-    corrections: Float32  # [A], min(old / behavior, 2): truncated importance weights of what the engine sampled
+    corrections: Float32  # [A], min(old / behavior, 2): truncated importance sampling (Ionides, 2008)
     reference_logprobs: Float32  # [A], nats, the frozen reference policy
     advantages: Float32  # [A], of own rewards and credit, whitened over the whole update
     own_values: Float32  # [A], the critic of own rewards before the first epoch
@@ -49,6 +49,10 @@ class Targets:
 
 def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[str, float]]:
     """Estimate advantages and returns of all action tokens, and say how they look.
+
+        own         = gae(own rewards, own values)                               returns = values + own
+        beyond      = gae(credit - expected on the settling token, 0 elsewhere; values 0)
+        advantages  = whiten(own + beyond)                                       all [A], reward but for the last
 
     Raises:
         ContractError: rows of one session stand apart or out of order.
@@ -89,7 +93,7 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
 
 
 def effective_share(weights_A: Float32) -> float:
-    """Effective sample size of weighted tokens as a share of their number: (sum w)^2 / (n sum w^2).
+    """Effective sample size of weighted tokens as a share of their number: (sum w)^2 / (n sum w^2) (Kish, 1965).
 
     1 where all weigh the same; 1/n where one outweighs all others.
     """
