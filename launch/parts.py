@@ -107,6 +107,8 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
             config, probes(environment, build_rules(config, environment, model=config.model.path))
         )
         rollouts.wait_until_ready()
+        if config.rollout.transport == "nccl":  # not run here: it needs GPUs
+            learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
     except BaseException:
         rollouts.shutdown()
         raise
