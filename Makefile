@@ -16,7 +16,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	$$name -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$name && break; done)
 
-DATA := $(or $(AGILE_DATA),../shared/data)
+DATA := $(or $(AGILE_DATA),data)
 SLOW := $(if $(wildcard $(DATA)/productqa),integration or data,integration and not data)
 
 STUDIES := study three_prices credit priors stability

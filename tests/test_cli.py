@@ -216,7 +216,7 @@ def test_evaluate_refuses_an_output_that_is_a_folder(call, tmp_path):
     assert str(tmp_path) in one_line(err)
 
 
-DATA = Path(os.environ.get("AGILE_DATA", ROOT.parent / "shared" / "data")).resolve() / "productqa"
+DATA = Path(os.environ.get("AGILE_DATA", ROOT / "data")).resolve() / "productqa"
 
 
 @pytest.mark.data

@@ -22,7 +22,7 @@ from envs.sql import SqlTool
 
 COST = 300  # thousandths
 AGENT = Agent(turn_tokens=128, session_tokens=416)
-DATA = Path(os.environ.get("AGILE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("AGILE_DATA", Path(__file__).resolve().parents[1] / "data"))
 FOLDER = DATA / "productqa" if (DATA / "productqa").is_dir() else DATA
 CATEGORIES = sorted(path.parent for path in FOLDER.glob("t*/*/qa.jsonl"))
 TEST_CATEGORIES = [path for path in CATEGORIES if path.parent.name == "test"]
