@@ -169,7 +169,7 @@ class PPO(Section):
     """Of the heads, the critic and the chance of a write; constant, in imitation too."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Half-width of the trust region on the probability ratio."""
-    update_kl_coefficient: float = Field(default=0.0, ge=0)
+    update_kl_coefficient: float = Field(default=0.25, ge=0)
     """Weight of the KL from the policy before the update, of each action token against all others: see stability.md."""
     value_clip: float = Field(default=0.2, gt=0)
     """Half-width of the trust region on the critic's values."""
