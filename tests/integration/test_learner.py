@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,35 +56,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def local_ray() -> Iterator[None]:
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=24, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
 
+PPO_SETTINGS = PPO(
+    learning_rate=1e-3,
+    epochs=2,
+    minibatches=2,
+    entropy_coefficient=0.01,
+    kl_target=0.01,
+    update_kl_coefficient=0.0,
+)
+
+
 @contextmanager
-def group(
-    folder: Path,
-    *,
-    value_coefficient: float = 0.5,
-    stop_kl: float | None = None,
-    update_kl_coefficient: float = 0.0,
-    imitation_dtype: str = "float32",
-    **settings: object,
-) -> Iterator[LearnerGroup]:
-    learner = Learner.model_validate({"zero_stage": 1, "deadline_s": 300, **settings})
+def group(folder: Path, *, imitation_dtype: str = "float32", **settings: object) -> Iterator[LearnerGroup]:
+    """Learners whose ranks start here and end here."""
     learners = LearnerGroup(
         folder,
-        learner=learner,
-        ppo=PPO(
-            learning_rate=1e-3,
-            epochs=2,
-            minibatches=2,
-            entropy_coefficient=0.01,
-            value_coefficient=value_coefficient,
-            kl_target=0.01,
-            stop_kl=stop_kl,
-            update_kl_coefficient=update_kl_coefficient,
-        ),
+        learner=Learner.model_validate({"zero_stage": 1, "deadline_s": 300, **settings}),
+        ppo=PPO_SETTINGS,
         function_ids=range(8),
         imitation=Imitation.model_validate({"sessions": 60, "batch": 20, "dtype": imitation_dtype}),
         device="cpu",
@@ -98,6 +91,31 @@ def group(
         yield learners
     finally:
         learners.shutdown()
+
+
+Begin = Callable[..., LearnerGroup]
+"""Takes PPO settings and settings of the learner."""
+
+
+@pytest.fixture(scope="module")
+def begin(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Begin]:
+    """Learners of some settings at their beginning: their ranks start once, and load it again for each test."""
+    started: dict[str, tuple[LearnerGroup, Path]] = {}
+    with ExitStack() as stack:
+
+        def begin(ppo: PPO = PPO_SETTINGS, **settings: object) -> LearnerGroup:
+            key = json.dumps(settings, sort_keys=True)
+            if key not in started:
+                learners = stack.enter_context(group(folder, **settings))
+                beginning = tmp_path_factory.mktemp("beginning")
+                learners.save(beginning)
+                started[key] = learners, beginning
+            learners, beginning = started[key]
+            learners.reopen(ppo=ppo, imitation=Imitation(sessions=60, batch=20))
+            learners.load(beginning)
+            return learners
+
+        yield begin
 
 
 def segments(count: int, seed: int) -> list[Segment]:
@@ -195,10 +213,9 @@ def course(learners: LearnerGroup, folder: Path) -> Course:
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path) -> Course:
+def alone(begin: Begin, folder: Path) -> Course:
     """One rank, few large micro-batches, ZeRO 1, float32: what every other split must repeat."""
-    with group(folder, ranks=1) as learners:
-        return course(learners, folder)
+    return course(begin(ranks=1), folder)
 
 
 def test_one_rank_learns_and_reports_figures_that_are_defined(alone: Course):
@@ -218,31 +235,31 @@ def test_one_rank_learns_and_reports_figures_that_are_defined(alone: Course):
     assert 0 < ppo.metrics["entropy_nats"] < np.log(VOCABULARY) + 1e-6
 
 
-def test_the_pull_to_the_policy_before_it_shortens_an_update(folder: Path, alone: Course):
+def test_the_pull_to_the_policy_before_it_shortens_an_update(begin: Begin, folder: Path, alone: Course):
     # these tokens are drawn at random: where a chance is small, so is the slope of its pull
-    with group(folder, ranks=1, update_kl_coefficient=1e5) as learners:
-        held = course(learners, folder).updates[-1]
+    learners = begin(PPO_SETTINGS.model_copy(update={"update_kl_coefficient": 1e5}), ranks=1)
+    held = course(learners, folder).updates[-1]
     free = alone.updates[-1]
     assert held.metrics["update_kl_nats"] < 0.8 * free.metrics["update_kl_nats"]
 
 
-def test_an_update_stops_where_it_must_and_the_coefficient_is_saved(folder: Path, tmp_path: Path):
-    with group(folder, ranks=2, stop_kl=1e-9) as learners:
-        learners.set_reference(folder)
-        stale = rows(learners, segments(20, 9))
-        first = learners.learn(stale, seed=1, done=0.0)
-        assert first.metrics["stopped_share"] == 0.75  # the first step finds rounding at most, the second a move
-        assert first.tokens < 2 * sum(len(one.token_ids) for one in segments(20, 9))
-        moved = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
-        assert learners.learn(stale, seed=1, done=0.0).metrics["stopped_share"] == 1.0  # it is away from the beginning
-        held = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
-        assert all(np.array_equal(one, other) for one, other in zip(moved, held, strict=True))
-        learners.save(tmp_path)
-        second = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
-        learners.load(tmp_path)
-        again = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
-        learners.reopen(ppo=PPO(), imitation=Imitation())
-        fresh = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+def test_an_update_stops_where_it_must_and_the_coefficient_is_saved(begin: Begin, folder: Path, tmp_path: Path):
+    learners = begin(PPO_SETTINGS.model_copy(update={"stop_kl": 1e-9}), ranks=2)
+    learners.set_reference(folder)
+    stale = rows(learners, segments(20, 9))
+    first = learners.learn(stale, seed=1, done=0.0)
+    assert first.metrics["stopped_share"] == 0.75  # the first step finds rounding at most, the second a move
+    assert first.tokens < 2 * sum(len(one.token_ids) for one in segments(20, 9))
+    moved = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
+    assert learners.learn(stale, seed=1, done=0.0).metrics["stopped_share"] == 1.0  # it is away from the beginning
+    held = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
+    assert all(np.array_equal(one, other) for one, other in zip(moved, held, strict=True))
+    learners.save(tmp_path)
+    second = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+    learners.load(tmp_path)
+    again = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+    learners.reopen(ppo=PPO(), imitation=Imitation())
+    fresh = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
     coefficients = [update.metrics["kl_coefficient"] for update in (first, second, again, fresh)]
     assert coefficients[1] == coefficients[2] != coefficients[0] == coefficients[3] == 0.05
 
@@ -259,9 +276,10 @@ def test_an_update_stops_where_it_must_and_the_coefficient_is_saved(folder: Path
         ),
     ],
 )
-def test_updates_agree_however_the_work_is_split(alone: Course, folder: Path, settings: dict[str, object]):
-    with group(folder, **settings) as learners:
-        other = course(learners, folder)
+def test_updates_agree_however_the_work_is_split(
+    alone: Course, begin: Begin, folder: Path, settings: dict[str, object]
+):
+    other = course(begin(**settings), folder)
     assert distance(alone.start, other.start) == 0
     assert distance(alone.imitated, other.imitated) < 1e-5
     assert distance(alone.learned, other.learned) < 1e-5
@@ -294,15 +312,17 @@ def test_imitation_with_products_in_bfloat16_follows_float32(alone: Course, fold
 
 
 @pytest.mark.parametrize("zero_stage", [1, 3])
-def test_a_loaded_group_continues_as_if_never_stopped(alone: Course, folder: Path, tmp_path: Path, zero_stage: int):
+def test_a_loaded_group_continues_as_if_never_stopped(
+    alone: Course, begin: Begin, folder: Path, tmp_path: Path, zero_stage: int
+):
     settings = {"ranks": 2, "zero_stage": zero_stage}
-    with group(folder, **settings) as learners:
-        for step in range(3):
-            learners.imitate(lessons(20, step), step=step)
-        learners.save(tmp_path)
-        exported = tmp_path / "exported"
-        exported.mkdir()
-        learners.export(exported)
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    learners = begin(**settings)
+    for step in range(3):
+        learners.imitate(lessons(20, step), step=step)
+    learners.save(tmp_path)
+    learners.export(exported)
     with group(exported, **settings) as learners:
         learners.imitate(lessons(20, 7), step=0)  # elsewhere, and forgotten by `load`
         learners.load(tmp_path)
@@ -313,11 +333,11 @@ def test_a_loaded_group_continues_as_if_never_stopped(alone: Course, folder: Pat
     assert weights.version == 7
 
 
-def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(folder: Path, tmp_path: Path):
-    with group(folder, ranks=2) as learners:
-        learners.imitate(lessons(20, 0), step=0)
-        weights = learners.publish(1)
-        learners.export(tmp_path)
+def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(begin: Begin, tmp_path: Path):
+    learners = begin(ranks=2)
+    learners.imitate(lessons(20, 0), step=0)
+    weights = learners.publish(1)
+    learners.export(tmp_path)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in tmp_path.iterdir()}
     command = [sys.executable, "-c", LOGPROBS, str(tmp_path), str(PROBE.tolist())]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -326,20 +346,20 @@ def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(folder: Path,
     np.testing.assert_array_equal(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
 
 
-def test_what_is_not_finite_stops_before_the_step_and_is_named(folder: Path):
-    with group(folder, ranks=2, value_coefficient=1e5) as learners:
-        learners.imitate(lessons(20, 0), step=0)
-        learners.set_reference(folder)
-        before = fetch(learners.publish(1))
-        (given,) = rows(learners, segments(1, 9))
-        huge = np.where(given.segment.action_mask, 1e15, 0).astype(np.float32)  # its square still is a float32
-        far = replace(given, segment=replace(given.segment, rewards=huge))
-        with pytest.raises(LearnerError, match="optimizer step 2: the gradient's norm must be finite, found inf"):
-            learners.learn([far], seed=1, done=0.0)
-        lost = replace(given.scores, reference_logprobs=np.full_like(given.scores.reference_logprobs, np.nan))
-        with pytest.raises(LearnerError, match=r"learner.learn: optimizer step 2: every loss .* rank [01]: nan; no"):
-            learners.learn([replace(given, scores=lost)], seed=1, done=0.0)
-        assert distance(before, fetch(learners.publish(2))) == 0
+def test_what_is_not_finite_stops_before_the_step_and_is_named(begin: Begin, folder: Path):
+    learners = begin(PPO_SETTINGS.model_copy(update={"value_coefficient": 1e5}), ranks=2)
+    learners.imitate(lessons(20, 0), step=0)
+    learners.set_reference(folder)
+    before = fetch(learners.publish(1))
+    (given,) = rows(learners, segments(1, 9))
+    huge = np.where(given.segment.action_mask, 1e15, 0).astype(np.float32)  # its square still is a float32
+    far = replace(given, segment=replace(given.segment, rewards=huge))
+    with pytest.raises(LearnerError, match="optimizer step 2: the gradient's norm must be finite, found inf"):
+        learners.learn([far], seed=1, done=0.0)
+    lost = replace(given.scores, reference_logprobs=np.full_like(given.scores.reference_logprobs, np.nan))
+    with pytest.raises(LearnerError, match=r"learner.learn: optimizer step 2: every loss .* rank [01]: nan; no"):
+        learners.learn([replace(given, scores=lost)], seed=1, done=0.0)
+    assert distance(before, fetch(learners.publish(2))) == 0
 
 
 def test_scoring_without_a_reference_a_missing_model_and_a_late_rank_are_named_errors(folder: Path, tmp_path: Path):
