@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 DRIVER = """
-import signal, sys, time
+import signal, time
 import ray
 from agile_ray.config import Cluster
 from launch.cluster import cluster
@@ -35,8 +35,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 with cluster(Cluster(), cpus=3):
     lodgers = [Lodger.remote() for _ in range(2)]
     print(*ray.get([lodger.ping.remote() for lodger in lodgers], timeout=60), flush=True)
-    if sys.argv[1:] == ["stay"]:
-        time.sleep(300)
+    time.sleep(300)
 """
 
 
@@ -45,9 +44,20 @@ def local_environment():
     return {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
 
 
-def start_driver(*words):
+@pytest.fixture
+def folder():
+    """A folder for temporary files that nobody else uses; Ray's sockets want a short path."""
+    with tempfile.TemporaryDirectory(prefix="ar", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def start_driver(folder):
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, *words], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=local_environment()
+        [sys.executable, "-c", DRIVER],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=local_environment() | {"TMPDIR": str(folder)},
     )
     assert driver.stdout is not None
     assert driver.stdout.readline().split() == ["pong", "pong"]
@@ -65,24 +75,19 @@ def wait_until_gone(processes, seconds):
     return left
 
 
-def socket_folders():
-    return {*Path(tempfile.gettempdir()).glob("agile-ray-*")}
-
-
-def test_a_local_cluster_leaves_no_process_when_its_driver_is_killed():
-    before = socket_folders()
-    driver = start_driver("stay")
-    assert len(socket_folders() - before) == 1
+def test_a_local_cluster_leaves_no_process_when_its_driver_is_killed(folder):
+    driver = start_driver(folder)
+    assert len([*folder.glob("agile-ray-*")]) == 1
     family = psutil.Process(driver.pid).children(recursive=True)
     assert len(family) >= 4  # gcs, raylet, two workers
     driver.kill()
     driver.wait(timeout=10)
     assert wait_until_gone(family, reaper.GRACE_S + 20) == []
-    assert socket_folders() == before
+    assert [*folder.glob("agile-ray-*")] == []
 
 
-def test_a_local_cluster_leaves_no_process_when_it_is_left():
-    driver = start_driver("stay")
+def test_a_local_cluster_leaves_no_process_when_it_is_left(folder):
+    driver = start_driver(folder)
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGINT)
     driver.wait(timeout=60)
