@@ -1,5 +1,5 @@
 # make quickstart   train on the built-in shop, print the table, write runs/quickstart/report.html
-# make test         lint, fast tests, then tests on real Ray, vLLM, DeepSpeed and data
+# make test         lint, fast tests, then tests on real Ray, vLLM, DeepSpeed and data, two files at a time
 # make study        in the background: the quick start for three seeds and three prices; again to resume
 # make three_prices, make credit, make priors, make stability
 #                   likewise: ways to give credit on a toy and on the shop, what imitation may start from, what keeps PPO steady
@@ -38,7 +38,7 @@ quickstart: install
 
 test: install lint
 	$(BIN)/python -m pytest -q -m "not integration and not data" --durations=5 --timeout=120
-	$(BIN)/python -m pytest -q -m "$(SLOW)" --durations=10 --timeout=600
+	$(BIN)/python -m pytest -q -m "$(SLOW)" --numprocesses=2 --dist=loadfile --durations=10 --timeout=600
 
 lint: install
 	$(BIN)/ruff check .

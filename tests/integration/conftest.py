@@ -1,4 +1,4 @@
-"""One small run, from end to end on real parts, that several files of tests look at."""
+"""One small run, from end to end on real parts, that many tests look at."""
 
 import os
 import signal
@@ -16,6 +16,7 @@ from agile_ray.history import Event, Line
 
 BIN = Path(sys.executable).parent
 LANES, SESSIONS, ITERATIONS, STEPS = 4, 6, 4, 6
+WAIT_S = 480
 OVERRIDES = (
     *("run.name=small", "agent.turns=4", "imitation.sessions=96", "imitation.batch=16", "imitation.checkpoint_every=2"),
     *("ppo.minibatches=2", f"rollout.lanes={LANES}", f"loop.sessions={SESSIONS}", f"loop.iterations={ITERATIONS}"),
@@ -52,10 +53,10 @@ class Job:
         return [line for line in history.read(path) if line.event is event] if path.exists() else []
 
     def wait_for(self, event: Event, count: int, process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + WAIT_S
         while len(self.lines(event)) < count:
             assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, f"{event}: {len(self.lines(event))} of {count} lines after 240 s"
+            assert time.monotonic() < deadline, f"{event}: {len(self.lines(event))} of {count} lines after {WAIT_S} s"
             time.sleep(0.1)
 
 
@@ -114,7 +115,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
     lost = sum(line.figures["rows"] for line in job.lines(Event.ITERATION)[2:])
     process = job.start()
-    said = process.communicate(timeout=400)[0]
+    said = process.communicate(timeout=WAIT_S)[0]
     assert process.returncode == 0, said
     assert f"resumed after {STEPS} imitation steps and 2 iterations; discarded {lost:.0f} segments" in said, said
     return job
