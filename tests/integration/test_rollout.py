@@ -59,7 +59,9 @@ def start(folder: Path, *, dtype: str, tied: bool) -> Iterator[Rig]:
         deadline_s=60.0,
         log=folder / "engine.log",
     )
-    with asyncio.Runner() as runner:  # ends vLLM's tasks: left pending, they may hang the interpreter when collected
+    # The runner ends vLLM's tasks: left pending, they may hang the interpreter when collected.
+    with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
+        patch.setenv("VLLM_RPC_BASE_PATH", str(folder))  # vLLM leaves its sockets where they are
         engine = runner.run(VLLMEngine.start(settings))
         yield Rig(runner=runner, engine=engine, tokenizer=tokenizer, model=model)
         engine.shutdown()

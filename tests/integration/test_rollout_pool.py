@@ -48,12 +48,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         rollout=Rollout(lanes=LANES, kv_cache_gib=0.25, deadline_s=120.0),
         loop=Loop(sessions=SESSIONS),
     )
-    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
-    pool = RolloutPool(config, model=folder, logs=folder / "logs")
-    pool.wait_until_ready()
-    yield Rig(pool=pool, config=config, folder=folder)
-    pool.shutdown()
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_RPC_BASE_PATH", str(folder))  # vLLM leaves its sockets where they are
+        ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
+        pool = RolloutPool(config, model=folder, logs=folder / "logs")
+        pool.wait_until_ready()
+        yield Rig(pool=pool, config=config, folder=folder)
+        pool.shutdown()
+        ray.shutdown()
 
 
 def written(sessions: list[Session]) -> list[list[int]]:
