@@ -38,7 +38,7 @@ quickstart: install
 
 test: install lint
 	$(BIN)/python -m pytest -q -m "not integration and not data" --durations=5 --timeout=120
-	$(BIN)/python -m pytest -q -m "$(SLOW)" --numprocesses=2 --dist=loadfile --durations=10 --timeout=600
+	$(BIN)/python -m pytest -q -m "$(SLOW)" --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=10 --timeout=600
 
 lint: install
 	$(BIN)/ruff check .

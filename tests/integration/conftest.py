@@ -119,3 +119,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     assert process.returncode == 0, said
     assert f"resumed after {STEPS} imitation steps and 2 iterations; discarded {lost:.0f} segments" in said, said
     return job
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what looks at the small run: it takes longest, and another worker does the rest meanwhile."""
+    items.sort(key=lambda item: "job" not in getattr(item, "fixturenames", ()))
