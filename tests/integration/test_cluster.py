@@ -119,19 +119,21 @@ def head(tmp_path_factory):
     log = tmp_path_factory.mktemp("head") / "log"
     with log.open("w") as out:
         process = subprocess.Popen(words, stdout=out, stderr=out, env=environment, start_new_session=True)
-    deadline = time.monotonic() + 90
-    while "block forever" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.5)
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    yield address, environment
-    family += psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    process.wait(timeout=30)
-    for left in wait_until_gone(set(family), 10):
-        left.kill()
-    subprocess.run(["rm", "-rf", folder], check=True)
+    family = {psutil.Process(process.pid)}
+    try:
+        deadline = time.monotonic() + 90
+        while "block forever" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        yield address, environment
+    finally:  # a head that did not start leaves its folder too
+        family |= {one for parent in alive(family) for one in parent.children(recursive=True)}
+        process.terminate()
+        process.wait(timeout=30)
+        for left in wait_until_gone(family, 10):
+            left.kill()
+        subprocess.run(["rm", "-rf", folder], check=True)
 
 
 def submit(address, environment, *words):

@@ -71,6 +71,9 @@ PPO_SETTINGS = PPO(
 )
 
 
+IMITATION_SETTINGS = Imitation(sessions=60, batch=20)
+
+
 @contextmanager
 def group(folder: Path, *, imitation_dtype: str = "float32", **settings: object) -> Iterator[LearnerGroup]:
     """Learners whose ranks start here and end here."""
@@ -79,7 +82,7 @@ def group(folder: Path, *, imitation_dtype: str = "float32", **settings: object)
         learner=Learner.model_validate({"zero_stage": 1, "deadline_s": 300, **settings}),
         ppo=PPO_SETTINGS,
         function_ids=range(8),
-        imitation=Imitation.model_validate({"sessions": 60, "batch": 20, "dtype": imitation_dtype}),
+        imitation=IMITATION_SETTINGS.model_copy(update={"dtype": imitation_dtype}),
         device="cpu",
         temperature=0.8,
         transport="ray_shm",
@@ -111,7 +114,7 @@ def begin(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Be
                 learners.save(beginning)
                 started[key] = learners, beginning
             learners, beginning = started[key]
-            learners.reopen(ppo=ppo, imitation=Imitation(sessions=60, batch=20))
+            learners.reopen(ppo=ppo, imitation=IMITATION_SETTINGS)
             learners.load(beginning)
             return learners
 
