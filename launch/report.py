@@ -86,7 +86,9 @@ def load(run_folder: Path) -> Report:
     """
     path = run_folder / JSON
     if not path.is_file():
-        raise ConfigError(f"{run_folder}: a run's folder holds {provenance.CONFIG_FILE} or {JSON}, found neither")
+        runs = sorted(run_folder.glob(f"*/{provenance.CONFIG_FILE}"))
+        found = f"the folders of runs, such as {runs[0].parent}; give one of those" if runs else "neither"
+        raise ConfigError(f"{run_folder}: a run's folder holds {provenance.CONFIG_FILE} or {JSON}, found {found}")
     try:
         return Report.model_validate_json(path.read_bytes())
     except ValidationError as error:

@@ -197,6 +197,11 @@ def test_the_command_says_what_a_run_folder_is(tmp_path):
         report.command(tmp_path)
 
 
+def test_the_command_names_the_runs_of_a_sweep(run_folder):
+    with pytest.raises(ConfigError, match=f"found the folders of runs, such as {run_folder}; give one of those"):
+        report.command(run_folder.parent)
+
+
 def test_the_table_fits_into_80_columns(run_folder):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     report.show(report.compose(run_folder), console)
