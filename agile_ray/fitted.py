@@ -4,7 +4,8 @@
     V_topic(S) = theta . phi(S)              phi: what is left of the stream, how many questions on the topic came, how
                                              much memory holds on it, and the price where prices differ; see `Schema`
     A_i  = V(S_{i+1}) - V(S_{i+1} had i written nothing)
-         = entries that i wrote * (theta_size + left_{i+1} theta_left*size), of i's topic;  0 behind the last session
+         = theta_size + left_{i+1} theta_left*size, of i's topic, if i wrote what memory lacked
+         = 0 if memory held the answer already, and behind the last session
 
 The environment declares topics (`Question.topic`) so that what is remembered on one serves the questions on it. So
 each topic is a fit of its own, on the rewards of its own sessions. Of a reward it sees what memory has to do with it:
@@ -22,6 +23,10 @@ asks 0.1 to 0.4 of what is new, entries then get 0.83 to 0.98 of what they are w
 holds 0.75 to 1.1). Under one
 that asks 0.9, what came and what is held are nearly one: 0.4 to 1.2 by topic, and 1.5 to 1.7 if what came is left out;
 there the interval, which knows chance but not what the features leave out, may miss the truth.
+
+The sizes don't tell a second entry on an item from one on a new item, but i's session does: what asks again although
+memory has the answer adds nothing, and were it paid like a new entry, that would be worth asking for wherever an entry
+is worth more than advice costs. The few there are still count as entries when V is fitted, and so take from its slope.
 
 An entry's worth falls with what is left of the stream where its readers come at any time. It stays the same to the end
 where all is asked at first sight: then V = sessions left - price * items not yet known. So both have a coefficient. The
@@ -129,7 +134,7 @@ class Transitions:
 
     features: Float64  # [S, F], phi(S_i)
     following: Float64  # [S, F], phi(S_{i+1}), 0 behind the end of the stream
-    written: Float64  # [S, F], phi(S_{i+1}) minus what it would be had the session written nothing
+    added: Float64  # [S, F], phi(S_{i+1}) minus what it would be had the session written nothing; 0 where it was known
     rewards: Float64  # [S], what memory had to do with it: the gain, or 0; 0 for sessions on another topic
     deviations: Float64  # [S, I], of that; sessions of one iteration I are off together
     streams: Int64  # [S], equal for sessions that follow one another
@@ -174,7 +179,8 @@ def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Tran
         before = at(place)
     chosen = [given[place] for place in kept]
     gains = [_gain(sessions, schema.topic) for sessions in iterations]
-    held = np.array([one.known and one.topic == schema.topic for _, one in chosen], dtype=np.float64)
+    known = np.array([one.known for _, one in chosen], dtype=np.bool_)
+    held = known & np.array([one.topic == schema.topic for _, one in chosen], dtype=np.bool_)
     numbers = np.array([number for number, _ in chosen], dtype=np.int64)
     met = _met(given, schema.topic)
     width = len(schema.names)
@@ -192,7 +198,7 @@ def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Tran
     return Transitions(
         features=features,
         following=following,
-        written=behind - without,
+        added=np.where(known[:, None], 0.0, behind - without),
         rewards=held * np.array([mean for mean, _ in gains])[numbers],
         deviations=held[:, None] * np.diag([deviation for _, deviation in gains])[numbers],
         streams=np.array(streams, dtype=np.int64),
@@ -275,10 +281,11 @@ def fitted(steps: Transitions, fit: Fit, *, sessions: int) -> Float64:
         sessions: S, how many were given to `transitions`.
 
     Returns:
-        float64 [S], reward; 0 for sessions that wrote nothing or failed, and for the last of a stream.
+        float64 [S], reward; 0 for sessions that failed, wrote nothing, or whose answer memory held before, and for the
+        last of a stream.
     """
     amounts = np.zeros(sessions)
-    amounts[steps.places] = steps.written @ fit.theta
+    amounts[steps.places] = steps.added @ fit.theta
     return amounts
 
 

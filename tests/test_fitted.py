@@ -34,9 +34,13 @@ def learned(sessions: list[Session], *, decay: float = 0.9) -> tuple[Fit, Schema
     return fit(transitions([sessions], schema), prior=schema.prior, decay=decay), schema
 
 
+def _wrote(one: Session) -> tuple[MemoryUse, ...]:
+    return (MemoryUse(kind="qa", writer=one.position, similarity=1.0),)
+
+
 def by_place(stream: list[Session], found: Fit, schema: Schema) -> Float64:
-    """The credit that a session at each place has, or would have if it wrote, float64 [S]."""
-    asking = [replace(one, writes=(MemoryUse(kind="qa", writer=one.position, similarity=1.0),)) for one in stream]
+    """The credit that a session at each place would have if it wrote what memory lacks, float64 [S]."""
+    asking = [replace(one, known=False, writes=_wrote(one)) for one in stream]
     return fitted(transitions([asking], schema), found, sessions=len(stream))
 
 
@@ -154,6 +158,18 @@ def test_a_failed_session_splits_its_stream_and_has_no_credit():
     assert all(amount == 0.0 for one, amount in zip(broken, credit, strict=True) if not one.writes)
 
 
+def test_to_write_again_what_memory_holds_has_no_credit():
+    sessions = [one for stream in range(STREAMS) for one in recurring(np.random.default_rng(stream), stream, 0.5)[0]]
+    found, schema = learned(sessions)
+    again = [replace(one, writes=_wrote(one)) for one in sessions]
+    credit = fitted(transitions([again], schema), found, sessions=len(again))
+    known = np.array([one.known for one in again])
+    behind = np.array([one.position + 1 < one.stream_length for one in again])
+    assert known.sum() > 1000
+    assert not credit[known].any()
+    assert (credit[~known & behind] > 0).mean() > 0.95
+
+
 def test_the_order_in_which_sessions_are_given_does_not_matter():
     sessions = linear(np.random.default_rng(3), streams=30)
     shuffled = [sessions[place] for place in np.random.default_rng(4).permutation(len(sessions))]
@@ -191,7 +207,7 @@ def test_what_other_topics_earn_changes_nothing():
     np.testing.assert_array_equal(same.theta, found.theta)
     credit = _credits(sessions, found, schema)
     assert all(
-        (amount == 0.0) == (one.topic == "other" or not one.writes or one.position == LENGTH - 1)
+        (amount == 0.0) == (one.topic == "other" or one.known or not one.writes or one.position == LENGTH - 1)
         for one, amount in credit
     )
 
