@@ -27,6 +27,7 @@ there the interval, which knows chance but not what the features leave out, may 
 The sizes don't tell a second entry on an item from one on a new item, but i's session does: what asks again although
 memory has the answer adds nothing, and were it paid like a new entry, that would be worth asking for wherever an entry
 is worth more than advice costs. The few there are still count as entries when V is fitted, and so take from its slope.
+Who puts wrong advice right gets nothing either: the fit takes all advice for right.
 
 An entry's worth falls with what is left of the stream where its readers come at any time. It stays the same to the end
 where all is asked at first sight: then V = sessions left - price * items not yet known. So both have a coefficient. The
