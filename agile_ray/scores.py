@@ -88,6 +88,11 @@ class Bin:
     accuracy: float
 
 
+def reward(session: Session) -> int:
+    """Its own reward, thousandths: 1000 if what was submitted is right, minus the prices paid."""
+    return 1000 * session.correct - session.price
+
+
 def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
     """Measure a set of sessions.
 
@@ -99,7 +104,7 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
     if not kept:
         raise ContractError(f"score: needs a session that did not fail, found {len(sessions)} failed and no other")
     failed = [session for session in sessions if session.ending is Ending.FAILED]
-    ci95, units = _interval([(session, _thousandths(session)) for session in kept], seed=seed)
+    ci95, units = _interval([(session, reward(session)) for session in kept], seed=seed)
     return Score(
         sessions=len(kept),
         asked_share=_share(kept, _asked),
@@ -107,7 +112,7 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
         asked_known=_asked_among([session for session in kept if session.known]),
         asks_per_session=sum(session.asks for session in kept) / len(kept),
         accuracy=_share(kept, _right),
-        total_score=sum(map(_thousandths, kept)) / (1000 * len(kept)),
+        total_score=sum(map(reward, kept)) / (1000 * len(kept)),
         ci95=ci95,
         units=units,
         failed=len(failed),
@@ -120,8 +125,17 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
     )
 
 
-def paired_difference(first: Sequence[Session], second: Sequence[Session], *, seed: int = 0) -> Difference:
+def paired_difference(
+    first: Sequence[Session],
+    second: Sequence[Session],
+    *,
+    worth: Callable[[Session], float] = reward,
+    seed: int = 0,
+) -> Difference:
     """Total score of `first` minus `second`, question by question.
+
+    Args:
+        worth: what one session counts for, thousandths.
 
     Raises:
         ContractError: they do not cover the same questions, or every pair has a failed session.
@@ -134,7 +148,7 @@ def paired_difference(first: Sequence[Session], second: Sequence[Session], *, se
             f"position {example[1]} ({len(left)} against {len(right)} sessions); play the same streams"
         )
     pairs = [
-        (session, _thousandths(session) - _thousandths(right[place]))
+        (session, worth(session) - worth(right[place]))
         for place, session in left.items()
         if Ending.FAILED not in (session.ending, right[place].ending)
     ]
@@ -142,7 +156,7 @@ def paired_difference(first: Sequence[Session], second: Sequence[Session], *, se
         raise ContractError(f"paired_difference: each of {len(left)} pairs has a failed session; nothing to compare")
     ci95, units = _interval(pairs, seed=seed)
     return Difference(
-        mean=sum(thousandths for _, thousandths in pairs) / (1000 * len(pairs)),
+        mean=sum(difference for _, difference in pairs) / (1000 * len(pairs)),
         ci95=ci95,
         sessions=len(pairs),
         failed=len(left) - len(pairs),
@@ -209,10 +223,6 @@ def _right(session: Session) -> bool:
     return session.correct
 
 
-def _thousandths(session: Session) -> int:
-    return 1000 * session.correct - session.price
-
-
 def _by_place(sessions: Sequence[Session]) -> dict[tuple[str, int], Session]:
     places = {(session.stream, session.position): session for session in sessions}
     if len(places) != len(sessions):
@@ -223,7 +233,7 @@ def _by_place(sessions: Sequence[Session]) -> dict[tuple[str, int], Session]:
     return places
 
 
-def _interval(valued: Sequence[tuple[Session, int]], *, seed: int) -> tuple[tuple[float, float], str]:
+def _interval(valued: Sequence[tuple[Session, float]], *, seed: int) -> tuple[tuple[float, float], str]:
     """The 95 % interval of the mean over sessions, and what it resamples."""
     sums, counts, units = _units(valued)
     generator = np.random.default_rng(derive(seed, "bootstrap"))
@@ -233,7 +243,7 @@ def _interval(valued: Sequence[tuple[Session, int]], *, seed: int) -> tuple[tupl
     return (float(low), float(high)), units
 
 
-def _units(valued: Sequence[tuple[Session, int]]) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+def _units(valued: Sequence[tuple[Session, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
     """Sums in thousandths and session counts of the resampled units, and their description."""
     streams = sorted({session.stream for session, _ in valued})
     if len(streams) > 1:
@@ -246,7 +256,7 @@ def _units(valued: Sequence[tuple[Session, int]]) -> tuple[NDArray[np.int64], ND
         values = [value for _, value in sorted(valued, key=lambda pair: pair[0].position)]
         unit = [index // length for index in range(len(valued))]
         text = f"{unit[-1] + 1} runs of {length} sessions"
-    sums, counts = np.zeros((2, unit[-1] + 1 if len(streams) == 1 else len(streams)), np.int64)
+    sums, counts = np.zeros((2, unit[-1] + 1 if len(streams) == 1 else len(streams)))
     np.add.at(sums, unit, values)
     np.add.at(counts, unit, 1)
     return sums, counts, text

@@ -1,12 +1,15 @@
-"""What the shop holds for each way to give credit: the policies that are best by what each trains on, played out.
+"""The shop without luck, for each way to give credit: what there is to win, and what trained policies won.
 
     python benchmarks/credit.py                       the prices and seeds of `agile-ray sweep credit`
     python benchmarks/credit.py 0.7 0.8 --seeds 5     other prices; seeds 0 to 4
+    python benchmarks/credit.py --runs FOLDER         finished runs of that sweep (default: runs/credit)
 
-Nothing is trained and no engine starts. A session asks or guesses. Advice is right and is remembered; a guess is right
-with chance g, and is counted at that. A policy sees the kind of question, g, the place in the stream, and whether
-memory holds the answer. N later questions are on the same item; what to expect of N, at the first sight of an item, is
-counted in streams of the training categories. Where memory lacks the answer, advice at price c is asked for if
+Nothing is trained and no engine starts. A guess is right with chance g, which the shop knows, and is counted at that.
+
+First, policies that are best by what each mode trains on, played out. A session asks or guesses. Advice is right and
+is remembered. A policy sees the kind of question, g, the place in the stream, and whether memory holds the answer. N
+later questions are on the same item; what to expect of N, at the first sight of an item, is counted in streams of the
+training categories. Where memory lacks the answer, advice at price c is asked for if
 
     none             1 - g > c                      it pays in this session
     heuristic        1 - g + beta * P(N > 0) > c    with the bonus (AGILE, eq. 7; nothing similar is stored)
@@ -15,25 +18,42 @@ counted in streams of the training categories. Where memory lacks the answer, ad
 
 Nothing that a policy sees tells more of N: memory keeps no trace of an item that was guessed. So what lies between two
 of the totals is all that one way to give credit can be ahead of another on these questions.
+
+Then, the finished runs, on the same questions. Memory lacks the answer, so the guess that was submitted does not depend
+on it: g in place of right or wrong leaves every mean as it is, and takes the luck out of it. A wrong search, an answer
+in memory that was not used, or words other than the best guess count as they came out. Beside the totals: of the
+questions that the mode's best policy asks for, the share that was guessed, and the other way round.
 """
 
 import argparse
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
 from statistics import mean
 
 from rich.console import Console
 from rich.table import Table
 
+from agile_ray import provenance, store
 from agile_ray.config import Credit
+from agile_ray.scores import paired_difference, reward
 from agile_ray.task import Question
-from envs.shop import Shop
+from agile_ray.types import Session
+from envs.shop import Shop, ShopStream
+from launch import configs, report
+from launch.sweep_table import estimate
+from launch.versus import ENTRIES
 
 TRAINING_STREAMS = 2000
 TEST_STREAMS = 32  # 1536 sessions: those that the sweep's runs are evaluated on
 NEAR = 4  # places counted together
 BETA = Credit().beta
+WIDTH = 190
+MODES = ("none", "heuristic", "fitted", "linked")
+Place = tuple[str, int]  # stream, position
 Streams = Sequence[Sequence[Question]]
 
 
@@ -71,6 +91,11 @@ class Future:
         self._expected = {key: mean(found) for key, found in counted.items()}
         self._chance = {key: mean(later > 0 for later in found) for key, found in counted.items()}
 
+    @classmethod
+    def counted(cls, seed: int) -> "Future":
+        """Counted in the streams that a seed trains on."""
+        return cls([stream.questions for stream in streams("train", TRAINING_STREAMS, seed=seed)])
+
     def sight(self, question: Question, place: int, later: int) -> Sight:
         key = question.kind, place // NEAR
         return Sight(
@@ -106,31 +131,80 @@ def play(streams: Streams, future: Future, policy: Policy, price: float) -> tupl
     return 1 - lost / sessions, asks / sessions
 
 
-def streams(split: str, count: int, *, seed: int) -> Streams:
+def streams(split: str, count: int, *, seed: int) -> list[ShopStream]:
     """The first streams of a split."""
     shop = Shop(seed=seed)
-    return [shop.stream(split=split, index=index).questions for index in range(count)]
+    return [shop.stream(split=split, index=index) for index in range(count)]
 
 
-def main() -> None:
-    """Play, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prices", nargs="*", type=float, default=[0.3, 0.5, 0.9])
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default: 3)")
-    given = parser.parse_args()
-    printed = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("price", "best by", "total by seed", "mean", "− heuristic", "asked"):
-        printed.add_column(title, justify="left" if title == "best by" else "right", no_wrap=True)
-    futures = {seed: Future(streams("train", TRAINING_STREAMS, seed=seed)) for seed in range(given.seeds)}
-    tests = {seed: streams("test", TEST_STREAMS, seed=seed) for seed in range(given.seeds)}
-    for price in given.prices:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What the final policy of a finished run played."""
+
+    price: float
+    mode: str
+    seed: int
+    sessions: Sequence[Session]
+
+
+def trained(folder: Path, entry: str) -> list[Trained]:
+    """The finished runs of a sweep, dear prices first."""
+    found = []
+    for finished in folder.glob(f"*/{report.JSON}"):
+        config = configs.read(str(finished.parent / provenance.CONFIG_FILE))
+        if config.env.name != "shop":
+            sys.exit(f"{finished.parent}: a run on {config.env.name}; chances are known of the shop's questions only")
+        sessions = store.read_sessions(finished.parent / report.EVALUATION / f"{entry}.parquet")
+        found.append(
+            Trained(price=config.env.advice_cost, mode=config.credit.mode, seed=config.seed, sessions=sessions)
+        )
+    return sorted(found, key=lambda run: (-run.price, MODES.index(run.mode), run.seed))
+
+
+class Known:
+    """What the shop knows of the questions in the test streams of some seeds."""
+
+    def __init__(self, futures: Mapping[int, Future], *, count: int = TEST_STREAMS) -> None:
+        self._questions: dict[Place, Question] = {}
+        self._sights: dict[Place, Sight] = {}
+        for seed, future in futures.items():
+            for stream in streams("test", count, seed=seed):
+                for place, question in enumerate(stream.questions):
+                    self._questions[stream.id, place] = question
+                for place, question, later in _with_later(stream.questions):
+                    self._sights[stream.id, place] = future.sight(question, place, later)
+
+    def worth(self, session: Session) -> float:
+        """Own reward of a session, thousandths, where a guess counts at its chance."""
+        question = self._questions[session.stream, session.position]
+        submitted = " ".join((session.answer or "").lower().split())
+        guessed = not (session.known or session.asks or question.query) and submitted == question.guess
+        return 1000 * question.guess_chance if guessed else reward(session)
+
+    def missed(self, sessions: Iterable[Session], policy: Policy, price: float) -> dict[bool, float | None]:
+        """Where memory lacked the answer: of those that `policy` asks for (True), the share that was not asked for; of
+        those that it guesses (False), the share that was. None: there is none."""
+        right: dict[bool, list[bool]] = {True: [], False: []}
+        for session in sessions:
+            sight = self._sights.get((session.stream, session.position))
+            if sight is not None and not session.known:
+                asks = policy(sight, price)
+                right[asks].append(asks == (session.asks > 0))
+        return {asks: 1 - mean(found) if found else None for asks, found in right.items()}
+
+
+def show_room(prices: Sequence[float], futures: Mapping[int, Future]) -> None:
+    """Print the best policies."""
+    table = _table("price", "best by", "total by seed", "mean", "− heuristic", "asked")
+    tests = {seed: [one.questions for one in streams("test", TEST_STREAMS, seed=seed)] for seed in futures}
+    for price in prices:
         played = {
             name: [play(tests[seed], futures[seed], policy, price) for seed in futures]
             for name, policy in POLICIES.items()
         }
         totals = {name: [total for total, _ in found] for name, found in played.items()}
         for name, found in played.items():
-            printed.add_row(
+            table.add_row(
                 f"{price:g}",
                 name,
                 " ".join(f"{total:.3f}" for total in totals[name]),
@@ -138,7 +212,68 @@ def main() -> None:
                 f"{mean(totals[name]) - mean(totals['heuristic']):+.4f}",
                 f"{mean(asked for _, asked in found):.3f}",
             )
-    Console(width=120).print(printed)
+    Console(width=WIDTH).print(table)
+
+
+def show_trained(runs: Sequence[Trained], known: Known) -> None:
+    """Print the trained policies, each mode against `heuristic` on the same seeds."""
+    titles = ("total by seed", "− heuristic", "over seeds", "to ask, guessed", "to guess, asked")
+    table = _table("price", "credit", *titles)
+    for (price, mode), found in groupby(runs, key=lambda run: (run.price, run.mode)):
+        group = list(found)
+        base = {run.seed: run.sessions for run in runs if (run.price, run.mode) == (price, "heuristic")}
+        pairs = [(run.sessions, base[run.seed]) for run in group if run.seed in base and mode != "heuristic"]
+        policy = POLICIES.get(mode, POLICIES["fitted, linked"])
+        missed = known.missed((session for run in group for session in run.sessions), policy, price)
+        table.add_row(
+            f"{price:g}",
+            mode,
+            " ".join(f"{mean(map(known.worth, run.sessions)) / 1000:.3f}" for run in group),
+            *(_against(pairs, known) if pairs else ("", "")),
+            *map(_share, (missed[True], missed[False])),
+        )
+    Console(width=WIDTH).print(table)
+
+
+def _against(pairs: Sequence[tuple[Sequence[Session], Sequence[Session]]], known: Known) -> tuple[str, str]:
+    """Paired difference: of all streams together, and over seeds."""
+    mine, its = ([session for side in sides for session in side] for sides in zip(*pairs, strict=True))
+    pooled = paired_difference(mine, its, worth=known.worth)
+    seeds = estimate([paired_difference(*pair, worth=known.worth).mean for pair in pairs])
+    return _figure(pooled.mean, pooled.ci95), _figure(seeds.mean, seeds.ci95)
+
+
+def _figure(value: float, ci95: tuple[float, float] | None) -> str:
+    return f"{value:+.4f}" + ("" if ci95 is None else f" ({ci95[0]:+.4f} to {ci95[1]:+.4f})")
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in titles:
+        table.add_column(title, justify="left" if title in {"best by", "credit"} else "right", no_wrap=True)
+    return table
+
+
+def main() -> None:
+    """Play, read, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prices", nargs="*", type=float, default=[0.3, 0.5, 0.9])
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default: 3)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/credit"), help="folder of the sweep's runs")
+    given = parser.parse_args()
+    futures = {seed: Future.counted(seed) for seed in range(given.seeds)}
+    show_room(given.prices, futures)
+    for entry in ENTRIES:
+        runs = trained(given.runs, entry)
+        print(f"\n{given.runs}: {len(runs)} finished runs, {entry}")
+        if runs:
+            count = max(len({session.stream for session in run.sessions}) for run in runs)
+            seeds = {run.seed: futures.get(run.seed) or Future.counted(run.seed) for run in runs}
+            show_trained(runs, Known(seeds, count=count))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
-"""What the shop holds for each way to give credit, on a stream small enough to do by hand."""
+"""The shop without luck: best policies on a stream small enough to do by hand, and what played sessions are worth."""
 
 from dataclasses import replace
+from math import sqrt
+from statistics import mean, stdev
 
 import pytest
 
-from benchmarks.credit import POLICIES, Future, play
+from agile_ray.scores import reward
+from agile_ray.task import Submission
+from agile_ray.types import Receipt
+from benchmarks.credit import POLICIES, TEST_STREAMS, Future, Known, play, streams
 from envs.shop import Shop
+from tests.worlds import SESSION
 
 FACT = next(question for question in Shop(seed=0).stream(split="train", index=0).questions if question.kind == "fact")
 STREAM = [replace(FACT, item=item, guess_chance=0.5) for item in "aaaax"]  # x: where places are counted anew
@@ -33,3 +39,63 @@ def test_what_to_expect_is_the_mean_over_first_sights():
     future = Future([STREAM, [replace(question, item=str(place)) for place, question in enumerate(STREAM)]])
     assert future.sight(STREAM[0], 0, 3).expected == pytest.approx((3 + 0 + 0 + 0 + 0) / 5)
     assert future.sight(STREAM[0], 0, 3).chance == pytest.approx(1 / 5)
+
+
+KNOWN = Known({0: Future([one.questions for one in streams("train", 50, seed=0)])})
+PRICE = 300
+ADVICE = Receipt(key="k", price=PRICE, source="gold", latency_s=0, advice="yes", answer="yes")
+
+
+def sessions(*, kinds=("fact", "reasoning"), **changes):
+    """One for each test question of a kind, where the best guess was submitted."""
+    return [
+        replace(
+            SESSION,
+            stream=stream.id,
+            position=place,
+            known=False,
+            answer=question.guess,
+            correct=stream.judge(question, Submission(text=question.guess, rows=None)),
+            **changes,
+        )
+        for stream in streams("test", TEST_STREAMS, seed=0)
+        for place, question in enumerate(stream.questions)
+        if question.kind in kinds
+    ]
+
+
+def test_a_guess_at_its_chance_has_the_mean_of_the_reward_and_less_spread():
+    guesses = sessions()
+    luck = [reward(guess) - KNOWN.worth(guess) for guess in guesses]
+    assert abs(mean(luck)) < 2 * sqrt(TEST_STREAMS) * stdev(stream_sums(guesses, luck)) / len(guesses)
+    assert stdev(map(KNOWN.worth, guesses)) < 0.8 * stdev(map(reward, guesses))
+
+
+def stream_sums(guesses, values):
+    """Questions on one item share their luck, so streams are the units."""
+    return [
+        sum(value for guess, value in zip(guesses, values, strict=True) if guess.stream == name)
+        for name in {guess.stream for guess in guesses}
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"known": True}, {"receipts": (ADVICE,)}, {"answer": "none such"}, {"answer": None}]
+)
+def test_what_is_not_the_best_guess_counts_as_it_came_out(changes):
+    changed = [replace(guess, **changes) for guess in sessions()]
+    assert list(map(KNOWN.worth, changed)) == list(map(reward, changed))
+
+
+def test_a_search_counts_as_it_came_out():
+    found = sessions(kinds=("search",))
+    assert list(map(KNOWN.worth, found)) == list(map(reward, found))
+
+
+def test_missed_counts_decisions_that_are_not_the_policys_where_memory_lacks_the_answer():
+    guesses = sessions()
+    asks = [replace(guess, receipts=(ADVICE,)) for guess in guesses]
+    known = [replace(guess, known=True) for guess in guesses]
+    assert KNOWN.missed([*guesses, *known], POLICIES["none"], 0.3) == {True: 1, False: 0}
+    assert KNOWN.missed(asks, POLICIES["none"], 0.3) == {True: 0, False: 1}
+    assert KNOWN.missed(asks, POLICIES["none"], 1.0) == {True: None, False: 1}
