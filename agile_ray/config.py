@@ -139,8 +139,8 @@ class Imitation(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of imitation's matrix products; weights, optimizer and all of PPO keep `learner.dtype`. A CPU without bfloat16
     instructions takes float32."""
-    value_coefficient: float = Field(default=1.0, ge=0)
-    """Weight of each head's loss: PPO then starts with a critic that knows what the teacher's sessions earned."""
+    value_coefficient: float = Field(default=10.0, ge=0)
+    """Weight of the auxiliary value loss: the trunk learns how well each question can be guessed (docs/credit.md)."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
 
@@ -166,15 +166,15 @@ class PPO(Section):
     learning_rate: float = Field(default=3e-4, gt=0)
     """At first; falls along a straight line to a tenth at `loop.iterations`: the last ones mend what noise broke."""
     critic_learning_rate: float = Field(default=3e-3, gt=0)
-    """Of the heads, the critic and the chance of a write; constant, in imitation too."""
+    """Of the heads: auxiliary value, critic, chance of a write; constant, in imitation too."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Half-width of the trust region on the probability ratio."""
     update_kl_coefficient: float = Field(default=0.25, ge=0)
     """Weight of the KL from the policy before the update, of each action token against all others: see stability.md."""
     value_clip: float = Field(default=0.2, gt=0)
     """Half-width of the trust region on the critic's values."""
-    value_coefficient: float = Field(default=0.5, ge=0)
-    """Weight of the loss of each head, which share their trunk with the policy."""
+    value_coefficient: float = Field(default=5.0, ge=0)
+    """Weight of the auxiliary value loss, which teaches the trunk; the critic only reads it, and needs no weight."""
     kl_coefficient: float = Field(default=0.05, ge=0)
     """Weight of the k3 term to the frozen SFT policy, per action token; at first, if `kl_target` is given."""
     kl_target: float | None = Field(default=None, gt=0)

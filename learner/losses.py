@@ -3,11 +3,11 @@
 What one optimizer step minimizes, with N the action tokens of the whole step, over all ranks and micro-batches, so that
 the gradient depends on neither:
 
-    imitation   [cross_entropy + v (value_loss + write_loss)] / N
-    PPO         [clipped_policy_loss + v (clipped_value_loss + write_loss)
+    imitation   [cross_entropy + v auxiliary value_loss + w (value_loss + write_loss)] / N
+    PPO         [clipped_policy_loss + v auxiliary value_loss + w (clipped_value_loss + write_loss)
                   + b k3 + u binary_kl - h function_entropy] / N
 
-v = value_coefficient (of imitation or ppo), b = ppo.kl_coefficient as `KLController` has moved it, h =
+v = value_coefficient (of imitation or ppo), w = READERS, b = ppo.kl_coefficient as `KLController` has moved it, h =
 ppo.entropy_coefficient, u = ppo.update_kl_coefficient. Logprobs, KLs and entropies are in nats, values and returns in
 reward, advantages whitened. A = action tokens of one micro-batch; all float32 [A] unless said otherwise.
 """
@@ -21,6 +21,9 @@ from torch.nn import functional
 
 from learner.logprobs import entropies
 
+READERS = 0.1
+"""Weight of heads that only read the trunk. Adam takes no notice of it; it is low to leave the gradient's norm, which is
+bounded, to the policy."""
 MAX_LOG_RATIO = math.log(10.0)
 """Of reference to policy; from there on `k3` is straight."""
 SHORTEST = 1e-6

@@ -1,4 +1,4 @@
-"""The policy with its critic: a Hugging Face causal model, and two small heads on its last hidden state.
+"""The policy with its critic: a Hugging Face causal model, and three small heads on its last hidden state.
 
 The one door to transformers. Dimensions: B = rows, T = tokens, A = action tokens, H = hidden size, V = vocabulary.
 
@@ -23,20 +23,22 @@ class Predictions(NamedTuple):
     """What the model says at the places that predict action tokens."""
 
     logits: Tensor  # [A, V], in the model's dtype
-    own_values: Tensor  # float32 [A], of own rewards to come
+    auxiliary_values: Tensor  # float32 [A], of own rewards to come; learned for the trunk's sake
+    own_values: Tensor  # float32 [A], the critic: the same, and what is left of its error
     write_logits: Tensor  # float32 [A], log-odds that the session writes an entry to memory
 
 
 VALUE_SCALE = 0.1
-"""Reward per unit of the hidden state, along the one direction that the critic reads."""
+"""Reward per unit of the hidden state, along the one direction that the auxiliary head reads."""
 
 
-class ValueHead(nn.Module):
-    """A linear critic whose weights turn but never grow, computed in float32.
+class AuxiliaryHead(nn.Module):
+    """A linear value head whose weights turn but never grow, computed in float32.
 
     With weights free to grow it reads whatever whisper of a question's worth the trunk happens to hold. Held short, it
     makes the trunk say it loudly, and the policy's own head, which reads the same hidden state, hears it too: it must
-    decide by the same worth whether to ask.
+    decide by the same worth whether to ask. That is slow, as the trunk's steps are mostly the policy's, so nothing is
+    measured by what this head says (auxiliary value head: Cobbe et al., 2021, Phasic Policy Gradient).
     """
 
     def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
@@ -49,11 +51,8 @@ class ValueHead(nn.Module):
         return functional.linear(hidden_AH.float(), weight, self.bias.float()).squeeze(-1)
 
 
-class WriteHead(nn.Module):
-    """A linear head that reads the trunk and leaves it alone, computed in float32; says 0 at first.
-
-    What it learns is a fact about the policy that the policy has no use for, so it must not pull at the policy's state.
-    """
+class Reader(nn.Module):
+    """A linear head that reads the trunk and leaves it alone, computed in float32; says 0 at first."""
 
     def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -71,8 +70,10 @@ class PolicyWithValue(nn.Module):
         super().__init__()
         self.language_model = language_model
         hidden_size = language_model.config.get_text_config().hidden_size
-        self.value_head = ValueHead(hidden_size, language_model.dtype)
-        self.write_head = WriteHead(hidden_size, language_model.dtype)
+        self.auxiliary_head = AuxiliaryHead(hidden_size, language_model.dtype)
+        self.critic_head = Reader(hidden_size, language_model.dtype)
+        # A fact about the policy that the policy has no use for: it must not pull at the policy's state.
+        self.write_head = Reader(hidden_size, language_model.dtype)
         # Narrowing the input of the output layer, not calling it by hand, keeps what some models do to their
         # logits afterwards (Gemma caps them, Granite scales them).
         head = language_model.get_output_embeddings()
@@ -92,9 +93,11 @@ class PolicyWithValue(nn.Module):
         self._predictors_A = predictors_A
         with torch.autocast(token_ids_BT.device.type, dtype=torch.bfloat16, enabled=products == torch.bfloat16):
             logits_AV = self.language_model(input_ids=token_ids_BT, use_cache=False).logits
+        auxiliary_values_A = self.auxiliary_head(self._hidden_AH)
         predictions = Predictions(
             logits=logits_AV,
-            own_values=self.value_head(self._hidden_AH),
+            auxiliary_values=auxiliary_values_A,
+            own_values=auxiliary_values_A.detach() + self.critic_head(self._hidden_AH),
             write_logits=self.write_head(self._hidden_AH),
         )
         self._hidden_AH = torch.empty(0)  # the graph of this pass must not outlive it
@@ -102,7 +105,7 @@ class PolicyWithValue(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """All parameters that the language model lacks: they learn at the critic's rate and are not exported."""
-        heads = (self.value_head, self.write_head)
+        heads = (self.auxiliary_head, self.critic_head, self.write_head)
         return [parameter for head in heads for parameter in head.parameters()]
 
     def _narrow(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:

@@ -95,9 +95,11 @@ class LearnerRank:
             predictions = self._engine.forward(batch, products=torch_dtype(dtype))
             logprobs_A = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
             imitation = losses.cross_entropy(logprobs_A)
-            value = losses.value_loss(predictions.own_values, returns_A=self._at(batch, targets.returns))
+            returns_A = self._at(batch, targets.returns)
+            value = losses.value_loss(predictions.own_values, returns_A=returns_A)
+            auxiliary = losses.value_loss(predictions.auxiliary_values, returns_A=returns_A)
             write = losses.write_loss(predictions.write_logits, wrote_A=self._at(batch, targets.wrote))
-            total = (imitation + value_coefficient * (value + write)) / actions
+            total = (imitation + value_coefficient * auxiliary + losses.READERS * (value + write)) / actions
             figures = _sums(loss=total, policy=imitation, value=value, write=write)
             return total, replace(figures, actions=len(batch.places))
 
@@ -255,10 +257,11 @@ class LearnerRank:
             returns_A=of(targets.own_returns),
             clip=ppo.value_clip,
         )
+        auxiliary = losses.value_loss(predictions.auxiliary_values, returns_A=of(targets.own_returns))
         write = losses.write_loss(predictions.write_logits, wrote_A=of(targets.wrote))
         kl = losses.k3(logprobs_A, reference_logprobs_A=of(targets.reference_logprobs))
         move = losses.binary_kl(logprobs_A, old_logprobs_A=of(targets.old_logprobs))
-        total = policy.loss + ppo.value_coefficient * (value + write) + kl_coefficient * kl
+        total = policy.loss + ppo.value_coefficient * auxiliary + losses.READERS * (value + write) + kl_coefficient * kl
         total = total + ppo.update_kl_coefficient * move
         total = (total - ppo.entropy_coefficient * entropy) / actions
         figures = _sums(

@@ -10,7 +10,7 @@ from agile_ray.types import Segment
 from learner import losses
 from learner.batch import make_batch
 from learner.logprobs import token_logprobs
-from learner.model import PolicyWithValue, load_language_model
+from learner.model import PolicyWithValue, Reader, load_language_model
 from learner.ragged import lay_out
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def tiny() -> LlamaForCausalLM:
 
 def policy(language_model: PreTrainedModel) -> PolicyWithValue:
     model = PolicyWithValue(language_model)
-    for head in (model.value_head, model.write_head):
+    for head in (model.auxiliary_head, model.critic_head, model.write_head):
         torch.nn.init.normal_(head.weight)
     return model
 
@@ -104,9 +104,7 @@ def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
                 clip=0.2,
             ).loss
         ),
-        "value": lambda: losses.clipped_value_loss(
-            predictions.own_values, old_values_A=predictions.own_values.detach(), returns_A=9 * ones, clip=0.2
-        ),
+        "value": lambda: losses.value_loss(predictions.auxiliary_values, returns_A=9 * ones),
     }[what]()
     loss.backward()
     gradient = kept[0].grad
@@ -127,16 +125,42 @@ def test_what_stands_in_the_padding_changes_nothing():
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_the_critic_turns_but_never_grows_and_teaches_the_trunk():
+def test_the_auxiliary_head_turns_but_never_grows_and_teaches_the_trunk():
     model = PolicyWithValue(tiny())
     batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    before = model(batch.token_ids, batch.predictors).own_values
+    before = model(batch.token_ids, batch.predictors).auxiliary_values
     assert before.abs().max() > 0
     with torch.no_grad():
-        model.value_head.weight *= 7.0
-    torch.testing.assert_close(model(batch.token_ids, batch.predictors).own_values, before)
-    model(batch.token_ids, batch.predictors).own_values.sum().backward()
+        model.auxiliary_head.weight *= 7.0
+    torch.testing.assert_close(model(batch.token_ids, batch.predictors).auxiliary_values, before)
+    model(batch.token_ids, batch.predictors).auxiliary_values.sum().backward()
     assert model.language_model.model.embed_tokens.weight.grad.abs().sum() > 0
+
+
+def test_the_critic_says_at_first_what_the_auxiliary_head_says():
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = PolicyWithValue(tiny())(batch.token_ids, batch.predictors)
+    torch.testing.assert_close(found.own_values, found.auxiliary_values, rtol=0, atol=0)
+
+
+def test_what_the_auxiliary_head_leaves_out_is_learned_without_the_trunk():
+    """However little the trunk moves, the critic's error goes: here it stands still."""
+    model = policy(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    returns = model(batch.token_ids, batch.predictors).own_values.detach()
+    model.critic_head = Reader(SIZES["hidden_size"], torch.float32)
+    optimizer = torch.optim.Adam(model.critic_head.parameters(), lr=0.05)
+    errors = []
+    for _ in range(500):
+        optimizer.zero_grad()
+        found = model(batch.token_ids, batch.predictors)
+        error = losses.value_loss(found.own_values, returns_A=returns)
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 1e-4 * errors[0]
+    others = (*model.language_model.parameters(), *model.auxiliary_head.parameters())
+    assert all(parameter.grad is None for parameter in others)
 
 
 def test_the_heads_read_the_last_hidden_state_before_the_token():
@@ -146,9 +170,11 @@ def test_the_heads_read_the_last_hidden_state_before_the_token():
     batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
     found = model(batch.token_ids, batch.predictors)
     hidden = torch.stack([kept[0][row, place] for row, places in enumerate(PREDICTORS) for place in places])
-    head = model.value_head
+    head = model.auxiliary_head
     direction = head.weight[0] / head.weight[0].norm()
     slow = torch.stack([0.1 * (one @ direction) + head.bias[0] for one in hidden])
+    torch.testing.assert_close(found.auxiliary_values, slow)
+    slow = slow + torch.stack([one @ model.critic_head.weight[0] + model.critic_head.bias[0] for one in hidden])
     torch.testing.assert_close(found.own_values, slow)
     slow = torch.stack([one @ model.write_head.weight[0] + model.write_head.bias[0] for one in hidden])
     torch.testing.assert_close(found.write_logits, slow)
@@ -186,7 +212,7 @@ def test_every_parameter_is_the_language_models_or_a_heads_and_none_is_both():
         for parameters in (model.language_model.parameters(), model.head_parameters(), model.parameters())
     )
     assert sorted([*language, *heads]) == sorted(every)
-    assert len(heads) == 4
+    assert len(heads) == 6
 
 
 def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
@@ -196,6 +222,7 @@ def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
     logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
     none = torch.zeros(0)
     total = losses.cross_entropy(logprobs) + losses.value_loss(predictions.own_values, returns_A=none)
+    total = total + losses.value_loss(predictions.auxiliary_values, returns_A=none)
     (total + losses.write_loss(predictions.write_logits, wrote_A=none)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name

@@ -67,6 +67,7 @@ PPO_SETTINGS = PPO(
     minibatches=2,
     entropy_coefficient=0.01,
     kl_target=0.01,
+    value_coefficient=0.5,  # what is drawn at random has no values to learn
     update_kl_coefficient=0.0,
 )
 
