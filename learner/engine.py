@@ -181,9 +181,15 @@ class Engine:
         """Read what `save` wrote with as many ranks.
 
         Raises:
-            LearnerError: there is nothing of that kind.
+            LearnerError: there is nothing of that kind, or it is another model's.
         """
-        path, state = self._engine.load_checkpoint(str(folder), tag=TAG)
+        try:
+            path, state = self._engine.load_checkpoint(str(folder), tag=TAG)
+        except RuntimeError as error:
+            raise LearnerError(
+                f"learner.load: {folder} must hold the state of this model and its heads, but {error}; a run goes on "
+                f"under the version of agile-ray that began it: start a new one"
+            ) from error
         if path is None:
             raise LearnerError(f"learner.load: {folder} holds no state of {self._ranks} ranks")
         self.global_step = int((state or {})["global_step"])

@@ -22,8 +22,8 @@ from torch.nn import functional
 from learner.logprobs import entropies
 
 READERS = 0.1
-"""Weight of heads that only read the trunk. Adam takes no notice of it; it is low to leave the gradient's norm, which is
-bounded, to the policy."""
+"""Weight of heads that only read the trunk. Adam takes no notice of it; it is low to leave the gradient's norm, which
+is bounded, to the policy."""
 MAX_LOG_RATIO = math.log(10.0)
 """Of reference to policy; from there on `k3` is straight."""
 SHORTEST = 1e-6

@@ -372,6 +372,13 @@ def test_scoring_without_a_reference_a_missing_model_and_a_late_rank_are_named_e
             learners.score(segments(2, 0))
         with pytest.raises(LearnerError, match="learner.load"):
             learners.load(tmp_path)
+        learners.save(tmp_path)
+        (weights,) = tmp_path.rglob("*model_states.pt")
+        state = torch.load(weights, weights_only=False)
+        del state["module"]["critic_head.weight"]
+        torch.save(state, weights)
+        with pytest.raises(LearnerError, match=r"(?s)learner\.load: .*critic_head\.weight.*start a new one"):
+            learners.load(tmp_path)
         ray.kill(learners._actors[0])
         with pytest.raises(LearnerError, match=r"learner\.\w+: a rank's process died"):
             publish_many(learners)  # the kill takes a moment to arrive
