@@ -38,10 +38,10 @@ from rich.console import Console
 from rich.table import Table
 
 from agile_ray import provenance, store
-from agile_ray.config import Credit
+from agile_ray.config import Credit, RunConfig
 from agile_ray.scores import paired_difference, reward
 from agile_ray.task import Question
-from agile_ray.types import Session
+from agile_ray.types import Ending, Session
 from envs.shop import Shop, ShopStream
 from launch import configs, report
 from launch.sweep_table import estimate
@@ -84,7 +84,7 @@ class Future:
         counted: dict[tuple[str, int], list[int]] = {}
         for questions in streams:
             seen = set[str]()
-            for place, question, later in _with_later(questions):
+            for place, question, later in with_later(questions):
                 if question.item not in seen:
                     counted.setdefault((question.kind, place // NEAR), []).append(later)
                 seen.add(question.item)
@@ -103,7 +103,7 @@ class Future:
         )
 
 
-def _with_later(questions: Sequence[Question]) -> Iterator[tuple[int, Question, int]]:
+def with_later(questions: Sequence[Question]) -> Iterator[tuple[int, Question, int]]:
     """Place, question, how many behind it are on its item; without searches, which the tool answers."""
     left = Counter(question.item for question in questions if not question.query)
     for place, question in enumerate(questions):
@@ -117,7 +117,7 @@ def play(streams: Streams, future: Future, policy: Policy, price: float) -> tupl
     lost, asks = 0.0, 0
     for questions in streams:
         held = set[str]()
-        for place, question, later in _with_later(questions):
+        for place, question, later in with_later(questions):
             if question.item in held:
                 continue
             sight = future.sight(question, place, later)
@@ -137,28 +137,37 @@ def streams(split: str, count: int, *, seed: int) -> list[ShopStream]:
     return [shop.stream(split=split, index=index) for index in range(count)]
 
 
+def finished(folder: Path) -> list[tuple[Path, RunConfig]]:
+    """The finished runs of a sweep on the shop: dear prices first, then by mode, then by seed."""
+    runs = [
+        (path.parent, configs.read(str(path.parent / provenance.CONFIG_FILE)))
+        for path in folder.glob(f"*/{report.JSON}")
+    ]
+    for path, config in runs:
+        if config.env.name != "shop":
+            sys.exit(f"{path}: a run on {config.env.name}; chances are known of the shop's questions only")
+    return sorted(runs, key=lambda run: (*kind(run[1]), run[1].seed))
+
+
+def kind(config: RunConfig) -> tuple[float, int]:
+    """What runs of a sweep have in common that differ by their seed alone."""
+    return -config.env.advice_cost, MODES.index(config.credit.mode)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """What the final policy of a finished run played."""
 
-    price: float
-    mode: str
-    seed: int
+    config: RunConfig
     sessions: Sequence[Session]
 
 
 def trained(folder: Path, entry: str) -> list[Trained]:
-    """The finished runs of a sweep, dear prices first."""
-    found = []
-    for finished in folder.glob(f"*/{report.JSON}"):
-        config = configs.read(str(finished.parent / provenance.CONFIG_FILE))
-        if config.env.name != "shop":
-            sys.exit(f"{finished.parent}: a run on {config.env.name}; chances are known of the shop's questions only")
-        sessions = store.read_sessions(finished.parent / report.EVALUATION / f"{entry}.parquet")
-        found.append(
-            Trained(price=config.env.advice_cost, mode=config.credit.mode, seed=config.seed, sessions=sessions)
-        )
-    return sorted(found, key=lambda run: (-run.price, MODES.index(run.mode), run.seed))
+    """The finished runs of a sweep, in the order of `finished`."""
+    return [
+        Trained(config=config, sessions=store.read_sessions(path / report.EVALUATION / f"{entry}.parquet"))
+        for path, config in finished(folder)
+    ]
 
 
 class Known:
@@ -171,7 +180,7 @@ class Known:
             for stream in streams("test", count, seed=seed):
                 for place, question in enumerate(stream.questions):
                     self._questions[stream.id, place] = question
-                for place, question, later in _with_later(stream.questions):
+                for place, question, later in with_later(stream.questions):
                     self._sights[stream.id, place] = future.sight(question, place, later)
 
     def worth(self, session: Session) -> float:
@@ -180,6 +189,10 @@ class Known:
         submitted = " ".join((session.answer or "").lower().split())
         guessed = not (session.known or session.asks or question.query) and submitted == question.guess
         return 1000 * question.guess_chance if guessed else reward(session)
+
+    def total(self, sessions: Iterable[Session]) -> float:
+        """Mean worth of the sessions that did not fail, in units of the reward for a right answer."""
+        return mean(self.worth(session) for session in sessions if session.ending is not Ending.FAILED) / 1000
 
     def missed(self, sessions: Iterable[Session], policy: Policy, price: float) -> dict[bool, float | None]:
         """Where memory lacked the answer: of those that `policy` asks for (True), the share that was not asked for; of
@@ -219,16 +232,21 @@ def show_trained(runs: Sequence[Trained], known: Known) -> None:
     """Print the trained policies, each mode against `heuristic` on the same seeds."""
     titles = ("total by seed", "− heuristic", "over seeds", "to ask, guessed", "to guess, asked")
     table = _table("price", "credit", *titles)
-    for (price, mode), found in groupby(runs, key=lambda run: (run.price, run.mode)):
-        group = list(found)
-        base = {run.seed: run.sessions for run in runs if (run.price, run.mode) == (price, "heuristic")}
-        pairs = [(run.sessions, base[run.seed]) for run in group if run.seed in base and mode != "heuristic"]
+    for _, group in groupby(runs, key=lambda run: kind(run.config)):
+        alike = list(group)
+        price, mode = alike[0].config.env.advice_cost, alike[0].config.credit.mode
+        base = {
+            run.config.seed: run.sessions
+            for run in runs
+            if kind(run.config) == (-price, MODES.index("heuristic")) and mode != "heuristic"
+        }
+        pairs = [(run.sessions, base[run.config.seed]) for run in alike if run.config.seed in base]
         policy = POLICIES.get(mode, POLICIES["fitted, linked"])
-        missed = known.missed((session for run in group for session in run.sessions), policy, price)
+        missed = known.missed((session for run in alike for session in run.sessions), policy, price)
         table.add_row(
             f"{price:g}",
             mode,
-            " ".join(f"{mean(map(known.worth, run.sessions)) / 1000:.3f}" for run in group),
+            " ".join(f"{known.total(run.sessions):.3f}" for run in alike),
             *(_against(pairs, known) if pairs else ("", "")),
             *map(_share, (missed[True], missed[False])),
         )
@@ -272,8 +290,9 @@ def main() -> None:
         print(f"\n{given.runs}: {len(runs)} finished runs, {entry}")
         if runs:
             count = max(len({session.stream for session in run.sessions}) for run in runs)
-            seeds = {run.seed: futures.get(run.seed) or Future.counted(run.seed) for run in runs}
-            show_trained(runs, Known(seeds, count=count))
+            seeds = {run.config.seed for run in runs}
+            known = Known({seed: futures.get(seed) or Future.counted(seed) for seed in seeds}, count=count)
+            show_trained(runs, known)
 
 
 if __name__ == "__main__":

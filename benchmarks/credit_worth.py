@@ -1,7 +1,7 @@
 """What asks on the shop were credited in training, beside what they were worth.
 
-    python benchmarks/credit_worth.py                     finished runs in runs/credit
-    python benchmarks/credit_worth.py FOLDER --last 8     another sweep's; the last eight iterations of each run
+    python -m benchmarks.credit_worth                     finished runs in runs/credit
+    python -m benchmarks.credit_worth FOLDER --last 8     another sweep's; the last eight iterations of each run
 
 Nothing is trained and no engine starts: the sessions that were trained on are read from the runs' folders. Of those
 whose answer memory lacked, one that asks makes the answer known. What that is worth to the sessions behind it, with the
@@ -16,7 +16,7 @@ the sessions whose answer memory held, both over all seeds and iterations looked
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -26,15 +26,13 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from agile_ray import provenance, store
-from agile_ray.config import RunConfig
+from agile_ray import store
 from agile_ray.task import Question
+from benchmarks.credit import finished, kind, with_later
 from envs.shop import Shop
-from launch import configs, report
 
 CHANCES = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.8), (0.8, 1.0))
 """Chances of a guess that stand in one line: open questions, then closed ones by how lopsided their answers are."""
-MODES = ("none", "heuristic", "fitted", "linked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +77,13 @@ def _iteration(segments: Path, iteration: int, seed: int) -> list[Played]:
         credit[place] = credit.get(place, 0.0) + (row["credit"] or 0.0)
     found = []
     for session in store.outcomes(segments, iteration):
-        question = _questions(session.stream, seed)[session.position]
-        if not question.query and session.error is None:
+        guessable = _guessable(session.stream, seed)
+        if session.position in guessable and session.error is None:
+            question, later = guessable[session.position]
             found.append(
                 Played(
                     guess_chance=question.guess_chance,
-                    later=_later(session.stream, seed)[session.position],
+                    later=later,
                     known=session.known,
                     asked=session.asks > 0,
                     reward=session.own_reward,
@@ -95,15 +94,10 @@ def _iteration(segments: Path, iteration: int, seed: int) -> list[Played]:
 
 
 @cache
-def _questions(stream: str, seed: int) -> Sequence[Question]:
-    return Shop(seed=seed).stream(split="train", index=int(stream.rpartition("/")[2])).questions
-
-
-@cache
-def _later(stream: str, seed: int) -> Sequence[int]:
-    """At each place, how many behind it are on the same item."""
-    items = [question.item for question in _questions(stream, seed)]
-    return [items[place + 1 :].count(item) for place, item in enumerate(items)]
+def _guessable(stream: str, seed: int) -> dict[int, tuple[Question, int]]:
+    """By place, the questions that the tool does not answer, and how many behind each are on its item."""
+    questions = Shop(seed=seed).stream(split="train", index=int(stream.rpartition("/")[2])).questions
+    return {place: (question, later) for place, question, later in with_later(questions)}
 
 
 def lines(sessions: Iterable[Played], *, price: float) -> list[Line]:
@@ -147,22 +141,6 @@ def worth(ask: Played, share: float, held: float, price: float) -> float:
     return sum((1 - share) ** earlier for earlier in range(ask.later)) * (held - without)
 
 
-def finished(folder: Path) -> list[tuple[Path, RunConfig]]:
-    """The finished runs of a sweep, dear prices first."""
-    runs = [
-        (path.parent, configs.read(str(path.parent / provenance.CONFIG_FILE)))
-        for path in folder.glob(f"*/{report.JSON}")
-    ]
-    for path, config in runs:
-        if config.env.name != "shop":
-            sys.exit(f"{path}: a run on {config.env.name}; chances are known of the shop's questions only")
-    return sorted(runs, key=lambda run: (*_kind(run), run[1].seed))
-
-
-def _kind(run: tuple[Path, RunConfig]) -> tuple[float, int]:
-    return -run[1].env.advice_cost, MODES.index(run[1].credit.mode)
-
-
 def main() -> None:
     """Read, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -175,7 +153,7 @@ def main() -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in ("price", "credit", "guess right", "sessions", "asked", "asks", "credited", "worth"):
         table.add_column(title, justify="left" if title == "credit" else "right", no_wrap=True)
-    for _, group in groupby(runs, key=_kind):
+    for _, group in groupby(runs, key=lambda run: kind(run[1])):
         members = list(group)
         config = members[0][1]
         sessions = [one for path, run in members for one in played(path, seed=run.seed, last=given.last)]

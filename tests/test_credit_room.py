@@ -46,7 +46,7 @@ PRICE = 300
 ADVICE = Receipt(key="k", price=PRICE, source="gold", latency_s=0, advice="yes", answer="yes")
 
 
-def sessions(*, kinds=("fact", "reasoning"), **changes):
+def sessions(*, kinds=("fact", "reasoning")):
     """One for each test question of a kind, where the best guess was submitted."""
     return [
         replace(
@@ -56,7 +56,6 @@ def sessions(*, kinds=("fact", "reasoning"), **changes):
             known=False,
             answer=question.guess,
             correct=stream.judge(question, Submission(text=question.guess, rows=None)),
-            **changes,
         )
         for stream in streams("test", TEST_STREAMS, seed=0)
         for place, question in enumerate(stream.questions)
