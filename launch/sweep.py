@@ -150,7 +150,8 @@ def read_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: a sweep has `base`, and `runs` or `grid`; {_first_line(error)}") from error
+        rule = "a sweep has `base`, and `runs`, each a list such as [seed=1, credit.mode=linked], or `grid`"
+        raise ConfigError(f"{path}: {rule}; {_first_line(error)}") from error
 
 
 def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
@@ -228,7 +229,7 @@ def _word(value: str | float | bool | None) -> str:
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, found {problem['input']!r}"
     return " ".join(str(error).split())
 
 

@@ -93,7 +93,11 @@ def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path)
             "base: quickstart\ngrid: {credit.mode: [none, linked]}\ncompare: {key: credit.mode, to: fitted}",
             "compare.to is a value that a run gives credit.mode, found fitted; there are: none, linked",
         ),
-        ("base: quickstart\nrun: [[seed=1]]", "a sweep has `base`, and `runs` or `grid`; run"),
+        (
+            "base: quickstart\nrun: [[seed=1]]",
+            "a sweep has `base`, and `runs`, each a list such as [seed=1, credit.mode=linked], or `grid`; run: Extra",
+        ),
+        ("base: quickstart\nruns: [{seed: 1}]", "runs.0: Input should be a valid tuple, found {'seed': 1}"),
     ],
 )
 def test_a_bad_sweep_is_refused_before_anything_runs(call, tmp_path, text, said):
