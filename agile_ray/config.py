@@ -139,7 +139,7 @@ class Imitation(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of imitation's matrix products; weights, optimizer and all of PPO keep `learner.dtype`. A CPU without bfloat16
     instructions takes float32."""
-    value_coefficient: float = Field(default=10.0, ge=0)
+    value_coefficient: float = Field(default=3.0, ge=0)
     """Weight of the auxiliary value loss: the trunk learns how well each question can be guessed (docs/credit.md)."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
