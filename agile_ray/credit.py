@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from agile_ray import fitted, linked
 from agile_ray.config import Credit
+from agile_ray.errors import ContractError
 from agile_ray.types import Ending, Scores, Segment, Session, TrainingRow
 
 Float64 = NDArray[np.float64]
@@ -89,7 +90,8 @@ def bonus(*, wrote: Bool, later: Int64, stored: Int64, beta: float) -> Float64:
 
 
 def by_fit(evidence: Evidence, config: Credit) -> Amounts:
-    """A_i by a regression of V on the state of memory, over this iteration and the `credit.window - 1` before it."""
+    """A_i by a regression of V on the state of memory, over this iteration and all of `past`, of which the loop keeps
+    `credit.window - 1`; formulas and source are in agile_ray/fitted.py."""
     known = (*evidence.past, evidence.sessions)
     amounts, figures = np.zeros(sum(map(len, known))), {}
     for topic in fitted.topics(known):
@@ -138,7 +140,10 @@ def assign(
 
     Raises:
         ContractError: there are not as many scores as segments and prefixes, or a session reads what a later one wrote.
+        KeyError: a segment is of no session that was given.
     """
+    if len(scores) < len(segments):
+        raise ContractError(f"assign: every segment has its scores, got {len(scores)} for {len(segments)} segments")
     imagined = scores[len(segments) :]
     links = linked.link(sessions, imagined, threshold=config.threshold if config.mode == "linked" else None)
     amounts, figures = MODES[config.mode](Evidence(sessions=sessions, past=past, links=links), config)
@@ -225,8 +230,9 @@ def observed(sessions: Sequence[Session], *, threshold: float) -> Float64:
     """What each session's entries were later seen to bring, in hindsight and without a model, float64 [S].
 
     The sum, over the later sessions that read one and whose question is similar, of their own reward minus the mean own
-    reward of sessions on the same topic whose answer memory did not hold. Left out: what several writers brought
-    together, and topics whose answers memory always held.
+    reward of sessions on the same topic whose answer memory did not hold. A reader of several writers counts in full
+    for each. Left out: readers whose counterfactual was too long to be kept, and topics whose answers memory always
+    held.
     """
     kept = [session for session in sessions if session.ending is not Ending.FAILED]
     without = {

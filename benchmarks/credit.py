@@ -113,7 +113,10 @@ def with_later(questions: Sequence[Question]) -> Iterator[tuple[int, Question, i
 
 
 def play(streams: Streams, future: Future, policy: Policy, price: float) -> tuple[float, float]:
-    """Total score and asked share, per session."""
+    """Total score and asked share, per session.
+
+    total = 1 - (price * asks + sum of 1 - g over guesses) / sessions
+    """
     lost, asks = 0.0, 0
     for questions in streams:
         held = set[str]()
@@ -138,7 +141,11 @@ def streams(split: str, count: int, *, seed: int) -> list[ShopStream]:
 
 
 def finished(folder: Path) -> list[tuple[Path, RunConfig]]:
-    """The finished runs of a sweep on the shop: dear prices first, then by mode, then by seed."""
+    """The finished runs of a sweep on the shop: dear prices first, then by mode, then by seed.
+
+    Raises:
+        SystemExit: a run is not on the shop.
+    """
     runs = [
         (path.parent, configs.read(str(path.parent / provenance.CONFIG_FILE)))
         for path in folder.glob(f"*/{report.JSON}")
@@ -200,7 +207,7 @@ class Known:
         right: dict[bool, list[bool]] = {True: [], False: []}
         for session in sessions:
             sight = self._sights.get((session.stream, session.position))
-            if sight is not None and not session.known:
+            if sight is not None and not session.known and session.ending is not Ending.FAILED:
                 asks = policy(sight, price)
                 right[asks].append(asks == (session.asks > 0))
         return {asks: 1 - mean(found) if found else None for asks, found in right.items()}

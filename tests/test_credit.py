@@ -6,6 +6,7 @@ import pytest
 
 from agile_ray import credit, linked
 from agile_ray.config import Credit
+from agile_ray.errors import ContractError
 from agile_ray.functions import Function
 from agile_ray.segments import cut
 from agile_ray.tokenizer import WordTokenizer
@@ -44,6 +45,13 @@ def test_assign_gives_each_session_its_own_credit_whatever_the_order():
     scores = [Scores(**dict.fromkeys(Scores.__slots__, z)) for z in zeros]
     rows = credit.assign(played, segments, scores, Credit(mode="heuristic")).rows
     assert [(row.segment.position, row.credit) for row in rows] == [(2, 0.0), (1, 0.0), (0, pytest.approx(0.05))]
+
+
+def test_segments_without_scores_are_refused():
+    played = sessions()
+    segments = [segment for session in played for segment in cut(session)]
+    with pytest.raises(ContractError, match="every segment has its scores, got 0 for 3 segments"):
+        credit.assign(played, segments, [], Credit(mode="heuristic"))
 
 
 def test_credit_lands_where_it_is_settled_that_the_session_writes_and_nothing_is_expected_behind():
