@@ -33,7 +33,11 @@ _ATTEMPT = TypeAdapter(Attempt)
 
 
 def add(run_folder: Path, file: Path, *, iteration: int, receipts: Sequence[Receipt]) -> None:
-    """Book the receipts of a file, at once or not at all; again, it does nothing."""
+    """Book the receipts of a file, at once or not at all; again, it does nothing.
+
+    Raises:
+        ConfigError: what is booked was not written by this version.
+    """
     attempt = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     booked = read(run_folder)
     if not receipts or any((one.iteration, one.attempt) == (iteration, attempt) for one in booked):

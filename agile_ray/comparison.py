@@ -70,6 +70,9 @@ def compare(iteration: int, *, run: Path, replay: Path, run_losses: Losses, repl
         replay: folder of the replay's.
         run_losses: of the iteration.
         replay_losses: of the iteration.
+
+    Raises:
+        ConfigError: a file is missing, or its schema is another version's.
     """
     before, after = store.table(run, iteration), store.table(replay, iteration)
     counts = {name: _differing(before[name], after[name]) for name in before.column_names}

@@ -151,7 +151,7 @@ class Credit(Section):
     mode: Literal["none", "heuristic", "fitted", "linked"] = "heuristic"
     """A_i of AGILE, Appendix A: 0; eq. 7; a regression of V on the state of memory; what later sessions read."""
     beta: float = Field(default=0.1, ge=0)
-    """Scale of `heuristic` (paper: 0.1)."""
+    """Scale of `heuristic`, reward (paper: 0.1)."""
     threshold: float = Field(default=0.46, ge=-1, le=1)
     """Cosine from which on a session's question is like that of the session whose entry it read, for `linked`."""
     window: int = Field(default=5, ge=1)
@@ -172,7 +172,7 @@ class PPO(Section):
     update_kl_coefficient: float = Field(default=0.25, ge=0)
     """Weight of the KL from the policy before the update, of each action token against all others: see stability.md."""
     value_clip: float = Field(default=0.2, gt=0)
-    """Half-width of the trust region on the critic's values."""
+    """Half-width of the trust region on the critic's values, reward."""
     value_coefficient: float = Field(default=5.0, ge=0)
     """Weight of the auxiliary value loss, which teaches the trunk; the critic only reads it, and needs no weight."""
     kl_coefficient: float = Field(default=0.05, ge=0)

@@ -49,8 +49,8 @@ cluster-robust sandwich; a stream that goes on in the next iteration counts ther
 
 scaled up by G / (G - F) for G streams; then, unscaled, for each iteration one more u u^T, u the deviation of its gain
 times the sum of z_i over those who had it. n is the noise per unit of information, tr(sum u u^T) / tr(M), features
-measured by their size, and LEAST_NOISE at least. Where G is F or fewer neither says anything, and rewards of variance 1
-stand in: sum z z^T.
+measured by their size, and LEAST_NOISE at least; 1 where tr(M) is not above 0. Where G is F or fewer neither says
+anything, and rewards of variance 1 stand in: sum z z^T.
 Where the data can't tell a theta (once asking is deterministic, what memory holds may be a function of the place in
 the stream), its interval is that of the prior, and so says it.
 
@@ -150,7 +150,8 @@ class Fit:
     covariance: Float64  # [F, F]
 
     def figures(self, schema: Schema) -> dict[str, float]:
-        """What an entry on the topic is worth at the start of a stream, with the ends of its 95 % interval."""
+        """What an entry on the topic is worth at the start of a stream, reward, with the ends of its 95 % interval:
+        1.96 standard deviations to either side."""
         entry = np.array([float(name in ENTRY) for name in schema.names])
         worth, deviation = entry @ self.theta, np.sqrt(max(entry @ self.covariance @ entry, 0.0))
         return {
@@ -250,8 +251,11 @@ def fit(steps: Transitions, *, prior: Float64, decay: float) -> Fit:
     """LSTD(lambda) with shrinkage; see the module.
 
     Args:
-        prior: float64 [F], standard deviation of each coefficient before any data.
+        prior: float64 [F], standard deviation of each coefficient before any data, reward per unit of its feature.
         decay: lambda, per session, in [0, 1].
+
+    Returns:
+        theta and Cov; 0 and diag(prior^2) where fewer runs than ENDED end with their streams.
     """
     count, streams = len(prior), len(np.unique(steps.streams))
     traces = _traces(steps, decay)

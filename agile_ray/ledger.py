@@ -39,7 +39,7 @@ class Entry:
     iteration: int
     sessions: int  # trained on
     accuracy: float  # of them
-    total_score: float  # of them: accuracy - charged / sessions
+    total_score: float  # of them: accuracy - trained.charged / (1000 sessions), reward per session
     trained: Account
     failed: Account
     abandoned: Account

@@ -104,7 +104,10 @@ class Memory:
 
     @property
     def content_hash(self) -> str:
-        """Hash of what was written and forgotten, in order, 16 hex digits; equal hashes, equal memories."""
+        """Hash of what was written and forgotten, in order, 16 hex digits; equal hashes, equal memories.
+
+        Not the other way round: a restored memory knows nothing of what was forgotten before.
+        """
         return self._hash.hex()[:16]
 
     def write(self, entry: Entry) -> bool:

@@ -57,7 +57,7 @@ class Score:
     asked_known: float | None  # where it did: on repeats
     asks_per_session: float
     accuracy: float
-    total_score: float  # accuracy - prices paid / sessions
+    total_score: float  # accuracy - thousandths paid / (1000 sessions), reward per session
     ci95: tuple[float, float]  # [low, high] of total_score
     units: str  # what was resampled: "64 streams" or "25 runs of 25 sessions"
     failed: int  # sessions left out
@@ -138,7 +138,7 @@ def paired_difference(
         worth: what one session counts for, thousandths.
 
     Raises:
-        ContractError: they do not cover the same questions, or every pair has a failed session.
+        ContractError: they do not cover the same questions, one is there twice, or every pair has a failed session.
     """
     left, right = _by_place(first), _by_place(second)
     if (unpaired := left.keys() ^ right.keys()) or any(left[place].question != right[place].question for place in left):

@@ -184,7 +184,11 @@ def outcomes(folder: Path, iteration: int) -> list[Session]:
 
 
 def before(folder: Path, iteration: int, *, window: int) -> list[list[Session]]:
-    """Outcomes of the `window - 1` iterations up to and with this one, as far as there are any, the oldest first."""
+    """Outcomes of the `window - 1` iterations up to and with this one, as far as there are any, the oldest first.
+
+    Raises:
+        ConfigError: a file is missing, or its schema is another version's.
+    """
     return [outcomes(folder, number) for number in range(max(1, iteration + 2 - window), iteration + 1)]
 
 
@@ -223,6 +227,9 @@ def discard_after(folder: Path, iteration: int) -> int:
 
     Returns:
         Whole rows deleted.
+
+    Raises:
+        ConfigError: a file's schema, or what is booked, is another version's.
     """
     _discard_journals(folder)  # first: what they hold of a stored iteration is known only as long as it is stored
     discarded = 0
@@ -269,6 +276,7 @@ def check_lineage(folder: Path) -> int:
         Sessions trained on.
 
     Raises:
+        ConfigError: a file's schema is another version's.
         ContractError: an iteration is missing, a segment was trained on twice, or a session only in part.
     """
     numbers = [number for number, _ in stored(folder)]

@@ -50,6 +50,9 @@ class Turn:
 
     Example: the policy reads `[BOS]` and writes `[GetQuestion]`. The executor appends the question, so the next
     turn's prompt is `[BOS] [GetQuestion] question ...`: prompts extend one another.
+
+    Raises:
+        ContractError: the completion is empty, or its arrays differ in length.
     """
 
     prompt_ids: Int32  # [P], what the engine read
@@ -103,7 +106,11 @@ class Counterfactual:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One finished question-answer round, in the order it was played."""
+    """One finished question-answer round, in the order it was played.
+
+    Raises:
+        ContractError: it has an error but did not fail, or the other way round.
+    """
 
     stream: str  # id of the episode's task
     position: int  # 0-based place in the stream
@@ -147,7 +154,7 @@ class Session:
 
     @property
     def own_reward(self) -> float:
-        """1 if the submitted answer is right, minus the prices paid (AGILE, section 3)."""
+        """1 if the submitted answer is right, minus the prices paid, reward (AGILE, section 4.1)."""
         return (1000 * self.correct - self.price) / 1000
 
 
@@ -160,6 +167,9 @@ class Segment:
         action_mask  [ -        a          -   -        a         -         a       ]
         turn_ids     [-1        0         -1  -1        1        -1         2       ]
         rewards      [ 0        0          0   0      -0.3        0         1       ]
+
+    Raises:
+        ContractError: arrays differ in length, mask and turns disagree, or token 0 is an action.
     """
 
     stream: str
@@ -212,10 +222,14 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """A segment that a teacher played, with what imitation needs to learn from it."""
+    """A segment that a teacher played, with what imitation needs to learn from it.
+
+    Raises:
+        ContractError: there are not as many returns as action tokens.
+    """
 
     segment: Segment
-    returns: Float32  # [actions], rewards of the whole session from each action token on
+    returns: Float32  # [actions], own rewards from each action token to the session's end, discounted by ppo.discount
     wrote: bool  # the session wrote an entry to memory
 
     def __post_init__(self) -> None:
@@ -225,7 +239,11 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRow:
-    """A segment with everything that PPO needs to learn from it."""
+    """A segment with everything that PPO needs to learn from it.
+
+    Raises:
+        ContractError: there are not as many values as action tokens, or no action token where the credit lands.
+    """
 
     segment: Segment
     scores: Scores

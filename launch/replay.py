@@ -52,8 +52,8 @@ def command(
     after imitation on. The same command resumes.
 
     Without overrides the replay must repeat the run: each iteration is compared, and the exit code is 1 if tokens,
-    rewards, receipts or credit differ in a bit, or a loss by more than a thousandth. With overrides it is an experiment
-    on the same sessions, and the comparison shows what they changed.
+    rewards, receipts or credit differ in a bit, or a loss by more than a thousandth of itself. With overrides it is an
+    experiment on the same sessions, and the comparison shows what they changed.
 
     \b
     Examples:
@@ -71,7 +71,7 @@ def replay(run: Path, overrides: Sequence[str], *, name: str | None) -> None:
         name: of the replay's folder beside it; default: the run's and `-replay`.
 
     Raises:
-        ConfigError: it can't start; nothing was started or written.
+        ConfigError: it can't start, and nothing was started or written; or, later, a stored file is another version's.
         ContractError: without overrides, it did not repeat the run.
         LearnerError: a rank died, or a loss is not finite; the same command resumes.
         DeadlineError: a rank was late; the same command resumes.

@@ -47,7 +47,7 @@ class Row:
     ci95: tuple[float, float]  # of total_score
     minus: dict[str, Estimate]  # its total score minus that of sft, sft_sampled and the best reference; paired
     best_reference: str
-    closed: float | None  # of the distance from the best reference to the oracle
+    closed: float | None  # (total - best reference) / (oracle - best reference); None: there is no distance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,10 @@ def _known(values: Sequence[float | None]) -> Estimate | None:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean with Student's interval: the values are few and their spread is unknown."""
+    """Mean with Student's interval: the values are few and their spread is unknown.
+
+    mean -+ t(0.975, n - 1) * s / sqrt(n)     s with divisor n - 1; a single value has no interval
+    """
     from scipy.stats import t  # heavy, and needed at the end only
 
     mean = statistics.fmean(values)

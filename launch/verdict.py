@@ -26,6 +26,7 @@ def conclude(run: Path, folder: Path, overrides: Sequence[str]) -> None:
         overrides: of the replay's configuration; with any, it is an experiment that may differ.
 
     Raises:
+        ConfigError: a file is missing, or its schema is another version's.
         ContractError: there are no overrides, and something differs.
     """
     before, after = losses(history.read(run / HISTORY)), losses(history.read(folder / HISTORY))

@@ -40,7 +40,12 @@ class Versus:
 
 
 def compare(pairs: Sequence[Pair]) -> list[Versus]:
-    """Compare every pair, and pool the pairs of each group, in order of first appearance."""
+    """Compare every pair, and pool the pairs of each group, in order of first appearance.
+
+    Raises:
+        ConfigError: a file is missing, or its schema is another version's.
+        ContractError: two runs of a pair did not play the same questions.
+    """
     groups = dict.fromkeys(pair.group for pair in pairs)
     return [
         _versus(group, entry, [pair for pair in pairs if pair.group == group]) for group in groups for entry in ENTRIES

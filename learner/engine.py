@@ -148,7 +148,11 @@ class Engine:
         return sum(self._gather(value))
 
     def set_reference(self, folder: Path) -> None:
-        """Load a frozen copy of a policy, sharded where the policy is."""
+        """Load a frozen copy of a policy, sharded where the policy is.
+
+        Raises:
+            ConfigError: the folder holds no causal language model.
+        """
         reference = _Reference(self._load(folder))
         if self._config.zero_stage == 3:
             self._reference, *_ = deepspeed.initialize(model=reference, config=_frozen_settings(self._config))

@@ -109,6 +109,7 @@ class LearnerGroup:
 
         Raises:
             LearnerError: a rank died, or the loss or gradient is not finite (before the optimizer step).
+            DeadlineError: a rank was late.
         """
         begin = time.perf_counter()
         ragged = lay_out([lesson.segment for lesson in lessons])
@@ -137,6 +138,7 @@ class LearnerGroup:
 
         Raises:
             LearnerError: `set_reference` was never called; or a rank died.
+            DeadlineError: a rank was late.
         """
         if not prefixes:
             return []
@@ -156,6 +158,7 @@ class LearnerGroup:
 
         Raises:
             LearnerError: a rank died, or a loss or gradient is not finite (before the optimizer step).
+            DeadlineError: a rank was late.
         """
         begin = time.perf_counter()
         rows = sorted(rows, key=lambda row: (row.segment.stream, row.segment.position, row.segment.index))
@@ -179,7 +182,13 @@ class LearnerGroup:
         return _update(batches[: len(taken)], begin, figures)
 
     def set_reference(self, folder: Path) -> None:
-        """Load the frozen policy, a Hugging Face folder, that PPO is kept near to."""
+        """Load the frozen policy, a Hugging Face folder, that PPO is kept near to.
+
+        Raises:
+            ConfigError: the folder holds no causal language model.
+            LearnerError: a rank died.
+            DeadlineError: a rank was late.
+        """
         self._wait("set_reference", [actor.set_reference.remote(folder) for actor in self._actors])
 
     def publish(self, version: int) -> WeightsRef:
@@ -189,6 +198,7 @@ class LearnerGroup:
 
         Raises:
             LearnerError: a rank died; or the transport is nccl and `connect` was never called.
+            DeadlineError: a rank was late.
         """
         if self._transport == "nccl":
             return self._broadcast(version)
@@ -202,27 +212,52 @@ class LearnerGroup:
         return WeightsRef(version=version, buckets=buckets, blobs=tuple(answer[1:]), probes=self._probe())
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
-        """Open the nccl transport to the rollout actors; `workers` counts their GPUs. Not run here."""
+        """Open the nccl transport to the rollout actors; `workers` counts their GPUs. Not run here.
+
+        Raises:
+            LearnerError: a rank died.
+            DeadlineError: a rank was late.
+        """
         self._wait("connect", [actor.connect.remote(handles, workers=workers) for actor in self._actors])
         self._connected = True
 
     def reopen(self, *, ppo: PPO, imitation: Imitation) -> None:
-        """Serve another run's settings; weights and optimizer stay as they are until `load`."""
+        """Serve another run's settings; weights and optimizer stay as they are until `load`.
+
+        Raises:
+            LearnerError: a rank died.
+            DeadlineError: a rank was late.
+        """
         self._ppo, self._imitation = ppo, imitation
         self._kl = kl_controller.configured(ppo)
         self._wait("reopen", [actor.reopen.remote(ppo) for actor in self._actors])
 
     def export(self, folder: Path) -> None:
-        """Write the policy as a Hugging Face folder, with its tokenizer, into an existing folder."""
+        """Write the policy as a Hugging Face folder, with its tokenizer, into an existing folder.
+
+        Raises:
+            LearnerError: a rank died.
+            DeadlineError: a rank was late.
+        """
         self._wait("export", [actor.export.remote(folder) for actor in self._actors])
 
     def save(self, folder: Path) -> None:
-        """Write weights, heads and optimizer, sharded, and the KL coefficient into an existing folder."""
+        """Write weights, heads and optimizer, sharded, and the KL coefficient into an existing folder.
+
+        Raises:
+            LearnerError: a rank died.
+            DeadlineError: a rank was late.
+        """
         self._wait("save", [actor.save.remote(folder) for actor in self._actors])
         kl_controller.save(self._kl, self._ppo, folder)
 
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote with as many ranks."""
+        """Continue from what `save` wrote with as many ranks.
+
+        Raises:
+            LearnerError: the folder holds no state of this model and as many ranks; or a rank died.
+            DeadlineError: a rank was late.
+        """
         self._wait("load", [actor.load.remote(folder) for actor in self._actors])
         self._kl = kl_controller.load(self._ppo, folder)
 

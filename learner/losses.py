@@ -45,6 +45,10 @@ def clipped_policy_loss(
 ) -> PolicyLoss:
     """PPO's pessimistic surrogate (Schulman et al., 2017, eq. 7), negated.
 
+        -sum of w min(ratio A, clamp(ratio, 1 - clip, 1 + clip) A)     ratio = exp(logprob - old logprob)
+
+    w = `corrections_A`, A = `advantages_A`, whitened.
+
     The trust region stands around the learner's own logprobs before the update. What the engine sampled from
     is a little different (other kernels, other rounding): each token is weighted by `corrections_A`, truncated
     importance weights.

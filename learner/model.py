@@ -24,7 +24,7 @@ class Predictions(NamedTuple):
 
     logits: Tensor  # [A, V], in the model's dtype
     auxiliary_values: Tensor  # float32 [A], of own rewards to come; learned for the trunk's sake
-    own_values: Tensor  # float32 [A], the critic: the same, and what is left of its error
+    own_values: Tensor  # float32 [A], the critic: auxiliary_values, and what a reader says of their error
     write_logits: Tensor  # float32 [A], log-odds that the session writes an entry to memory
 
 
@@ -35,10 +35,12 @@ VALUE_SCALE = 0.1
 class AuxiliaryHead(nn.Module):
     """A linear value head whose weights turn but never grow, computed in float32.
 
+        value = VALUE_SCALE * weight . hidden / |weight| + bias     float32 [A], reward
+
     With weights free to grow it reads whatever whisper of a question's worth the trunk happens to hold. Held short, it
     makes the trunk say it loudly, and the policy's own head, which reads the same hidden state, hears it too: it must
-    decide by the same worth whether to ask. That is slow, as the trunk's steps are mostly the policy's, so nothing is
-    measured by what this head says (auxiliary value head: Cobbe et al., 2021, Phasic Policy Gradient).
+    decide by the same worth whether to ask. That is slow, as the trunk's steps are mostly the policy's, so the critic
+    adds to what this head says (auxiliary value head: Cobbe et al., 2021, Phasic Policy Gradient).
     """
 
     def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
@@ -84,6 +86,8 @@ class PolicyWithValue(nn.Module):
 
     def forward(self, token_ids_BT: Tensor, predictors_A: Tensor, products: torch.dtype = torch.float32) -> Predictions:
         """Run the trunk over all tokens, and every head at the predictors only.
+
+            own_values = auxiliary_values, held fixed, + critic_head(hidden)     reward
 
         Args:
             token_ids_BT: int64 [B, T], padded on the right.

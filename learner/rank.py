@@ -136,12 +136,20 @@ class LearnerRank:
         return self._optimize("learn", ragged, micro_batches, loss=loss, learning_rate=learning_rate, held=held)
 
     def set_reference(self, folder: Path) -> None:
-        """Load the frozen policy that PPO is kept near to."""
+        """Load the frozen policy that PPO is kept near to.
+
+        Raises:
+            ConfigError: the folder holds no causal language model.
+        """
         self._engine.set_reference(folder)
 
     @torch.no_grad()
     def score(self, ragged: Ragged, micro_batches: MicroBatches) -> PlacedScores:
-        """What policy, reference and heads say of this rank's rows, in the order of the passes."""
+        """What policy, reference and heads say of this rank's rows, in the order of the passes.
+
+        Raises:
+            LearnerError: `set_reference` was never called.
+        """
         places: list[Int64] = []
         scores: list[Scores] = []
         for rows in micro_batches:
@@ -205,7 +213,11 @@ class LearnerRank:
         self._engine.save(folder)
 
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote."""
+        """Continue from what `save` wrote.
+
+        Raises:
+            LearnerError: there is nothing of that kind, or it is another model's.
+        """
         self._engine.load(folder)
 
     def _optimize(

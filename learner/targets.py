@@ -22,7 +22,7 @@ MAX_CORRECTION = 2.0
 class LessonTargets:
     """What the heads are taught beside imitation; entry k belongs to the k-th action token of the lessons."""
 
-    returns: Float32  # [A], of own rewards: no credit is known yet
+    returns: Float32  # [A], as in Lesson: no credit is known yet
     wrote: Float32  # [A], 1.0 where the session wrote an entry to memory, else 0.0
 
 
