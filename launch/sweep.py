@@ -246,16 +246,20 @@ def _run(job: Job) -> int:
         print(f"{job.config.run.name}: finished", flush=True)
         return 0
     print(f"{job.config.run.name}: {shlex.join(['agile-ray', *job.words])}", flush=True)
-    child = subprocess.Popen([sys.executable, "-m", "launch.main", *job.words])
+    children: list[subprocess.Popen[bytes]] = []
     stopped: list[int] = []
 
     def stop(signum: int, _: object) -> None:  # no wait in here: it would wait for the lock of the one below
         stopped.append(signum)
-        child.terminate()  # the training makes a checkpoint first
+        for child in children:
+            child.terminate()  # the training makes a checkpoint first
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)  # first: a child that is already on its own would never be told
     try:
-        code = child.wait()
+        children.append(subprocess.Popen([sys.executable, "-m", "launch.main", *job.words]))
+        if stopped:  # while it was started; to be told twice is harmless
+            children[0].terminate()
+        code = children[0].wait()
     finally:
         signal.signal(signal.SIGTERM, before)
     if stopped:

@@ -149,6 +149,29 @@ def test_a_sweep_that_is_told_to_stop_tells_its_run_and_ends_after_it(sheet, tmp
         assert (leader.wait(timeout=20), leader.stdout.read()) == (128 + signal.SIGTERM, "saved\n")
 
 
+def test_a_sweep_that_is_told_to_stop_while_it_starts_a_run_tells_it_too(sheet, tmp_path):
+    run, up = tmp_path / "python", tmp_path / "up"
+    run.write_text(f"#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\ntouch {up}\nwait\n")
+    run.chmod(0o755)
+    code = f"""
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from launch.main import main
+class Told(subprocess.Popen):
+    def __init__(self, *words):
+        super().__init__(*words)
+        while not Path({str(up)!r}).exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+subprocess.Popen, sys.executable = Told, {str(run)!r}
+main()
+"""
+    words = ["sweep", str(sheet), f"run.folder={tmp_path}"]
+    done = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stdout.endswith("\nsaved\n")
+
+
 def measured(*, run, seed):
     config = RunConfig(run=Run(name=run), model=Model(path=Path("m")), env=Env(name="shop"), seed=seed)
     return build({name: played(name) for name in PLAYED}, config=config, lines=[], starts=[])
