@@ -366,22 +366,22 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(_explain(error))) from error
+        raise ConfigError(f"{path}: " + "; ".join(explain(error, RunConfig))) from error
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
-    known = list(keys(RunConfig))
+def explain(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:
+    """Of every problem: its key, the rule, what was found."""
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            near = difflib.get_close_matches(key, list(keys(section)), n=1, cutoff=0)
             yield f"unknown key {key}; the nearest known one is {near[0]}"
         elif problem["type"] == "missing":
             yield f"{key} is required"
         elif problem["type"] == "value_error":
             yield f"{key}{': ' if key else ''}{problem['msg'].removeprefix('Value error, ')}"
         else:
-            yield f"{key}: {problem['msg']}, found {problem['input']!r}"
+            yield f"{key}{': ' if key else ''}{problem['msg']}, found {problem['input']!r}"
 
 
 def keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -30,7 +30,7 @@ import typer
 import yaml
 from pydantic import ValidationError
 
-from agile_ray.config import RunConfig, Section
+from agile_ray.config import RunConfig, Section, explain
 from agile_ray.errors import AgileError, ConfigError
 from launch import report, sweep_table, versus
 from launch.configs import SWEEPS, find, read
@@ -149,9 +149,11 @@ def read_plan(path: Path) -> Plan:
     """
     try:
         return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
         rule = "a sweep has `base`, and `runs`, each a list such as [seed=1, credit.mode=linked], or `grid`"
-        raise ConfigError(f"{path}: {rule}; {_first_line(error)}") from error
+        raise ConfigError(f"{path}: {rule}; {'; '.join(explain(error, Plan))}") from error
 
 
 def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
@@ -226,13 +228,6 @@ def _word(value: str | float | bool | None) -> str:
     return "null" if value is None else str(value)
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        problem = error.errors()[0]
-        return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, found {problem['input']!r}"
-    return " ".join(str(error).split())
-
-
 def _name(overrides: Sequence[str]) -> str:
     """`env.advice_cost=0.15`, `seed=0` -> `advice_cost-0.15_seed-0`."""
     pairs = (override.partition("=") for override in overrides)
@@ -246,20 +241,20 @@ def _run(job: Job) -> int:
         print(f"{job.config.run.name}: finished", flush=True)
         return 0
     print(f"{job.config.run.name}: {shlex.join(['agile-ray', *job.words])}", flush=True)
-    children: list[subprocess.Popen[bytes]] = []
+    child: subprocess.Popen[bytes] | None = None
     stopped: list[int] = []
 
     def stop(signum: int, _: object) -> None:  # no wait in here: it would wait for the lock of the one below
         stopped.append(signum)
-        for child in children:
+        if child:
             child.terminate()  # the training makes a checkpoint first
 
     before = signal.signal(signal.SIGTERM, stop)  # first: a child that is already on its own would never be told
     try:
-        children.append(subprocess.Popen([sys.executable, "-m", "launch.main", *job.words]))
+        child = subprocess.Popen([sys.executable, "-m", "launch.main", *job.words])
         if stopped:  # while it was started; to be told twice is harmless
-            children[0].terminate()
-        code = children[0].wait()
+            child.terminate()
+        code = child.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
     if stopped:

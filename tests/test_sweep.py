@@ -95,7 +95,7 @@ def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path)
         ),
         (
             "base: quickstart\nrun: [[seed=1]]",
-            "a sweep has `base`, and `runs`, each a list such as [seed=1, credit.mode=linked], or `grid`; run: Extra",
+            "[seed=1, credit.mode=linked], or `grid`; unknown key run; the nearest known one is runs",
         ),
         ("base: quickstart\nruns: [{seed: 1}]", "runs.0: Input should be a valid tuple, found {'seed': 1}"),
     ],
