@@ -101,17 +101,21 @@ def check_resumable(config: RunConfig) -> None:
     path = config.run_folder / CONFIG_FILE
     if not path.exists():
         return
-    before, now = _flat(load(path).model_dump(mode="json")), _flat(config.model_dump(mode="json"))
-    changed = [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
-    ]
-    if changed:
+    if changed := changes(load(path), config, free=MAY_CHANGE):
         raise ConfigError(
             f"run {config.run.name}: a run keeps its configuration, but {'; '.join(changed)}; "
             f"give it another run.name, or delete {config.run_folder}"
         )
+
+
+def changes(one: RunConfig, other: RunConfig, *, free: tuple[str, ...]) -> list[str]:
+    """The keys that differ, a sentence each, but for those that begin with one of `free`."""
+    before, now = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    return [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(free)
+    ]
 
 
 def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:

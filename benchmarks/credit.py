@@ -52,6 +52,8 @@ TEST_STREAMS = 32  # 1536 sessions: those that the sweep's runs are evaluated on
 NEAR = 4  # places counted together
 BETA = Credit().beta
 WIDTH = 190
+VARIED = ("credit.mode", "env.advice_cost", "seed")
+WHERE = ("run.", "cluster.")
 MODES = ("none", "heuristic", "fitted", "linked")
 Place = tuple[str, int]  # stream, position
 Streams = Sequence[Sequence[Question]]
@@ -144,7 +146,7 @@ def finished(folder: Path) -> list[tuple[Path, RunConfig]]:
     """The finished runs of a sweep on the shop: dear prices first, then by mode, then by seed.
 
     Raises:
-        SystemExit: a run is not on the shop.
+        SystemExit: a run is not on the shop, or two differ in more than price, mode, seed and where they ran.
     """
     runs = [
         (path.parent, configs.read(str(path.parent / provenance.CONFIG_FILE)))
@@ -153,6 +155,11 @@ def finished(folder: Path) -> list[tuple[Path, RunConfig]]:
     for path, config in runs:
         if config.env.name != "shop":
             sys.exit(f"{path}: a run on {config.env.name}; chances are known of the shop's questions only")
+        if others := provenance.changes(runs[0][1], config, free=(*VARIED, *WHERE)):
+            sys.exit(
+                f"{path}: runs that are compared differ by {', '.join(VARIED)} alone; set beside {runs[0][0]}, "
+                f"{'; '.join(others)}; give a folder without the one or the other"
+            )
     return sorted(runs, key=lambda run: (*kind(run[1]), run[1].seed))
 
 

@@ -6,11 +6,13 @@ from statistics import mean, stdev
 
 import pytest
 
+from agile_ray import provenance
 from agile_ray.scores import reward
 from agile_ray.task import Submission
 from agile_ray.types import Receipt
-from benchmarks.credit import POLICIES, TEST_STREAMS, Future, Known, play, streams
+from benchmarks.credit import POLICIES, TEST_STREAMS, Future, Known, finished, play, streams
 from envs.shop import Shop
+from launch import configs, report
 from tests.worlds import SESSION
 
 FACT = next(question for question in Shop(seed=0).stream(split="train", index=0).questions if question.kind == "fact")
@@ -98,3 +100,26 @@ def test_missed_counts_decisions_that_are_not_the_policys_where_memory_lacks_the
     assert KNOWN.missed([*guesses, *known], POLICIES["none"], 0.3) == {True: 1, False: 0}
     assert KNOWN.missed(asks, POLICIES["none"], 0.3) == {True: 0, False: 1}
     assert KNOWN.missed(asks, POLICIES["none"], 1.0) == {True: None, False: 1}
+
+
+def keep_finished(folder, *overrides):
+    """The traces of a finished run that say how it was configured."""
+    folder.mkdir()
+    (folder / provenance.CONFIG_FILE).write_text(configs.read("shop", overrides).yaml())
+    (folder / report.JSON).touch()
+
+
+def test_runs_are_read_in_the_order_of_the_table(tmp_path):
+    keep_finished(tmp_path / "a", "credit.mode=linked", "seed=0", "run.name=a")
+    keep_finished(tmp_path / "b", "credit.mode=heuristic", "seed=1", "run.name=b")
+    keep_finished(tmp_path / "c", "credit.mode=heuristic", "seed=0", "run.name=c")
+    keep_finished(tmp_path / "d", "credit.mode=linked", "env.advice_cost=0.9", "run.name=d")
+    assert [path.name for path, _ in finished(tmp_path)] == ["d", "c", "b", "a"]
+
+
+@pytest.mark.parametrize("other", ["imitation.asking=judgement", "loop.iterations=3"])
+def test_runs_that_differ_in_more_than_the_table_tells_apart_are_not_compared(other, tmp_path):
+    keep_finished(tmp_path / "a", "seed=0")
+    keep_finished(tmp_path / "b", "seed=1", other)
+    with pytest.raises(SystemExit, match=f"differ by .* alone; set beside .*{other.partition('=')[0]} was"):
+        finished(tmp_path)
