@@ -36,7 +36,7 @@ second case needs the constant in the trend: without it, the sizes stand in for 
 Several iterations are fitted at once, and between them the policy changed. So each has a trend of its own: with one for
 all, an iteration that asks more and so remembers more would lend its level, good or bad, to what entries are worth.
 
-theta solves the projected Bellman equation of session-level TD(lambda) (Boyan 2002, his LSTD(lambda)): with those rewards
+theta solves the projected Bellman equation of session-level TD(lambda) (LSTD(lambda), Boyan 2002): with those rewards
 r_i, phi' = phi(S_{i+1}), phi = 0 behind the end of a stream, and traces z_i = lambda z_{i-1} + phi_i,
 
     theta = (M + n P)^-1 b      M = sum z_i (phi_i - phi'_i)^T      b = sum z_i r_i

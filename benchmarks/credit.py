@@ -3,6 +3,7 @@
     python benchmarks/credit.py                       the prices and seeds of `agile-ray sweep credit`
     python benchmarks/credit.py 0.7 0.8 --seeds 5     other prices; seeds 0 to 4
     python benchmarks/credit.py --runs FOLDER         finished runs of that sweep (default: runs/credit)
+    python benchmarks/credit.py 0.1 0.3 --runs runs/priors --compare imitation.asking=judgement
 
 Nothing is trained and no engine starts. A guess is right with chance g, which the shop knows, and is counted at that.
 
@@ -22,7 +23,8 @@ of the totals is all that one way to give credit can be ahead of another on thes
 Then, the finished runs, on the same questions. Memory lacks the answer, so the guess that was submitted does not depend
 on it: g in place of right or wrong leaves every mean as it is, and takes the luck out of it. A wrong search, an answer
 in memory that was not used, or words other than the best guess count as they came out. Beside the totals: of the
-questions that the mode's best policy asks for, the share that was guessed, and the other way round.
+questions that the mode's best policy asks for, the share that was guessed, and the other way round. Runs of another
+sweep are set beside one another likewise: --compare says by which key they differ, and which value is the base.
 """
 
 import argparse
@@ -30,7 +32,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import reduce
+from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -52,9 +55,7 @@ TEST_STREAMS = 32  # 1536 sessions: those that the sweep's runs are evaluated on
 NEAR = 4  # places counted together
 BETA = Credit().beta
 WIDTH = 190
-VARIED = ("credit.mode", "env.advice_cost", "seed")
-WHERE = ("run.", "cluster.")
-MODES = ("none", "heuristic", "fitted", "linked")
+MAY_DIFFER = ("env.advice_cost", "seed", "run.", "cluster.")  # beside the key that is compared
 Place = tuple[str, int]  # stream, position
 Streams = Sequence[Sequence[Question]]
 
@@ -142,11 +143,48 @@ def streams(split: str, count: int, *, seed: int) -> list[ShopStream]:
     return [shop.stream(split=split, index=index) for index in range(count)]
 
 
-def finished(folder: Path) -> list[tuple[Path, RunConfig]]:
-    """The finished runs of a sweep on the shop: dear prices first, then by mode, then by seed.
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """What tells the runs of a sweep apart, beside price and seed."""
+
+    key: str = "credit.mode"
+    base: str = "heuristic"
+
+    @classmethod
+    def parse(cls, text: str) -> "Compare":
+        """KEY=BASE.
+
+        Raises:
+            ArgumentTypeError: it is not written so.
+        """
+        key, _, base = text.partition("=")
+        if not (key and base):
+            raise argparse.ArgumentTypeError(f"found {text!r}, must be KEY=BASE, such as imitation.asking=judgement")
+        return cls(key, base)
+
+    def value(self, config: RunConfig) -> str:
+        """What a run has for the key.
+
+        Raises:
+            SystemExit: there is no such key.
+        """
+        try:
+            return str(reduce(getattr, self.key.split("."), config))
+        except AttributeError:
+            sys.exit(f"--compare: found {self.key}={self.base}, and {self.key} is no key; `agile-ray keys` lists them")
+
+    def kind(self, config: RunConfig) -> tuple[float, bool, str]:
+        """What runs have in common that differ by their seed alone; sorts by price, dear first, then the base first."""
+        value = self.value(config)
+        return -config.env.advice_cost, value != self.base, value
+
+
+def finished(folder: Path, compare: Compare) -> list[tuple[Path, RunConfig]]:
+    """The finished runs of a sweep on the shop, in the order of `Compare.kind`, then by seed.
 
     Raises:
-        SystemExit: a run is not on the shop, or two differ in more than price, mode, seed and where they ran.
+        SystemExit: a run is not on the shop, there is no such key, or two runs differ in more than price, seed, the key
+            and where they ran.
     """
     runs = [
         (path.parent, configs.read(str(path.parent / provenance.CONFIG_FILE)))
@@ -155,17 +193,17 @@ def finished(folder: Path) -> list[tuple[Path, RunConfig]]:
     for path, config in runs:
         if config.env.name != "shop":
             sys.exit(f"{path}: a run on {config.env.name}; chances are known of the shop's questions only")
-        if others := provenance.changes(runs[0][1], config, free=(*VARIED, *WHERE)):
+        compare.value(config)
+        if others := provenance.changes(runs[0][1], config, free=(compare.key, *MAY_DIFFER)):
             sys.exit(
-                f"{path}: runs that are compared differ by {', '.join(VARIED)} alone; set beside {runs[0][0]}, "
-                f"{'; '.join(others)}; give a folder without the one or the other"
+                f"{path}: runs that are compared differ by {compare.key}, price and seed alone; set beside "
+                f"{runs[0][0]}, {'; '.join(others)}; give a folder without the one or the other, or --compare KEY=BASE"
             )
-    return sorted(runs, key=lambda run: (*kind(run[1]), run[1].seed))
-
-
-def kind(config: RunConfig) -> tuple[float, int]:
-    """What runs of a sweep have in common that differ by their seed alone."""
-    return -config.env.advice_cost, MODES.index(config.credit.mode)
+    runs.sort(key=lambda run: (*compare.kind(run[1]), run[1].seed))
+    for (path, config), (again, other) in pairwise(runs):
+        if (compare.kind(config), config.seed) == (compare.kind(other), other.seed):
+            sys.exit(f"{path} and {again} differ by their names alone; give a folder that holds one of the two")
+    return runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,11 +214,11 @@ class Trained:
     sessions: Sequence[Session]
 
 
-def trained(folder: Path, entry: str) -> list[Trained]:
+def trained(folder: Path, entry: str, compare: Compare) -> list[Trained]:
     """The finished runs of a sweep, in the order of `finished`."""
     return [
         Trained(config=config, sessions=store.read_sessions(path / report.EVALUATION / f"{entry}.parquet"))
-        for path, config in finished(folder)
+        for path, config in finished(folder, compare)
     ]
 
 
@@ -242,29 +280,36 @@ def show_room(prices: Sequence[float], futures: Mapping[int, Future]) -> None:
     Console(width=WIDTH).print(table)
 
 
-def show_trained(runs: Sequence[Trained], known: Known) -> None:
-    """Print the trained policies, each mode against `heuristic` on the same seeds."""
-    titles = ("total by seed", "− heuristic", "over seeds", "to ask, guessed", "to guess, asked")
-    table = _table("price", "credit", *titles)
-    for _, group in groupby(runs, key=lambda run: kind(run.config)):
+def show_trained(runs: Sequence[Trained], known: Known, compare: Compare) -> None:
+    """Print the trained policies, each kind against the base on the same seeds."""
+    titles = ("total by seed", f"− {compare.base}", "over seeds", "to ask, guessed", "to guess, asked")
+    table = _table("price", compare.key.rpartition(".")[2], *titles)
+    bases = {
+        (run.config.env.advice_cost, run.config.seed): run.sessions
+        for run in runs
+        if compare.value(run.config) == compare.base
+    }
+    for _, group in groupby(runs, key=lambda run: compare.kind(run.config)):
         alike = list(group)
-        price, mode = alike[0].config.env.advice_cost, alike[0].config.credit.mode
-        base = {
-            run.config.seed: run.sessions
-            for run in runs
-            if kind(run.config) == (-price, MODES.index("heuristic")) and mode != "heuristic"
-        }
-        pairs = [(run.sessions, base[run.config.seed]) for run in alike if run.config.seed in base]
-        policy = POLICIES.get(mode, POLICIES["fitted, linked"])
+        price, value = alike[0].config.env.advice_cost, compare.value(alike[0].config)
+        pairs = [
+            (run.sessions, bases[price, run.config.seed])
+            for run in alike
+            if value != compare.base and (price, run.config.seed) in bases
+        ]
+        policy = POLICIES.get(alike[0].config.credit.mode, POLICIES["fitted, linked"])
         missed = known.missed((session for run in alike for session in run.sessions), policy, price)
         table.add_row(
             f"{price:g}",
-            mode,
+            value,
             " ".join(f"{known.total(run.sessions):.3f}" for run in alike),
             *(_against(pairs, known) if pairs else ("", "")),
             *map(_share, (missed[True], missed[False])),
         )
     Console(width=WIDTH).print(table)
+    if not bases:
+        there = ", ".join(sorted({compare.value(run.config) for run in runs}))
+        print(f"nothing is compared: no run has {compare.key}={compare.base}; there are: {there}")
 
 
 def _against(pairs: Sequence[tuple[Sequence[Session], Sequence[Session]]], known: Known) -> tuple[str, str]:
@@ -285,8 +330,8 @@ def _share(value: float | None) -> str:
 
 def _table(*titles: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in titles:
-        table.add_column(title, justify="left" if title in {"best by", "credit"} else "right", no_wrap=True)
+    for place, title in enumerate(titles):
+        table.add_column(title, justify="left" if place == 1 else "right", no_wrap=True)
     return table
 
 
@@ -296,17 +341,19 @@ def main() -> None:
     parser.add_argument("prices", nargs="*", type=float, default=[0.3, 0.5, 0.9])
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default: 3)")
     parser.add_argument("--runs", type=Path, default=Path("runs/credit"), help="folder of the sweep's runs")
+    parser.add_argument("--compare", type=Compare.parse, default=Compare(), metavar="KEY=BASE",
+                        help="by what runs differ (default: credit.mode=heuristic)")  # fmt: skip
     given = parser.parse_args()
     futures = {seed: Future.counted(seed) for seed in range(given.seeds)}
     show_room(given.prices, futures)
     for entry in ENTRIES:
-        runs = trained(given.runs, entry)
+        runs = trained(given.runs, entry, given.compare)
         print(f"\n{given.runs}: {len(runs)} finished runs, {entry}")
         if runs:
             count = max(len({session.stream for session in run.sessions}) for run in runs)
             seeds = {run.config.seed for run in runs}
             known = Known({seed: futures.get(seed) or Future.counted(seed) for seed in seeds}, count=count)
-            show_trained(runs, known)
+            show_trained(runs, known, given.compare)
 
 
 if __name__ == "__main__":

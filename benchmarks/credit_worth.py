@@ -28,7 +28,7 @@ from rich.table import Table
 
 from agile_ray import store
 from agile_ray.task import Question
-from benchmarks.credit import finished, kind, with_later
+from benchmarks.credit import Compare, finished, with_later
 from envs.shop import Shop
 
 CHANCES = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.8), (0.8, 1.0))
@@ -147,13 +147,13 @@ def main() -> None:
     parser.add_argument("runs", nargs="?", type=Path, default=Path("runs/credit"), help="folder of the sweep's runs")
     parser.add_argument("--last", type=int, default=4, help="iterations of each run, its last ones (default: 4)")
     given = parser.parse_args()
-    runs = finished(given.runs)
+    runs = finished(given.runs, Compare())
     if not runs:
         sys.exit(f"{given.runs}: holds no finished run; `agile-ray sweep credit` trains them")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in ("price", "credit", "guess right", "sessions", "asked", "asks", "credited", "worth"):
         table.add_column(title, justify="left" if title == "credit" else "right", no_wrap=True)
-    for _, group in groupby(runs, key=lambda run: kind(run[1])):
+    for _, group in groupby(runs, key=lambda run: Compare().kind(run[1])):
         members = list(group)
         config = members[0][1]
         sessions = [one for path, run in members for one in played(path, seed=run.seed, last=given.last)]

@@ -10,7 +10,7 @@ from agile_ray import provenance
 from agile_ray.scores import reward
 from agile_ray.task import Submission
 from agile_ray.types import Receipt
-from benchmarks.credit import POLICIES, TEST_STREAMS, Future, Known, finished, play, streams
+from benchmarks.credit import POLICIES, TEST_STREAMS, Compare, Future, Known, finished, play, streams
 from envs.shop import Shop
 from launch import configs, report
 from tests.worlds import SESSION
@@ -114,7 +114,7 @@ def test_runs_are_read_in_the_order_of_the_table(tmp_path):
     keep_finished(tmp_path / "b", "credit.mode=heuristic", "seed=1", "run.name=b")
     keep_finished(tmp_path / "c", "credit.mode=heuristic", "seed=0", "run.name=c")
     keep_finished(tmp_path / "d", "credit.mode=linked", "env.advice_cost=0.9", "run.name=d")
-    assert [path.name for path, _ in finished(tmp_path)] == ["d", "c", "b", "a"]
+    assert [path.name for path, _ in finished(tmp_path, Compare())] == ["d", "c", "b", "a"]
 
 
 @pytest.mark.parametrize("other", ["imitation.asking=judgement", "loop.iterations=3"])
@@ -122,4 +122,18 @@ def test_runs_that_differ_in_more_than_the_table_tells_apart_are_not_compared(ot
     keep_finished(tmp_path / "a", "seed=0")
     keep_finished(tmp_path / "b", "seed=1", other)
     with pytest.raises(SystemExit, match=f"differ by .* alone; set beside .*{other.partition('=')[0]} was"):
-        finished(tmp_path)
+        finished(tmp_path, Compare())
+    assert len(finished(tmp_path, Compare.parse(f"{other.partition('=')[0]}=random"))) == 2
+
+
+def test_a_key_that_is_none_is_named(tmp_path):
+    keep_finished(tmp_path / "a")
+    with pytest.raises(SystemExit, match="imitation.askin is no key"):
+        finished(tmp_path, Compare.parse("imitation.askin=judgement"))
+
+
+def test_a_run_that_was_trained_twice_is_not_counted_twice(tmp_path):
+    for name in "ab":
+        keep_finished(tmp_path / name, f"run.name={name}")
+    with pytest.raises(SystemExit, match="differ by their names alone"):
+        finished(tmp_path, Compare())
