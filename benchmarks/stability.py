@@ -7,6 +7,7 @@ Worst fall: by how much the total score of an iteration fell below the best one 
 trains, so a little is noise. An update's KL: between the policies before it and before its last step.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -91,7 +92,9 @@ def show(table: Sequence[Setting]) -> None:
 
 def main() -> None:
     """Read, print, write."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/stability")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="?", type=Path, default=Path("runs/stability"), help="folder of the sweep's runs")
+    folder: Path = parser.parse_args().runs
     if not (folder / "sweep.json").is_file():
         sys.exit(f"{folder}: holds no sweep.json; `agile-ray sweep stability` writes it at its end")
     table = settings(folder)

@@ -10,6 +10,7 @@ follows, nothing is stored), and c for the others: what is known is not bought. 
 put the optimum between the two, and runs that have one are refused.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -126,7 +127,11 @@ def interval(shares: Sequence[float | None]) -> str:
 
 def main() -> None:
     """Read, print, write."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/three_prices")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "runs", nargs="?", type=Path, default=Path("runs/three_prices"), help="folder of the sweep's runs"
+    )
+    folder: Path = parser.parse_args().runs
     if not (folder / "sweep.json").is_file():
         sys.exit(f"{folder}: holds no sweep.json; `agile-ray sweep three_prices` writes it at its end")
     table = cells(folder)
