@@ -193,11 +193,12 @@ def finished(folder: Path, compare: Compare) -> list[tuple[Path, RunConfig]]:
     for path, config in runs:
         if config.env.name != "shop":
             sys.exit(f"{path}: a run on {config.env.name}; chances are known of the shop's questions only")
-        compare.value(config)
+        compare.value(config)  # a key that there is not is told first
         if others := provenance.changes(runs[0][1], config, free=(compare.key, *MAY_DIFFER)):
             sys.exit(
                 f"{path}: runs that are compared differ by {compare.key}, price and seed alone; set beside "
-                f"{runs[0][0]}, {'; '.join(others)}; give a folder without the one or the other, or --compare KEY=BASE"
+                f"{runs[0][0]}, {'; '.join(others)}; give a folder without the one or the other, or compare by that "
+                "key: benchmarks/credit.py --compare KEY=BASE"
             )
     runs.sort(key=lambda run: (*compare.kind(run[1]), run[1].seed))
     for (path, config), (again, other) in pairwise(runs):
