@@ -3,13 +3,13 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from agile_ray import credit
 from agile_ray.config import RunConfig
+from agile_ray.credit import assign
 from agile_ray.errors import StarvedError
-from agile_ray.protocols import Checkpoints, Learners, Recorder, Rollouts, RunState
+from agile_ray.protocols import Checkpoints, Learners, Recorder, Rollouts
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
-from agile_ray.types import Lesson, Session
+from agile_ray.types import Lesson, RunState, Session
 
 
 def imitate(
@@ -77,8 +77,8 @@ def train(
             raise StarvedError(f"iteration {state.iteration + 1}: {len(sessions)} sessions, none to train on")
 
         with recorder.timed("score"):
-            scores = learners.score([*segments, *credit.prefixes(sessions, config.credit)])
-        assigned = credit.assign(sessions, segments, scores, config.credit, past=window)
+            scores = learners.score([*segments, *assign.prefixes(sessions, config.credit)])
+        assigned = assign.assign(sessions, segments, scores, config.credit, past=window)
         window.append(sessions)
         with recorder.timed("learn"):
             done = state.iteration / config.loop.iterations

@@ -2,39 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from typing import Protocol
 
-from agile_ray.credit import Assigned
-from agile_ray.types import Lesson, Scores, Segment, Session, TrainingRow
+from agile_ray.types import Assigned, Lesson, RunState, Scores, Segment, Session, TrainingRow, Update
 from agile_ray.weights import WeightsRef
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
-    """What one call of `Learners.learn` or `Learners.imitate` did."""
-
-    tokens: int  # tokens processed in forward-backward passes, padding excluded
-    padding: float  # share of processed tokens that were padding
-    seconds: float  # wall time of the call
-    metrics: dict[str, float]  # by the names in metrics.py
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunState:
-    """The counters a checkpoint must hold to resume exactly."""
-
-    imitation_steps: int  # finished optimizer steps of imitation
-    iteration: int  # finished iterations of the PPO loop
-    version: int  # of the policy; each iteration publishes one
-
-    def imitated(self) -> "RunState":
-        """One SFT step later."""
-        return replace(self, imitation_steps=self.imitation_steps + 1)
-
-    def next(self) -> "RunState":
-        """One iteration later."""
-        return replace(self, iteration=self.iteration + 1, version=self.version + 1)
 
 
 class Rollouts(Protocol):

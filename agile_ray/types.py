@@ -10,7 +10,7 @@ Alignment, the same in every file: entry t of a [T] array describes token t, and
 Money is kept in integer thousandths of the reward for a right answer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -20,6 +20,8 @@ from agile_ray.errors import ContractError
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 NO_VERSION = -1
@@ -262,3 +264,38 @@ class TrainingRow:
                 f"TrainingRow: credit lands on action token `settled` - 1, found {self.settled} of "
                 f"{self.segment.actions} with credit {self.credit}"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """The credit of one iteration."""
+
+    rows: list[TrainingRow]
+    figures: dict[str, float]  # by the names in metrics.py
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What one call of `Learners.learn` or `Learners.imitate` did."""
+
+    tokens: int  # tokens processed in forward-backward passes, padding excluded
+    padding: float  # share of processed tokens that were padding
+    seconds: float  # wall time of the call
+    metrics: dict[str, float]  # by the names in metrics.py
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """The counters a checkpoint must hold to resume exactly."""
+
+    imitation_steps: int  # finished optimizer steps of imitation
+    iteration: int  # finished iterations of the PPO loop
+    version: int  # of the policy; each iteration publishes one
+
+    def imitated(self) -> "RunState":
+        """One SFT step later."""
+        return replace(self, imitation_steps=self.imitation_steps + 1)
+
+    def next(self) -> "RunState":
+        """One iteration later."""
+        return replace(self, iteration=self.iteration + 1, version=self.version + 1)

@@ -20,7 +20,7 @@ from pathlib import Path
 import ray
 
 from agile_ray.types import Session
-from launch import configs
+from launch.run import shipped_configs
 from rollout.actor import Post, RolloutActor
 
 REPEATS = 5
@@ -65,7 +65,7 @@ def timed(call: Callable[[], bytes | None]) -> tuple[float, bytes | None]:
 
 def main(words: Sequence[str]) -> None:
     """Measure, and print a line for each repeat and one for the medians."""
-    config = configs.read(words[0], [*words[1:], "run.name=benchmark", "rollout.actors=1"])
+    config = shipped_configs.read(words[0], [*words[1:], "run.name=benchmark", "rollout.actors=1"])
     each = config.loop.sessions
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     scratch = Path(tempfile.mkdtemp())

@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
+from agile_ray.agent.environment import Environment
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from agile_ray.task import Environment
 from envs import productqa, recurring, shop
 
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from agile_ray.agent.environment import Found, Question, Submission
+from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from agile_ray.functions import Function
 from agile_ray.seeds import derive
-from agile_ray.task import Found, Question, Submission
 from envs.productqa_files import (
     DATABASE,
     FACT,

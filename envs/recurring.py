@@ -14,12 +14,12 @@ credit across sessions can tell: at 0.55 a bonus of 0.1 for what may be asked ag
 from collections.abc import Sequence
 from random import Random
 
+from agile_ray.agent.environment import Found, Question, Submission
+from agile_ray.agent.executor import NO_INFORMATION
+from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from agile_ray.executor import NO_INFORMATION
-from agile_ray.functions import Function
 from agile_ray.seeds import derive
-from agile_ray.task import Found, Question, Submission
 
 ITEMS = 8
 """Items in one episode."""

@@ -4,11 +4,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from random import Random
 
+from agile_ray.agent.environment import Found, Question, Submission
+from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from agile_ray.functions import Function
 from agile_ray.seeds import derive
-from agile_ray.task import Found, Question, Submission
 from envs.shop_world import Category, Episode, categories, draw
 from envs.sql import SqlTool
 

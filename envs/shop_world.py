@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from random import Random
 
+from agile_ray.agent.environment import Question
 from agile_ray.seeds import derive
-from agile_ray.task import Question
 from envs import shop_text as text
 from envs.shop_text import Condition, Topic
 

@@ -16,8 +16,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from agile_ray.agent.environment import Found
 from agile_ray.errors import ConfigError, ToolError
-from agile_ray.task import Found
 
 ID_NAME = "product_id"
 """What the agent calls the column of ids, whatever its name in the table (released ProductQA: asin)."""

@@ -5,8 +5,8 @@ Importing this module loads no heavy library: every command imports what it need
 
 import typer
 
-from launch import evaluate, keys, model, replay, report, reprice, submit, sweep, train
 from launch.border import border
+from launch.commands import evaluate, keys, model, replay, report, reprice, submit, sweep, train
 
 HELP = """Train AGILE agents: language models that remember, use tools, reflect, and ask an expert at a price.
 

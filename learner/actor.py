@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]  as its documentation says
 
-    from learner.buckets import BucketPlan, Bytes
     from learner.engine import Dtype
     from learner.model import Attention
     from learner.plan import Int64
     from learner.ragged import Ragged
     from learner.rank import LearnerRank
     from learner.reports import PlacedScores, Sums
-    from learner.sender import NCCLSender
     from learner.targets import LessonTargets, Targets
+    from learner.weights.buckets import BucketPlan, Bytes
+    from learner.weights.nccl_sender import NCCLSender
 
 
 class LearnerActor:
@@ -152,7 +152,7 @@ class LearnerActor:
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
         """Open the nccl transport to the rollout actors."""
-        from learner.sender import NCCLSender
+        from learner.weights.nccl_sender import NCCLSender
 
         self._sender = NCCLSender(self._started, handles, rank=self._rank, workers=workers)
 

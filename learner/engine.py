@@ -22,7 +22,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from agile_ray.config import Learner
 from agile_ray.errors import LearnerError
-from learner.batch import Batch
+from learner.micro_batch import Batch
 from learner.model import Attention, PolicyWithValue, Predictions, load_language_model
 
 Device = Literal["cpu", "gpu"]

@@ -17,9 +17,8 @@ import ray
 
 from agile_ray.config import PPO, Imitation, Learner
 from agile_ray.errors import LearnerError
-from agile_ray.protocols import Update
 from agile_ray.seeds import derive
-from agile_ray.types import Int32, Lesson, Scores, Segment, TrainingRow
+from agile_ray.types import Int32, Lesson, Scores, Segment, TrainingRow, Update
 from agile_ray.weights import Bucket, Probe, WeightsRef
 from learner import kl_controller
 from learner.actor import LearnerActor

@@ -17,15 +17,15 @@ from agile_ray.config import PPO, Learner
 from agile_ray.types import Float32, Int32, Scores
 from agile_ray.weights import Probe
 from learner import losses
-from learner.batch import Batch, make_batch
-from learner.buckets import BucketPlan, Bytes, pack, plan_buckets
 from learner.engine import Dtype, Engine, Place, torch_dtype
 from learner.logprobs import token_logprobs
+from learner.micro_batch import Batch, make_batch
 from learner.model import Attention
 from learner.ragged import Int64, Ragged, join_scores
 from learner.reports import PlacedScores, Sums, add
 from learner.steps import too_far
 from learner.targets import LessonTargets, Targets
+from learner.weights.buckets import BucketPlan, Bytes, pack, plan_buckets
 
 MicroBatches = Sequence[Int64]
 """Row numbers of each pass of one rank; an empty one keeps step with the other ranks."""

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from agile_ray.config import PPO
+from agile_ray.credit.gae import explained_variance, gae, whiten
 from agile_ray.types import Float32, Int32, Lesson, TrainingRow
-from learner.advantages import explained_variance, gae, whiten
 from learner.ragged import Int64, join, join_scores
 
 MAX_CORRECTION = 2.0

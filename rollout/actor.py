@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import envs
+from agile_ray.agent.functions import STOPS
 from agile_ray.config import RunConfig
 from agile_ray.errors import DeadlineError, EngineError
-from agile_ray.evaluation import Play
-from agile_ray.functions import STOPS
-from agile_ray.journal import Journal
+from agile_ray.evaluation.plays import Play
+from agile_ray.record.receipts import Journal
 from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
 from rollout.engine import Traffic, VLLMEngine
 from rollout.player import Place, Player
 from rollout.rules import build_rules
 from rollout.settings import EngineSettings
-from rollout.sync_check import SyncReport
 from rollout.tokenizer import HFTokenizer
+from rollout.weights.sync_check import SyncReport
 
 if TYPE_CHECKING:
     from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest

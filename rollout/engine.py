@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agile_ray.agent.policy import Completion
 from agile_ray.errors import DeadlineError, EngineError, SyncError
-from agile_ray.policy import Completion
 from agile_ray.types import Float32
 from agile_ray.weights import Bucket, WeightsRef
 from rollout.settings import EngineSettings, cause, check_length, one_line, set_environment
-from rollout.shared import shared_file
-from rollout.sync_check import SyncCheck, SyncReport, flat
+from rollout.weights.shared_memory import shared_file
+from rollout.weights.sync_check import SyncCheck, SyncReport, flat
 
 if TYPE_CHECKING:
     from vllm import SamplingParams

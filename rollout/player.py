@@ -8,15 +8,15 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 
+from agile_ray.agent.environment import Environment
+from agile_ray.agent.lane import Lane, LaneState, Rules
+from agile_ray.agent.policy import Policy
 from agile_ray.errors import ConfigError
-from agile_ray.evaluation import Play
-from agile_ray.journal import Journal
-from agile_ray.lane import Lane, LaneState, Rules
-from agile_ray.policy import Policy
-from agile_ray.task import Environment
+from agile_ray.evaluation.plays import Play
+from agile_ray.record.receipts import Journal
 from agile_ray.types import Session
 from rollout.engine import VLLMEngine
-from rollout.policy import EnginePolicy, Lockstep
+from rollout.engine_policy import EnginePolicy, Lockstep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,14 +22,14 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 import envs
 from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError, DeadlineError, EngineError
-from agile_ray.evaluation import plays
-from agile_ray.journal import place
+from agile_ray.evaluation.plays import plays
+from agile_ray.record.receipts import place
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.actor import Post, RolloutActor
 from rollout.engine import Traffic
 from rollout.player import Place
-from rollout.sync_check import SyncReport
+from rollout.weights.sync_check import SyncReport
 
 START_S = 900.0
 """A large model is read from a slow disk in less."""

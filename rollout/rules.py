@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from agile_ray.agent.environment import Environment
+from agile_ray.agent.lane import Rules
+from agile_ray.agent.memory import Embedder, HashedEmbedder
 from agile_ray.config import RunConfig
-from agile_ray.expert import build_expert
-from agile_ray.lane import Rules
-from agile_ray.memory import Embedder, HashedEmbedder
-from agile_ray.task import Environment
+from agile_ray.experts import build_expert
 from rollout.tokenizer import HFTokenizer
 
 

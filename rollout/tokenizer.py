@@ -6,8 +6,8 @@ from pathlib import Path
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
+from agile_ray.agent.functions import Function
 from agile_ray.errors import ConfigError, ContractError
-from agile_ray.functions import Function
 
 REMEMBERED = 65_536
 """Encoded texts that are kept: questions, rows and memories come back again and again."""

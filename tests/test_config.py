@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from agile_ray.config import load
+from agile_ray.config_file import load
 from agile_ray.errors import ConfigError
 
 MINIMAL = "run: {name: t}\nmodel: {path: m}\nenv: {name: shop}\n"

@@ -7,11 +7,10 @@ import pytest
 from agile_ray.config import RunConfig
 from agile_ray.errors import StarvedError
 from agile_ray.loop import imitate, train
-from agile_ray.protocols import RunState, Update
 from agile_ray.segments import cut
-from agile_ray.types import Scores
+from agile_ray.types import RunState, Scores, Update
 from agile_ray.weights import WeightsRef
-from tests.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question
+from tests.fakes.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question
 
 UPDATE = Update(tokens=1, padding=0.0, seconds=0.0, metrics={})
 

@@ -6,7 +6,7 @@ import pytest
 from agile_ray.errors import ContractError
 from agile_ray.segments import cut
 from agile_ray.types import NO_VERSION, Ending, Turn
-from tests.worlds import SESSION
+from tests.fakes.worlds import SESSION
 
 
 def turn(prompt, completion, *, version=0, reward=0.0):

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agile_ray import history
-from agile_ray.history import Event, Line
+from agile_ray.record import history
+from agile_ray.record.history import Event, Line
 
 BIN = Path(sys.executable).parent
 LANES, SESSIONS, ITERATIONS, STEPS = 4, 6, 4, 6

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from agile_ray.functions import Function
+from agile_ray.agent.functions import Function
 from agile_ray.types import Float32
 from agile_ray.weights import Bucket, Probe, TensorSpec
 

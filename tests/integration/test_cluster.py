@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launch import reaper
+from launch.cluster import reaper
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -14,11 +14,10 @@ import pytest
 import ray
 import torch
 
-from agile_ray import metrics
 from agile_ray.config import PPO, Imitation, Learner
 from agile_ray.errors import ConfigError, DeadlineError, LearnerError
-from agile_ray.protocols import Update
-from agile_ray.types import Float32, Lesson, Scores, Segment, TrainingRow
+from agile_ray.record import metrics
+from agile_ray.types import Float32, Lesson, Scores, Segment, TrainingRow, Update
 from agile_ray.weights import WeightsRef
 from learner.engine import is_fast_in_bfloat16
 from learner.group import LearnerGroup

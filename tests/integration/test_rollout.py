@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
+from agile_ray.agent.functions import STOPS
 from agile_ray.errors import SyncError
-from agile_ray.functions import STOPS
 from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
 from rollout.settings import EngineSettings

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agile_ray.memory import QA, Entry, Memory
+from agile_ray.agent.memory import QA, Entry, Memory
 from rollout.rules import build_embedder
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]

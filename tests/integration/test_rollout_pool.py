@@ -14,7 +14,7 @@ import ray
 
 from agile_ray.config import Agent, Env, Learner, Loop, Model, Rollout, Run, RunConfig
 from agile_ray.errors import ConfigError, EngineError, SyncError
-from agile_ray.journal import journals, read
+from agile_ray.record.receipts import journals, read
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.pool import RolloutPool

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agile_ray import history
-from agile_ray.history import Event
+from agile_ray.record import history
+from agile_ray.record.history import Event
 from tests.integration.conftest import BIN, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

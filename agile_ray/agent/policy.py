@@ -1,0 +1,63 @@
+"""Who writes the tokens: an engine, or a script that reads the same session."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agile_ray.agent.environment import Found, Question, Stream
+from agile_ray.agent.functions import Function
+from agile_ray.agent.tokenizer import Tokenizer
+from agile_ray.types import Float32, Int32, MemoryUse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What a policy wrote in one turn: at least one token, ending with a stop function, the end token, or cut
+    by the token budget."""
+
+    ids: Int32  # [C]
+    logprobs: Float32  # [C], nats; 0.0 from a script
+    versions: Int32  # [C]
+
+
+class SessionView(Protocol):
+    """What a policy may look at while a session is played. An engine reads only `context_ids`."""
+
+    @property
+    def context_ids(self) -> Sequence[int]: ...
+
+    @property
+    def room(self) -> int: ...  # tokens that may still be written in this turn, at least 1
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def stream(self) -> Stream: ...
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def question(self) -> Question: ...
+
+    @property
+    def price(self) -> int: ...  # of advice now, thousandths
+
+    @property
+    def last(self) -> Function | None: ...  # the function that ran last
+
+    @property
+    def reads(self) -> Sequence[MemoryUse]: ...  # what [RetrieveMemory] has returned
+
+    @property
+    def found(self) -> Found | None: ...  # what the tool has answered
+
+    @property
+    def advised(self) -> bool: ...  # the expert has answered
+
+
+class Policy(Protocol):
+    """Writes one turn."""
+
+    async def write(self, view: SessionView) -> Completion: ...

@@ -1,0 +1,226 @@
+"""What sessions are worth: shares, totals, intervals, the error budget, and how they change along a stream.
+
+Failed sessions are left out of every figure and counted beside it. Money stays in integer thousandths until the
+final division. Intervals are percentile bootstraps over units that may depend on one another only inside:
+
+    two or more streams    a unit is a whole stream: its sessions share one memory
+    one stream             resampling streams would return the same one every time, so a unit is a run of
+                           ceil(sqrt(sessions)) sessions in a row, the last one shorter
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agile_ray.errors import ContractError
+from agile_ray.evaluation.intervals import bootstrap
+from agile_ray.types import Ending, Origin, Session
+
+
+class Cause(StrEnum):
+    """Why a session that did not fail has no right answer; exactly one each, the first that applies."""
+
+    CUT = "cut"  # a budget ran out before anything was submitted
+    NO_ANSWER = "no_answer"  # the context was cleared, nothing was submitted
+    ADVICE_WRONG = "advice_wrong"  # advice was paid for, and what was submitted is wrong all the same
+    BAD_QUERY = "bad_query"  # the tool could not run a query of the session
+    ROWS_WRONG = "rows_wrong"  # what the tool found is not what was asked for
+    PREDICTED_WRONG = "predicted_wrong"  # the policy's own words are wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindScore:
+    """The error budget of one kind of question."""
+
+    sessions: int
+    asked: int  # sessions that asked at least once
+    asked_share: float
+    accuracy: float
+    wrong: dict[Cause, int]  # sessions by cause; with the right ones they sum to `sessions`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a set of sessions is worth."""
+
+    sessions: int  # that did not fail
+    asked_share: float  # share that asked at least once
+    asked_new: float | None  # the same where memory did not hold the answer: at first sight; None: no such session
+    asked_known: float | None  # where it did: on repeats
+    asks_per_session: float
+    accuracy: float
+    total_score: float  # accuracy - thousandths paid / (1000 sessions), reward per session
+    ci95: tuple[float, float]  # [low, high] of total_score
+    units: str  # what was resampled: "64 streams" or "25 runs of 25 sessions"
+    failed: int  # sessions left out
+    failed_price: int  # thousandths that they paid, in no other figure
+    endings: dict[Ending, int]
+    kinds: dict[str, KindScore]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Total score of one policy minus another's, on the same questions."""
+
+    mean: float
+    ci95: tuple[float, float]
+    sessions: int  # pairs compared
+    failed: int  # pairs left out, because one of the two failed
+    units: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """Sessions between two places of their streams, as shares of the stream's length."""
+
+    start: float  # included
+    end: float  # excluded
+    sessions: int
+    asked_share: float
+    accuracy: float
+
+
+def reward(session: Session) -> int:
+    """Its own reward, thousandths: 1000 if what was submitted is right, minus the prices paid."""
+    return 1000 * session.correct - session.price
+
+
+def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
+    """Measure a set of sessions.
+
+    Raises:
+        ContractError: no session that did not fail, or one was played twice.
+    """
+    _by_place(sessions)
+    kept = [session for session in sessions if session.ending is not Ending.FAILED]
+    if not kept:
+        raise ContractError(f"score: needs a session that did not fail, found {len(sessions)} failed and no other")
+    failed = [session for session in sessions if session.ending is Ending.FAILED]
+    ci95, units = bootstrap([(session, reward(session)) for session in kept], seed=seed)
+    return Score(
+        sessions=len(kept),
+        asked_share=_share(kept, _asked),
+        asked_new=_asked_among([session for session in kept if not session.known]),
+        asked_known=_asked_among([session for session in kept if session.known]),
+        asks_per_session=sum(session.asks for session in kept) / len(kept),
+        accuracy=_share(kept, _right),
+        total_score=sum(map(reward, kept)) / (1000 * len(kept)),
+        ci95=ci95,
+        units=units,
+        failed=len(failed),
+        failed_price=sum(session.price for session in failed),
+        endings=dict(Counter(session.ending for session in sessions)),
+        kinds={
+            kind: _kind_score([session for session in kept if session.kind == kind])
+            for kind in sorted({session.kind for session in kept})
+        },
+    )
+
+
+def paired_difference(
+    first: Sequence[Session],
+    second: Sequence[Session],
+    *,
+    worth: Callable[[Session], float] = reward,
+    seed: int = 0,
+) -> Difference:
+    """Total score of `first` minus `second`, question by question.
+
+    Args:
+        worth: what one session counts for, thousandths.
+
+    Raises:
+        ContractError: they do not cover the same questions, one is there twice, or every pair has a failed session.
+    """
+    left, right = _by_place(first), _by_place(second)
+    if (unpaired := left.keys() ^ right.keys()) or any(left[place].question != right[place].question for place in left):
+        example = min(unpaired) if unpaired else min(p for p in left if left[p].question != right[p].question)
+        raise ContractError(
+            f"paired_difference: both sides must cover the same questions, but stream {example[0]} differs at "
+            f"position {example[1]} ({len(left)} against {len(right)} sessions); play the same streams"
+        )
+    pairs = [
+        (session, worth(session) - worth(right[place]))
+        for place, session in left.items()
+        if Ending.FAILED not in (session.ending, right[place].ending)
+    ]
+    if not pairs:
+        raise ContractError(f"paired_difference: each of {len(left)} pairs has a failed session; nothing to compare")
+    ci95, units = bootstrap(pairs, seed=seed)
+    return Difference(
+        mean=sum(difference for _, difference in pairs) / (1000 * len(pairs)),
+        ci95=ci95,
+        sessions=len(pairs),
+        failed=len(left) - len(pairs),
+        units=units,
+    )
+
+
+def curve(sessions: Iterable[Session], *, bins: int = 10) -> list[Bin]:
+    """Asked share and accuracy along the stream, in `bins` equal parts; parts without a session are left out."""
+    parts: list[list[Session]] = [[] for _ in range(bins)]
+    for session in sessions:
+        if session.ending is not Ending.FAILED:
+            parts[session.position * bins // session.stream_length].append(session)
+    return [
+        Bin(
+            start=index / bins,
+            end=(index + 1) / bins,
+            sessions=len(part),
+            asked_share=_share(part, _asked),
+            accuracy=_share(part, _right),
+        )
+        for index, part in enumerate(parts)
+        if part
+    ]
+
+
+def cause(session: Session) -> Cause | None:
+    """Why the session has no right answer; None if it has one."""
+    if session.correct:
+        return None
+    if session.answer is None:
+        return Cause.CUT if session.ending is Ending.CUT else Cause.NO_ANSWER
+    if session.asks:
+        return Cause.ADVICE_WRONG
+    if "bad_query" in session.remarks:
+        return Cause.BAD_QUERY
+    return Cause.ROWS_WRONG if session.origin is Origin.ROWS else Cause.PREDICTED_WRONG
+
+
+def _kind_score(sessions: Sequence[Session]) -> KindScore:
+    found = Counter(map(cause, sessions))
+    return KindScore(
+        sessions=len(sessions),
+        asked=sum(map(_asked, sessions)),
+        asked_share=_share(sessions, _asked),
+        accuracy=_share(sessions, _right),
+        wrong={reason: found[reason] for reason in Cause},
+    )
+
+
+def _share(sessions: Sequence[Session], claim: Callable[[Session], bool]) -> float:
+    return sum(map(claim, sessions)) / len(sessions)
+
+
+def _asked_among(sessions: Sequence[Session]) -> float | None:
+    return _share(sessions, _asked) if sessions else None
+
+
+def _asked(session: Session) -> bool:
+    return session.asks > 0
+
+
+def _right(session: Session) -> bool:
+    return session.correct
+
+
+def _by_place(sessions: Sequence[Session]) -> dict[tuple[str, int], Session]:
+    places = {(session.stream, session.position): session for session in sessions}
+    if len(places) != len(sessions):
+        (stream, position), times = Counter((s.stream, s.position) for s in sessions).most_common(1)[0]
+        raise ContractError(
+            f"scores: a question is played once in a set, stream {stream} position {position} is there {times} times"
+        )
+    return places

@@ -1,0 +1,14 @@
+"""Experts by configuration: the only place that lists them."""
+
+from agile_ray.agent.expert import Expert, GoldExpert
+from agile_ray.config import Env
+from agile_ray.replay.expert import RecordedExpert
+
+
+def build_expert(env: Env) -> Expert:
+    """The expert that `env.expert` names.
+
+    Raises:
+        ConfigError: `env.recorded` holds no segments, or another version's.
+    """
+    return GoldExpert() if env.recorded is None else RecordedExpert(env.recorded)

@@ -1,0 +1,265 @@
+"""The recorder: history, TensorBoard events and stored segments of one run. It prints nothing and decides nothing.
+
+run folder/
+    history.jsonl       a line per event, read by reports
+    segments/           Parquet, one file per iteration
+    asked-0.jsonl       receipts of the collection that runs, deleted once it is stored
+    abandoned.jsonl     receipts of what a resumed run threw away
+    events/imitation    TensorBoard, by optimizer step
+    events/ppo          TensorBoard, by iteration
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agile_ray.evaluation.score import Score, score
+from agile_ray.record import history, metrics, receipts, resume, store
+from agile_ray.record.folder import SEGMENTS
+from agile_ray.record.history import Dropped, Event, Line
+from agile_ray.record.tensorboard import EventLog
+from agile_ray.types import Assigned, Ending, RunState, Session, TrainingRow, Update
+
+HISTORY = "history.jsonl"
+EVENTS = "events"
+
+Figures = Mapping[str, str | int | float]
+"""What the console is shown of a line: its event, name and counters, then its figures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discarded:
+    """What lay after the checkpoint that a run resumes from."""
+
+    lines: int  # of the history
+    rows: int  # stored segments
+    seconds: float  # wall time that went into them
+
+
+class RunRecorder:
+    """Records one run into its folder, across resumptions.
+
+    Wall time of the phases is written with the next line, so `close` writes what is left.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        console: Callable[[Figures], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`console` is called with the figures of each line; `clock` counts seconds from any start."""
+        self._folder = folder
+        self._history = folder / HISTORY
+        self._segments = folder / SEGMENTS
+        self._console = console
+        self._clock = clock
+        self._seconds: dict[str, float] = {}
+        self._calls: Counter[str] = Counter()
+        self._state = RunState(imitation_steps=0, iteration=0, version=0)
+        self._closed = False
+        folder.mkdir(parents=True, exist_ok=True)
+        self._imitation_events = EventLog(folder / EVENTS / "imitation")
+        self._ppo_events = EventLog(folder / EVENTS / "ppo")
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the wall time of the block to the phase, also when the block raises."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + self._clock() - start
+            self._calls[phase] += 1
+
+    def resume(self, state: RunState) -> Discarded:
+        """Drop what was recorded after the restored state; on a fresh folder, do nothing.
+
+        Call it once, before anything is recorded. What TensorBoard has after the state is hidden, not deleted.
+        """
+        self._state = state
+        lines = history.read(self._history)
+        kept = [line for line in lines if not line.follows(state)]
+        discarded = Discarded(
+            lines=len(lines) - len(kept),
+            rows=resume.discard_after(self._segments, state.iteration),
+            seconds=sum(sum(line.seconds.values()) for line in lines if line.follows(state)),
+        )
+        if lines or discarded.rows:
+            history.rewrite(self._history, kept)
+            self._imitation_events.restart(state.imitation_steps + 1)
+            self._ppo_events.restart(state.iteration + 1)
+            self._write(
+                Event.RESUME,
+                figures={"discarded_seconds": discarded.seconds},
+                counts={"discarded/lines": discarded.lines, "discarded/rows": discarded.rows},
+            )
+        return discarded
+
+    def imitation(self, state: RunState, update: Update) -> None:
+        """Record one SFT step."""
+        self._state = state
+        self._write(Event.IMITATION, figures=_update_figures(update))
+
+    def iteration(
+        self,
+        state: RunState,
+        *,
+        sessions: Sequence[Session],
+        assigned: Assigned,
+        update: Update,
+    ) -> None:
+        """Record one iteration and store its segments."""
+        self._state = state
+        rows = assigned.rows
+        store.write(self._segments, state.iteration, sessions, rows)
+        receipts.clear(self._folder)
+        self._write(
+            Event.ITERATION,
+            figures=_session_figures(sessions, score(sessions))
+            | _row_figures(rows)
+            | assigned.figures
+            | _update_figures(update)
+            | self._speed_figures(len(sessions)),
+            counts=_counts(sessions),
+            dropped=_dropped(sessions, rows),
+        )
+        self._ppo_events.flush()
+
+    def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> float:
+        """Record an evaluation and return its total score."""
+        self._state = state
+        measured = score(sessions)
+        self._write(Event.EVALUATION, name=name, figures=_session_figures(sessions, measured), counts=_counts(sessions))
+        self._ppo_events.flush()
+        return measured.total_score
+
+    def close(self) -> None:
+        """Write the time that no line has yet, and finish the events; again, it does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._seconds:
+            self._write(Event.CLOSE)
+        self._imitation_events.close()
+        self._ppo_events.close()
+
+    def _speed_figures(self, sessions: int) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        if self._seconds.get("collect"):
+            figures["sessions_per_second"] = sessions / self._seconds["collect"]
+        if self._calls["publish"]:
+            figures["sync_seconds"] = self._seconds["publish"] / self._calls["publish"]
+        return figures
+
+    def _write(
+        self,
+        event: Event,
+        *,
+        name: str = "",
+        figures: Mapping[str, float] | None = None,
+        counts: Mapping[str, int] | None = None,
+        dropped: Sequence[Dropped] = (),
+    ) -> None:
+        seconds, self._seconds = self._seconds, {}
+        self._calls.clear()
+        line = Line(
+            event=event,
+            name=name,
+            imitation_steps=self._state.imitation_steps,
+            iteration=self._state.iteration,
+            version=self._state.version,
+            figures=dict(figures or {}),
+            counts=dict(counts or {}),
+            dropped=tuple(dropped),
+            seconds=seconds,
+        )
+        metrics.check(line.figures)
+        history.append(self._history, line)
+        self._write_events(line)
+        if self._console is not None:
+            self._console({"event": event, "name": name, "iteration": line.iteration, **line.figures})
+
+    def _write_events(self, line: Line) -> None:
+        imitation = line.event is Event.IMITATION
+        writer = self._imitation_events if imitation else self._ppo_events
+        step = line.imitation_steps if imitation else line.iteration
+        values = {f"{line.name or line.event}/{name}": value for name, value in line.figures.items()}
+        values |= {f"seconds/{phase}": value for phase, value in line.seconds.items()}
+        values |= {f"counts/{name}": value for name, value in line.counts.items()}
+        writer.add(step, values)
+
+
+def _session_figures(sessions: Sequence[Session], measured: Score) -> dict[str, float]:
+    kept = [session for session in sessions if session.ending is not Ending.FAILED]
+    low, high = measured.ci95
+    return {
+        "sessions": measured.sessions,
+        "failed": measured.failed,
+        "asked_share": measured.asked_share,
+        "asks_per_session": measured.asks_per_session,
+        "accuracy": measured.accuracy,
+        "total_score": measured.total_score,
+        "total_score_low": low,
+        "total_score_high": high,
+        "read_share": sum(1 for session in kept if session.reads) / len(kept),
+        "write_share": sum(1 for session in kept if session.writes) / len(kept),
+    }
+
+
+def _row_figures(rows: Sequence[TrainingRow]) -> dict[str, float]:
+    sessions = sum(row.segment.last for row in rows)
+    return {
+        "rows": len(rows),
+        "tokens_per_session": sum(len(row.segment.token_ids) for row in rows) / sessions,
+        "actions_per_session": sum(row.segment.actions for row in rows) / sessions,
+    }
+
+
+def _update_figures(update: Update) -> dict[str, float]:
+    return {
+        **update.metrics,
+        "tokens": update.tokens,
+        "processed_tokens": update.tokens / (1 - update.padding),
+        "padding": update.padding,
+        "learn_seconds": update.seconds,
+        "tokens_per_second": update.tokens / update.seconds if update.seconds else 0.0,
+    }
+
+
+def _counts(sessions: Sequence[Session]) -> dict[str, int]:
+    endings = Counter(f"ending/{session.ending}" for session in sessions)
+    remarks = Counter(f"remark/{remark}" for session in sessions for remark in session.remarks)
+    return dict(sorted((endings + remarks).items()))
+
+
+def _dropped(sessions: Sequence[Session], rows: Sequence[TrainingRow]) -> list[Dropped]:
+    """Asking makes sessions longer, so what is dropped is told by both: a silent drop would bias against asking."""
+    trained = {(row.segment.stream, row.segment.position) for row in rows}
+    found: Counter[tuple[str, bool, int]] = Counter()
+    for session in sessions:
+        if (session.stream, session.position) not in trained:
+            found[_reason(session), session.asks > 0, _power_of_two(_tokens(session))] += 1
+    return [
+        Dropped(reason=reason, asked=asked, tokens_up_to=tokens, sessions=count)
+        for (reason, asked, tokens), count in sorted(found.items())
+    ]
+
+
+def _reason(session: Session) -> str:
+    if session.ending is Ending.FAILED:
+        return "failed"
+    return "no_row" if session.turns else "empty"
+
+
+def _tokens(session: Session) -> int:
+    """Tokens of the context when the session ended."""
+    return len(session.turns[-1].prompt_ids) + len(session.turns[-1].completion_ids) if session.turns else 0
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length() if count else 0

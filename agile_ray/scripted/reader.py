@@ -1,0 +1,118 @@
+"""Scripted policies: one reader that answers as well as the agent could, and rules that say when it asks.
+
+The reader looks into a question's gold fields instead of its text: it shows what asking is worth, not what reading is.
+Memory where it holds the answer, else the tool where it applies, else the best guess. It writes tokens, turn by turn:
+what it plays is also what imitation learns from.
+
+    after                writes
+    -                    [GetQuestion]
+    [GetQuestion]        [RetrieveMemory]
+    [RetrieveMemory]     [SeekAdvice]
+                         or [SearchProduct] query <end>
+                         or [PredictAnswer] answer [SubmitAnswer][ClearContext]
+    [SeekAdvice]         [Reflection] knowledge [UpdateMemory][SubmitAnswer][ClearContext]
+    a search             [SubmitAnswer][ClearContext]
+"""
+
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+
+from agile_ray.agent.environment import Question
+from agile_ray.agent.executor import NO_INFORMATION
+from agile_ray.agent.functions import SEARCHES, Function
+from agile_ray.agent.policy import Completion, SessionView
+from agile_ray.agent.tokenizer import Tokenizer
+from agile_ray.seeds import derive
+
+Asker = Callable[[SessionView], bool]
+"""Whether to ask for advice, once memory has been read."""
+
+_END = ""  # among the parts of a turn: the end token
+
+
+class Scripted:
+    """A policy that asks when its asker says so, and otherwise answers as well as it can."""
+
+    def __init__(self, asks: Asker, *, search_function: Function, guess: Callable[[Question], str]) -> None:
+        """Wire a script.
+
+        Args:
+            search_function: how the environment calls its tool.
+            guess: what to say where neither memory nor the tool helps.
+        """
+        self._asks = asks
+        self._search_function = search_function
+        self._guess = guess
+
+    async def write(self, view: SessionView) -> Completion:
+        ids = _ids(self._parts(view), view.tokenizer, room=view.room)
+        return Completion(
+            ids=np.array(ids, dtype=np.int32),
+            logprobs=np.zeros(len(ids), dtype=np.float32),
+            versions=np.zeros(len(ids), dtype=np.int32),
+        )
+
+    def _parts(self, view: SessionView) -> tuple[Function | str, ...]:
+        """What to write in this turn: functions and words."""
+        question, last = view.question, view.last
+        if last is None:
+            return (Function.GET_QUESTION,)
+        if last is Function.GET_QUESTION:
+            return (Function.RETRIEVE_MEMORY,)
+        if last is Function.RETRIEVE_MEMORY and self._asks(view):
+            return (Function.SEEK_ADVICE,)
+        if view.advised:
+            knowledge = question.knowledge or NO_INFORMATION
+            return (Function.REFLECTION, knowledge, Function.UPDATE_MEMORY, *_SUBMIT)
+        if last in SEARCHES and view.found is not None and not view.found.bad_query:
+            return _SUBMIT
+        if remembers(view):
+            return (Function.PREDICT_ANSWER, question.answer, *_SUBMIT)
+        if last is Function.RETRIEVE_MEMORY and question.query:
+            return (self._search_function, question.query, _END)
+        return (Function.PREDICT_ANSWER, self._guess(question), *_SUBMIT)
+
+
+_SUBMIT = (Function.SUBMIT_ANSWER, Function.CLEAR_CONTEXT)
+
+
+def _ids(parts: tuple[Function | str, ...], tokenizer: Tokenizer, *, room: int) -> list[int]:
+    """Encode the parts of a turn; where they are too long, the words lose their end, so that no function is lost."""
+    pieces: list[list[int]] = []
+    for part in parts:
+        if isinstance(part, Function):
+            pieces.append([tokenizer.function_id(part)])
+        else:
+            pieces.append([tokenizer.eos_id] if part is _END else tokenizer.encode(f" {part}"))
+    excess = sum(map(len, pieces)) - room
+    if excess > 0:
+        longest = max(pieces, key=len)
+        del longest[max(1, len(longest) - excess) :]
+    return [token for piece in pieces for token in piece][:room]
+
+
+def remembers(view: SessionView) -> bool:
+    """Something that was read was written by a session of this stream whose question rests on the same item."""
+    questions = view.stream.questions
+    return any(questions[use.writer].item == view.question.item for use in view.reads)
+
+
+def needs_advice(view: SessionView) -> bool:
+    """Neither memory nor the tool answers the question."""
+    return not view.question.query and not remembers(view)
+
+
+def by_judgement(view: SessionView) -> bool:
+    """Ask if 1 - guess chance > price, both in reward, of what needs advice; blind to what memory is worth tomorrow."""
+    return needs_advice(view) and 1000 * (1.0 - view.question.guess_chance) > view.price
+
+
+def at_random(share: float, *, seed: int, where: Asker) -> Asker:
+    """Ask with probability `share` where `where` holds; each draw hangs on (seed, stream, position) alone."""
+
+    def asks(view: SessionView) -> bool:
+        return where(view) and Random(derive(seed, "asks", view.stream.id, view.position)).random() < share
+
+    return asks

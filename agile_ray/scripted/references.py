@@ -1,0 +1,143 @@
+"""Reference policies: what a run is compared with. All answer through the scripted reader and differ in when they ask.
+
+always_ask          every question
+never_ask           none
+random              each question with the same probability
+non_adaptive        the first K questions of a stream
+ask_unless_search   every question that the tool can't answer, also what memory holds
+oracle              the optimum of envs/optimum.py: knows the future, but no guess's outcome
+yes_gold_sql        none, and says "yes" where the tool can't answer
+teacher             what imitation learns from: by chance or by judgement, where neither memory nor the tool helps
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from agile_ray.agent.environment import Environment, Question
+from agile_ray.agent.expert import Expert, GoldExpert
+from agile_ray.agent.lane import Lane, Rules
+from agile_ray.agent.memory import HashedEmbedder
+from agile_ray.agent.policy import Policy, SessionView
+from agile_ray.agent.tokenizer import WordTokenizer
+from agile_ray.config import Agent
+from agile_ray.config import Memory as MemoryConfig
+from agile_ray.errors import ConfigError
+from agile_ray.evaluation.plays import Play
+from agile_ray.scripted.optimum import worth_asking
+from agile_ray.scripted.reader import Asker, Scripted, at_random, by_judgement, needs_advice
+from agile_ray.types import Session
+
+GOLD = GoldExpert()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habits:
+    """What the reference policies leave open."""
+
+    seed: int = 0
+    asked_share: float = 0.25  # of `random`; of the random `teacher` where neither memory nor the tool helps
+    first: int = 0  # K of `non_adaptive`
+    asking: Literal["random", "judgement"] = "random"  # of `teacher`
+
+
+def _always(view: SessionView) -> bool:
+    del view
+    return True
+
+
+def _never(view: SessionView) -> bool:
+    del view
+    return False
+
+
+def _unless_search(view: SessionView) -> bool:
+    return not view.question.query
+
+
+def _oracle(view: SessionView) -> bool:
+    if not needs_advice(view):
+        return False
+    later = view.stream.questions[view.position :]
+    uses = sum(question.item == view.question.item for question in later)
+    return worth_asking(view.question, uses=uses, price=view.price)
+
+
+def _teacher(habits: Habits) -> Asker:
+    if habits.asking == "judgement":
+        return by_judgement
+    return at_random(habits.asked_share, seed=habits.seed, where=needs_advice)
+
+
+REFERENCES: dict[str, Callable[[Habits], Asker]] = {
+    "always_ask": lambda _: _always,
+    "never_ask": lambda _: _never,
+    "random": lambda habits: at_random(habits.asked_share, seed=habits.seed, where=_always),
+    "non_adaptive": lambda habits: lambda view: view.position < habits.first,
+    "ask_unless_search": lambda _: _unless_search,
+    "oracle": lambda _: _oracle,
+    "yes_gold_sql": lambda _: _never,
+    "teacher": _teacher,
+}
+"""When each of them asks."""
+
+
+def reference(name: str, environment: Environment, habits: Habits) -> Policy:
+    """A reference policy by its name.
+
+    Raises:
+        ConfigError: no such policy.
+    """
+    if name not in REFERENCES:
+        raise ConfigError(f"policy: one of {', '.join(REFERENCES)}; found {name}")
+    guess = _yes if name == "yes_gold_sql" else _best_guess
+    return Scripted(REFERENCES[name](habits), search_function=environment.search_function, guess=guess)
+
+
+def _best_guess(question: Question) -> str:
+    return question.guess
+
+
+def _yes(question: Question) -> str:
+    del question
+    return "yes"
+
+
+def script_rules(
+    environment: Environment, *, price: int, agent: Agent, memory: MemoryConfig, expert: Expert = GOLD
+) -> Rules:
+    """Rules of lanes that need no model: words for tokens, hashed n-grams for embeddings."""
+    return Rules(
+        search_function=environment.search_function,
+        tokenizer=WordTokenizer(),
+        embedder=HashedEmbedder(),
+        expert=expert,
+        agent=agent,
+        memory=memory,
+        price=price,
+    )
+
+
+def play_streams(
+    policy: Policy, environment: Environment, *, split: str, indices: Iterable[int], rules: Rules
+) -> list[Session]:
+    """Play whole streams, one after the other, without engine or Ray; the same call gives the same sessions."""
+    lengths = {index: len(environment.stream(split=split, index=index).questions) for index in indices}
+    chosen = [Play(index=index, sessions=length) for index, length in lengths.items()]
+    return play_sessions(policy, environment, split=split, plays=chosen, rules=rules)
+
+
+def play_sessions(
+    policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules
+) -> list[Session]:
+    """Play the first sessions of streams, as many as an evaluation chose of each; otherwise as `play_streams`."""
+
+    async def play() -> list[Session]:
+        sessions: list[Session] = []
+        for chosen in plays:
+            lane = Lane(environment.stream(split=split, index=chosen.index), rules)
+            sessions += [await lane.play(policy) for _ in range(chosen.sessions)]
+        return sessions
+
+    return asyncio.run(play())

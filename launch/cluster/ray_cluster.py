@@ -1,0 +1,80 @@
+"""Joins a Ray cluster or starts a local one, and leaves nothing behind.
+
+cluster.address given             that cluster is joined
+RAY_ADDRESS set (a cluster job)   the job's cluster is joined
+neither                           a fresh local one is started; it ends with the driver, also with a killed one
+"""
+
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from agile_ray.config import Cluster
+from agile_ray.errors import ConfigError
+from launch.cluster import reaper
+from launch.cluster.address import check_port, joins
+
+
+@contextmanager
+def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
+    """Connect to Ray for the length of a `with` block.
+
+    Args:
+        settings: where to; with `device: gpu` Ray counts the machine's GPUs itself.
+        cpus: logical CPUs of a local cluster, at least one for every actor; they may exceed the machine's.
+
+    Raises:
+        ConfigError: the address does not answer, or the dashboard's port is taken.
+    """
+    import ray
+
+    if joins(settings):
+        _join(settings.address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    check_port(settings.dashboard_port)
+    with _reaped():
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                include_dashboard=settings.dashboard_port is not None,
+                dashboard_port=settings.dashboard_port,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _reaped() -> Iterator[None]:
+    """Whatever is started in the block ends with it, or with this process."""
+    token = secrets.token_hex(8)
+    sockets = tempfile.mkdtemp(prefix="agile-ray-")
+    watch = [sys.executable, str(reaper.__file__), token, str(os.getpid()), sockets]
+    process = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
+    os.environ |= {reaper.MARK: token, "VLLM_RPC_BASE_PATH": sockets}  # vLLM leaves its sockets where they are
+    try:
+        yield
+    finally:
+        process.communicate(timeout=2 * reaper.GRACE_S)
+
+
+def _join(address: str | None) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"cluster.address: {address}" if address else f"RAY_ADDRESS: {os.environ['RAY_ADDRESS']}"
+        raise ConfigError(f"{where} does not answer as a Ray cluster ({error})") from error

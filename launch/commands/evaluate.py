@@ -1,0 +1,145 @@
+"""`agile-ray evaluate`: plays one policy on whole streams, prints its table, writes its figures.
+
+--policy                    needs
+a reference policy's name   nothing: no model, no Ray, no torch
+a checkpoint's folder       Ray and an engine, as in training; greedy, lanes in lockstep
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import envs
+from agile_ray.agent.environment import Environment
+from agile_ray.config import RunConfig
+from agile_ray.errors import ConfigError
+from agile_ray.evaluation.plays import plays
+from agile_ray.evaluation.score import Score, score
+from agile_ray.experts import build_expert
+from agile_ray.record.folder import write_text
+from agile_ray.scripted.references import REFERENCES, Habits, play_sessions, reference, script_rules
+from agile_ray.types import Session
+from launch.run.shipped_configs import read
+
+CATEGORIES = {"train": "env.categories", "validation": "env.validation_categories", "test": "env.test_categories"}
+
+
+def command(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
+    policy: Annotated[str, typer.Option(help=f"A checkpoint's folder, or one of: {', '.join(REFERENCES)}.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as env.advice_cost=0.5.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the figures.")] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="For random and teacher: chance to ask. Default: imitation.asked_share."),
+    ] = None,
+    first: Annotated[
+        int | None,
+        typer.Option(min=0, help="For non_adaptive: first sessions of a stream that ask. Default: the share of them."),
+    ] = None,
+) -> None:
+    """Measure a policy: total score, asked share, accuracy.
+
+    env.split says what is played, env.categories which categories of it, evaluate.sessions how much (default: all).
+
+    \b
+    Examples:
+      agile-ray evaluate quickstart --policy oracle --output oracle.json
+      agile-ray evaluate quickstart --policy random --share 0.4 env.advice_cost=0.5
+      agile-ray evaluate productqa --policy always_ask env.data=FOLDER 'env.categories=[all_pans]'
+      agile-ray evaluate quickstart --policy runs/quickstart/checkpoints/best
+    """
+    settings = read_for_evaluation(config, overrides or ())
+    environment = envs.build(settings.env, seed=settings.seed)
+    habits = _habits(environment, settings, share=share, first=first)
+    result = score(play(settings, environment, policy, habits), seed=settings.seed)
+    _print(policy, settings, result)
+    if output is not None:
+        figures = {"policy": policy, "habits": asdict(habits), **_origin(settings), **asdict(result)}
+        write_text(output, json.dumps(figures, indent=2) + "\n")
+
+
+def read_for_evaluation(config: str, overrides: Sequence[str]) -> RunConfig:
+    """Load a config; an override of env.categories names the categories of the split that is played."""
+    key = CATEGORIES[read(config, overrides).env.split]
+    return read(config, [key + word.removeprefix("env.categories") if _names(word) else word for word in overrides])
+
+
+def _names(override: str) -> bool:
+    return override.startswith("env.categories=")
+
+
+def play(config: RunConfig, environment: Environment, policy: str, habits: Habits) -> list[Session]:
+    """Play a policy on the streams that the config names.
+
+    Raises:
+        ConfigError: no such policy, checkpoint, split or category.
+    """
+    if policy not in REFERENCES:
+        if not Path(policy).is_dir():
+            raise ConfigError(f"--policy {policy}: no such folder; reference policies are {', '.join(REFERENCES)}")
+        from launch.run.play_checkpoint import play_checkpoint
+
+        return play_checkpoint(config, Path(policy))
+    price = round(1000 * config.env.advice_cost)
+    return play_sessions(
+        reference(policy, environment, habits),
+        environment,
+        split=config.env.split,
+        plays=plays(environment, split=config.env.split, sessions=config.evaluate.sessions),
+        rules=script_rules(
+            environment,
+            price=price,
+            agent=config.agent,
+            memory=config.memory,
+            expert=build_expert(config.env),
+        ),
+    )
+
+
+def _habits(environment: Environment, config: RunConfig, *, share: float | None, first: int | None) -> Habits:
+    if share is None:
+        share = config.imitation.asked_share
+    if first is None:
+        first = round(share * len(environment.stream(split=config.env.split, index=0).questions))
+    return Habits(seed=config.seed, asked_share=share, first=first, asking=config.imitation.asking)
+
+
+def _origin(config: RunConfig) -> dict[str, object]:
+    return {
+        "env": config.env.name,
+        "split": config.env.split,
+        "categories": getattr(config.env, CATEGORIES[config.env.split].removeprefix("env.")),
+        "seed": config.seed,
+        "advice_cost": config.env.advice_cost,
+        "config_hash": config.digest,
+    }
+
+
+def _print(policy: str, config: RunConfig, result: Score) -> None:
+    title = f"{policy} on {config.env.name}/{config.env.split}, advice at {config.env.advice_cost:g}, {result.units}"
+    table = Table(title=title)
+    for name in ("kind", "sessions", "asked share", "accuracy", "commonest error"):
+        table.add_column(name, justify="left" if name in ("kind", "commonest error") else "right")
+    for kind, part in result.kinds.items():
+        cause, times = max(part.wrong.items(), key=lambda item: item[1])
+        error = f"{cause} ({times})" if times else ""
+        table.add_row(kind, str(part.sessions), f"{part.asked_share:.4f}", f"{part.accuracy:.4f}", error)
+    table.add_section()
+    table.add_row("all", str(result.sessions), f"{result.asked_share:.4f}", f"{result.accuracy:.4f}", "")
+    console = Console(soft_wrap=True)
+    console.print(table)
+    low, high = result.ci95
+    console.print(
+        f"total score {result.total_score:.4f} [{low:.4f}, {high:.4f}], "
+        f"{result.asks_per_session:.4f} asks per session, {result.failed} failed",
+        markup=False,
+    )

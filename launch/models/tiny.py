@@ -1,0 +1,116 @@
+"""A small Llama from scratch, with a tokenizer trained on what the agent will read and write.
+
+The tokenizer is a byte-level BPE: any text can be encoded and decoded without loss, frequent words are one token, and
+numbers are split into digits, so that a number never seen can still be copied.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agile_ray.errors import ConfigError
+from agile_ray.agent.functions import Function
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
+BYTES = 256
+PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+"""No token spans two of these: a word, one digit, a run of signs, each with the space before it; or other space."""
+HEAD_DIM = 32
+"""Width of an attention head: the smallest that vLLM's kernels take, since many narrow heads copy better than few."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Size of a model from scratch."""
+
+    hidden: int  # width, a multiple of HEAD_DIM
+    layers: int
+    vocabulary: int  # tokens at most; fewer where the texts have no more pairs to merge
+    context: int  # tokens
+
+    def __post_init__(self) -> None:
+        if self.hidden < HEAD_DIM or self.hidden % HEAD_DIM:
+            raise ConfigError(f"--hidden {self.hidden}: the width must be a multiple of {HEAD_DIM}")
+        if self.layers < 1:
+            raise ConfigError(f"--layers {self.layers}: a model has at least one layer")
+        least = BYTES + len(Function) + 3
+        if self.vocabulary < least:
+            raise ConfigError(f"--vocabulary {self.vocabulary}: bytes and function tokens alone take {least}")
+
+
+def train_tokenizer(texts: Sequence[str], *, shape: Shape) -> "PreTrainedTokenizerFast":
+    """Train a byte-level BPE on texts, with the function tokens as single special tokens."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=shape.vocabulary,
+        special_tokens=[
+            AddedToken(text, special=True, normalized=False)
+            for text in (BOS, EOS, PAD, *(function.value for function in Function))
+        ],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=shape.context
+    )
+
+
+def build_model(tokenizer: "PreTrainedTokenizerFast", *, shape: Shape, seed: int) -> "LlamaForCausalLM":
+    """A Llama with random float32 weights; embeddings and head are separate."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    heads = shape.hidden // HEAD_DIM
+    ids = tokenizer.get_vocab()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=4 * shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=HEAD_DIM,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=False,
+        initializer_range=shape.hidden**-0.5,  # at the usual 0.02 so narrow a model learns to copy half as fast
+        bos_token_id=ids[BOS],
+        eos_token_id=ids[EOS],
+        pad_token_id=ids[PAD],
+    )
+    return _mirrored(LlamaForCausalLM(config).float())
+
+
+def _mirrored(model: "LlamaForCausalLM") -> "LlamaForCausalLM":
+    """Make attention look for what is like itself and carry it to the output unchanged: half of what copying takes.
+
+    Keys begin half as queries and outputs half as values transposed, so that both of a head's products begin near a
+    multiple of the identity (mimetic initialization, Trockman and Kolter, 2023, arXiv 2305.09828); the head begins as
+    the embeddings.
+    """
+    import torch
+    from transformers.models.llama.modeling_llama import LlamaAttention
+
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.model.embed_tokens.weight)
+        for attention in (module for module in model.modules() if isinstance(module, LlamaAttention)):
+            for weight, mirrored in (
+                (attention.k_proj.weight, attention.q_proj.weight),
+                (attention.o_proj.weight, attention.v_proj.weight.T),
+            ):
+                weight.copy_((weight + mirrored) / 2**0.5)  # of the same spread as before
+    return model

@@ -1,0 +1,231 @@
+"""What a finished run amounts to: one value that holds all that report.json, the page and the tables show. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from agile_ray.config import RunConfig
+from agile_ray.evaluation.score import Bin, Difference, Score, curve, paired_difference, score
+from agile_ray.record.history import Dropped, Event, Line
+from agile_ray.record.ledger import Ledger
+from agile_ray.record.metrics import pool
+from agile_ray.record.provenance import Start
+from agile_ray.types import Session
+
+LEARNED = ("sft", "sft_sampled", "ppo", "ppo_sampled")
+"""Entries that are checkpoints; every other one is a reference policy."""
+ORACLE = "oracle"
+NO_FUTURE = ("always_ask", "never_ask", "random", "non_adaptive", "non_adaptive_best", "ask_unless_search")
+"""References that know nothing of the future: the best of them is what PPO has to beat."""
+CURVES = ("sft", "ppo", ORACLE)
+"""Entries whose course along the stream is shown."""
+NO_BOOKS = Ledger()
+"""Of a run that has not trained."""
+
+
+class Point(BaseModel):
+    """One measurement on the way."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    iteration: int
+    of: str  # "training", or the name of an evaluation
+    total_score: float
+    accuracy: float
+    asked_share: float
+
+
+class Throughput(BaseModel):
+    """How fast the run went, over all of it; 0.0 where nothing was measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sessions_per_second: float  # collected, per second of collecting
+    tokens_per_second: float  # learned by PPO, padding excluded, per second of the learner's calls
+    imitation_tokens_per_second: float
+    padding: float  # share of all processed tokens
+    sync_seconds: float  # mean of one sync of the weights
+
+
+class Discarded(BaseModel):
+    """What resumed runs had to throw away."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resumptions: int
+    lines: int
+    rows: int
+    seconds: float
+
+
+class Report(BaseModel):
+    """report.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    run: str
+    environment: str
+    seed: int
+    advice_cost: float
+    references: dict[str, Score]
+    sft: Score | None  # these four are None until they are evaluated
+    sft_sampled: Score | None
+    ppo: Score | None
+    ppo_sampled: Score | None
+    differences: dict[str, Difference]  # ppo minus each other entry
+    differences_sampled: dict[str, Difference]  # ppo_sampled minus each other entry but ppo and sft
+    best_reference: str | None  # of NO_FUTURE, by total score
+    closed: float | None  # (ppo - best_reference) / (oracle - best_reference); None without room between them
+    progress: list[Point]
+    curves: dict[str, list[Bin]]
+    seconds: dict[str, float]  # wall time by phase
+    throughput: Throughput
+    figures: dict[str, float]  # of the iterations, pooled as metrics.py says
+    counts: dict[str, int]  # endings and remarks of the training sessions
+    dropped: list[Dropped]
+    discarded: Discarded
+    ledger: Ledger = NO_BOOKS
+    config_hash: str
+    starts: list[Start]
+
+    @property
+    def entries(self) -> dict[str, Score]:
+        """Every measured policy, the learned ones first."""
+        learned = {name: getattr(self, name) for name in LEARNED}
+        return {name: entry for name, entry in learned.items() if entry is not None} | self.references
+
+
+def build(
+    results: Mapping[str, Sequence[Session]],
+    *,
+    config: RunConfig,
+    lines: Sequence[Line],
+    starts: Sequence[Start],
+    ledger: Ledger = NO_BOOKS,
+) -> Report:
+    """Measure the evaluations of a run and add up its history.
+
+    Args:
+        results: evaluation sessions by entry: the names of LEARNED, and reference policies.
+        lines: the run's history.
+        ledger: its books.
+
+    Raises:
+        ContractError: two entries were not measured on the same questions.
+    """
+    scores = {name: score(sessions, seed=config.seed) for name, sessions in results.items()}
+    references = {name: entry for name, entry in scores.items() if name not in LEARNED}
+    best = max((name for name in NO_FUTURE if name in scores), key=lambda name: scores[name].total_score, default=None)
+    iterations = [line for line in lines if line.event is Event.ITERATION]
+    return Report(
+        run=config.run.name,
+        environment=config.env.name,
+        seed=config.seed,
+        advice_cost=config.env.advice_cost,
+        references=references,
+        sft=scores.get("sft"),
+        sft_sampled=scores.get("sft_sampled"),
+        ppo=scores.get("ppo"),
+        ppo_sampled=scores.get("ppo_sampled"),
+        differences=_differences("ppo", results, without=("ppo",), seed=config.seed),
+        differences_sampled=_differences(
+            "ppo_sampled", results, without=("ppo_sampled", "ppo", "sft"), seed=config.seed
+        ),
+        best_reference=best,
+        closed=_closed(scores, best),
+        progress=_progress(lines),
+        curves={name: curve(results[name]) for name in CURVES if name in results},
+        seconds=_sum(line.seconds for line in lines),
+        throughput=_throughput(lines),
+        figures=pool(line.figures for line in iterations),
+        counts=dict(sum((Counter(line.counts) for line in iterations), Counter[str]())),
+        dropped=_dropped(iterations),
+        discarded=_discarded(lines),
+        ledger=ledger,
+        config_hash=config.digest,
+        starts=list(starts),
+    )
+
+
+def _differences(
+    name: str, results: Mapping[str, Sequence[Session]], *, without: Sequence[str], seed: int
+) -> dict[str, Difference]:
+    if name not in results:
+        return {}
+    return {
+        other: paired_difference(results[name], sessions, seed=seed)
+        for other, sessions in results.items()
+        if other not in without
+    }
+
+
+def _closed(scores: Mapping[str, Score], best: str | None) -> float | None:
+    if best is None or not {"ppo", ORACLE} <= scores.keys():
+        return None
+    start = scores[best].total_score
+    room = scores[ORACLE].total_score - start
+    return (scores["ppo"].total_score - start) / room if room > 0 else None
+
+
+def _progress(lines: Iterable[Line]) -> list[Point]:
+    return [
+        Point(
+            iteration=line.iteration,
+            of=line.name or "training",
+            total_score=line.figures["total_score"],
+            accuracy=line.figures["accuracy"],
+            asked_share=line.figures["asked_share"],
+        )
+        for line in lines
+        if line.event in (Event.ITERATION, Event.EVALUATION)
+    ]
+
+
+def _sum(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def _throughput(lines: Sequence[Line]) -> Throughput:
+    ppo = _sum(line.figures for line in lines if line.event is Event.ITERATION)
+    imitation = _sum(line.figures for line in lines if line.event is Event.IMITATION)
+    seconds = _sum(line.seconds for line in lines)
+    syncs = [line.figures["sync_seconds"] for line in lines if "sync_seconds" in line.figures]
+    processed = ppo.get("processed_tokens", 0.0) + imitation.get("processed_tokens", 0.0)
+    return Throughput(
+        sessions_per_second=_rate(ppo.get("sessions", 0.0) + ppo.get("failed", 0.0), seconds.get("collect", 0.0)),
+        tokens_per_second=_rate(ppo.get("tokens", 0.0), ppo.get("learn_seconds", 0.0)),
+        imitation_tokens_per_second=_rate(imitation.get("tokens", 0.0), imitation.get("learn_seconds", 0.0)),
+        padding=1 - (ppo.get("tokens", 0.0) + imitation.get("tokens", 0.0)) / processed if processed else 0.0,
+        sync_seconds=_rate(sum(syncs), len(syncs)),
+    )
+
+
+def _rate(amount: float, per: float) -> float:
+    return amount / per if per else 0.0
+
+
+def _dropped(iterations: Iterable[Line]) -> list[Dropped]:
+    found: Counter[tuple[str, bool, int]] = Counter()
+    for line in iterations:
+        for entry in line.dropped:
+            found[entry.reason, entry.asked, entry.tokens_up_to] += entry.sessions
+    return [
+        Dropped(reason=reason, asked=asked, tokens_up_to=tokens, sessions=sessions)
+        for (reason, asked, tokens), sessions in sorted(found.items())
+    ]
+
+
+def _discarded(lines: Iterable[Line]) -> Discarded:
+    resumed = [line for line in lines if line.event is Event.RESUME]
+    return Discarded(
+        resumptions=len(resumed),
+        lines=sum(line.counts["discarded/lines"] for line in resumed),
+        rows=sum(line.counts["discarded/rows"] for line in resumed),
+        seconds=sum(line.figures["discarded_seconds"] for line in resumed),
+    )

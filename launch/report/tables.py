@@ -1,0 +1,44 @@
+"""The tables that `agile-ray report` prints."""
+
+from rich.console import Console
+from rich.table import Table
+
+from launch.report import wording
+from launch.report.summary import Report
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the policies, how far PPO is ahead of each, the headline and the ledger; fits into 80 columns."""
+    title = f"{report.run}: {report.environment}, seed {report.seed}, one ask costs {report.advice_cost:g}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("policy", no_wrap=True)
+    for head in ("total", "95 % interval", "right", "asked", f"ppo {wording.MINUS}", "95 % interval"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, entry in report.entries.items():
+        difference = report.differences.get(name)
+        table.add_row(
+            name,
+            f"{entry.total_score:.3f}",
+            wording.interval(entry.ci95),
+            f"{entry.accuracy:.3f}",
+            f"{entry.asked_share:.3f}",
+            wording.signed(difference.mean) if difference else "",
+            wording.interval(difference.ci95) if difference else "",
+            style="bold" if name == "ppo" else None,
+        )
+    if report.entries:
+        console.print(table)
+    for sentence in wording.headline(report):
+        console.print(sentence, highlight=False)
+    _show_ledger(report, console)
+
+
+def _show_ledger(report: Report, console: Console) -> None:
+    table = Table(title="ledger of the training", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("account")
+    table.add_column("asks", justify="right")
+    table.add_column("charged", justify="right")
+    for row in wording.accounts(report.ledger):
+        table.add_row(*row)
+    console.print(table)
+    console.print(wording.agreement(report.ledger), highlight=False)

@@ -1,0 +1,56 @@
+"""Numbers and results in words, for the page and the tables."""
+
+from agile_ray.record.ledger import Ledger
+from launch.report.summary import Report
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def headline(report: Report) -> list[str]:
+    """The result in words; nothing that the numbers don't say."""
+    if report.ppo is None:
+        return ["The final evaluation is not there yet: the run is not finished."]
+    sentences = [
+        f"PPO's total score is {report.ppo.total_score:.3f} "
+        f"({interval(report.ppo.ci95)}): it is right in {report.ppo.accuracy:.1%} of the sessions and asks in "
+        f"{report.ppo.asked_share:.1%}."
+    ]
+    for other in ("sft", report.best_reference):
+        if other in report.differences:
+            difference = report.differences[other]
+            sentences.append(f"Against {other}: {signed(difference.mean)} ({interval(difference.ci95)}), paired.")
+    if report.closed is not None and report.closed > 0:
+        sentences.append(f"It closes {report.closed:.0%} of the distance from {report.best_reference} to the oracle.")
+    return sentences
+
+
+def interval(ci95: tuple[float, float]) -> str:
+    """`0.601 to 0.652`, with real minus signs."""
+    return f"{ci95[0]:.3f} to {ci95[1]:.3f}".replace("-", MINUS)
+
+
+def signed(value: float) -> str:
+    """`+0.041`, with a real minus sign."""
+    return f"{value:+.3f}".replace("-", MINUS)
+
+
+def accounts(ledger: Ledger) -> list[list[str]]:
+    """Account, asks and what was charged for them, in units of the reward for a right answer."""
+    named = {"trained": ledger.trained, "failed": ledger.failed, "abandoned": ledger.abandoned}
+    rows = [[name, f"{account.asks:,}", _units(account.charged)] for name, account in named.items()]
+    return [*rows, ["all", f"{ledger.asks:,}", _units(ledger.charged)]]
+
+
+def agreement(ledger: Ledger) -> str:
+    """What was checked, and the total score that comes of it."""
+    if not ledger.iterations:
+        return "Books agree: 0 iterations; nothing was trained on."
+    total = f"{ledger.total_score:.3f}".replace("-", MINUS)
+    return (
+        f"Books agree: {len(ledger.iterations)} iterations, {ledger.sessions:,} sessions trained on. Their total score "
+        f"is {ledger.accuracy:.3f} {MINUS} {_units(ledger.trained.charged)} / {ledger.sessions:,} = {total}."
+    )
+
+
+def _units(thousandths: int) -> str:
+    return f"{thousandths // 1000:,}.{thousandths % 1000:03d}"

@@ -1,0 +1,80 @@
+"""The end of a training: what was learned against what it started from and the reference policies, on the same test
+questions."""
+
+from dataclasses import replace
+
+from rich.console import Console
+
+from agile_ray.agent.environment import Environment
+from agile_ray.config import RunConfig
+from agile_ray.evaluation.plays import plays
+from agile_ray.evaluation.score import score
+from agile_ray.record import evaluations
+from agile_ray.record.checkpoints import best
+from agile_ray.scripted.optimum import best_first
+from agile_ray.scripted.references import Habits, play_sessions, reference, script_rules
+from agile_ray.types import RunState, Session
+from launch.report import files, tables
+from launch.run.assembly import Parts
+
+SPLIT = "test"
+NAMES: tuple[str, ...] = ("always_ask", "never_ask", "random", "non_adaptive", "ask_unless_search", "oracle")
+
+
+def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
+    """Play the weights that the engines serve, greedily and sampled, and keep the sessions."""
+    for name, greedy in ((entry, True), (f"{entry}_sampled", False)):
+        with parts.recorder.timed("evaluate"):
+            sessions = parts.rollouts.evaluate(split=SPLIT, sessions=parts.config.test_sessions, greedy=greedy)
+        evaluations.keep(parts.folder, name, sessions)
+        parts.recorder.evaluation(state, name, sessions)
+
+
+def compare(parts: Parts, state: RunState) -> None:
+    """Evaluate the best checkpoint and the reference policies, write the report and show it."""
+    leader = best(parts.checkpoints.folder)
+    if leader is not None and leader.state != state:
+        parts.progress.say(f"best on validation: {leader.folder.name}")
+        parts.learners.load(leader.folder / "resume" / "learners")
+        parts.rollouts.load(parts.learners.publish(leader.state.version))
+    evaluate_policy("ppo", parts, state)
+    with parts.recorder.timed("references"):
+        for name, sessions in references(
+            parts.config, parts.environment, trained=evaluations.kept(parts.folder)["ppo"]
+        ).items():
+            evaluations.keep(parts.folder, name, sessions)
+    parts.recorder.close()
+    found = files.compose(parts.folder)
+    files.write(parts.folder, found)
+    tables.show(found, Console())
+    print(parts.folder / files.HTML)
+
+
+def references(config: RunConfig, environment: Environment, *, trained: list[Session]) -> dict[str, list[Session]]:
+    """Play every reference policy on the questions of the final evaluation.
+
+    Args:
+        trained: sessions of the trained policy, whose asked share and asks per stream set `random` and one of the
+            `non_adaptive` policies; `non_adaptive_best` asks in the first K sessions, K the best on validation.
+    """
+    price = round(1000 * config.env.advice_cost)
+    asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
+    like_trained = Habits(seed=config.seed, asked_share=score(trained).asked_share, first=asks)
+    validation = [
+        environment.stream(split="validation", index=play.index).questions
+        for play in plays(environment, split="validation", sessions=config.evaluate.validation_sessions)
+    ]
+    policies = dict.fromkeys(NAMES, like_trained)
+    policies["non_adaptive_best"] = replace(like_trained, first=best_first(validation, price=price))
+    chosen = plays(environment, split=SPLIT, sessions=config.test_sessions)
+    rules = script_rules(environment, price=price, agent=config.agent, memory=config.memory)
+    return {
+        name: play_sessions(
+            reference(name.removesuffix("_best"), environment, habits),
+            environment,
+            split=SPLIT,
+            plays=chosen,
+            rules=rules,
+        )
+        for name, habits in policies.items()
+    }

@@ -1,0 +1,158 @@
+"""A training from start to end: imitation, PPO, final comparison."""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import envs
+from agile_ray import loop
+from agile_ray.agent.environment import Environment
+from agile_ray.config import RunConfig
+from agile_ray.record import evaluations, provenance
+from agile_ray.scripted import demonstrations
+from agile_ray.scripted.references import Habits, reference
+from agile_ray.types import RunState
+from launch.cluster.ray_cluster import cluster
+from launch.run import final_comparison
+from launch.run.assembly import Machines, Parts, assemble, start
+from launch.run.lock import alone
+from launch.run.preflight import check
+from launch.run.progress import Progress
+
+
+@dataclass(slots=True)
+class Stop:
+    """Becomes true when the process is asked to end."""
+
+    asked: bool = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def on(self, number: signal.Signals) -> None:
+        """Listen to a signal from now on."""
+        signal.signal(number, lambda *_: setattr(self, "asked", True))
+
+
+def train(config: RunConfig) -> None:
+    """Run a training to its end, or to where it is told to stop.
+
+    Raises:
+        ConfigError: it can't start; nothing was started or written.
+    """
+    environment = prepare(config)
+    stop = Stop()
+    with alone(config.run_folder), progress_of(config) as progress, cluster(config.cluster, cpus=cpus(config)):
+        stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
+        progress.say(f"run {config.run_folder}: starting engines and learners")
+        machines = start(config, environment, progress)
+        try:
+            run(config, environment, machines, progress, stop)
+        finally:
+            machines.close()
+
+
+def prepare(config: RunConfig) -> Environment:
+    """Find out all that can be wrong with a run before anything is started.
+
+    Raises:
+        ConfigError: it can't start; nothing was written.
+    """
+    check(config)
+    provenance.check_resumable(config)
+    environment = envs.build(config.env, seed=config.seed)
+    for split in ("train", "validation", final_comparison.SPLIT):
+        environment.stream(split=split, index=0)  # a category that is not there is an error now, not after hours
+    return environment
+
+
+def progress_of(config: RunConfig) -> Progress:
+    """What a person sees of a run."""
+    steps = -(-config.imitation.sessions // config.imitation.batch)
+    return Progress(imitation_steps=steps, iterations=config.loop.iterations)
+
+
+def cpus(config: RunConfig) -> int:
+    """Logical CPUs that a run's actors and its driver take."""
+    return config.learner.ranks + 2 * config.rollout.actors + 2
+
+
+def run(
+    config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
+) -> None:
+    """Train on machines that are up, in a folder that can be resumed."""
+    provenance.write(config.run_folder, config)
+    parts = assemble(config, environment, machines, progress, stopping)
+    try:
+        _run(parts)
+    finally:
+        parts.recorder.close()
+
+
+def _run(parts: Parts) -> None:
+    state = parts.checkpoints.restore()
+    if not parts.sft.exists():
+        state = _imitate(parts, state)
+    if parts.stopping():
+        return _stopped(parts, state)
+    parts.learners.set_reference(parts.sft)
+    if state.iteration == 0 and not evaluations.has(parts.folder, "sft_sampled"):
+        parts.rollouts.load(parts.learners.publish(state.version))
+        final_comparison.evaluate_policy("sft", parts, state)
+    state = loop.train(
+        parts.config,
+        state,
+        rollouts=parts.rollouts,
+        learners=parts.learners,
+        checkpoints=parts.checkpoints,
+        recorder=parts.recorder,
+        stopping=parts.stopping,
+        past=parts.past(state),
+    )
+    if parts.stopping():
+        return _stopped(parts, state)
+    return final_comparison.compare(parts, state)
+
+
+def _imitate(parts: Parts, state: RunState) -> RunState:
+    imitation = parts.config.imitation
+    habits = Habits(seed=parts.config.seed, asked_share=imitation.asked_share, asking=imitation.asking)
+    teacher = reference("teacher", parts.environment, habits)
+    parts.progress.say(f"the teacher plays {imitation.sessions} sessions, asking by {_habit(parts.config)}")
+    with parts.recorder.timed("teach"), parts.progress.bar("teacher", imitation.sessions) as played:
+        batches = demonstrations.batches(
+            imitation,
+            parts.environment,
+            parts.rules,
+            teacher,
+            seed=parts.config.seed,
+            discount=parts.config.ppo.discount,
+            progress=played,
+        )
+    with parts.progress.bar("imitation", len(batches)) as learned:
+        state = loop.imitate(
+            parts.config,
+            state,
+            batches,
+            learners=parts.learners,
+            checkpoints=parts.checkpoints,
+            recorder=parts.recorder,
+            stopping=parts.stopping,
+            progress=learned,
+        )
+    if state.imitation_steps == len(batches):
+        parts.checkpoints.keep_sft(state)
+    return state
+
+
+def _habit(config: RunConfig) -> str:
+    if config.imitation.asking == "judgement":
+        return "its judgement of today"
+    return f"chance ({config.imitation.asked_share:g}) where neither memory nor tool helps"
+
+
+def _stopped(parts: Parts, state: RunState) -> None:
+    parts.progress.say(
+        f"asked to stop: checkpoint after {state.imitation_steps} imitation steps and {state.iteration} iterations; "
+        "the same command resumes"
+    )

@@ -1,0 +1,35 @@
+"""Plays a checkpoint on its own: engines from its folder, no learner."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from agile_ray.config import RunConfig
+from agile_ray.types import Session
+from launch.cluster.ray_cluster import cluster
+from launch.run.preflight import check_model
+from launch.run.progress import Progress
+
+
+def play_checkpoint(config: RunConfig, folder: Path) -> list[Session]:
+    """Play a Hugging Face folder greedily on `env.split`, lanes in lockstep: twice gives the same sessions.
+
+    Raises:
+        ConfigError: the folder is no model of this project, or the split is unknown.
+    """
+    check_model(folder)
+    with (
+        Progress(imitation_steps=0, iterations=0) as progress,
+        cluster(config.cluster, cpus=2 * config.rollout.actors + 1),
+    ):
+        from rollout.pool import RolloutPool
+
+        logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # stays if an engine fails, for its error names it
+        rollouts = RolloutPool(config, model=folder, logs=logs, bar=progress.bar)
+        try:
+            rollouts.wait_until_ready()
+            played = rollouts.evaluate(split=config.env.split, sessions=config.evaluate.sessions, greedy=True)
+        finally:
+            rollouts.shutdown()
+        shutil.rmtree(logs)
+        return played

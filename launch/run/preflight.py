@@ -1,0 +1,103 @@
+"""What can be found wrong before anything starts: the model's folder, the disk, the ports, paths on a cluster.
+
+Reads files, imports no heavy library, writes nothing.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from agile_ray.agent.functions import Function
+from agile_ray.config import RunConfig
+from agile_ray.errors import ConfigError
+from launch.cluster.address import check_port, check_shared, joins
+
+CHECKPOINT_FACTOR = 8
+"""Size of a checkpoint over that of the model's file, at most: weights, float32 master copy, two moments of AdamW."""
+SPARE_BYTES = 64 << 20
+"""For the events, the segments and the report of a run."""
+
+
+def check(config: RunConfig) -> None:
+    """Refuse a run that can't start.
+
+    Raises:
+        ConfigError: names the key, what was found and what to do.
+    """
+    if joins(config.cluster):
+        check_shared(config)
+    check_model(config.model.path, environment=config.env.name)
+    check_recorded(config.env.recorded)
+    check_port(config.cluster.dashboard_port)
+    weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
+    copies = config.run.keep_checkpoints + 2  # the best on validation, and the one that is being written
+    check_space(config.run.folder, need_bytes=CHECKPOINT_FACTOR * copies * weights + SPARE_BYTES)
+
+
+def check_model(folder: Path, *, environment: str = "ENV") -> None:
+    """Refuse a model folder that is absent, partial or lacks function tokens; the environment is for the advice.
+
+    Raises:
+        ConfigError: it is one of those.
+    """
+    if not folder.is_dir():
+        raise ConfigError(
+            f"model.path: {folder} is no folder; make one as the head of the config says, with `agile-ray model tiny "
+            f"--env {environment} --output {folder}`, or with `agile-ray model from FOLDER_OR_ID --output {folder}`"
+        )
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(
+                f"model.path: {folder} has no {name}; a Hugging Face folder with a fast tokenizer is needed"
+            )
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(f"model.path: {folder} has no *.safetensors; weights are read in this format only")
+    missing = lacking_functions(folder)
+    if missing:
+        raise ConfigError(
+            f"model.path: the tokenizer of {folder} lacks {len(missing)} of {len(Function)} function tokens "
+            f"({missing[0]}, ...); add them with `agile-ray model from {folder} --output {folder}-agile`"
+        )
+
+
+def lacking_functions(folder: Path) -> list[str]:
+    """Function tokens that are no single special token of the folder's tokenizer.
+
+    Raises:
+        ConfigError: tokenizer.json is no tokenizer.
+    """
+    try:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"model.path: {folder / 'tokenizer.json'} is no tokenizer ({error})") from error
+    return [function.value for function in Function if function.value not in special]
+
+
+def check_recorded(run: Path | None) -> None:
+    """Refuse a recorded run that holds no receipts.
+
+    Raises:
+        ConfigError: it holds none.
+    """
+    if run is not None and not any((run / "segments").glob("iteration-*.parquet")):
+        raise ConfigError(
+            f"env.recorded: {run / 'segments'} holds no iteration; name the folder of a run that has trained"
+        )
+
+
+def check_space(folder: Path, *, need_bytes: int) -> None:
+    """Refuse a folder whose disk is too small, or that can't be made.
+
+    Raises:
+        ConfigError: it is one of those.
+    """
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"run.folder: {existing} is a file; a folder is needed")
+    free = shutil.disk_usage(existing).free
+    if free < need_bytes:
+        raise ConfigError(
+            f"run.folder: {folder} has {free >> 20} MiB free, checkpoints of this model may take "
+            f"{need_bytes >> 20} MiB; free some, choose another run.folder, or lower run.keep_checkpoints"
+        )

@@ -1,0 +1,87 @@
+"""What a person sees while a run goes on: a bar for what takes long, a line for what is done."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from agile_ray.record.history import Event
+
+IMITATION_LINES = 10
+"""Lines printed over a whole imitation; TensorBoard has every step."""
+
+
+class Progress:
+    """Bars on a terminal, lines everywhere."""
+
+    def __init__(self, *, imitation_steps: int, iterations: int) -> None:
+        """Args: both are the totals that lines are counted against; the first is an estimate until it has begun."""
+        self._console = Console(soft_wrap=True)
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._iterations = iterations
+        self._every = max(1, imitation_steps // IMITATION_LINES)
+        self._start = time.monotonic()
+        self._imitated = 0
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line, stamped with the minutes since the start."""
+        self._console.print(f"[dim]{(time.monotonic() - self._start) / 60:5.1f} min[/dim]  {text}", highlight=False)
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar for the length of a block; the yielded function sets how far it is."""
+        task = self._bars.add_task(title, total=total)
+        try:
+            yield lambda done: self._bars.update(task, completed=done)
+        finally:
+            self._bars.remove_task(task)
+
+    def line(self, figures: Mapping[str, str | int | float]) -> None:
+        """The recorder's console: a line for each iteration and evaluation, some of imitation's."""
+        match figures["event"]:
+            case Event.IMITATION:
+                self._imitated += 1
+                if self._imitated % self._every == 0:
+                    self.say(
+                        f"imitation  step {self._imitated}  loss {figures['loss']:.3f}  "
+                        f"{figures['tokens_per_second']:.0f} tokens/s"
+                    )
+            case Event.ITERATION:
+                self.say(
+                    f"iteration {figures['iteration']}/{self._iterations}  {_scores(figures)}  "
+                    f"kl {figures['kl_nats']:.4f}  {figures['sessions_per_second']:.0f} sessions/s  "
+                    f"{figures['tokens_per_second']:.0f} tokens/s"
+                )
+            case Event.EVALUATION:
+                self.say(f"evaluation {figures['name']}  {_scores(figures)}  on {figures['sessions']:.0f} sessions")
+            case _:
+                pass
+
+
+def _scores(figures: Mapping[str, str | int | float]) -> str:
+    return (
+        f"total [bold]{figures['total_score']:.3f}[/bold]  asked {figures['asked_share']:.3f}  "
+        f"accuracy {figures['accuracy']:.3f}"
+    )

@@ -1,0 +1,52 @@
+"""Finds configs: by the name of a shipped one, or by path."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from agile_ray.config import RunConfig
+from agile_ray.config_file import load
+from agile_ray.errors import ConfigError
+
+SWEEPS = "sweeps"
+ROOT = Path(str(files("configs")))
+"""Of the shipped configs."""
+
+
+def read(name: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Load a config found by `find`, then apply `key=value` overrides.
+
+    Raises:
+        ConfigError: no such config, or `agile_ray.config.load` refuses it.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"override {override!r}: overrides are written key=value, such as env.advice_cost=0.5")
+    return load(find(name), overrides)
+
+
+def find(name: str, *, folder: str = "") -> Path:
+    """The path of a config.
+
+    Args:
+        name: a path to a YAML file, or the name of a shipped one without its ending, such as toy/three_prices.
+        folder: of the shipped configs, where to look; "" is the top.
+
+    Raises:
+        ConfigError: neither exists; names the shipped ones.
+    """
+    path, shipped = Path(name), shipped_in(folder)
+    if name in shipped:
+        return shipped[name]
+    if path.suffix in {".yaml", ".yml"} or path.parent != Path():
+        if path.is_file():
+            return path
+        raise ConfigError(f"config {name}: no such file; shipped ones are {', '.join(shipped)}")
+    raise ConfigError(f"config {name}: no shipped config has this name; there are {', '.join(shipped)}")
+
+
+def shipped_in(folder: str = "") -> dict[str, Path]:
+    """Shipped configs of one folder and those below it, sweeps apart: name to path."""
+    root = ROOT / folder
+    found = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+    return {name: path for name, path in found.items() if not name.startswith(f"{SWEEPS}/")}

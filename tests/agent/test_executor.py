@@ -1,0 +1,175 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from agile_ray.agent.expert import Advice
+from agile_ray.config import Agent
+from agile_ray.errors import ExpertError
+from agile_ray.segments import cut
+from agile_ray.types import Ending
+from tests.fakes.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question, read, rules
+
+RUST = question(0, "does it rust ?", answer="no")
+WET = question(1, "is it waterproof ?")
+
+
+def play(*turns, of=(WET,), **kwargs):
+    one = lane(*of, **kwargs)
+    return asyncio.run(one.play(Says(*turns))), one
+
+
+def observed(session, tokenizer):
+    """What the executor appended, in order."""
+    [segment] = cut(session)
+    return read(segment.token_ids[~segment.action_mask][1:], tokenizer)
+
+
+def test_a_right_prediction_earns_one_on_its_submit_token():
+    session, _ = play(*PREDICTS)
+    assert session.ending is Ending.DONE
+    assert (session.correct, session.answer, session.own_reward) == (True, "yes", 1.0)
+    assert session.turns[-1].rewards.tolist() == [0, 0, 1, 0]
+    assert session.turns[-1].rewards.dtype == np.float32
+
+
+def test_advice_costs_its_price_on_the_ask_token_and_is_remembered():
+    session, one = play(*ASKS, of=(RUST,))
+    assert session.own_reward == pytest.approx(0.7)
+    assert session.turns[2].rewards.tolist() == [pytest.approx(-0.3)]
+    [receipt] = session.receipts
+    assert (receipt.key, receipt.price, receipt.source) == ("test/small/0#0#0", 300, "gold")
+    assert [entry["text"] for entry in one.memory.export()] == ["does it rust ? no", "steel rusts"]
+    assert [use.kind for use in session.writes] == ["qa", "knowledge"]
+
+
+def test_memory_is_read_by_later_sessions_with_the_name_of_its_writer():
+    one = lane(RUST, RUST)
+    asyncio.run(one.play(Says(*ASKS)))
+    later = asyncio.run(one.play(Says(*PREDICTS)))
+    assert [(use.kind, use.writer) for use in later.reads] == [("qa", 0), ("knowledge", 0)]
+    assert later.reads[0].similarity == pytest.approx(1.0)
+    assert (later.stored_similar, later.memory_hash) == (1, one.memory.content_hash)
+
+
+def test_a_qa_pair_is_found_only_under_its_product_but_knowledge_everywhere():
+    one = lane(RUST, question(1, "does it rust ?", product="p2"))
+    asyncio.run(one.play(Says(*ASKS)))
+    later = asyncio.run(one.play(Says(*PREDICTS)))
+    assert [use.kind for use in later.reads] == ["knowledge"]
+
+
+def test_a_session_never_retrieves_what_it_wrote_itself():
+    session, _ = play(*OPENING, "[SeekAdvice]", "[UpdateMemory] [RetrieveMemory]", "[SubmitAnswer] [ClearContext]")
+    assert session.writes
+    assert session.reads == ()
+
+
+def test_a_reflection_of_no_information_is_not_remembered():
+    turns = (*OPENING, "[SeekAdvice]", "[Reflection] no information [UpdateMemory] [SubmitAnswer] [ClearContext]")
+    session, _ = play(*turns)
+    assert [use.kind for use in session.writes] == ["qa"]
+
+
+def test_rows_are_submitted_when_nothing_was_predicted():
+    session, _ = play(*OPENING, f"[SearchProduct] SELECT all {END}", "[SubmitAnswer] [ClearContext]")
+    assert (session.correct, session.answer) == (True, "rows : p1 p2")
+
+
+@pytest.mark.parametrize(
+    ("turns", "says", "remarks"),
+    [
+        (("[RetrieveMemory]",), "get the question first", ("refused",)),
+        ((OPENING[0], "[SubmitAnswer]"), "nothing to submit", ("refused",)),
+        ((OPENING[0], "[UpdateMemory]"), "memory is written only after advice", ("refused",)),
+        ((OPENING[0], "[Search]"), "there is no such tool , use SearchProduct", ("refused",)),
+        ((OPENING[0], f"[SearchProduct] DROP {END}"), "error : syntax", ("bad_query",)),
+        ((OPENING[0], "[SearchProduct] SELECT all [SubmitAnswer]"), "a query ends with the end token", ("refused",)),
+        ((OPENING[0], f"hm {END}"), "nothing to end here", ("refused",)),
+        ((OPENING[0], OPENING[0]), "the question is shown above", ("refused",)),
+    ],
+)
+def test_a_wrong_call_is_an_observation_and_the_session_goes_on(turns, says, remarks):
+    with_rules = rules()
+    session, _ = play(
+        *turns,
+        "[PredictAnswer] yes [SubmitAnswer] [ClearContext]" if OPENING[0] in turns else OPENING[0],
+        *PREDICTS[2:],
+        with_rules=with_rules,
+    )
+    assert says in observed(session, with_rules.tokenizer)
+    assert (session.ending, session.correct, session.remarks) == (Ending.DONE, True, remarks)
+    assert session.asks == 0
+
+
+def test_a_bad_query_leaves_nothing_to_submit_so_it_is_never_right_by_luck():
+    with_rules = rules()
+    session, _ = play(
+        *OPENING, f"[SearchProduct] DROP {END}", "[SubmitAnswer]", "[ClearContext]", with_rules=with_rules
+    )
+    assert (session.correct, session.answer) == (False, None)
+    assert "nothing to submit" in observed(session, with_rules.tokenizer)
+
+
+def test_after_the_answer_only_the_context_can_be_cleared():
+    session, _ = play(*OPENING, "[PredictAnswer] no [SubmitAnswer] [SeekAdvice]", "[ClearContext]")
+    assert (session.asks, session.correct, session.remarks) == (0, False, ("refused",))
+
+
+def test_a_further_ask_than_allowed_is_refused_and_not_paid():
+    session, _ = play(
+        *OPENING, "[SeekAdvice]", "[SeekAdvice]", "[SubmitAnswer] [ClearContext]", with_rules=rules(agent=Agent(asks=1))
+    )
+    assert (session.asks, session.price) == (1, 300)
+
+
+def test_what_was_written_behind_a_refused_call_is_cut_off_and_counted():
+    session, _ = play("[RetrieveMemory] [PredictAnswer] yes", *PREDICTS)
+    assert session.turns[0].completion_ids.shape == (1,)
+    assert session.remarks == ("refused", "past_stop")
+
+
+@pytest.mark.parametrize("agent", [Agent(turns=3), Agent(session_tokens=16)])
+def test_a_session_out_of_budget_is_cut_and_keeps_what_it_paid(agent):
+    session, _ = play(*OPENING, "[SeekAdvice]", "[SeekAdvice]", with_rules=rules(agent=agent))
+    assert session.ending is Ending.CUT
+    assert session.own_reward == -session.price / 1000
+
+
+def test_a_broken_tool_fails_the_session_and_the_lane_goes_on():
+    one = lane(WET, WET, broken_tool=True)
+    session = asyncio.run(one.play(Says(*OPENING, f"[SearchProduct] SELECT all {END}")))
+    assert (session.ending, session.error) == (Ending.FAILED, "ToolError: shop.db: disk gone")
+    assert list(cut(session)) == []
+    assert asyncio.run(one.play(Says(*PREDICTS))).ending is Ending.DONE
+
+
+class Late:
+    source = "late"
+
+    async def advise(self, question, *, key):
+        await asyncio.sleep(60)
+        return Advice(text="", answer="")
+
+
+def test_a_late_expert_fails_the_session_by_name_and_is_not_paid():
+    session, _ = play(*ASKS, with_rules=rules(agent=Agent(expert_s=0.01), expert=Late()))
+    assert session.error == f"{ExpertError.__name__}: expert late: no answer within agent.expert_s (0.01 s)"
+    assert session.receipts == ()
+
+
+def test_forced_functions_are_observations():
+    session, _ = play(PREDICTS[2], with_rules=rules(agent=Agent(forced=True)))
+    [segment] = cut(session)
+    assert segment.actions == 4
+    assert session.correct
+
+
+def test_ids_in_the_segment_are_the_ids_that_were_written():
+    with_rules = rules()
+    session, _ = play(*ASKS, with_rules=with_rules)
+    [segment] = cut(session)
+    written = np.concatenate([turn.completion_ids for turn in session.turns])
+    assert np.array_equal(segment.token_ids[segment.action_mask], written)
+    for turn in session.turns:
+        assert np.array_equal(segment.token_ids[: len(turn.prompt_ids)], turn.prompt_ids)

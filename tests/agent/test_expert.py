@@ -1,0 +1,181 @@
+import asyncio
+import pickle
+from dataclasses import replace
+
+import pytest
+
+from agile_ray.agent.expert import Advice, GoldExpert
+from agile_ray.agent.paid_expert import Till
+from agile_ray.config import Agent, Env
+from agile_ray.config_file import load
+from agile_ray.errors import ConfigError, ExpertError
+from agile_ray.experts import build_expert
+from agile_ray.record import store
+from agile_ray.record.receipts import Journal, read
+from agile_ray.replay.expert import RecordedExpert
+from agile_ray.types import Ending, Receipt
+from launch.run.preflight import check_recorded
+from tests.fakes.worlds import ASKS, OPENING, PREDICTS, SESSION, Says, lane, question, rules
+
+WET = question(1, "is it waterproof ?")
+TWICE = (*OPENING, "[SeekAdvice]", "[SeekAdvice]", "[SubmitAnswer] [ClearContext]")
+
+
+class Counting:
+    """Never says the same thing twice."""
+
+    source = "counting"
+
+    def __init__(self):
+        self.asked = []
+
+    async def advise(self, question, *, key):
+        self.asked.append(key)
+        return Advice(text=f"say {len(self.asked)}", answer=f"answer {len(self.asked)}")
+
+
+def open_lane(expert, *, asks=2):
+    return lane(WET, WET, WET, with_rules=rules(agent=Agent(asks=asks), expert=expert))
+
+
+def play(one, *turns):
+    return asyncio.run(one.play(Says(*turns)))
+
+
+def receipt(key, *, said="yes"):
+    return Receipt(key=key, price=300, source="gold", latency_s=0.5, advice=f"it is {said}", answer=said)
+
+
+def test_a_lane_that_is_put_back_asks_and_pays_once():
+    expert = Counting()
+    one = open_lane(expert)
+    play(one, *PREDICTS)
+    boundary = one.state()
+    first = [play(one, *ASKS), play(one, *TWICE)]
+    one.restore(boundary)
+    again = [play(one, *ASKS), play(one, *TWICE)]
+    assert expert.asked == ["test/small/0#1#0", "test/small/0#2#0", "test/small/0#2#1"]
+    assert [session.receipts for session in again] == [session.receipts for session in first]
+    assert [session.answer for session in again] == ["answer 1", "answer 3"]
+    assert again[0].turns[2].rewards.tolist() == first[0].turns[2].rewards.tolist() != [0.0]
+    assert all(session.abandoned == () for session in again)
+
+
+def test_a_replayed_ask_keeps_the_price_that_was_paid():
+    till = Till(Counting(), deadline_s=1.0)
+    first = asyncio.run(till.ask(WET, key="s#0#0", price=300))
+    assert asyncio.run(till.ask(WET, key="s#0#0", price=500)) == first
+    assert first.price == 300
+
+
+def test_a_journal_holds_every_purchase_once_before_it_is_used(tmp_path):
+    path = tmp_path / "run" / "asked-0.jsonl"
+    till = Till(Counting(), deadline_s=1.0, journal=Journal(path))
+    bought = []
+    for key in ("s#0#0", "s#1#0", "s#0#0"):
+        bought.append(asyncio.run(till.ask(WET, key=key, price=300)))
+        assert read(path)[-1] in bought
+    assert read(path) == bought[:2]
+
+
+def test_what_an_earlier_attempt_bought_and_a_later_one_did_not_is_on_its_session():
+    one = open_lane(Counting())
+    start = one.state()
+    bought = play(one, *TWICE).receipts
+    one.restore(start)
+    later = play(one, *ASKS)
+    assert (later.receipts, later.abandoned) == (bought[:1], bought[1:])
+    one.restore(start)
+    assert play(one, *PREDICTS).abandoned == bought
+
+
+def test_a_checkpoint_carries_what_is_still_to_be_played_again_and_nothing_else():
+    expert = Counting()
+    one = open_lane(expert)
+    start = one.state()
+    receipts = [play(one, *ASKS).receipts[0] for _ in range(3)]
+    assert one.state().receipts == ()
+    one.restore(start)
+    play(one, *ASKS)
+    state = pickle.loads(pickle.dumps(one.state()))
+    assert state.receipts == tuple(receipts[1:])
+    other = open_lane(expert)
+    other.restore(state)
+    assert [play(other, *ASKS).receipts[0] for _ in range(2)] == receipts[1:]
+    assert len(expert.asked) == 3
+
+
+def test_two_lanes_of_one_stream_buy_for_themselves():
+    expert = Counting()
+    first, second = (play(open_lane(expert), *ASKS) for _ in range(2))
+    assert first.receipts[0].key == second.receipts[0].key
+    assert len(expert.asked) == 2
+
+
+def test_an_expert_that_failed_is_asked_again():
+    class Once(Counting):
+        async def advise(self, question, *, key):
+            advice = await super().advise(question, key=key)
+            if len(self.asked) == 1:
+                raise ExpertError("expert once: gone")
+            return advice
+
+    one = open_lane(Once())
+    start = one.state()
+    assert play(one, *ASKS).ending is Ending.FAILED
+    one.restore(start)
+    assert play(one, *ASKS).answer == "answer 2"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that asked twice in session 3, and once in an evaluation."""
+    trained = replace(SESSION, position=3, receipts=(receipt("s#3#0"), receipt("s#3#1", said="no")))
+    evaluated = replace(SESSION, stream="test", receipts=(receipt("test#0#0", said="never"),))
+    store.write(tmp_path / "segments", 1, [SESSION, trained], [])
+    store.write_sessions(tmp_path / "evaluation" / "ppo.parquet", [evaluated])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [("s#3#0", "yes"), ("s#3#1", "no"), ("s#3#7", "yes"), ("test#0#0", "never")],
+)
+def test_a_recorded_expert_says_what_was_said_in_that_session(run, key, answer):
+    expert = RecordedExpert(run)
+    assert asyncio.run(expert.advise(WET, key=key)) == Advice(text=f"it is {answer}", answer=answer)
+    assert expert.source == "recorded"
+
+
+def test_a_recorded_expert_fails_a_session_that_it_never_saw_by_name(run):
+    session = play(open_lane(RecordedExpert(run)), *ASKS)
+    assert session.ending is Ending.FAILED
+    assert session.error == f"ExpertError: expert recorded: {run} has no receipt for test/small/0#0#0 (question q1)"
+
+
+def test_the_config_chooses_the_expert(run):
+    assert isinstance(build_expert(Env(name="shop")), GoldExpert)
+    assert isinstance(build_expert(Env(name="shop", expert="recorded", recorded=run)), RecordedExpert)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["env.expert=recorded"], "env: expert is recorded, but recorded is not set"),
+        (["env.recorded=runs/a"], "env: recorded is runs/a, but expert is gold"),
+        (["env.expert=oracle"], "env.expert: Input should be 'gold' or 'recorded'"),
+    ],
+)
+def test_a_contradiction_about_the_expert_is_refused(tmp_path, overrides, says):
+    path = tmp_path / "t.yaml"
+    path.write_text("run: {name: t}\nmodel: {path: m}\nenv: {name: shop}\n")
+    with pytest.raises(ConfigError, match=says):
+        load(path, overrides)
+
+
+def test_a_folder_that_recorded_nothing_is_refused_before_anything_starts(run, tmp_path):
+    check_recorded(run)
+    check_recorded(None)
+    for refuse in (check_recorded, RecordedExpert):
+        with pytest.raises(ConfigError, match="env.recorded: .* holds no iteration"):
+            refuse(tmp_path / "nowhere")

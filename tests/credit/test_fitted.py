@@ -1,0 +1,315 @@
+"""Credit by a fit: near the truth where that is known, and honest about what the data can't tell."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import pytest
+
+from agile_ray.credit.fitted import Schema, figures, fitted, topics, transitions
+from agile_ray.credit.lstd import Fit, fit
+from agile_ray.types import Ending, Float64, MemoryUse, Session
+from tests.fakes.fitted_worlds import (
+    GUESS,
+    LENGTH,
+    PRICE,
+    RECUR,
+    WORTH,
+    asks_whatever_comes,
+    busy,
+    linear,
+    offers,
+    recurring,
+    session,
+    shop,
+)
+
+STREAMS = 200
+WORTH_ASKING = 0.2  # credit above which asking beats guessing at this price: 1 - 0.7 + A > 0.5
+
+
+def learned(sessions: list[Session], *, decay: float = 0.9) -> tuple[Fit, Schema]:
+    schema = Schema.of([sessions], "item")
+    return fit(transitions([sessions], schema), prior=schema.prior, decay=decay), schema
+
+
+def _wrote(one: Session) -> tuple[MemoryUse, ...]:
+    return (MemoryUse(kind="qa", writer=one.position, similarity=1.0),)
+
+
+def by_place(stream: list[Session], found: Fit, schema: Schema) -> Float64:
+    """The credit that a session at each place would have if it wrote what memory lacks, float64 [S]."""
+    asking = [replace(one, known=False, writes=_wrote(one)) for one in stream]
+    return fitted(transitions([asking], schema), found, sessions=len(stream))
+
+
+@pytest.mark.parametrize("ask", [0.25, 0.5, 0.9, 0.98])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_credit_is_near_the_truth_in_the_toy_and_makes_asking_at_first_sight_right(ask, seed):
+    random = np.random.default_rng(seed)
+    streams = [recurring(random, stream, ask) for stream in range(STREAMS)]
+    sessions = [one for stream, _ in streams for one in stream]
+    again = np.array([times for _, stream in streams for times in stream])
+    places = np.array([one.position for one in sessions])
+    credit = by_place(streams[0][0], *learned(sessions))[places]
+
+    gain = 1 - (ask * (1 - PRICE / 1000) + (1 - ask) * GUESS)
+    truth = np.array([0.0, gain, (2 - ask) * gain])  # by how often the item comes again; tests/test_credit_worlds.py
+    first, lacking = again == RECUR - 1, again >= 0
+    assert credit[first].mean() == pytest.approx(truth[2], abs={0.25: 0.25, 0.5: 0.15}.get(ask, 0.12))
+    assert (credit[first] > WORTH_ASKING).mean() > 0.98
+    # the state says when a session is, not whose item it is: the best that any fit can do is right on average by place
+    average = [truth[again[lacking & (places == place)]].mean() for place in places[lacking]]
+    assert np.sqrt(np.mean((credit[lacking] - average) ** 2)) < (0.2 if ask < 0.9 else 0.1)
+
+
+@pytest.mark.parametrize(("streams", "length"), [(100, 24), (10, 1000)])
+def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_place(streams, length):
+    sessions = asks_whatever_comes(np.random.default_rng(0), streams=streams, length=length)
+    found, schema = learned(sessions)
+    measured = figures(found, schema)
+    assert measured["credit_worth/item"] == pytest.approx(0.0, abs=0.1)
+    assert measured["credit_worth_low/item"] < -1.8
+    assert measured["credit_worth_high/item"] > 1.8
+
+
+def figures_of(seed: int, *, streams: int) -> dict[str, float]:
+    found, schema = learned(linear(np.random.default_rng(seed), streams=streams))
+    return figures(found, schema)
+
+
+def width(figures: dict[str, float]) -> float:
+    return figures["credit_worth_high/item"] - figures["credit_worth_low/item"]
+
+
+def test_the_interval_shrinks_with_the_root_of_the_number_of_streams():
+    widths = [np.mean([width(figures_of(seed, streams=n)) for seed in range(4)]) for n in (50, 200, 800)]
+    for few, four_times in pairwise(widths):
+        assert few / four_times == pytest.approx(2.0, rel=0.15)
+
+
+def test_the_interval_covers_the_truth_of_a_linear_world():
+    found = [figures_of(seed, streams=60) for seed in range(100)]
+    covered = [f["credit_worth_low/item"] <= WORTH <= f["credit_worth_high/item"] for f in found]
+    assert np.mean(covered) >= 0.85
+    worths = [f["credit_worth/item"] for f in found]
+    assert np.mean(worths) == pytest.approx(WORTH, abs=0.15)  # shrunk a little
+    assert 0.9 < np.mean([width(f) for f in found]) / (2 * 1.96 * np.std(worths)) < 1.4  # the prior's share is in it
+
+
+def states(sessions: list[Session]) -> Float64:
+    """Features of whole streams, as they read."""
+    place = np.array([one.position for one in sessions])
+    left = (LENGTH - place) / LENGTH
+    here = np.array([one.topic == "item" for one in sessions]).reshape(-1, LENGTH)
+    met = (here.cumsum(axis=1) - here).reshape(-1)
+    price = np.array([one.offer / 1000 for one in sessions])
+    size = np.array([one.memory_sizes["item"] for one in sessions])
+    ones = np.ones(len(sessions))
+    return np.stack([ones, left, left**2, left**3, met, left * met, left * price, size, left * size], axis=1)
+
+
+def beyond(sessions: list[Session]) -> Float64:
+    """What the fit sees of own rewards: the gain where memory holds the answer, else 0."""
+    here = np.array([one.topic == "item" for one in sessions])
+    known = np.array([one.known for one in sessions])
+    rewards = np.array([one.own_reward for one in sessions])
+    return here * known * (rewards[here & known].mean() - rewards[here & ~known].mean())
+
+
+def unshrunk(sessions: list[Session], *, decay: float) -> Float64:
+    schema = Schema.of([sessions], "item")
+    return fit(transitions([sessions], schema), prior=np.full(len(schema.names), np.inf), decay=decay).theta
+
+
+def test_with_all_of_the_trace_the_fit_is_least_squares_on_returns():
+    sessions = offers(0)
+    rewards = beyond(sessions).reshape(-1, LENGTH)
+    returns = rewards[:, ::-1].cumsum(axis=1)[:, ::-1].reshape(-1)
+    slow, *_ = np.linalg.lstsq(states(sessions), returns)
+    np.testing.assert_allclose(unshrunk(sessions, decay=1.0), slow, rtol=1e-6)
+
+
+def test_without_a_trace_the_fit_is_where_regressing_on_its_own_forecast_settles():
+    sessions = offers(1)
+    rewards = beyond(sessions)
+    now = states(sessions)
+    behind = now.reshape(-1, LENGTH, now.shape[1])[:, 1:]  # the next session's state, its price in it
+    following = np.pad(behind, ((0, 0), (0, 1), (0, 0))).reshape(now.shape)
+    slow = np.zeros(now.shape[1])
+    for _ in range(1000):
+        slow, *_ = np.linalg.lstsq(now, rewards + following @ slow)
+    np.testing.assert_allclose(unshrunk(sessions, decay=0.0), slow, rtol=1e-6)
+
+
+def test_a_failed_session_splits_its_stream_and_has_no_credit():
+    sessions = linear(np.random.default_rng(2), streams=30)
+    broken = [replace(one, ending=Ending.FAILED, error="disk gone") if one.position == 5 else one for one in sessions]
+    apart = [one for one in sessions if one.position != 5]
+    found, schema = learned(broken)
+    np.testing.assert_allclose(found.theta, learned(apart)[0].theta)
+    np.testing.assert_allclose(found.covariance, learned(apart)[0].covariance)
+    assert not np.allclose(found.theta, learned(sessions)[0].theta)
+
+    credit = fitted(transitions([broken], schema), found, sessions=len(broken))
+    had = {one.position for one, amount in zip(broken, credit, strict=True) if amount != 0.0}
+    assert had == set(range(LENGTH - 1)) - {5}  # nobody comes behind the last
+    assert all(amount == 0.0 for one, amount in zip(broken, credit, strict=True) if not one.writes)
+
+
+def test_to_write_again_what_memory_holds_has_no_credit():
+    sessions = [one for stream in range(STREAMS) for one in recurring(np.random.default_rng(stream), stream, 0.5)[0]]
+    found, schema = learned(sessions)
+    again = [replace(one, writes=_wrote(one)) for one in sessions]
+    credit = fitted(transitions([again], schema), found, sessions=len(again))
+    known = np.array([one.known for one in again])
+    behind = np.array([one.position + 1 < one.stream_length for one in again])
+    assert known.sum() > 1000
+    assert not credit[known].any()
+    assert (credit[~known & behind] > 0).mean() > 0.95
+
+
+def test_the_order_in_which_sessions_are_given_does_not_matter():
+    sessions = linear(np.random.default_rng(3), streams=30)
+    shuffled = [sessions[place] for place in np.random.default_rng(4).permutation(len(sessions))]
+    (found, schema), (other, _) = learned(sessions), learned(shuffled)
+    np.testing.assert_allclose(other.theta, found.theta)
+    credit = {(one.stream, one.position): amount for one, amount in _credits(sessions, found, schema)}
+    assert credit == pytest.approx({(one.stream, one.position): a for one, a in _credits(shuffled, other, schema)})
+
+
+def _credits(sessions: list[Session], found: Fit, schema: Schema) -> Iterator[tuple[Session, float]]:
+    return zip(sessions, fitted(transitions([sessions], schema), found, sessions=len(sessions)).tolist(), strict=True)
+
+
+def test_streams_of_which_a_part_was_collected_are_learned_from():
+    sessions = linear(np.random.default_rng(5), streams=800)
+    halves = [one for one in sessions if (one.position < LENGTH // 2) == (int(one.stream[1:]) % 2 == 0)]
+    found, schema = learned(halves)
+    assert figures(found, schema)["credit_worth/item"] == pytest.approx(WORTH, abs=0.2)
+
+
+def test_where_nothing_was_ever_written_there_is_no_credit():
+    sessions = [session(0, place, 3, size=0, known=False, correct=True, asked=False, wrote=False) for place in range(3)]
+    sessions = [replace(one, memory_sizes={}) for one in sessions]
+    found, schema = learned(sessions)
+    assert topics([sessions]) == []
+    assert fitted(transitions([sessions], schema), found, sessions=3).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_what_other_topics_earn_changes_nothing():
+    random = np.random.default_rng(8)
+    sessions = [replace(one, topic=random.choice(["item", "other"])) for one in linear(random, streams=60)]
+    richer = [replace(one, correct=True) if one.topic == "other" else one for one in sessions]
+    assert topics([sessions]) == ["item", "other"]
+    (found, schema), (same, _) = learned(sessions), learned(richer)
+    np.testing.assert_array_equal(same.theta, found.theta)
+    credit = _credits(sessions, found, schema)
+    assert all(
+        (amount == 0.0) == (one.topic == "other" or one.known or not one.writes or one.position == LENGTH - 1)
+        for one, amount in credit
+    )
+
+
+def test_of_rewards_the_fit_sees_what_memory_has_to_do_with_them():
+    sessions = linear(np.random.default_rng(9), streams=60)
+    np.testing.assert_allclose(transitions([sessions], Schema.of([sessions], "item")).rewards, beyond(sessions))
+
+
+def test_luck_changes_what_is_fitted_only_by_what_it_does_to_the_means():
+    sessions = linear(np.random.default_rng(10), streams=60)
+    right = [one.correct for one in sessions if not one.known]
+    shuffled = iter(np.random.default_rng(11).permutation(right).tolist())
+    luckier = [one if one.known else replace(one, correct=next(shuffled)) for one in sessions]
+    (found, _), (same, _) = learned(sessions), learned(luckier)
+    np.testing.assert_allclose(same.theta, found.theta)
+    np.testing.assert_allclose(same.covariance, found.covariance)
+
+
+@pytest.mark.parametrize("streams", [1, 5])
+def test_few_streams_say_little_even_where_the_fit_leaves_nothing_over(streams):
+    sessions = linear(np.random.default_rng(6), streams=streams)
+    assert width(figures(learned(sessions)[0], Schema.of([sessions], "item"))) > 2.0
+    first = [one for one in sessions if one.position == 0]
+    assert width(figures(learned(first)[0], Schema.of([sessions], "item"))) > 3.8
+
+
+def test_rewards_without_chance_leave_the_prior_where_memory_is_a_function_of_the_place():
+    noisy = asks_whatever_comes(np.random.default_rng(7), streams=30, length=24)
+    measured = figures(learned([replace(one, correct=True) for one in noisy])[0], Schema.of([noisy], "item"))
+    assert measured["credit_worth_low/item"] < -1.9
+    assert measured["credit_worth_high/item"] > 1.9
+
+
+def test_iterations_of_different_policies_do_not_lend_their_levels_to_what_entries_are_worth():
+    """The second writes less, so less is found later too: under one trend, the first's entries get the praise."""
+    random = np.random.default_rng(0)
+    often = linear(random, streams=200)
+    seldom = [replace(one, stream=f"later {one.stream}") for one in linear(random, streams=200, writing=0.1)]
+    schema = Schema.of([often, seldom], "item")
+    apart = figures(fit(transitions([often, seldom], schema), prior=schema.prior, decay=0.9), schema)
+    together = figures(learned([*often, *seldom])[0], Schema.of([often], "item"))
+    assert apart["credit_worth/item"] == pytest.approx(WORTH, abs=0.1)
+    assert together["credit_worth/item"] > WORTH + 0.2
+
+
+def test_that_a_stream_asks_much_is_no_merit_of_what_memory_holds():
+    found, schema = learned(busy(np.random.default_rng(0), streams=400))
+    measured = figures(found, schema)
+    assert measured["credit_worth/item"] == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("ask", [0.1, 0.4])
+def test_in_the_shop_entries_get_most_of_what_they_are_worth(ask):
+    played = [shop(Random(stream), stream, ask) for stream in range(300)]
+    sessions = [one for stream, _ in played for one in stream]
+    worth = np.array([amount for _, stream in played for amount in stream])
+    credit = np.zeros(len(sessions))
+    for topic in topics([sessions]):
+        schema = Schema.of([sessions], topic)
+        steps = transitions([sessions], schema)
+        credit += fitted(steps, fit(steps, prior=schema.prior, decay=0.9), sessions=len(sessions))
+    for topic in topics([sessions]):
+        wrote = np.array([one.topic == topic and bool(one.writes) for one in sessions])
+        assert 0.75 < credit[wrote].mean() / worth[wrote].mean() < 1.1
+
+
+def in_step(first: int, last: int, *, streams: int = 32) -> tuple[list[list[Session]], Float64]:
+    """Iterations of 12 sessions of each lane, 48 to a stream, and what entries of the last one are worth."""
+    lanes = []
+    for lane in range(streams):
+        played = [shop(Random(lane + turn * streams), lane + turn * streams, 0.25) for turn in range(-(-last // 48))]
+        lanes.append(([one for stream, _ in played for one in stream], [one for _, worth in played for one in worth]))
+    windows = [[one for sessions, _ in lanes for one in sessions[k : k + 12]] for k in range(first, last, 12)]
+    return windows, np.array([one for _, worth in lanes for one in worth[last - 12 : last]])
+
+
+def credited(iterations: list[list[Session]]) -> tuple[Float64, list[Fit]]:
+    """Credit of the last iteration's sessions, and the fit of each topic."""
+    credit, fits = np.zeros(sum(map(len, iterations))), []
+    for topic in topics(iterations):
+        schema = Schema.of(iterations, topic)
+        steps = transitions(iterations, schema)
+        fits.append(fit(steps, prior=schema.prior, decay=0.9))
+        credit += fitted(steps, fits[-1], sessions=len(credit))
+    return credit[-len(iterations[-1]) :], fits
+
+
+@pytest.mark.parametrize("last", [12, 24, 36])
+def test_as_long_as_every_stream_is_cut_off_the_answer_is_the_priors(last):
+    credit, fits = credited(in_step(0, last)[0])
+    assert not credit.any()
+    for found in fits:
+        assert np.sqrt(found.covariance[-2:, -2:].sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 48), (0, 60), (12, 72), (24, 84), (36, 96)])
+def test_a_window_in_which_streams_end_is_learned_from(first, last):
+    iterations, worth = in_step(first, last)
+    credit, _ = credited(iterations)
+    wrote = np.array([bool(one.writes) for one in iterations[-1]])
+    assert credit[wrote].mean() == pytest.approx(worth[wrote].mean(), rel=0.35)
+    assert credit[wrote].min() > -0.2
+    assert credit[wrote].max() < 1.2

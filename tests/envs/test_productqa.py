@@ -1,0 +1,382 @@
+"""ProductQA: the real files, where they are at hand, and a tiny folder of the same shape."""
+
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from agile_ray.agent.environment import Question, Submission
+from agile_ray.config import Agent, Env
+from agile_ray.config import Memory as MemoryConfig
+from agile_ray.errors import ConfigError
+from agile_ray.scripted.references import Habits, play_streams, reference, script_rules
+from agile_ray.types import Session
+from configs import __path__ as configs_folder
+from envs.productqa import CategoryStream, ProductQA, build
+from envs.sql import SqlTool
+
+COST = 300  # thousandths
+AGENT = Agent(turn_tokens=128, session_tokens=416)
+DATA = Path(os.environ.get("AGILE_DATA", Path(__file__).resolve().parents[2] / "data"))
+FOLDER = DATA / "productqa" if (DATA / "productqa").is_dir() else DATA
+CATEGORIES = sorted(path.parent for path in FOLDER.glob("t*/*/qa.jsonl"))
+TEST_CATEGORIES = [path for path in CATEGORIES if path.parent.name == "test"]
+
+
+def of_each(categories: Sequence[Path]) -> pytest.MarkDecorator:
+    """Run a data test once for each category folder, or skip it where there is none."""
+    missing = pytest.param(Path(), marks=pytest.mark.skip(reason=f"no ProductQA files in {DATA}; set AGILE_DATA"))
+    return pytest.mark.parametrize("category", categories or [missing], ids=lambda path: path.name)
+
+
+# A tiny folder of the same shape.
+
+
+def fact(number: int, asin: str, question: str, short_answer: str) -> dict[str, object]:
+    return {
+        "id": f"fact_qa_{number}",
+        "asin": asin,
+        "question": question,
+        "long_answer": f"Reviews say {short_answer}.",
+        "short_answer": short_answer,
+        "type": "fact_qa",
+        "extra_data": None,
+    }
+
+
+def reasoning(number: int, asin: str, knowledge: str, short_answer: str) -> dict[str, object]:
+    return {
+        **fact(number, asin, "Is it fine for sauce?", short_answer),
+        "id": f"reasoning_qa_{number}",
+        "type": "reasoning_qa",
+        "extra_data": {"knowledge": knowledge, "feature_name": "Material", "feature_value": "iron"},
+    }
+
+
+def search(number: int, asin: str, where: str, hits: Sequence[str]) -> dict[str, object]:
+    return {
+        "id": f"search_qa_{number}",
+        "asin": asin,
+        "question": f"Which one has {where}?",
+        "long_answer": "Here is one.",
+        "short_answer": [{"asin": hit, "title": TITLES[hit]} for hit in hits],
+        "type": "search_qa",
+        "extra_data": {
+            "sql": f"SELECT product_id FROM `pans` WHERE {where} LIMIT 1;",
+            "answer": f"SELECT product_id FROM `pans` WHERE {where} ;",
+            "question2sql": "SELECT nothing",
+        },
+    }
+
+
+TITLES = {"B01": "Flat &amp; wide 10&quot; pan", "B02": "Deep pan", "B03": "Wok"}
+PANS = [
+    fact(0, "B01", "Is it  heavy?", "Yes"),
+    search(0, "B02", "price < 25", ["B01", "B02"]),
+    reasoning(0, "B01", "iron rusts", "no"),
+    search(1, "B01", "price > 99", []),
+    fact(1, "B01", "What is it made of?", "Cast &amp; iron"),
+    reasoning(1, "B02", "iron rusts", "yes"),
+]
+LIDS = [
+    fact(0, "B01", "Does it fit?", "no"),
+    fact(1, "B01", "Is it clear?", "No "),
+    fact(2, "B01", "How big?", "10 in"),
+]
+
+
+def write_category(folder: Path, rows: Sequence[dict[str, object]]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "qa.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    features = {"price": "10", "brand": "Lodge", "Material": "iron", "Shape": None}
+    (folder / "metadata.json").write_text(
+        json.dumps({asin: {"title": title, **features} for asin, title in TITLES.items()})
+    )
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    write_category(tmp_path / "train" / "lids", LIDS)
+    write_category(tmp_path / "train" / "cups", LIDS[:1])
+    write_category(tmp_path / "test" / "pans", PANS)
+    connection = sqlite3.connect(tmp_path / "product_qa.db")
+    for table in ("lids", "cups", "pans"):
+        connection.execute(f"CREATE TABLE {table} (id INTEGER, asin TEXT, title TEXT, price NUMERIC, brand TEXT)")
+        for number, (asin, title) in enumerate(TITLES.items()):
+            connection.execute(
+                f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", (number, asin, title, 10 * number + 10, "Lodge")
+            )
+    connection.commit()
+    connection.close()
+    return tmp_path
+
+
+@pytest.fixture
+def pans(tiny: Path) -> CategoryStream:
+    return ProductQA(tiny).stream(split="test", index=0)
+
+
+def by_id(stream: CategoryStream, question_id: str) -> Question:
+    return next(question for question in stream.questions if question.id == question_id)
+
+
+def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: CategoryStream) -> None:
+    assert [question.id for question in pans.questions] == [row["id"] for row in PANS]
+    assert by_id(pans, "fact_qa_0") == Question(
+        id="fact_qa_0",
+        product="B01",
+        kind="fact",
+        topic="fact",
+        text="Is it heavy?",
+        shown='products : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
+        "question : Is it heavy?",
+        item="B01/is it heavy?",
+        answer="Yes",
+        advice="Yes . Reviews say Yes.",
+        knowledge="",
+        query="",
+        guess="no",
+        guess_chance=0.75,
+    )
+    found = by_id(pans, "search_qa_0")
+    assert (found.query, found.answer, found.kind) == (
+        "SELECT product_id FROM ` products` WHERE price < 25",
+        "B01 B02",
+        "search",
+    )
+    assert by_id(pans, "search_qa_1").answer == "none"
+    assert by_id(pans, "reasoning_qa_0").item == by_id(pans, "reasoning_qa_1").item == "iron rusts"
+    assert by_id(pans, "reasoning_qa_0").knowledge == "iron rusts"
+
+
+def test_guesses_come_from_the_files_that_are_trained_on(tiny: Path) -> None:
+    def guess(environment: ProductQA) -> tuple[str, float]:
+        question = environment.stream(split="test", index=0).questions[0]
+        return question.guess, question.guess_chance
+
+    assert guess(ProductQA(tiny, train=["cups"])) == ("no", 1.0)
+    assert guess(ProductQA(tiny, train=["pans"])) == ("yes", 0.5)
+    assert guess(ProductQA(tiny, train=["not there"])) == ("yes", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "rows", "right"),
+    [
+        ("fact_qa_0", "yes", None, True),
+        ("fact_qa_0", " YES\n", None, True),
+        ("fact_qa_0", "yes .", None, False),
+        ("fact_qa_0", "", None, False),
+        ("fact_qa_0", "yes", ("B01",), False),
+        ("fact_qa_1", "cast &  Iron", None, True),
+        ("search_qa_0", "", ("B01",), True),
+        ("search_qa_0", "", ("B02", "B01"), True),
+        ("search_qa_0", "", ("B01", "B03"), False),
+        ("search_qa_0", "", (), False),
+        ("search_qa_1", "", (), True),
+        ("search_qa_1", "", ("B01",), False),
+        ("search_qa_0", "take b01", None, True),
+        ("search_qa_0", 'the FLAT & wide 10" pan or B02', None, True),
+        ("search_qa_0", "b01 or the wok", None, False),
+        ("search_qa_0", "b03", None, False),
+        ("search_qa_0", "yes", None, False),
+        ("search_qa_1", "none", None, False),
+    ],
+)
+def test_the_judge_follows_the_released_rules(
+    pans: CategoryStream, question: str, text: str, rows: tuple[str, ...] | None, right: bool
+) -> None:
+    assert pans.judge(by_id(pans, question), Submission(text=text, rows=rows)) is right
+
+
+def test_what_a_right_expert_said_is_right_for_every_kind_and_a_wrong_one_gains_nothing(pans: CategoryStream) -> None:
+    for question in pans.questions:
+        assert pans.judge(question, Submission(text=question.answer, rows=None, advised=True))
+        assert not pans.judge(question, Submission(text="perhaps", rows=None, advised=True))
+
+
+def test_gold_queries_run_and_a_feature_that_is_no_column_is_an_error_to_read(pans: CategoryStream) -> None:
+    assert pans.search(by_id(pans, "search_qa_0").query).rows == ("B01", "B02")
+    assert pans.search(by_id(pans, "search_qa_1").query).text == "rows : none"
+    assert pans.search("SELECT product_id FROM pans WHERE Material = 'iron'").text == "error : no such column: Material"
+
+
+def test_training_goes_on_past_the_last_category_from_other_offsets(tiny: Path) -> None:
+    environment = ProductQA(tiny, train=["lids", "cups"])
+    assert environment.streams("train") == 2
+    streams = [environment.stream(split="train", index=index) for index in range(8)]
+    assert [stream.id for stream in streams[:3]] == [f"productqa/train/{end}" for end in ("lids/0", "cups/1", "lids/2")]
+    assert len({stream.id for stream in streams}) == 8
+    first = [question.id for question in streams[0].questions]
+    assert first == [row["id"] for row in LIDS]
+    assert [question.id for question in streams[2].questions] == first[1:] + first[:1]
+    assert {len(set(stream.questions)) for stream in streams[::2]} == {3}
+    with pytest.raises(ConfigError, match="the test split has 1 streams, asked for number 1"):
+        environment.stream(split="test", index=1)
+
+
+def test_splits_default_to_the_folders_and_keep_what_is_held_out_apart(tiny: Path) -> None:
+    environment = ProductQA(tiny, validation=["cups"])
+    assert [environment.streams(split) for split in ("train", "validation", "test")] == [1, 1, 1]
+    assert not any("pans" in text for text in environment.texts())
+    assert list(environment.texts()) == list(environment.texts())
+
+
+def test_wrong_folders_and_names_are_one_line_each(tiny: Path) -> None:
+    def complaint(environment: ProductQA | None = None, *, folder: Path | None = None, split: str = "test") -> str:
+        with pytest.raises(ConfigError) as error:
+            (environment or ProductQA(folder)).streams(split)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "env.data: productqa needs the folder" in complaint()
+    assert "has no product_qa.db; get data/ of the AGILE release" in complaint(folder=tiny / "train")
+    assert "env.test_categories: no category 'pan'" in complaint(ProductQA(tiny, test=["pan"]))
+    assert "the nearest known ones are pans" in complaint(ProductQA(tiny, test=["pan"]))
+    assert "no category '../train/lids'" in complaint(ProductQA(tiny, test=["../train/lids"]))
+    assert "env.test_categories: the categories are different" in complaint(ProductQA(tiny, test=["pans", "pans"]))
+    assert "env.validation_categories: the categories" in complaint(ProductQA(tiny), split="validation")
+    assert "no split 'dev'" in complaint(ProductQA(tiny), split="dev")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("qa.jsonl", "{}\n", r"qa.jsonl:1: id: Field required"),
+        ("qa.jsonl", "not json\n", r"qa.jsonl:1: line: Invalid JSON"),
+        ("qa.jsonl", "", r"ids must be unique and at least one; found 0"),
+        ("qa.jsonl", "\n".join(json.dumps(PANS[0]) for _ in range(2)), r"found 2, 1 repeated"),
+        ("qa.jsonl", json.dumps({**PANS[0], "type": "search_qa"}), r"found type 'search_qa' with str"),
+        ("qa.jsonl", json.dumps({**PANS[0], "type": "long_qa"}), r"found type 'long_qa'"),
+        ("metadata.json", "[]", r"metadata.json: line: Input should be"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tiny: Path, file: str, content: str, message: str) -> None:
+    (tiny / "test" / "pans" / file).write_text(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        ProductQA(tiny).stream(split="test", index=0)
+    assert "\n" not in str(error.value)
+
+
+def test_the_config_builds_it(tiny: Path) -> None:
+    environment = build(Env(name="productqa", data=tiny, categories=("lids",), test_categories=("pans",)), seed=5)
+    assert environment.stream(split="train", index=0).id == "productqa/train/lids/0"
+
+
+# Scripted play against direct counts.
+
+
+def play(environment: ProductQA, policy: str) -> list[Session]:
+    rules = script_rules(environment, price=COST, agent=AGENT, memory=MemoryConfig())
+    return play_streams(reference(policy, environment, Habits()), environment, split="test", indices=[0], rules=rules)
+
+
+def booked(sessions: Sequence[Session]) -> tuple[int, int, int]:
+    """Sessions, right answers, thousandths paid."""
+    assert not any(session.remarks or session.error for session in sessions)
+    return len(sessions), sum(session.correct for session in sessions), sum(session.price for session in sessions)
+
+
+def counted(folder: Path) -> Counter[str]:
+    """Straight from the file: all, search, yes and no of the others, the rest."""
+    counts: Counter[str] = Counter()
+    with (folder / "qa.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            counts["all"] += 1
+            if row["type"] == "search_qa":
+                counts["search"] += 1
+            else:
+                answer = row["short_answer"].strip().lower()
+                counts[answer if answer in ("yes", "no") else "other"] += 1
+    return counts
+
+
+def assert_play_equals_the_count(folder: Path, category: Path) -> None:
+    environment = ProductQA(folder, train=["not there"], test=[category.name])
+    count = counted(category)
+    everything, others = count["all"], count["all"] - count["search"]
+    assert booked(play(environment, "always_ask")) == (everything, everything, COST * everything)
+    assert booked(play(environment, "ask_unless_search")) == (everything, everything, COST * others)
+    assert booked(play(environment, "yes_gold_sql")) == (everything, count["yes"] + count["search"], 0)
+
+
+def test_scripted_play_equals_a_direct_count_of_the_tiny_folder(tiny: Path) -> None:
+    assert_play_equals_the_count(tiny, tiny / "test" / "pans")
+
+
+@pytest.mark.data
+@of_each(TEST_CATEGORIES)
+def test_scripted_play_equals_a_direct_count_of_the_files(category: Path) -> None:
+    assert_play_equals_the_count(FOLDER, category)
+
+
+@cache
+def environment_of(category: Path) -> ProductQA:
+    return ProductQA(FOLDER, train=["not there"], test=[category.name])
+
+
+def gold_of(category: Path) -> Iterator[tuple[dict[str, str], frozenset[str]]]:
+    """What the file says of each search question: its queries, and the ids that answer it."""
+    with (category / "qa.jsonl").open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if row["type"] == "search_qa":
+                yield row["extra_data"], frozenset(hit["asin"] for hit in row["short_answer"])
+
+
+@pytest.mark.data
+@of_each(CATEGORIES)
+def test_gold_queries_return_exactly_the_gold_set(category: Path) -> None:
+    stream = environment_of(category).stream(split="test", index=0)
+    tool = SqlTool(FOLDER / "product_qa.db", table=category.name, id_column="asin")
+    played = [stream.search(question.query) for question in stream.questions if question.query]
+    for found, (queries, gold) in zip(played, gold_of(category), strict=True):
+        assert frozenset(found.rows) == frozenset(tool.search(queries["answer"]).rows) == gold
+        assert not found.bad_query
+
+
+@pytest.mark.data
+@of_each(CATEGORIES)
+def test_every_question_and_answer_of_a_category_is_read_and_judged_right(category: Path) -> None:
+    stream = environment_of(category).stream(split="test", index=0)
+    assert len(stream.questions) == counted(category)["all"]
+    for question in stream.questions:
+        assert question.text
+        assert stream.judge(question, Submission(text=question.answer, rows=None)) is (
+            question.kind != "search" or question.answer != "none"
+        )
+        assert "&amp;" not in question.shown
+
+
+@pytest.mark.data
+@of_each(CATEGORIES[:1])
+def test_the_48_queries_that_quotes_break_are_bad_queries(category: Path) -> None:
+    broken: Counter[str] = Counter()
+    for folder in CATEGORIES:
+        tool = SqlTool(FOLDER / "product_qa.db", table=folder.name, id_column="asin")
+        for queries, gold in gold_of(folder):
+            found = tool.search(queries["sql"])
+            broken[found.text] += found.bad_query
+            assert found.bad_query or gold.issuperset(found.rows)
+    assert sum(broken.values()) >= 48  # more, if there are more categories than in the first download
+    assert all(text.startswith("error : near") for text, times in broken.items() if times)
+
+
+@pytest.mark.data
+@of_each(CATEGORIES[:1])
+def test_the_shipped_config_names_categories_that_exist_and_keeps_test_apart(category: Path) -> None:
+    from agile_ray.config_file import load
+
+    config = load(Path(next(iter(configs_folder))) / "productqa.yaml", [f"env.data={FOLDER}"])
+    environment = build(config.env, seed=config.seed)
+    assert [environment.streams(split) for split in ("train", "validation", "test")] == [12, 1, 1]
+    trained = {*(config.env.categories or ()), *(config.env.validation_categories or ())}
+    assert trained.isdisjoint(config.env.test_categories or ())
+    assert {path.name for path in CATEGORIES if path.parent.name == "train"} >= trained
+    guess = environment.stream(split="test", index=0).questions[1]
+    assert (guess.kind, guess.guess) == ("fact", "yes")
+    assert 0.5 < guess.guess_chance < 0.8

@@ -1,0 +1,193 @@
+"""The recurring items: determinism, what comes back, what memory returns, and what asking is worth."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from agile_ray.agent.environment import Submission
+from agile_ray.agent.executor import SAYINGS
+from agile_ray.agent.memory import HashedEmbedder
+from agile_ray.config import Env
+from agile_ray.config_file import load
+from agile_ray.errors import ConfigError
+from agile_ray.scripted.optimum import optimum
+from agile_ray.scripted.references import Habits, play_streams, reference, script_rules
+from agile_ray.types import Ending, Session
+from envs import build
+from envs.recurring import ITEMS, LENGTH, POOL, RECUR, SPLITS, Recurring
+from launch.models.tiny import Shape, train_tokenizer
+from launch.run import shipped_configs
+from rollout.tokenizer import HFTokenizer
+
+ROOT = Path(__file__).resolve().parents[2]
+THREE_PRICES = load(ROOT / "configs" / "toy" / "three_prices.yaml")
+WORLD = Recurring(seed=0)
+STREAMS = range(100)
+EPISODES = [WORLD.stream(split="train", index=index).questions for index in STREAMS]
+
+
+def play(name: str, *, price: int = 700) -> list[Session]:
+    rules = script_rules(WORLD, price=price, agent=THREE_PRICES.agent, memory=THREE_PRICES.memory)
+    policy = reference(name, WORLD, Habits(asked_share=0.5))
+    return play_streams(policy, WORLD, split="train", indices=STREAMS, rules=rules)
+
+
+def mean(numbers) -> float:
+    numbers = list(numbers)
+    return sum(numbers) / len(numbers)
+
+
+def sights() -> list[int]:
+    """How often each session's item was asked before, in the order of play."""
+    counts = [Counter() for _ in EPISODES]
+    found = []
+    for count, episode in zip(counts, EPISODES, strict=True):
+        for question in episode:
+            found.append(count[question.item])
+            count[question.item] += 1
+    return found
+
+
+def test_a_stream_follows_from_seed_split_and_index():
+    one, two = (Recurring(seed=3).stream(split="train", index=7) for _ in range(2))
+    assert (one.id, one.questions) == (two.id, two.questions)
+    others = [
+        Recurring(seed=4).stream(split="train", index=7),
+        Recurring(seed=3).stream(split="train", index=8),
+        *(Recurring(seed=3).stream(split=split, index=7) for split in SPLITS if split != "train"),
+    ]
+    assert len({stream.id for stream in (one, *others)}) == 5
+    assert len({stream.questions for stream in (one, *others)}) == 5
+
+
+def test_every_item_of_an_episode_is_asked_three_times_with_one_answer():
+    for episode in EPISODES:
+        assert [question.id for question in episode] == [f"q{position}" for position in range(LENGTH)]
+        assert sorted(Counter(question.item for question in episode).values()) == [RECUR] * ITEMS
+        assert len({(question.item, question.answer) for question in episode}) == ITEMS
+
+
+def test_the_order_is_random_and_the_first_and_the_last_question_are_no_exceptions():
+    assert {episode[0].item == episode[1].item for episode in EPISODES} == {True, False}
+    assert mean(episode[0].item == episode[-1].item for episode in EPISODES) < 0.3
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_word_occurs_in_every_split_and_answers_are_balanced(split: str):
+    streams = [WORLD.stream(split=split, index=index).questions for index in range(400)]
+    hidden = [answer for episode in streams for answer in {q.item: q.answer for q in episode}.values()]
+    assert {question.item for episode in streams for question in episode} == set(POOL)
+    assert mean(answer == "yes" for answer in hidden) == pytest.approx(0.5, abs=4 * 0.5 / len(hidden) ** 0.5)
+
+
+def test_questions_on_two_items_are_not_similar():
+    texts = {question.item: question.text for episode in EPISODES for question in episode}
+    assert len(texts) == len(set(POOL)) == len(POOL)
+    vectors = dict(zip(texts, HashedEmbedder().embed(list(texts.values())), strict=True))
+    nearest = max(float(vectors[one] @ vectors[two]) for one, two in combinations(vectors, 2))
+    assert nearest < min(THREE_PRICES.memory.threshold, THREE_PRICES.credit.threshold)
+
+
+def test_always_asking_earns_one_minus_the_price():
+    sessions = play("always_ask")
+    assert {session.own_reward for session in sessions} == {0.3}
+
+
+def test_never_asking_is_right_half_of_the_time():
+    sessions = play("never_ask")
+    hidden = ITEMS * len(EPISODES)  # answers of one item stand and fall together
+    assert mean(session.own_reward for session in sessions) == pytest.approx(0.5, abs=4 * 0.5 / hidden**0.5)
+
+
+@pytest.mark.parametrize("price", [400, 550, 700, 1000])
+def test_the_optimum_asks_at_first_sight_alone(price: int):
+    sessions = play("oracle", price=price)
+    assert [session.asks for session in sessions] == [int(sight == 0) for sight in sights()]
+    assert all(session.correct and session.ending is Ending.DONE and not session.remarks for session in sessions)
+    expected = optimum(EPISODES, price=price)
+    assert mean(session.own_reward for session in sessions) == pytest.approx(expected.total)
+    assert (expected.asked_share, expected.total) == pytest.approx((1 / 3, 1 - price / 3000))
+
+
+@pytest.mark.parametrize(("price", "asked"), [(1499, 1 / 3), (1500, 0.0)])
+def test_asking_is_right_below_a_price_of_one_and_a_half(price: int, asked: float):
+    assert optimum(EPISODES, price=price).asked_share == pytest.approx(asked)
+
+
+@pytest.mark.parametrize("name", ["oracle", "always_ask", "never_ask", "teacher"])
+def test_memory_returns_what_was_bought_on_the_item_and_nothing_else(name: str):
+    sessions = iter(play(name))
+    for episode in EPISODES:
+        writers: dict[str, int] = {}  # who bought each item's advice first
+        for question, session in zip(episode, sessions, strict=False):
+            bought = [writers[question.item]] if question.item in writers else []
+            assert [use.writer for use in session.reads] == bought
+            assert [use.similarity for use in session.reads] == pytest.approx([1.0] * len(bought), abs=1e-5)
+            assert (session.known, session.stored_similar) == (bool(bought), len(bought))
+            assert [one.writers for one in session.counterfactuals] == [(writer,) for writer in bought]
+            if session.asks:
+                writers.setdefault(question.item, session.position)
+
+
+def test_later_similar_counts_the_times_that_are_left():
+    assert [session.later_similar for session in play("never_ask")] == [RECUR - 1 - sight for sight in sights()]
+
+
+def test_a_query_is_refused_in_words():
+    found = WORLD.stream(split="test", index=0).search("SELECT 1")
+    assert (found.bad_query, found.rows) == (True, ())
+    assert found.text.startswith("error : ")
+
+
+def test_the_judge_forgives_case_and_space_alone():
+    stream = WORLD.stream(split="train", index=0)
+    question = stream.questions[0]
+    other = {"yes": "no", "no": "yes"}[question.answer]
+    assert stream.judge(question, Submission(text=f" {question.answer.upper()} ", rows=None))
+    assert not stream.judge(question, Submission(text=other, rows=None))
+    assert not stream.judge(question, Submission(text="", rows=None))
+
+
+def test_an_unknown_split_is_refused():
+    with pytest.raises(ConfigError, match="splits are train, validation, test; found dev"):
+        WORLD.stream(split="dev", index=0)
+
+
+@pytest.mark.parametrize("given", [{"data": "somewhere"}, {"categories": ["lamps"]}, {"test_categories": ["lamps"]}])
+def test_files_and_categories_are_refused(given):
+    with pytest.raises(ConfigError, match=f"env.{next(iter(given))}: recurring draws its own"):
+        build(Env(name="recurring", **given), seed=0)
+
+
+def test_the_config_collects_whole_episodes_and_stays_out_of_the_names_at_the_top():
+    assert THREE_PRICES.env.name == "recurring"
+    assert THREE_PRICES.loop.sessions == LENGTH
+    assert "three_prices" not in shipped_configs.shipped_in()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """As `agile-ray model tiny` trains it."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    shape = Shape(hidden=32, layers=1, vocabulary=2048, context=512)
+    train_tokenizer([*WORLD.texts(), *SAYINGS], shape=shape).save_pretrained(folder)
+    return HFTokenizer(folder)
+
+
+def test_every_word_to_copy_is_one_token_with_the_space_before_it(tokenizer):
+    for word in (*POOL, "yes", "no"):
+        assert len(tokenizer.encode(f" {word}")) == 1, word
+        assert tokenizer.encode(f"history : is {word} ok ? no")[3:4] == tokenizer.encode(f"is {word} ok ?")[1:2]
+
+
+@pytest.mark.parametrize("name", ["teacher", "always_ask"])
+def test_sessions_are_short(tokenizer, name: str):
+    rules = script_rules(WORLD, price=700, agent=THREE_PRICES.agent, memory=THREE_PRICES.memory)
+    policy = reference(name, WORLD, Habits(asked_share=0.5))
+    sessions = play_streams(policy, WORLD, split="train", indices=range(10), rules=replace(rules, tokenizer=tokenizer))
+    assert all(session.ending is Ending.DONE and not session.remarks for session in sessions)
+    lengths = [len(session.turns[-1].prompt_ids) + len(session.turns[-1].completion_ids) for session in sessions]
+    assert max(lengths) <= THREE_PRICES.agent.session_tokens / 2

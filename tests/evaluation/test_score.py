@@ -1,0 +1,210 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from agile_ray.errors import ContractError
+from agile_ray.evaluation.score import Cause, cause, curve, paired_difference, score
+from agile_ray.types import Ending, Origin, Receipt
+from tests.fakes.worlds import SESSION
+
+
+def session(
+    position=0,
+    *,
+    stream="s",
+    length=4,
+    right=True,
+    asks=0,
+    price=300,
+    ending=Ending.DONE,
+    kind="fact",
+    answer="yes",
+    origin=Origin.WORDS,
+    remarks=(),
+    question=None,
+):
+    return replace(
+        SESSION,
+        stream=stream,
+        position=position,
+        stream_length=length,
+        question=question or f"q{position}",
+        kind=kind,
+        ending=ending,
+        error="ToolError: broken" if ending is Ending.FAILED else None,
+        answer=answer,
+        correct=right,
+        receipts=tuple(
+            Receipt(key=f"{stream}{position}{n}", price=price, source="gold", latency_s=0, advice="yes", answer="yes")
+            for n in range(asks)
+        ),
+        remarks=remarks,
+        origin=origin,
+    )
+
+
+def test_score_counts_what_can_be_counted_by_hand():
+    found = score([session(0, asks=2), session(1, right=False), session(2, asks=1, right=False), session(3)])
+    assert (found.sessions, found.failed) == (4, 0)
+    assert (found.asked_share, found.asks_per_session, found.accuracy) == (0.5, 0.75, 0.5)
+    assert found.total_score == (2000 - 900) / 4000
+    assert found.endings == {Ending.DONE: 4}
+
+
+def test_total_is_exact_where_floats_would_not_be():
+    sessions = [session(i, length=1000, asks=1, price=100) for i in range(1000)]
+    assert score(sessions).total_score == 0.9
+    assert sum(s.own_reward for s in sessions) / 1000 != 0.9
+
+
+def test_a_failed_session_is_left_out_and_its_payment_booked_apart():
+    found = score([session(0), session(1, ending=Ending.FAILED, asks=1, right=False, answer=None)])
+    assert (found.sessions, found.failed, found.failed_price) == (1, 1, 300)
+    assert (found.accuracy, found.total_score, found.asked_share) == (1.0, 1.0, 0.0)
+
+
+def test_score_refuses_a_set_without_a_whole_session():
+    with pytest.raises(ContractError, match="found 1 failed"):
+        score([session(ending=Ending.FAILED)])
+
+
+def test_score_refuses_a_question_played_twice():
+    with pytest.raises(ContractError, match="stream s position 0 is there 2 times"):
+        score([session(0), session(0)])
+
+
+def test_every_wrong_session_has_one_cause_and_a_right_one_none():
+    wrong = {"right": False}
+    assert cause(session()) is None
+    assert cause(session(**wrong)) is Cause.PREDICTED_WRONG
+    assert cause(session(**wrong, origin=Origin.ROWS)) is Cause.ROWS_WRONG
+    assert cause(session(**wrong, remarks=("refused", "bad_query"))) is Cause.BAD_QUERY
+    assert cause(session(**wrong, asks=1, origin=Origin.ADVICE)) is Cause.ADVICE_WRONG
+    assert cause(session(**wrong, answer=None, origin=None)) is Cause.NO_ANSWER
+    assert cause(session(**wrong, answer=None, origin=None, ending=Ending.CUT)) is Cause.CUT
+    assert cause(session(**wrong, ending=Ending.CUT)) is Cause.PREDICTED_WRONG
+
+
+def test_the_error_budget_of_a_kind_adds_up_to_its_sessions():
+    found = score(
+        [
+            session(0, kind="fact", asks=1),
+            session(1, kind="search", right=False, origin=Origin.ROWS),
+            session(2, kind="search", right=False, remarks=("bad_query",)),
+            session(3, kind="search"),
+        ]
+    )
+    assert list(found.kinds) == ["fact", "search"]
+    search = found.kinds["search"]
+    assert (search.sessions, search.asked, search.accuracy) == (3, 0, 1 / 3)
+    assert {reason: count for reason, count in search.wrong.items() if count} == {
+        Cause.ROWS_WRONG: 1,
+        Cause.BAD_QUERY: 1,
+    }
+    assert found.kinds["fact"].asked_share == 1.0
+
+
+def slow_interval(units, *, seed):
+    """Resample whole units, one by one, and take the middle 95 % of the means."""
+    generator = np.random.default_rng(seed)
+    means = []
+    for _ in range(4000):
+        chosen = [units[index] for index in generator.integers(len(units), size=len(units))]
+        values = [value for unit in chosen for value in unit]
+        means.append(sum(values) / len(values))
+    return np.percentile(means, [2.5, 97.5])
+
+
+def random_sessions(*, streams, length, seed):
+    generator = np.random.default_rng(seed)
+    return [
+        session(
+            i,
+            stream=f"s{s}",
+            length=length,
+            right=bool(generator.random() < chance),
+            asks=int(generator.random() < 0.3),
+        )
+        for s, chance in enumerate(generator.random(streams))
+        for i in range(length)
+    ]
+
+
+def test_the_interval_resamples_whole_streams():
+    sessions = random_sessions(streams=12, length=7, seed=1)
+    found = score(sessions)
+    units = [[s.own_reward for s in sessions if s.stream == f"s{n}"] for n in range(12)]
+    assert found.units == "12 streams"
+    assert np.allclose(found.ci95, slow_interval(units, seed=5), atol=0.02)
+
+
+def test_the_interval_of_one_stream_resamples_runs_of_sessions():
+    sessions = random_sessions(streams=1, length=90, seed=2)
+    found = score(sessions)
+    rewards = [s.own_reward for s in sessions]
+    units = [rewards[start : start + 10] for start in range(0, 90, 10)]
+    assert found.units == "9 runs of 10 sessions"
+    assert found.ci95[0] < found.total_score < found.ci95[1]
+    assert np.allclose(found.ci95, slow_interval(units, seed=5), atol=0.02)
+
+
+def test_the_interval_depends_on_the_seed_and_the_order_of_sessions_does_not_matter():
+    sessions = random_sessions(streams=6, length=5, seed=3)
+    assert score(sessions, seed=1) == score(sessions, seed=1)
+    assert score(sessions, seed=1).ci95 != score(sessions, seed=2).ci95
+    assert score(sessions, seed=1).ci95 == score(sessions[::-1], seed=1).ci95
+
+
+def test_paired_difference_is_the_mean_over_pairs_in_any_order():
+    left = [session(0, asks=1), session(1), session(0, stream="t"), session(1, stream="t", right=False)]
+    right = [session(1, stream="t"), session(0, stream="t"), session(1, right=False), session(0)]
+    found = paired_difference(left, right)
+    assert found.mean == pytest.approx((-0.3 + 1 + 0 - 1) / 4)
+    assert (found.sessions, found.failed, found.units) == (4, 0, "2 streams")
+
+
+def test_a_constant_difference_has_an_interval_of_no_width():
+    left = random_sessions(streams=5, length=6, seed=4)
+    right = [session(s.position, stream=s.stream, length=6, right=s.correct, asks=s.asks + 1) for s in left]
+    found = paired_difference(left, right)
+    assert found.mean == 0.3
+    assert np.allclose(found.ci95, 0.3, atol=1e-12)
+
+
+def test_pairs_with_a_failed_session_are_left_out_and_counted():
+    left = [session(0), session(1)]
+    right = [session(0, right=False), session(1, ending=Ending.FAILED)]
+    found = paired_difference(left, right)
+    assert (found.mean, found.sessions, found.failed) == (1.0, 1, 1)
+
+
+def test_paired_difference_refuses_sets_that_cover_other_questions():
+    with pytest.raises(ContractError, match=r"stream s differs at position 1 \(2 against 1 sessions\)"):
+        paired_difference([session(0), session(1)], [session(0)])
+    with pytest.raises(ContractError, match="stream s differs at position 0"):
+        paired_difference([session(0, question="a")], [session(0, question="b")])
+
+
+def test_curve_follows_the_place_in_streams_of_any_length():
+    sessions = [
+        session(0, stream="long", length=4, asks=1),
+        session(3, stream="long", length=4, right=False),
+        session(0, stream="short", length=2),
+        session(1, stream="short", length=2, asks=1),
+        session(2, stream="long", length=4, ending=Ending.FAILED),
+    ]
+    first, second = curve(sessions, bins=2)
+    assert (first.start, first.end, first.sessions, first.asked_share, first.accuracy) == (0.0, 0.5, 2, 0.5, 1.0)
+    assert (second.sessions, second.asked_share, second.accuracy) == (2, 0.5, 0.5)
+
+
+def test_what_measures_and_records_loads_no_torch():
+    code = (
+        "import sys, agile_ray.evaluation.score, agile_ray.record.store, agile_ray.record.recorder\n"
+        "print([m for m in ('torch', 'ray', 'vllm', 'deepspeed', 'transformers', 'tensorflow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

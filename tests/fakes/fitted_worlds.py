@@ -1,0 +1,167 @@
+"""Worlds in which what an entry in memory is worth is known."""
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+
+from agile_ray.types import MemoryUse, Receipt, Session
+from envs.shop_world import categories, draw
+from tests.fakes.worlds import SESSION
+
+ITEMS, RECUR, PRICE, GUESS = 8, 3, 700, 0.5
+
+
+RECEIPTS = (Receipt(key="", price=PRICE, source="", latency_s=0.0, advice="", answer=""),)
+
+
+def session(
+    stream: int, position: int, length: int, *, size: int, known: bool, correct: bool, asked: bool, wrote: bool
+) -> Session:
+    return replace(
+        SESSION,
+        stream=f"s{stream:04}",
+        position=position,
+        stream_length=length,
+        topic="item",
+        memory_sizes={"item": size},
+        known=known,
+        correct=correct,
+        receipts=RECEIPTS if asked else (),
+        writes=(MemoryUse(kind="qa", writer=position, similarity=1.0),) if wrote else (),
+    )
+
+
+def recurring(random: np.random.Generator, stream: int, ask: float) -> tuple[list[Session], list[int]]:
+    """One stream of the three-price toy, and how often each session's item comes again; -1 where memory has it."""
+    order = random.permutation(np.repeat(np.arange(ITEMS), RECUR)).tolist()
+    known: set[int] = set()
+    sessions, again = [], []
+    for position, item in enumerate(order):
+        asks = item not in known and random.random() < ask
+        correct = item in known or asks or random.random() < GUESS
+        length = len(order)
+        sessions.append(
+            session(
+                stream,
+                position,
+                length,
+                size=len(known),
+                known=item in known,
+                correct=correct,
+                asked=asks,
+                wrote=asks,
+            )
+        )
+        again.append(-1 if item in known else order[position + 1 :].count(item))
+        known |= {item} if asks else set()
+    return sessions, again
+
+
+def asks_whatever_comes(random: np.random.Generator, *, streams: int, length: int) -> list[Session]:
+    """Nothing recurs and all is asked: what memory holds is the place in the stream."""
+    return [
+        session(stream, place, length, size=place, known=False, correct=random.random() < 0.9, asked=True, wrote=True)
+        for stream in range(streams)
+        for place in range(length)
+    ]
+
+
+LENGTH = 12
+WORTH = 0.6
+
+
+def linear(random: np.random.Generator, *, streams: int, writing: float = 0.5) -> list[Session]:
+    """Sessions write by the toss of a coin, and are right with chance 0.2 + 0.05 size, whatever else: V is linear.
+
+    Right: memory holds the answer, with chance 0.0625 size, or else a guess of 0.2 is.
+
+    Behind place t, size grows by a half each session, so V = sum over the n sessions left of 0.2 + 0.05 (size + k / 2):
+    linear in n, n^2 and n size, and an entry at the start of a stream is worth 12 * 0.05 = 0.6.
+    """
+    sessions = []
+    for stream in range(streams):
+        wrote = random.random(LENGTH) < writing
+        sizes = np.cumsum(wrote) - wrote
+        known = random.random(LENGTH) < WORTH / LENGTH / 0.8 * sizes
+        correct = known | (random.random(LENGTH) < 0.2)
+        sessions += [
+            session(
+                stream,
+                place,
+                LENGTH,
+                size=int(size),
+                known=bool(has),
+                correct=bool(right),
+                asked=False,
+                wrote=bool(writes),
+            )
+            for place, (size, has, right, writes) in enumerate(zip(sizes, known, correct, wrote, strict=True))
+        ]
+    return sessions
+
+
+def offers(seed: int) -> list[Session]:
+    random = np.random.default_rng(seed)
+    return [
+        replace(one, offer=int(random.integers(100, 900)), topic=random.choice(["item", "item", "other"]))
+        for one in linear(random, streams=40)
+    ]
+
+
+def busy(random: np.random.Generator, *, streams: int) -> list[Session]:
+    """Everything new is asked; streams differ in how much they ask about, and items in nothing: entries bring no hits.
+
+    Each question on the topic is about something new or about something known by the toss of a coin, whatever memory
+    holds.
+    """
+    sessions = []
+    for stream in range(streams):
+        here = random.random(LENGTH) < random.choice([0.2, 0.8])
+        known = here & (random.random(LENGTH) < 0.5)
+        wrote = here & ~known
+        sizes = np.cumsum(wrote) - wrote
+        sessions += [
+            replace(
+                session(
+                    stream,
+                    place,
+                    LENGTH,
+                    size=int(size),
+                    known=bool(has),
+                    correct=True,
+                    asked=bool(new),
+                    wrote=bool(new),
+                ),
+                topic="item" if on_topic else "other",
+            )
+            for place, (size, has, new, on_topic) in enumerate(zip(sizes, known, wrote, here, strict=True))
+        ]
+    return sessions
+
+
+CHEAP = replace(RECEIPTS[0], price=300)
+
+
+def shop(random: Random, stream: int, ask: float) -> tuple[list[Session], list[float]]:
+    """One stream of the shop, all that is new asked with one chance, and what an entry of each session is worth.
+
+    An entry on an item is read whenever the item comes again, by whoever has not asked before: credit by links, with
+    exact values (agile_ray/linked.py).
+    """
+    questions = draw(random.choice(categories("train")), random).questions
+    held: dict[str, str] = {}  # topics by item
+    sessions, worth = [], []
+    for place, one in enumerate(questions):
+        known = one.item in held
+        asks = not known and not one.query and random.random() < ask
+        right = known or asks or bool(one.query) or random.random() < one.guess_chance
+        played = session(stream, place, len(questions), size=0, known=known, correct=right, asked=asks, wrote=asks)
+        sizes = {topic: list(held.values()).count(topic) for topic in held.values()}
+        receipts = (CHEAP,) if asks else ()
+        sessions.append(replace(played, topic=one.topic, memory_sizes=sizes, receipts=receipts))
+        lacking = ask * (1 - CHEAP.price / 1000) + (1 - ask) * one.guess_chance
+        again = sum(later.item == one.item for later in questions[place + 1 :])
+        worth.append(sum((1 - ask) ** reader * (1 - lacking) for reader in range(again)))
+        held |= {one.item: one.topic} if asks else {}
+    return sessions, worth

@@ -1,0 +1,232 @@
+"""Worlds small enough to add up on paper: every coin flip of a stream is enumerated, so each expectation is exact.
+
+    V(M, k)            what sessions from k on earn in expectation, if memory holds M before k
+    states(world, i)   each memory M that i may leave behind when it asks, with its chance
+    credit(...)        E[A_i | M], through the sessions, prefixes and links that a run has
+    worth(...)         V(M, i+1) - V(M without what i wrote, i+1)
+
+A session that finds an entry answers from it; one that does not asks with its chance `ask`, or guesses.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agile_ray.credit import linked
+from agile_ray.types import Counterfactual, Receipt, Scores, Session
+from tests.fakes.worlds import SESSION
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    writer: int  # place of the session that wrote it
+    name: str
+    right: bool = True
+
+
+Memory = tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A question, and what a session does with it."""
+
+    reads: Mapping[str, float]  # entries that memory returns: the chance that an answer from one is right, if it is
+    writes: tuple[str, ...]  # entries that an ask leaves
+    together: bool = False  # only all of `reads` at once answer it; otherwise any does
+    idle: frozenset[str] = frozenset()  # entries that memory returns and that are of no use
+    similarity: float = 1.0  # of the question to those of the idle entries' writers
+    ask: float = 0.5  # p: chance to ask without an answer in memory
+    again: float = 0.0  # q: chance to ask in spite of one
+    guess: float = 0.5  # chance that a guess is right
+    advice: float = 1.0  # chance that advice is right
+    price: int = 300  # thousandths
+
+
+World = tuple[Ask, ...]
+
+
+def on(item: str, **changes: object) -> Ask:
+    """A question on an item: its entry answers it for sure, an ask writes it."""
+    return replace(Ask(reads={item: 1.0}, writes=(item,)), **changes)  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One way for a session to go."""
+
+    chance: float
+    correct: bool
+    paid: int  # thousandths
+    wrote: Memory
+
+    @property
+    def reward(self) -> float:
+        return self.correct - self.paid / 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """One way for a stream to go from a session on: what memory held before each, and what came of it."""
+
+    chance: float = 1.0
+    memories: tuple[Memory, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+
+def holds(one: Ask, memory: Memory) -> bool:
+    found = {entry.name for entry in memory} & set(one.reads)
+    return found == set(one.reads) if one.together else bool(found)
+
+
+def asks(one: Ask, memory: Memory) -> float:
+    """The chance that the session asks, and so writes."""
+    return one.again if holds(one, memory) else one.ask
+
+
+def outcomes(one: Ask, memory: Memory, place: int) -> list[Outcome]:
+    known = [one.reads[entry.name] * entry.right for entry in memory if entry.name in one.reads]
+    chance = max(known) if holds(one, memory) else one.guess
+    asking = asks(one, memory)
+    right, wrong = (
+        tuple(Entry(writer=place, name=name, right=it_is) for name in one.writes) for it_is in (True, False)
+    )
+    every = [
+        Outcome(chance=asking * one.advice, correct=True, paid=one.price, wrote=right),
+        Outcome(chance=asking * (1 - one.advice), correct=False, paid=one.price, wrote=wrong),
+        Outcome(chance=(1 - asking) * chance, correct=True, paid=0, wrote=()),
+        Outcome(chance=(1 - asking) * (1 - chance), correct=False, paid=0, wrote=()),
+    ]
+    return [outcome for outcome in every if outcome.chance > 0]
+
+
+def own_value(one: Ask, memory: Memory) -> float:
+    return sum(outcome.chance * outcome.reward for outcome in outcomes(one, memory, 0))
+
+
+def value(world: World, memory: Memory, place: int) -> float:
+    if place == len(world):
+        return 0.0
+    return sum(
+        outcome.chance * (outcome.reward + value(world, memory + outcome.wrote, place + 1))
+        for outcome in outcomes(world[place], memory, place)
+    )
+
+
+def without(memory: Memory, *writers: int) -> Memory:
+    return tuple(entry for entry in memory if entry.writer not in writers)
+
+
+def worth(world: World, memory: Memory, *writers: int) -> float:
+    """V with minus V without what all of these sessions wrote, behind the last of them."""
+    after = max(writers) + 1
+    return value(world, memory, after) - value(world, without(memory, *writers), after)
+
+
+def paths(world: World, memory: Memory, place: int) -> Iterator[Path]:
+    if place == len(world):
+        yield Path()
+        return
+    for outcome in outcomes(world[place], memory, place):
+        for rest in paths(world, memory + outcome.wrote, place + 1):
+            yield Path(
+                chance=outcome.chance * rest.chance,
+                memories=(memory, *rest.memories),
+                outcomes=(outcome, *rest.outcomes),
+            )
+
+
+def states(world: World, writer: int) -> list[tuple[float, Memory]]:
+    """Each memory that is possible behind an ask of `writer`, with the chance of it; chances of all add up to 1."""
+    before: dict[Memory, float] = {}
+    for path in paths(world[:writer], (), 0):
+        end = path.memories[-1] + path.outcomes[-1].wrote if path.outcomes else ()
+        before[end] = before.get(end, 0.0) + path.chance
+    asked = replace(world[writer], ask=1.0, again=1.0)
+    return [
+        (chance * outcome.chance, memory + outcome.wrote)
+        for memory, chance in before.items()
+        for outcome in outcomes(asked, memory, writer)
+    ]
+
+
+@dataclass(slots=True)
+class Learner:
+    """Scores prefixes exactly: a prefix is the number under which its question and memory are kept."""
+
+    kept: list[tuple[Ask, Memory]] = field(default_factory=list)
+
+    def prefix(self, one: Ask, memory: Memory) -> NDArray[np.int32]:
+        self.kept.append((one, memory))
+        return np.array([len(self.kept) - 1], np.int32)
+
+    def score(self, prefix_id: int) -> Scores:
+        one, memory = self.kept[prefix_id]
+        exact = np.array([own_value(one, memory)]), np.array([asks(one, memory)])  # in float64, to compare at 1e-9
+        zero = np.zeros(1, np.float32)
+        return Scores(logprobs=zero, reference_logprobs=zero, own_values=exact[0], write_chances=exact[1])
+
+
+def played(world: World, path: Path, start: int, learner: Learner) -> list[Session]:
+    """The sessions of a path that starts behind `start`; those before it are there, and read nothing."""
+    sessions = [replace(SESSION, position=place, stream_length=len(world)) for place in range(start)]
+    for place, memory, outcome in zip(range(start, len(world)), path.memories, path.outcomes, strict=True):
+        receipt = Receipt(key="", price=outcome.paid, source="", latency_s=0.0, advice="", answer="")
+        session = replace(
+            SESSION,
+            position=place,
+            stream_length=len(world),
+            correct=outcome.correct,
+            receipts=(receipt,),
+            counterfactuals=tuple(imagined(world[place], memory, learner)),
+        )
+        sessions.append(session)
+    return sessions
+
+
+def imagined(one: Ask, memory: Memory, learner: Learner) -> Iterator[Counterfactual]:
+    useful = {entry.writer for entry in memory if entry.name in one.reads}
+    writers = sorted(useful | {entry.writer for entry in memory if entry.name in one.idle})
+    for group in [(writer,) for writer in writers] + ([tuple(writers)] if len(writers) > 1 else []):
+        similarity = 1.0 if useful.issuperset(group) else one.similarity
+        prefix = learner.prefix(one, without(memory, *group))
+        yield Counterfactual(writers=group, similarity=similarity, prefix_ids=prefix)
+
+
+Estimate = Callable[[Sequence[float], linked.Links], NDArray[np.float64]]
+"""Own rewards and links to the A_i of every session."""
+
+
+def by_links(rewards: Sequence[float], links: linked.Links) -> NDArray[np.float64]:
+    return linked.linked(np.array(rewards), links)
+
+
+def expected(
+    world: World, memory: Memory, start: int, *, collected: int | None = None, estimate: Estimate = by_links
+) -> NDArray[np.float64]:
+    """The estimate of every session's credit, averaged over all that may happen from `start` on.
+
+    Args:
+        memory: what it holds before session `start`.
+        collected: how many sessions of the stream are seen; all unless given.
+    """
+    total = 0.0
+    for path in paths(world, memory, start):
+        learner = Learner()
+        sessions = played(world, path, start, learner)[:collected]
+        prefixes = linked.prefixes(sessions, threshold=THRESHOLD)
+        scores = [learner.score(int(prefix.token_ids[0])) for prefix in prefixes]
+        links = linked.link(sessions, scores, threshold=THRESHOLD)
+        total = total + path.chance * estimate([session.own_reward for session in sessions], links)
+    return np.asarray(total)
+
+
+def credit(
+    world: World, memory: Memory, writer: int, *, collected: int | None = None, estimate: Estimate = by_links
+) -> float:
+    """E[A_i | what memory holds behind i]."""
+    return float(expected(world, memory, writer + 1, collected=collected, estimate=estimate)[writer])

@@ -1,0 +1,266 @@
+"""The command line: what it prints, what it refuses, how it exits."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agile_ray.agent.functions import Function
+from agile_ray.config import RunConfig
+from agile_ray.errors import ConfigError, DeadlineError
+from launch.border import border
+from launch.commands import keys, sweep
+from launch.run import shipped_configs
+from tests.conftest import one_line
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("train", "evaluate", "report", "replay", "reprice", "model", "submit", "sweep", "keys")
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder that looks like a whole model."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tokens = [{"content": function.value, "special": True} for function in Function]
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("rollout.actor=1", "unknown key rollout.actor; the nearest known one is rollout.actors"),
+        ("rollout.actors=0", "rollout.actors"),
+        ("env.advice_cost=1.5", "env.advice_cost"),
+        ("env.advice_cost=-0.1", "env.advice_cost"),
+        ("env.name=sohp", "env.name: one of shop, productqa, recurring; found sohp"),
+        ("loop.max_age=1", "max_age is 1"),
+        ("run.name=a/b", "run.name"),
+        ("seed", "overrides are written key=value"),
+    ],
+)
+def test_train_refuses_a_bad_config_in_one_line(call, tmp_path, model, override, said):
+    runs = tmp_path / "runs"
+    code, _, err = call("train", "quickstart", f"run.folder={runs}", f"model.path={model}", override)
+    assert code == 2
+    assert said in one_line(err)
+    assert not runs.exists()
+
+
+def test_train_refuses_an_absent_model_and_says_how_to_make_one(call, tmp_path):
+    code, _, err = call("train", "quickstart", f"run.folder={tmp_path / 'runs'}", f"model.path={tmp_path / 'none'}")
+    assert code == 2
+    assert f"agile-ray model tiny --env shop --output {tmp_path / 'none'}" in one_line(err)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_train_refuses_half_a_model(call, tmp_path, model, file):
+    (model / file).unlink()
+    code, _, err = call("train", "quickstart", f"run.folder={tmp_path / 'runs'}", f"model.path={model}")
+    assert code == 2
+    assert file.removeprefix("model") in one_line(err)
+
+
+def test_train_refuses_a_model_without_function_tokens_and_says_how_to_add_them(call, tmp_path, model):
+    (model / "tokenizer.json").write_text(json.dumps({"added_tokens": [{"content": "<bos>", "special": True}]}))
+    code, _, err = call("train", "quickstart", f"run.folder={tmp_path / 'runs'}", f"model.path={model}")
+    assert code == 2
+    assert (
+        f"lacks 10 of 10 function tokens ([GetQuestion], ...); add them with `agile-ray model from {model}"
+        in one_line(err)
+    )
+
+
+def test_train_refuses_a_port_in_use(call, tmp_path, model):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = (f"run.folder={tmp_path / 'runs'}", f"model.path={model}", f"cluster.dashboard_port={port}")
+        code, _, err = call("train", "quickstart", *words)
+    assert code == 2
+    assert f"cluster.dashboard_port: port {port}" in one_line(err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_train_refuses_a_full_disk(call, tmp_path, model, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+    code, _, err = call("train", "quickstart", f"run.folder={tmp_path / 'runs'}", f"model.path={model}")
+    assert code == 2
+    assert "has 1 MiB free" in one_line(err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_train_on_a_cluster_refuses_relative_paths(call, monkeypatch, model):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    code, _, err = call("train", "quickstart", f"model.path={model}")
+    assert code == 2
+    assert "run.folder=runs: on a cluster a path must be absolute" in one_line(err)
+
+
+@pytest.mark.parametrize("name", ["quikstart", "configs/none.yaml"])
+def test_an_unknown_config_is_refused_with_the_shipped_names(call, name):
+    code, _, err = call("train", name)
+    assert code == 2
+    assert "quickstart" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ConfigError("a\n b"), 2, "agile-ray: a b\n"),
+        (DeadlineError("slow"), 1, "agile-ray: slow\n"),
+        (OSError(28, "No space left on device", "/full"), 2, "agile-ray: /full: no space left"),
+    ],
+)
+def test_the_border_turns_a_foreseen_error_into_one_line(capsys, error, code, said):
+    with pytest.raises(SystemExit) as end, border():
+        raise error
+    assert end.value.code == code
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_the_border_leaves_an_unforeseen_error_its_traceback():
+    with pytest.raises(ZeroDivisionError), border():
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("words", [(), *((command,) for command in COMMANDS), ("model", "tiny")], ids=" ".join)
+def test_help_teaches(call, words):
+    code, out, _ = call(*words, "-h")
+    assert code == 0
+    assert "Usage: agile-ray" in out
+    assert words == ("model",) or "agile-ray " in out.partition("Usage")[2][1:]
+
+
+def in_fresh_process(*words, cwd=ROOT):
+    """Run the command line in a process of its own, then print the heavy libraries that it has loaded."""
+    code = (
+        "import sys\nfrom launch.main import main\nsys.argv = ['agile-ray', *sys.argv[1:]]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
+        "print('heavy:', *sorted({'torch', 'ray', 'vllm', 'deepspeed', 'transformers'} & set(sys.modules)))\n"
+        "sys.exit(code)"
+    )
+    words = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+def test_a_reference_policy_needs_neither_torch_nor_ray(tmp_path):
+    done = in_fresh_process(
+        "evaluate", "quickstart", "--policy", "oracle", "-o", tmp_path / "o.json", "evaluate.sessions=48", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+def test_a_refused_training_has_not_started_ray(tmp_path):
+    done = in_fresh_process("train", "quickstart", "rollout.actors=0", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1] == "heavy:"
+    assert list(tmp_path.iterdir()) == []
+
+
+def evaluate(call, folder, policy, *words):
+    code, out, err = call("evaluate", "quickstart", "--policy", policy, "-o", folder / "e.json", *words)
+    assert code == 0, err
+    return json.loads((folder / "e.json").read_text()), out
+
+
+def test_evaluate_writes_what_it_prints(call, tmp_path):
+    figures, out = evaluate(call, tmp_path, "always_ask", "evaluate.sessions=96", "env.advice_cost=0.4")
+    assert figures["policy"] == "always_ask"
+    assert (figures["env"], figures["split"], figures["seed"], figures["advice_cost"]) == ("shop", "test", 0, 0.4)
+    assert (figures["sessions"], figures["asked_share"], figures["asks_per_session"]) == (96, 1.0, 1.0)
+    assert (figures["accuracy"], figures["total_score"], figures["ci95"]) == (1.0, 0.6, [0.6, 0.6])
+    assert sum(kind["sessions"] for kind in figures["kinds"].values()) == 96
+    assert "total score 0.6000 [0.6000, 0.6000]" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json"]
+
+
+def test_evaluate_twice_gives_the_same_figures(call, tmp_path):
+    first, _ = evaluate(call, tmp_path, "random", "evaluate.sessions=96")
+    assert evaluate(call, tmp_path, "random", "evaluate.sessions=96")[0] == first
+
+
+def test_random_asks_as_often_as_told(call, tmp_path):
+    seldom, _ = evaluate(call, tmp_path, "random", "--share", "0.1", "evaluate.sessions=480")
+    often, _ = evaluate(call, tmp_path, "random", "--share", "0.9", "evaluate.sessions=480")
+    assert seldom["asked_share"] == pytest.approx(0.1, abs=0.05)
+    assert often["asked_share"] == pytest.approx(0.9, abs=0.05)
+
+
+def test_non_adaptive_asks_in_the_first_sessions_of_each_stream(call, tmp_path):
+    figures, _ = evaluate(call, tmp_path, "non_adaptive", "--first", "12", "evaluate.sessions=96")
+    assert figures["asked_share"] == 12 / 48
+
+
+def test_evaluate_refuses_an_unknown_policy_with_the_known_ones(call):
+    code, _, err = call("evaluate", "quickstart", "--policy", "guess")
+    assert code == 2
+    assert "reference policies are always_ask, never_ask" in one_line(err)
+
+
+def test_evaluate_refuses_an_output_that_is_a_folder(call, tmp_path):
+    code, _, err = call("evaluate", "quickstart", "--policy", "never_ask", "-o", tmp_path, "evaluate.sessions=48")
+    assert code == 2
+    assert str(tmp_path) in one_line(err)
+
+
+DATA = Path(os.environ.get("AGILE_DATA", ROOT / "data")).resolve() / "productqa"
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("category", ["all_pans"])
+def test_evaluate_plays_every_question_of_the_categories_that_it_is_told(call, tmp_path, category):
+    rows = [json.loads(line) for line in (DATA / "test" / category / "qa.jsonl").open()]
+    words = (
+        "--policy",
+        "ask_unless_search",
+        "-o",
+        tmp_path / "e.json",
+        f"env.data={DATA}",
+        f"env.categories=[{category}]",
+    )
+    code, _, err = call("evaluate", "productqa", *words)
+    assert code == 0, err
+    figures = json.loads((tmp_path / "e.json").read_text())
+    asked = sum(row["type"] != "search_qa" for row in rows)
+    assert (figures["categories"], figures["sessions"]) == ([category], len(rows))
+    assert figures["asked_share"] == asked / len(rows)
+    assert figures["total_score"] == pytest.approx(1 - 0.3 * asked / len(rows), abs=0.005)  # gold SQL finds nearly all
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs.shipped_in()))
+def test_every_shipped_config_loads(name):
+    assert isinstance(shipped_configs.read(name), RunConfig)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs.shipped_in(shipped_configs.SWEEPS)))
+def test_every_shipped_sweep_loads(name):
+    path = shipped_configs.find(name, folder=shipped_configs.SWEEPS)
+    assert sweep.plan(path, sweep.read_plan(path))
+
+
+def test_the_documented_keys_are_those_of_the_schema():
+    assert keys.table() in (ROOT / "docs" / "configuration.md").read_text(), (
+        "put into docs/configuration.md what `agile-ray keys` prints"
+    )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/gpu.md", "docs/extending.md"])
+def test_the_documentation_names_commands_and_files_that_exist(page):
+    text = (ROOT / page).read_text()
+    assert set(re.findall(r"agile-ray ([a-z]+) ", text)) <= {*COMMANDS}
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []

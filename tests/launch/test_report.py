@@ -1,0 +1,227 @@
+import json
+import re
+import shutil
+
+import pytest
+from rich.console import Console
+
+from agile_ray.config import Env, Model, Run, RunConfig
+from agile_ray.errors import ConfigError, ContractError
+from agile_ray.record import evaluations, provenance
+from agile_ray.record.history import Dropped, Event, Line
+from agile_ray.record.recorder import RunRecorder
+from agile_ray.types import RunState, Update
+from launch.commands import report
+from launch.report import files, tables
+from launch.report.page import render
+from launch.report.pictures import spread
+from launch.report.summary import build
+from launch.report.wording import headline
+from tests.fakes.played import PLAYED, played
+
+
+def line(event, *, name="", iteration=1, figures=None, counts=None, dropped=(), seconds=None):
+    return Line(
+        event=event,
+        name=name,
+        imitation_steps=1,
+        iteration=iteration,
+        version=iteration,
+        figures=figures or {},
+        counts=counts or {},
+        dropped=tuple(dropped),
+        seconds=seconds or {},
+    )
+
+
+def config(folder):
+    return RunConfig(run=Run(name="r", folder=folder), model=Model(path=folder), env=Env(name="shop"), seed=7)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that has finished: history, provenance, all evaluations, and its report."""
+    chosen = config(tmp_path_factory.mktemp("runs"))
+    folder = chosen.run_folder
+    provenance.write(folder, chosen)
+    recorder = RunRecorder(folder)
+    state = RunState(imitation_steps=0, iteration=0, version=0).imitated()
+    with recorder.timed("imitate"):
+        recorder.imitation(state, Update(tokens=100, padding=0.0, seconds=1.0, metrics={"loss": 1.0}))
+    recorder.evaluation(state.next(), "validation", played("ppo"))
+    recorder.close()
+    for name in PLAYED:
+        evaluations.keep(folder, name, played(name))
+    files.write(folder, files.compose(folder))
+    return folder
+
+
+@pytest.fixture
+def run_folder(finished, tmp_path):
+    """A copy of the finished run, elsewhere."""
+    return shutil.copytree(finished, tmp_path / "copied")
+
+
+def test_the_report_compares_ppo_with_every_other_policy():
+    found = build({name: played(name) for name in PLAYED}, config=config("runs"), lines=[], starts=[])
+    assert (found.seed, found.advice_cost) == (7, 0.3)
+    assert set(found.references) == {
+        "always_ask",
+        "never_ask",
+        "random",
+        "non_adaptive",
+        "ask_unless_search",
+        "oracle",
+    }
+    assert found.ppo.total_score == pytest.approx(1 - 0.15)
+    assert found.differences.keys() == PLAYED.keys() - {"ppo"}
+    assert found.differences["oracle"].mean == pytest.approx(-0.3 / 4)
+    assert found.differences_sampled["sft_sampled"].mean == pytest.approx(0.5)
+
+
+def test_ppo_closes_its_share_of_the_distance_from_the_best_reference_without_foresight():
+    found = build({name: played(name) for name in PLAYED}, config=config("runs"), lines=[], starts=[])
+    assert found.best_reference == "always_ask"
+    assert found.closed == pytest.approx((0.85 - 0.7) / (0.925 - 0.7))
+
+
+def test_nothing_is_closed_where_the_oracle_leaves_no_room():
+    results = {"ppo": played("ppo"), "always_ask": played("oracle"), "oracle": played("oracle")}
+    assert build(results, config=config("runs"), lines=[], starts=[]).closed is None
+
+
+def test_the_headline_closes_no_distance_where_ppo_is_behind():
+    results = {"ppo": played("never_ask"), "always_ask": played("always_ask"), "oracle": played("oracle")}
+    found = build(results, config=config("runs"), lines=[], starts=[])
+    assert found.closed < 0
+    assert not [sentence for sentence in headline(found) if "closes" in sentence]
+
+
+def test_policies_on_other_questions_are_not_compared():
+    with pytest.raises(ContractError, match="same questions"):
+        build({"ppo": played("ppo"), "sft": played("sft")[:3]}, config=config("runs"), lines=[], starts=[])
+
+
+def test_the_history_adds_up_to_times_rates_and_counts():
+    lost = Dropped(reason="failed", asked=True, tokens_up_to=64, sessions=2)
+    figures = {"total_score": 0.5, "accuracy": 0.6, "asked_share": 0.2, "sessions": 58, "failed": 2}
+    speed = {"tokens": 900, "processed_tokens": 1000, "learn_seconds": 3.0, "sync_seconds": 1.0}
+    lines = [
+        line(Event.IMITATION, figures={"tokens": 100, "processed_tokens": 100, "learn_seconds": 2.0}),
+        line(Event.ITERATION, figures=figures | speed, dropped=[lost], seconds={"collect": 2.0, "learn": 3.0}),
+        line(Event.RESUME, figures={"discarded_seconds": 9.0}, counts={"discarded/lines": 3, "discarded/rows": 70}),
+        line(
+            Event.ITERATION,
+            iteration=2,
+            figures=figures | speed | {"sync_seconds": 2.0},
+            counts={"ending/done": 60},
+            dropped=[lost],
+            seconds={"collect": 4.0},
+        ),
+        line(Event.EVALUATION, name="validation", iteration=2, figures=figures),
+    ]
+    found = build({}, config=config("runs"), lines=lines, starts=[])
+    assert found.seconds == {"collect": 6.0, "learn": 3.0}
+    speeds = found.throughput
+    assert (speeds.sessions_per_second, speeds.tokens_per_second, speeds.imitation_tokens_per_second) == (20, 300, 50)
+    assert (speeds.padding, speeds.sync_seconds) == (pytest.approx(1 - 1900 / 2100), 1.5)
+    assert found.dropped == [Dropped(reason="failed", asked=True, tokens_up_to=64, sessions=4)]
+    assert (found.discarded.resumptions, found.discarded.rows, found.discarded.seconds) == (1, 70, 9.0)
+    assert [(point.iteration, point.of) for point in found.progress] == [
+        (1, "training"),
+        (2, "training"),
+        (2, "validation"),
+    ]
+    assert (found.figures["sessions"], found.figures["total_score"], found.counts) == (116, 0.5, {"ending/done": 60})
+
+
+def test_report_json_holds_what_other_tools_read(run_folder):
+    found = json.loads((run_folder / "report.json").read_text())
+    for name in ("sft", "sft_sampled", "ppo", "ppo_sampled"):
+        assert found[name].keys() >= {
+            "asked_share",
+            "asks_per_session",
+            "accuracy",
+            "total_score",
+            "sessions",
+            "ci95",
+        }
+    low, high = found["references"]["random"]["ci95"]
+    assert low <= found["references"]["random"]["total_score"] <= high
+    assert found["differences"]["sft"].keys() >= {"mean", "ci95"}
+    assert files.load(run_folder) == files.compose(run_folder)
+
+
+def test_the_page_needs_no_other_file_and_no_network(run_folder):
+    page = (run_folder / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 3
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
+    assert "search: wrong rows" in page
+
+
+def test_the_page_escapes_what_it_is_given():
+    found = build({"ppo": played("ppo")}, config=config("runs"), lines=[], starts=[])
+    page = render(found.model_copy(update={"environment": "<script>"}))
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_command_works_on_a_copy_and_rewrites_the_page(run_folder, capsys):
+    before = (run_folder / "report.json").read_text()
+    (run_folder / "report.html").unlink()
+    report.command(run_folder)
+    assert "ask_unless_search" in capsys.readouterr().out
+    assert (run_folder / "report.html").exists()
+    assert (run_folder / "report.json").read_text() == before
+
+
+def test_the_command_works_where_only_report_json_was_copied(run_folder, tmp_path, capsys):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(run_folder / "report.json", alone)
+    report.command(alone)
+    assert "ask_unless_search" in capsys.readouterr().out
+    assert (alone / "report.html").exists()
+
+
+def test_the_command_does_not_call_an_unfinished_run_finished(run_folder, capsys):
+    shutil.rmtree(run_folder / "evaluation")
+    (run_folder / "report.json").unlink()
+    report.command(run_folder)
+    assert "not finished" in capsys.readouterr().out
+    assert (run_folder / "report.html").exists()
+    assert not (run_folder / "report.json").exists()
+
+
+def test_the_command_says_what_a_run_folder_is(tmp_path):
+    with pytest.raises(ConfigError, match="config.yaml or report.json, found neither"):
+        report.command(tmp_path)
+
+
+def test_the_command_names_the_runs_of_a_sweep(run_folder):
+    with pytest.raises(ConfigError, match=f"found the folders of runs, such as {run_folder}; give one of those"):
+        report.command(run_folder.parent)
+
+
+def test_the_table_fits_into_80_columns(run_folder):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    tables.show(files.compose(run_folder), console)
+    text = console.export_text()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_headline_says_only_what_was_measured():
+    found = build({"ppo": played("ppo"), "sft": played("sft")}, config=config("runs"), lines=[], starts=[])
+    first, second = headline(found)
+    assert first.startswith("PPO's total score is 0.850")
+    assert second.startswith("Against sft: +0.425")
+
+
+def test_names_at_the_edge_never_lie_on_one_another_and_stay_near_their_lines():
+    assert spread([0.1, 0.5], gap=0.1) == [0.1, 0.5]
+    assert spread([0.5, 0.5, 0.5], gap=0.1) == pytest.approx([0.4, 0.5, 0.6])
+    found = spread([0.1, 0.12, 0.18, 0.9], gap=0.1)
+    assert all(after - before >= 0.1 - 1e-9 for before, after in zip(found, found[1:], strict=False))
+    assert found[3] == 0.9

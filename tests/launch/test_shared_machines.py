@@ -1,0 +1,139 @@
+"""Runs of a sweep that share machines: which of them share an imitation, how they end, what they are compared by."""
+
+import signal
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from agile_ray.config import RunConfig
+from agile_ray.record import evaluations
+from launch.commands import sweep
+from launch.report import files, paired_runs
+from launch.report.paired_runs import Pair
+from launch.run import pipeline, shared_machines, shipped_configs
+from launch.run.assembly import Machines
+from launch.run.shared_machines import imitation_of
+from tests.fakes.played import played
+
+POINT = ("env.advice_cost=0.7", "credit.mode=linked", "seed=1")
+
+
+def point(*overrides: str) -> RunConfig:
+    return shipped_configs.read("toy/three_prices", (*POINT, *overrides))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["env.advice_cost=0.4", "credit.mode=none", "ppo.learning_rate=1e-5", "loop.iterations=3", "run.name=other"],
+)
+def test_runs_that_differ_by_what_imitation_does_not_see_share_it(override):
+    assert imitation_of(point(override)) == imitation_of(point())
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=2", "imitation.asked_share=0.1", "agent.turns=3", "memory.top_k=2", "ppo.discount=0.9", "learner.ranks=1"],
+)
+def test_runs_that_differ_by_what_imitation_sees_do_not(override):
+    assert imitation_of(point("credit.mode=none", override)) != imitation_of(point("credit.mode=none"))
+
+
+def test_a_teacher_that_judges_by_the_price_is_shared_at_one_price_alone():
+    wise = "imitation.asking=judgement"
+    assert imitation_of(point(wise)) == imitation_of(point(wise, "credit.mode=none"))
+    assert imitation_of(point(wise)) != imitation_of(point(wise, "env.advice_cost=0.4"))
+
+
+@pytest.mark.parametrize(
+    ("override", "fits"),
+    [("seed=2", True), ("imitation.asked_share=0.1", True), ("agent.session_tokens=64", False)],
+)
+def test_machines_fit_a_run_that_needs_nothing_else_at_their_start(override, fits):
+    assert machines(point()).fit(point(override)) == fits
+
+
+def test_machines_do_not_fit_a_run_that_imitates_in_another_dtype():
+    one = point("imitation.dtype=float32")
+    assert machines(one).fit(one)
+    assert not machines(one).fit(point("imitation.dtype=bfloat16"))
+
+
+def machines(config: RunConfig) -> Machines:
+    learners = SimpleNamespace(save=lambda _: None, load=lambda _: None, shutdown=lambda: None, reopen=lambda **_: None)
+    rollouts = SimpleNamespace(shutdown=lambda: None, reopen=lambda *_, **__: None)
+    return Machines(config=config, learners=learners, rollouts=rollouts)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Trains runs that need no machines and no time, and are told to stop at the end of `in_run`.
+
+    The run `unfinished` ends without a report, as one that was told while it learned.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def train_all(runs: list[RunConfig], *, in_run: str, unfinished: str = "") -> list[str]:
+        def run(config: RunConfig, *_: object) -> None:
+            if config.run.name != unfinished:
+                (config.run_folder / files.JSON).write_text("{}")
+            if config.run.name == in_run:
+                signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(pipeline, "run", run)
+        return shared_machines.train_all(runs)
+
+    monkeypatch.setattr(pipeline, "prepare", lambda _: None)
+    monkeypatch.setattr(shared_machines, "cluster", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(shared_machines, "start", lambda config, *_: machines(config))
+    yield train_all
+    signal.signal(signal.SIGTERM, before)
+
+
+def runs(folder: Path) -> list[RunConfig]:
+    return [point(f"run.folder={folder}", f"run.name={name}") for name in ("first", "last")]
+
+
+def test_a_sweep_that_is_told_to_stop_while_its_last_run_finishes_is_finished(told, tmp_path: Path):
+    assert told(runs(tmp_path), in_run="last") == []
+    assert told(runs(tmp_path), in_run="last") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "unfinished", "begun"), [("first", "", ["first"]), ("last", "last", ["first", "last"])]
+)
+def test_a_sweep_that_is_told_to_stop_with_something_left_ends_by_the_signal(told, tmp_path, name, unfinished, begun):
+    with pytest.raises(SystemExit) as end:
+        told(runs(tmp_path), in_run=name, unfinished=unfinished)
+    assert end.value.code == 128 + signal.SIGTERM
+    assert sorted(path.name for path in tmp_path.iterdir()) == begun
+
+
+def test_a_plain_point_of_the_toy_is_a_run_of_its_own():
+    assert point().run.name == "toy-linked-0.7-1"
+    assert point("credit.mode=none").run.name == "toy-none-0.7-1"
+
+
+def test_the_toy_sweeps_four_ways_to_give_credit_over_three_prices_and_three_seeds():
+    path = shipped_configs.find("three_prices", folder=shipped_configs.SWEEPS)
+    jobs = sweep.plan(path, sweep.read_plan(path))
+    assert len({job.config.run.name for job in jobs}) == 36
+    assert len({str(imitation_of(job.config)) for job in jobs}) == 3
+
+
+def test_two_runs_are_compared_on_the_same_questions_by_run_and_over_all_streams(tmp_path: Path):
+    def keep(run: str, *, like: str) -> None:
+        for entry in paired_runs.ENTRIES:
+            evaluations.keep(tmp_path / run, entry, played(like))
+
+    for seed in (0, 1):  # whose streams have the same names
+        keep(f"a{seed}", like="ppo")
+        keep(f"b{seed}", like=("never_ask", "always_ask")[seed])
+    pairs = [Pair(group="a", folder=tmp_path / f"a{seed}", to=tmp_path / f"b{seed}") for seed in (0, 1)]
+    greedy, sampled = paired_runs.compare(pairs)
+    # Right in all of 4 and asked twice, against right once; and against all right, all asked, at price 0.3.
+    assert [one.mean for one in greedy.by_run] == pytest.approx([1 - 0.15 - 0.25, 0.85 - 0.7])
+    assert greedy.pooled.mean == pytest.approx((0.6 + 0.15) / 2)
+    assert greedy.over_seeds.mean == pytest.approx((0.6 + 0.15) / 2)
+    assert sampled.entry == "ppo_sampled"

@@ -1,0 +1,141 @@
+"""The shop without luck: best policies on a stream small enough to do by hand, and what played sessions are worth."""
+
+from dataclasses import replace
+from math import sqrt
+from statistics import mean, stdev
+
+import pytest
+
+from agile_ray.agent.environment import Submission
+from agile_ray.evaluation.score import reward
+from agile_ray.record import provenance
+from agile_ray.types import Receipt
+from envs.shop import Shop
+from launch.report import files
+from launch.run import shipped_configs
+from launch.studies.shop_optimum import POLICIES, TEST_STREAMS, Future, play, streams
+from launch.studies.shop_runs import Compare, Known, finished
+from tests.fakes.worlds import SESSION
+
+FACT = next(question for question in Shop(seed=0).stream(split="train", index=0).questions if question.kind == "fact")
+STREAM = [replace(FACT, item=item, guess_chance=0.5) for item in "aaaax"]  # x: where places are counted anew
+NEVER = 1 - 5 * 0.5 / 5
+
+
+@pytest.mark.parametrize(
+    ("name", "price", "total", "asked"),
+    [
+        ("none", 0.45, 1 - 2 * 0.45 / 5, 2 / 5),  # at first sights; repeats are free
+        ("none", 0.55, NEVER, 0),
+        ("heuristic", 0.55, 1 - (0.55 + 0.5) / 5, 1 / 5),  # 0.5 + 0.1 > 0.55, for the item that comes again
+        ("heuristic", 0.65, NEVER, 0),
+        ("fitted, linked", 1.9, 1 - (1.9 + 0.5) / 5, 1 / 5),  # 0.5 * (1 + 3) > 1.9
+        ("fitted, linked", 2.1, NEVER, 0),
+        ("oracle", 1.9, 1 - (1.9 + 0.5) / 5, 1 / 5),
+        ("oracle", 2.1, NEVER, 0),
+    ],
+)
+def test_each_policy_asks_where_what_it_trains_on_is_worth_the_price(name, price, total, asked):
+    assert play([STREAM], Future([STREAM]), POLICIES[name], price) == pytest.approx((total, asked))
+
+
+def test_what_to_expect_is_the_mean_over_first_sights():
+    future = Future([STREAM, [replace(question, item=str(place)) for place, question in enumerate(STREAM)]])
+    assert future.sight(STREAM[0], 0, 3).expected == pytest.approx((3 + 0 + 0 + 0 + 0) / 5)
+    assert future.sight(STREAM[0], 0, 3).chance == pytest.approx(1 / 5)
+
+
+KNOWN = Known({0: Future([one.questions for one in streams("train", 50, seed=0)])})
+PRICE = 300
+ADVICE = Receipt(key="k", price=PRICE, source="gold", latency_s=0, advice="yes", answer="yes")
+
+
+def sessions(*, kinds=("fact", "reasoning")):
+    """One for each test question of a kind, where the best guess was submitted."""
+    return [
+        replace(
+            SESSION,
+            stream=stream.id,
+            position=place,
+            known=False,
+            answer=question.guess,
+            correct=stream.judge(question, Submission(text=question.guess, rows=None)),
+        )
+        for stream in streams("test", TEST_STREAMS, seed=0)
+        for place, question in enumerate(stream.questions)
+        if question.kind in kinds
+    ]
+
+
+def test_a_guess_at_its_chance_has_the_mean_of_the_reward_and_less_spread():
+    guesses = sessions()
+    luck = [reward(guess) - KNOWN.worth(guess) for guess in guesses]
+    assert abs(mean(luck)) < 2 * sqrt(TEST_STREAMS) * stdev(stream_sums(guesses, luck)) / len(guesses)
+    assert stdev(map(KNOWN.worth, guesses)) < 0.8 * stdev(map(reward, guesses))
+
+
+def stream_sums(guesses, values):
+    """Questions on one item share their luck, so streams are the units."""
+    return [
+        sum(value for guess, value in zip(guesses, values, strict=True) if guess.stream == name)
+        for name in {guess.stream for guess in guesses}
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"known": True}, {"receipts": (ADVICE,)}, {"answer": "none such"}, {"answer": None}]
+)
+def test_what_is_not_the_best_guess_counts_as_it_came_out(changes):
+    changed = [replace(guess, **changes) for guess in sessions()]
+    assert list(map(KNOWN.worth, changed)) == list(map(reward, changed))
+
+
+def test_a_search_counts_as_it_came_out():
+    found = sessions(kinds=("search",))
+    assert list(map(KNOWN.worth, found)) == list(map(reward, found))
+
+
+def test_missed_counts_decisions_that_are_not_the_policys_where_memory_lacks_the_answer():
+    guesses = sessions()
+    asks = [replace(guess, receipts=(ADVICE,)) for guess in guesses]
+    known = [replace(guess, known=True) for guess in guesses]
+    assert KNOWN.missed([*guesses, *known], POLICIES["none"], 0.3) == {True: 1, False: 0}
+    assert KNOWN.missed(asks, POLICIES["none"], 0.3) == {True: 0, False: 1}
+    assert KNOWN.missed(asks, POLICIES["none"], 1.0) == {True: None, False: 1}
+
+
+def keep_finished(folder, *overrides):
+    """The traces of a finished run that say how it was configured."""
+    folder.mkdir()
+    (folder / provenance.CONFIG_FILE).write_text(shipped_configs.read("shop", overrides).yaml())
+    (folder / files.JSON).touch()
+
+
+def test_runs_are_read_in_the_order_of_the_table(tmp_path):
+    keep_finished(tmp_path / "a", "credit.mode=linked", "seed=0", "run.name=a")
+    keep_finished(tmp_path / "b", "credit.mode=heuristic", "seed=1", "run.name=b")
+    keep_finished(tmp_path / "c", "credit.mode=heuristic", "seed=0", "run.name=c")
+    keep_finished(tmp_path / "d", "credit.mode=linked", "env.advice_cost=0.9", "run.name=d")
+    assert [path.name for path, _ in finished(tmp_path, Compare())] == ["d", "c", "b", "a"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("imitation.asking", "judgement"), ("loop.iterations", "3")])
+def test_runs_that_differ_in_more_than_the_table_tells_apart_are_not_compared(key, value, tmp_path):
+    keep_finished(tmp_path / "a", "seed=0")
+    keep_finished(tmp_path / "b", "seed=1", f"{key}={value}")
+    with pytest.raises(SystemExit, match=f"differ by .* alone; set beside .*{key} was"):
+        finished(tmp_path, Compare())
+    assert len(finished(tmp_path, Compare(key, value))) == 2
+
+
+def test_a_key_that_is_none_is_named(tmp_path):
+    keep_finished(tmp_path / "a")
+    with pytest.raises(SystemExit, match="imitation.askin is no key"):
+        finished(tmp_path, Compare.parse("imitation.askin=judgement"))
+
+
+def test_a_run_that_was_trained_twice_is_not_counted_twice(tmp_path):
+    for name in "ab":
+        keep_finished(tmp_path / name, f"run.name={name}")
+    with pytest.raises(SystemExit, match="differ by their names alone"):
+        finished(tmp_path, Compare())

@@ -1,0 +1,205 @@
+"""Sweeps: which runs they stand for, how they go on, and the table at their end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agile_ray.config import Env, Model, Run, RunConfig
+from agile_ray.evaluation import intervals
+from launch.commands import sweep
+from launch.report import sweep_table
+from launch.report.summary import build
+from launch.run.lock import alone
+from tests.conftest import one_line
+from tests.fakes.played import PLAYED, played
+
+SWEEP = """
+base: quickstart
+grid:
+  env.advice_cost: [0.1, 0.5]
+  seed: [0, 1]
+runs:
+  - [imitation.asking=judgement, run.name=wise]
+"""
+
+
+@pytest.fixture
+def sheet(tmp_path):
+    path = tmp_path / "prices.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
+    jobs = sweep.plan(sheet, sweep.read_plan(sheet), ["run.folder=/runs"])
+    assert [(job.config.run.name, job.config.env.advice_cost, job.config.seed) for job in jobs] == [
+        ("advice_cost-0.1_seed-0", 0.1, 0),
+        ("advice_cost-0.1_seed-1", 0.1, 1),
+        ("advice_cost-0.5_seed-0", 0.5, 0),
+        ("advice_cost-0.5_seed-1", 0.5, 1),
+        ("wise", 0.3, 0),
+    ]
+    assert {job.config.run.folder for job in jobs} == {Path("/runs/prices")}
+    assert jobs[-1].config.imitation.asking == "judgement"
+
+
+def test_a_grid_may_switch_a_key_off(tmp_path):
+    sheet = tmp_path / "bounds.yaml"
+    sheet.write_text("base: shop\ngrid: {ppo.stop_kl: [null, 0.02]}\n")
+    jobs = sweep.plan(sheet, sweep.read_plan(sheet))
+    assert [(job.config.run.name, job.config.ppo.stop_kl) for job in jobs] == [
+        ("stop_kl-null", None),
+        ("stop_kl-0.02", 0.02),
+    ]
+
+
+@pytest.mark.parametrize("override", ["env.advice_cost=0.9", "seed=5", "run.name=mine"])
+def test_an_override_of_what_the_sweep_sets_is_refused(call, sheet, override):
+    code, _, said = call("sweep", sheet, override, "--dry-run")
+    assert code == 2
+    assert f"override {override}: the sweep prices sets {override.partition('=')[0]} itself" in said
+
+
+def test_a_second_sweep_keeps_out_of_the_folder_of_the_first(call, sheet, tmp_path):
+    with alone(tmp_path / "prices"):
+        code, _, said = call("sweep", sheet, f"run.folder={tmp_path}")
+    assert code == 2
+    assert f"{tmp_path / 'prices'}: one process at a time trains there, and process {os.getpid()} does" in said
+
+
+def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path):
+    code, out, _ = call("sweep", sheet, f"run.folder={tmp_path}", "--dry-run")
+    assert code == 0
+    assert len(out.splitlines()) == 5
+    assert out.startswith(f"agile-ray train quickstart run.folder={tmp_path} env.advice_cost=0.1 seed=0 run.name=")
+    assert not (tmp_path / "prices").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("base: quickstart", "found no run"),
+        ("base: quickstart\nruns: [[seed=1, run.name=a], [seed=2, run.name=a]]", "these stand for several: a"),
+        ("base: quickstart\nruns: [[sed=1]]", "unknown key sed; the nearest known one is seed"),
+        ("base: quickstart\nruns: [[seed=1], [seed]]", "override 'seed': overrides are written key=value"),
+        (
+            "base: quickstart\ngrid: {credit.mode: [none, linked], seed: [0]}\ncompare: {key: credit.mod, to: none}",
+            "compare.key is a key of grid or runs, found credit.mod; there are: credit.mode, seed",
+        ),
+        (
+            "base: quickstart\ngrid: {credit.mode: [none, linked]}\ncompare: {key: credit.mode, to: fitted}",
+            "compare.to is a value that a run gives credit.mode, found fitted; there are: none, linked",
+        ),
+        (
+            "base: quickstart\nrun: [[seed=1]]",
+            "[seed=1, credit.mode=linked], or `grid`; unknown key run; the nearest known one is runs",
+        ),
+        ("base: quickstart\nruns: [{seed: 1}]", "runs.0: Input should be a valid tuple, found {'seed': 1}"),
+    ],
+)
+def test_a_bad_sweep_is_refused_before_anything_runs(call, tmp_path, text, said):
+    (tmp_path / "bad.yaml").write_text(text)
+    code, _, err = call("sweep", tmp_path / "bad.yaml")
+    assert code == 2
+    assert said in one_line(err)
+
+
+def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_names_the_failed(call, tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("base: quickstart\nruns: [[run.name=bad], [run.name=good]]")
+    finished = tmp_path / "s" / "good"
+    finished.mkdir(parents=True)
+    finished.joinpath("report.json").write_text(measured(run="good", seed=0).model_dump_json())
+    code, out, err = call("sweep", path, f"run.folder={tmp_path}", f"model.path={tmp_path / 'none'}")
+    assert code == 1
+    assert one_line(err) == "agile-ray: sweep s: 1 of 2 runs failed: bad (exit code 2)"
+    assert "good: finished" in out
+    table = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert table["failed"] == ["bad (exit code 2)"]
+    assert [(row["run"], row["group"]) for row in table["rows"]] == [("good", "base")]
+
+
+def test_the_table_of_a_sweep_that_is_on_shows_what_is_finished_and_runs_nothing(call, sheet, tmp_path):
+    assert call("sweep", sheet, f"run.folder={tmp_path}", "--table")[:2] == (0, "0 of 5 runs are finished\n")
+    assert not (tmp_path / "prices").exists()
+    finished = tmp_path / "prices" / "advice_cost-0.5_seed-1"
+    finished.mkdir(parents=True)
+    finished.joinpath("report.json").write_text(measured(run=finished.name, seed=1).model_dump_json())
+    with alone(tmp_path / "prices"):
+        code, out, _ = call("sweep", sheet, f"run.folder={tmp_path}", "--table")
+    assert code == 0
+    assert out.startswith("1 of 5 runs are finished\n")
+    table = json.loads((tmp_path / "prices" / "sweep.json").read_text())
+    assert [row["run"] for row in table["rows"]] == [finished.name]
+
+
+def test_a_sweep_that_is_told_to_stop_tells_its_run_and_ends_after_it(sheet, tmp_path):
+    run = tmp_path / "python"
+    run.write_text("#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\necho up\nwait\n")
+    run.chmod(0o755)
+    code = f"import sys; from launch.main import main; sys.executable = {str(run)!r}; main()"
+    words = ["sweep", str(sheet), f"run.folder={tmp_path}"]
+    with subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True) as leader:
+        while leader.stdout.readline() != "up\n":
+            assert leader.poll() is None
+        leader.terminate()
+        assert (leader.wait(timeout=20), leader.stdout.read()) == (128 + signal.SIGTERM, "saved\n")
+
+
+def test_a_sweep_that_is_told_to_stop_while_it_starts_a_run_tells_it_too(sheet, tmp_path):
+    run, up = tmp_path / "python", tmp_path / "up"
+    run.write_text(f"#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\ntouch {up}\nwait\n")
+    run.chmod(0o755)
+    code = f"""
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from launch.main import main
+class Told(subprocess.Popen):
+    def __init__(self, *words):
+        super().__init__(*words)
+        while not Path({str(up)!r}).exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+subprocess.Popen, sys.executable = Told, {str(run)!r}
+main()
+"""
+    words = ["sweep", str(sheet), f"run.folder={tmp_path}"]
+    done = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stdout.endswith("\nsaved\n")
+
+
+def measured(*, run, seed):
+    config = RunConfig(run=Run(name=run), model=Model(path=Path("m")), env=Env(name="shop"), seed=seed)
+    return build({name: played(name) for name in PLAYED}, config=config, lines=[], starts=[])
+
+
+def test_a_row_says_how_far_ppo_is_ahead_of_imitation_and_of_the_best_that_knows_no_future():
+    report = measured(run="a", seed=3)
+    row = sweep_table.row(report, group="g")
+    assert (row.run, row.group, row.seed, row.advice_cost) == ("a", "g", 3, 0.3)
+    assert (row.asked_share, row.total_score, row.ci95) == (0.5, report.ppo.total_score, report.ppo.ci95)
+    assert set(row.minus) == {"sft", "sft_sampled", report.best_reference}
+    assert row.minus["sft"].mean == pytest.approx(report.ppo.total_score - report.sft.total_score)
+    assert row.closed == report.closed
+
+
+def test_the_interval_over_seeds_is_students():
+    one = intervals.estimate([0.1, 0.2, 0.3])
+    assert one.mean == pytest.approx(0.2)
+    assert one.ci95 == pytest.approx((0.2 - 4.3027 * 0.1 / 3**0.5, 0.2 + 4.3027 * 0.1 / 3**0.5), abs=1e-4)
+    assert intervals.estimate([0.4]) == intervals.Estimate(mean=0.4, ci95=None)
+
+
+def test_runs_that_differ_by_their_seed_are_one_group(capsys):
+    rows = [sweep_table.row(measured(run=f"r{seed}", seed=seed), group=group) for seed, group in enumerate("xxy")]
+    assert [(group.group, group.runs) for group in sweep_table.groups(rows)] == [("x", 2), ("y", 1)]
+    sweep_table.show(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 3 + 1 + 1 + 2
+    assert lines[-2].split()[:2] == ["x", "2"]

@@ -1,0 +1,242 @@
+"""The policy with its critic, on a tiny Llama: only what predicts action tokens is computed, and only it learns."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from agile_ray.errors import ConfigError
+from agile_ray.types import Segment
+from learner import losses
+from learner.logprobs import token_logprobs
+from learner.micro_batch import make_batch
+from learner.model import PolicyWithValue, Reader, load_language_model
+from learner.ragged import lay_out
+
+CPU = torch.device("cpu")
+SIZES = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+
+
+def tiny() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2))
+
+
+def policy(language_model: PreTrainedModel) -> PolicyWithValue:
+    model = PolicyWithValue(language_model)
+    for head in (model.auxiliary_head, model.critic_head, model.write_head):
+        torch.nn.init.normal_(head.weight)
+    return model
+
+
+def segment(ids: list[int], actions: list[int]) -> Segment:
+    mask = np.isin(np.arange(len(ids)), actions)
+    return Segment(
+        stream="s",
+        position=0,
+        index=0,
+        token_ids=np.array(ids, np.int32),
+        action_mask=mask,
+        turn_ids=np.where(mask, 0, -1).astype(np.int32),
+        behavior_logprobs=np.zeros(len(ids), np.float32),
+        versions=np.where(mask, 0, -1).astype(np.int32),
+        rewards=np.zeros(len(ids), np.float32),
+        last=True,
+    )
+
+
+SEGMENTS = [segment([1, 5, 2, 7, 3, 4], [1, 4, 5]), segment([1, 6, 2], [2]), segment([1, 9, 8, 2], [1, 3])]
+PREDICTORS = [[0, 3, 4], [1], [0, 2]]
+
+
+def test_predictions_are_those_of_each_row_alone_with_every_logit_computed():
+    language_model = tiny()
+    slow = tiny()
+    model = policy(language_model)
+    ragged = lay_out(SEGMENTS)
+    batch = make_batch(ragged, np.array([2, 0, 1]), CPU)
+    found = model(batch.token_ids, batch.predictors)
+    expected, actions = [], []
+    for row in (2, 0, 1):
+        ids = torch.from_numpy(SEGMENTS[row].token_ids.astype(np.int64))
+        expected.append(slow(input_ids=ids[None], use_cache=False).logits[0, PREDICTORS[row]])
+        actions.extend(ids[SEGMENTS[row].action_mask].tolist())
+    torch.testing.assert_close(found.logits, torch.cat(expected))
+    assert batch.actions.tolist() == actions
+    assert batch.places.tolist() == [4, 5, 0, 1, 2, 3]
+
+
+def test_logits_are_capped_where_the_model_caps_them():
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        **SIZES, num_attention_heads=2, num_key_value_heads=2, head_dim=8, final_logit_softcapping=0.1
+    )
+    gemma = Gemma2ForCausalLM(config).eval()
+    ids = torch.tensor([[1, 5, 2, 7]])
+    expected = gemma(input_ids=ids, use_cache=False).logits[0, 2:3].detach()
+    found = PolicyWithValue(gemma)(ids, torch.tensor([2])).logits
+    assert expected.abs().max() <= 0.1
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("what", ["imitate", "policy", "value"])
+def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
+    model = policy(tiny())
+    kept: list[torch.Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        output.retain_grad()
+        kept.append(output)
+
+    model.language_model.model.norm.register_forward_hook(keep)
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    predictions = model(batch.token_ids, batch.predictors)
+    logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
+    ones = torch.ones(len(logprobs))
+    loss = {
+        "imitate": lambda: losses.cross_entropy(logprobs),
+        "policy": lambda: (
+            losses.clipped_policy_loss(
+                logprobs,
+                old_logprobs_A=logprobs.detach(),
+                corrections_A=ones,
+                advantages_A=ones,
+                clip=0.2,
+            ).loss
+        ),
+        "value": lambda: losses.value_loss(predictions.auxiliary_values, returns_A=9 * ones),
+    }[what]()
+    loss.backward()
+    gradient = kept[0].grad
+    assert gradient is not None
+    for row, predictors in enumerate(PREDICTORS):
+        for place in range(gradient.shape[1]):
+            touched = bool((gradient[row, place] != 0).any())
+            assert touched == (place in predictors), (row, place)
+
+
+def test_what_stands_in_the_padding_changes_nothing():
+    model = policy(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    filled = batch.token_ids.clone()
+    filled[1, 3:] = 7
+    filled[2, 4:] = 10
+    for one, other in zip(model(batch.token_ids, batch.predictors), model(filled, batch.predictors), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_the_auxiliary_head_turns_but_never_grows_and_teaches_the_trunk():
+    model = PolicyWithValue(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    before = model(batch.token_ids, batch.predictors).auxiliary_values
+    assert before.abs().max() > 0
+    with torch.no_grad():
+        model.auxiliary_head.weight *= 7.0
+    torch.testing.assert_close(model(batch.token_ids, batch.predictors).auxiliary_values, before)
+    model(batch.token_ids, batch.predictors).auxiliary_values.sum().backward()
+    assert model.language_model.model.embed_tokens.weight.grad.abs().sum() > 0
+
+
+def test_the_critic_says_at_first_what_the_auxiliary_head_says():
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = PolicyWithValue(tiny())(batch.token_ids, batch.predictors)
+    torch.testing.assert_close(found.own_values, found.auxiliary_values, rtol=0, atol=0)
+
+
+def test_what_the_auxiliary_head_leaves_out_is_learned_without_the_trunk():
+    """However little the trunk moves, the critic's error goes: here it stands still."""
+    model = policy(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    returns = model(batch.token_ids, batch.predictors).own_values.detach()
+    model.critic_head = Reader(SIZES["hidden_size"], torch.float32)
+    optimizer = torch.optim.Adam(model.critic_head.parameters(), lr=0.05)
+    errors = []
+    for _ in range(500):
+        optimizer.zero_grad()
+        found = model(batch.token_ids, batch.predictors)
+        error = losses.value_loss(found.own_values, returns_A=returns)
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 1e-4 * errors[0]
+    others = (*model.language_model.parameters(), *model.auxiliary_head.parameters())
+    assert all(parameter.grad is None for parameter in others)
+
+
+def test_the_heads_read_the_last_hidden_state_before_the_token():
+    model = policy(tiny())
+    kept: list[torch.Tensor] = []
+    model.language_model.model.norm.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = model(batch.token_ids, batch.predictors)
+    hidden = torch.stack([kept[0][row, place] for row, places in enumerate(PREDICTORS) for place in places])
+    head = model.auxiliary_head
+    direction = head.weight[0] / head.weight[0].norm()
+    slow = torch.stack([0.1 * (one @ direction) + head.bias[0] for one in hidden])
+    torch.testing.assert_close(found.auxiliary_values, slow)
+    slow = slow + torch.stack([one @ model.critic_head.weight[0] + model.critic_head.bias[0] for one in hidden])
+    torch.testing.assert_close(found.own_values, slow)
+    slow = torch.stack([one @ model.write_head.weight[0] + model.write_head.bias[0] for one in hidden])
+    torch.testing.assert_close(found.write_logits, slow)
+
+
+def test_a_segment_whose_only_action_is_its_last_token_is_scored_before_that_token():
+    model = policy(tiny())
+    found = model(torch.tensor([[1, 5, 2, 7]]), torch.tensor([2]))
+    other = segment([1, 5, 2, 9], [3])  # the token itself is never read
+    batch = make_batch(lay_out([SEGMENTS[0], other]), np.arange(2), CPU)
+    scored = model(batch.token_ids, batch.predictors)
+    for one, two in zip(found, scored, strict=True):
+        torch.testing.assert_close(two[-1:], one)
+
+
+def test_every_chance_of_a_write_is_one_half_at_first():
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = PolicyWithValue(tiny())(batch.token_ids, batch.predictors)
+    assert (found.write_logits.sigmoid() == 0.5).all()
+
+
+def test_what_writes_teach_their_head_leaves_the_trunk_alone():
+    model = policy(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = model(batch.token_ids, batch.predictors)
+    losses.write_loss(found.write_logits, wrote_A=torch.ones(len(found.write_logits))).backward()
+    assert all(parameter.grad is None for parameter in model.language_model.parameters())
+    assert model.write_head.weight.grad.abs().sum() > 0
+
+
+def test_every_parameter_is_the_language_models_or_a_heads_and_none_is_both():
+    model = policy(tiny())
+    language, heads, every = (
+        [id(parameter) for parameter in parameters]
+        for parameters in (model.language_model.parameters(), model.head_parameters(), model.parameters())
+    )
+    assert sorted([*language, *heads]) == sorted(every)
+    assert len(heads) == 6
+
+
+def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
+    model = policy(tiny())
+    batch = make_batch(lay_out(SEGMENTS), np.array([], np.int64), CPU)
+    predictions = model(batch.token_ids, batch.predictors)
+    logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
+    none = torch.zeros(0)
+    total = losses.cross_entropy(logprobs) + losses.value_loss(predictions.own_values, returns_A=none)
+    total = total + losses.value_loss(predictions.auxiliary_values, returns_A=none)
+    (total + losses.write_loss(predictions.write_logits, wrote_A=none)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() == 0, name
+
+
+def test_dropout_is_off_whatever_the_folder_says(tmp_path):
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2, attention_dropout=0.5)).save_pretrained(tmp_path)
+    model = load_language_model(tmp_path, dtype=torch.float32, attention="eager").train()
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(model(ids).logits, model(ids).logits, rtol=0, atol=0)
+
+
+def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        load_language_model(tmp_path, dtype=torch.float32, attention="sdpa")

@@ -1,0 +1,81 @@
+"""When an update stops, what its steps say together, and how the weight of the KL term follows."""
+
+import numpy as np
+import pytest
+
+from agile_ray.config import PPO
+from agile_ray.record import metrics
+from learner import kl_controller
+from learner.kl_controller import KLController
+from learner.plan import MiniBatch
+from learner.reports import Sums
+from learner.steps import imitation_figures, ppo_figures, take, too_far
+
+MEASURED = [
+    Sums(loss=1.0, actions=4, functions=1, policy=2, update_kl=0.0, kl=1, entropy=0.5, gradient_norm=3),
+    Sums(loss=2.0, actions=6, functions=3, policy=2, update_kl=0.6, kl=2, entropy=1.5, gradient_norm=5),
+    Sums(loss=9.0, actions=5, functions=5, policy=9, update_kl=0.1, kl=9, entropy=9.0, gradient_norm=9),
+]
+
+
+def batches(count: int) -> list[MiniBatch]:
+    return [MiniBatch(ranks=((np.array([k]),),), tokens=1, processed=1) for k in range(count)]
+
+
+def measured(batch: MiniBatch) -> Sums:
+    return MEASURED[int(batch.rows[0])]
+
+
+@pytest.mark.parametrize(("stop_kl", "steps"), [(None, 3), (0.2, 3), (0.11, 3), (0.09, 2)])
+def test_an_update_ends_behind_the_step_that_finds_the_policy_too_far_away(stop_kl, steps):
+    taken = take(batches(3), measured, stop_kl=stop_kl)
+    assert taken == MEASURED[:steps]
+    assert [too_far(sums, stop_kl) for sums in taken] == [False] * (steps - 1) + [steps < 3]
+
+
+def test_figures_are_those_of_the_tokens_really_processed():
+    figures = ppo_figures(MEASURED[:2], planned=8, stop_kl=None)
+    assert figures["stopped_share"] == 0.75
+    assert ppo_figures(MEASURED[:2], planned=8, stop_kl=0.09)["stopped_share"] == 0.875  # the second moved nothing
+    assert figures["update_kl_nats"] == pytest.approx(0.1)
+    assert figures["policy_loss"] == pytest.approx(4 / 10)
+    assert figures["kl_nats"] == pytest.approx(3 / 10)
+    assert figures["entropy_nats"] == pytest.approx(2 / 4)
+    assert figures["loss"] == pytest.approx(1.5)
+    assert figures["gradient_norm"] == pytest.approx(4)
+    metrics.check(figures | imitation_figures(MEASURED[0]))
+
+
+def test_figures_of_no_function_token_are_zero():
+    assert ppo_figures([Sums(loss=0.0, actions=2)], planned=1, stop_kl=None)["entropy_nats"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kl_nats", "factor"), [(0.02, 1.0), (0.022, 1.01), (0.019, 0.995), (0.5, 1.02), (0.0, 0.98), (0.024, 1.02)]
+)
+def test_the_coefficient_moves_a_tenth_of_the_clipped_relative_error(kl_nats, factor):
+    after = KLController(coefficient=0.05, target=0.02).after(kl_nats)
+    assert after.coefficient == pytest.approx(0.05 * factor)
+    assert after.target == 0.02
+
+
+def test_without_a_target_the_coefficient_stays():
+    fixed = kl_controller.configured(PPO(kl_coefficient=0.05))
+    assert fixed.after(9.0) == fixed
+
+
+def test_a_moved_coefficient_is_kept_and_an_unmoved_one_is_every_runs_own(tmp_path):
+    ppo = PPO(kl_coefficient=0.05, kl_target=0.02)
+    start = kl_controller.configured(ppo)
+    kl_controller.save(start, ppo, tmp_path)
+    other = PPO(kl_coefficient=0.4, kl_target=0.02)
+    assert kl_controller.load(other, tmp_path).coefficient == 0.4
+    kl_controller.save(start.after(1.0), ppo, tmp_path)
+    assert kl_controller.load(ppo, tmp_path) == start.after(1.0)
+    fixed = PPO(kl_coefficient=0.1)
+    assert kl_controller.load(fixed, tmp_path) == kl_controller.configured(fixed)
+
+
+def test_a_target_that_no_coefficient_can_reach_is_refused():
+    with pytest.raises(ValueError, match="kl_target scales kl_coefficient, which is 0; set it above 0"):
+        PPO(kl_coefficient=0.0, kl_target=0.02)

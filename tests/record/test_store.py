@@ -1,0 +1,243 @@
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agile_ray.config import Agent, Memory
+from agile_ray.errors import ConfigError, ContractError
+from agile_ray.evaluation.score import score
+from agile_ray.record import resume, store
+from agile_ray.record.folder import segment_file
+from agile_ray.scripted.references import Habits, play_streams, reference, script_rules
+from agile_ray.segments import cut
+from agile_ray.types import Counterfactual, Ending, MemoryUse, Origin, Receipt, Scores, Session, TrainingRow, Turn
+from envs.shop import Shop
+
+
+def turn(prompt, completion, *, version=3):
+    return Turn(
+        prompt_ids=np.array(prompt, np.int32),
+        completion_ids=np.array(completion, np.int32),
+        logprobs=np.linspace(-0.1, -0.7, len(completion), dtype=np.float32),
+        versions=np.full(len(completion), version, np.int32),
+        rewards=np.arange(len(completion), dtype=np.float32),
+    )
+
+
+def session(*turns, position=0, ending=Ending.DONE):
+    return Session(
+        stream="train/cups/0",
+        position=position,
+        stream_length=8,
+        question=f"q{position}",
+        kind="fact",
+        topic="fact open",
+        offer=300,
+        known=True,
+        memory_sizes={"fact open": 2, "reasoning": 1},
+        turns=turns,
+        ending=ending,
+        error="ToolError: gone" if ending is Ending.FAILED else None,
+        answer="blue",
+        correct=True,
+        receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.25, advice="yes", answer="yes"),),
+        reads=(MemoryUse(kind="qa", writer=1, similarity=0.875),),
+        writes=(),
+        counterfactuals=(),
+        settled=2,
+        stored_similar=2,
+        later_similar=1,
+        remarks=("refused",),
+        memory_hash="abc",
+        origin=Origin.ADVICE,
+    )
+
+
+def rows(*sessions, credit=0.05):
+    return [
+        TrainingRow(
+            segment=segment,
+            scores=Scores(
+                **dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)),
+            ),
+            credit=credit if segment.last else 0.0,
+            expected=0.0,
+            settled=segment.actions,
+            wrote=bool(played.writes),
+        )
+        for played in sessions
+        for segment in cut(played)
+    ]
+
+
+ONE = session(turn([1], [2, 3]), turn([1, 2, 3, 9], [4]))
+REWRITTEN = session(turn([1], [2]), turn([7, 8], [5]), position=1)
+FAILED = session(turn([1], [2]), position=2, ending=Ending.FAILED)
+BLANK = session(position=3, ending=Ending.FAILED)
+
+
+def test_a_stored_iteration_reads_back_as_it_was(tmp_path):
+    trained = rows(ONE, REWRITTEN)
+    assert store.write(tmp_path, 12, [ONE, REWRITTEN], trained) == 3
+    assert (tmp_path / "iteration-00012.parquet").exists()
+    for found, expected in zip(store.read(tmp_path, 12), trained, strict=True):
+        assert found.trained
+        assert found.credit == pytest.approx(expected.credit)
+        for name in ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards"):
+            stored, original = getattr(found.segment, name), getattr(expected.segment, name)
+            assert stored.dtype == original.dtype
+            assert stored.tolist() == original.tolist()
+        assert (found.segment.index, found.segment.last) == (expected.segment.index, expected.segment.last)
+    fields = [name for name in Session.__slots__ if name != "turns"]
+    assert [getattr(store.read(tmp_path, 12)[0].session, name) for name in fields] == [getattr(ONE, n) for n in fields]
+
+
+def test_failed_sessions_are_kept_with_their_tokens_and_not_trained(tmp_path):
+    assert store.write(tmp_path, 1, [FAILED, BLANK], []) == 2
+    with_tokens, without = store.read(tmp_path, 1)
+    assert with_tokens.segment.token_ids.tolist() == [1, 2]
+    assert (with_tokens.trained, with_tokens.credit, with_tokens.session.error) == (False, None, "ToolError: gone")
+    assert (without.segment, without.trained) == (None, False)
+
+
+def listed(one):
+    """A dataclass of arrays as lists with their types, which compare."""
+    arrays = {name: getattr(one, name) for name in type(one).__slots__}
+    return {name: (array.dtype, array.tolist()) for name, array in arrays.items()}
+
+
+ids = st.lists(st.integers(0, 3), min_size=1, max_size=3)  # few, so that contexts extend one another by accident too
+endings = st.sampled_from(list(Ending))
+
+
+@st.composite
+def played(draw, position):
+    turns, seen = [], []
+    for _ in range(draw(st.integers(0, 4))):
+        prompt = (seen if draw(st.booleans()) else []) + draw(ids)
+        turns.append(turn(prompt, draw(ids)))
+        seen = prompt + turns[-1].completion_ids.tolist()
+    read = Counterfactual(writers=(0, 2), similarity=0.75, prefix_ids=np.array(draw(ids), np.int32))
+    one = session(*turns, position=position, ending=draw(endings))
+    return replace(one, counterfactuals=(read,) * draw(st.integers(0, 2)))
+
+
+@given(st.tuples(*(played(position) for position in (5, 0, 1))))
+def test_whole_sessions_read_back_as_they_were_played(tmp_path_factory, expected):
+    folder = tmp_path_factory.mktemp("store")
+    store.write(folder, 1, expected, rows(*expected))
+    found = store.sessions(folder, 1)
+    assert [one.position for one in found] == [5, 0, 1]
+    for one, original in zip(found, expected, strict=True):
+        assert [listed(turn) for turn in one.turns] == [listed(turn) for turn in original.turns]
+        assert [c.prefix_ids.tolist() for c in one.counterfactuals] == [
+            c.prefix_ids.tolist() for c in original.counterfactuals
+        ]
+        bare = {"turns": (), "counterfactuals": ()}
+        assert replace(one, **bare) == replace(original, **bare)
+    assert store.outcomes(folder, 1) == [replace(one, turns=(), counterfactuals=()) for one in expected]
+    store.write(folder, 2, found, rows(*found))
+    assert segment_file(folder, 2).read_bytes() == segment_file(folder, 1).read_bytes()
+
+
+@pytest.mark.parametrize(("one", "segments"), [(ONE, 1), (REWRITTEN, 2), (FAILED, 0), (BLANK, 0)])
+def test_sessions_read_back_are_cut_as_before(tmp_path, one, segments):
+    store.write(tmp_path, 1, [one], rows(one))
+    (found,) = store.sessions(tmp_path, 1)
+    again, before = list(cut(found)), list(cut(one))
+    assert len(again) == len(before) == segments
+    for left, right in zip(again, before, strict=True):
+        for name in ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards"):
+            assert getattr(left, name).tobytes() == getattr(right, name).tobytes()
+    assert len(found.turns) == len(one.turns)
+
+
+def test_credit_looks_back_on_the_iterations_before_as_far_as_there_are_any(tmp_path):
+    for iteration in (1, 2, 3):
+        one = replace(ONE, stream=f"train/cups/{iteration}")
+        store.write(tmp_path, iteration, [one], rows(one))
+
+    def looked_back_on(iteration, window):
+        return [sessions[0].stream[-1] for sessions in store.before(tmp_path, iteration, window=window)]
+
+    assert (looked_back_on(3, 3), looked_back_on(2, 9), looked_back_on(3, 1), looked_back_on(0, 5)) == (
+        ["2", "3"],
+        ["1", "2"],
+        [],
+        [],
+    )
+
+
+def test_a_row_of_no_session_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ContractError, match="1 do not"):
+        store.write(tmp_path, 1, [], rows(ONE))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_follows_a_checkpoint_is_discarded_with_a_count(tmp_path):
+    segments = tmp_path / "segments"
+    for iteration in (1, 2, 3):
+        store.write(segments, iteration, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
+    (segments / ".iteration-00004.parquet.aside").write_bytes(b"half")
+    assert resume.discard_after(segments, 1) == 6
+    assert [path.name for path in segments.iterdir()] == ["iteration-00001.parquet"]
+    assert resume.discard_after(segments, 1) == 0
+    assert resume.discard_after(tmp_path / "nowhere", 0) == 0
+
+
+def test_lineage_counts_the_sessions_that_were_trained(tmp_path):
+    store.write(tmp_path, 1, [ONE, FAILED], rows(ONE))
+    store.write(tmp_path, 2, [REWRITTEN], rows(REWRITTEN))
+    assert store.check_lineage(tmp_path) == 2
+
+
+def test_lineage_refuses_a_session_trained_twice(tmp_path):
+    store.write(tmp_path, 1, [ONE], rows(ONE))
+    store.write(tmp_path, 2, [ONE], rows(ONE))
+    with pytest.raises(ContractError, match="1 were trained again: \\('train/cups/0', 0, 0\\)"):
+        store.check_lineage(tmp_path)
+
+
+def test_lineage_refuses_a_session_trained_in_part(tmp_path):
+    store.write(tmp_path, 1, [REWRITTEN], rows(REWRITTEN)[1:])
+    with pytest.raises(ContractError, match="whole or not at all"):
+        store.check_lineage(tmp_path)
+
+
+def test_lineage_refuses_a_missing_iteration(tmp_path):
+    store.write(tmp_path, 2, [ONE], rows(ONE))
+    with pytest.raises(ContractError, match=r"from 1, found \[2\]"):
+        store.check_lineage(tmp_path)
+
+
+def test_sessions_of_an_evaluation_read_back_without_their_turns(tmp_path):
+    store.write_sessions(tmp_path / "evaluation" / "ppo.parquet", [ONE, BLANK])
+    first, second = store.read_sessions(tmp_path / "evaluation" / "ppo.parquet")
+    assert first.turns == ()
+    assert (first.receipts, first.origin, first.price) == (ONE.receipts, Origin.ADVICE, 300)
+    assert second == BLANK
+
+
+def test_a_file_of_another_schema_is_refused(tmp_path):
+    path = tmp_path / "old.parquet"
+    pq.write_table(pa.table({"stream": ["a"]}, metadata={"agile_ray_schema": "0"}), path)
+    with pytest.raises(ConfigError, match="must be 2, found 0"):
+        store.read_sessions(path)
+    with pytest.raises(ConfigError, match="no such file"):
+        store.read(tmp_path, 1)
+
+
+def test_sessions_that_the_executor_played_keep_their_score_and_say_where_answers_came_from(tmp_path):
+    shop = Shop(seed=0)
+    rules = script_rules(shop, price=300, agent=Agent(), memory=Memory())
+    policy = reference("ask_unless_search", shop, Habits())
+    sessions = play_streams(policy, shop, split="validation", indices=range(2), rules=rules)
+    store.write_sessions(tmp_path / "played.parquet", sessions)
+    found = store.read_sessions(tmp_path / "played.parquet")
+    assert score(found) == score(sessions)
+    assert {played.origin for played in found} == {Origin.ADVICE, Origin.ROWS}
+    assert all((played.origin is Origin.ADVICE) == (played.asks == 1) for played in found)

@@ -1,0 +1,194 @@
+"""`agile-ray replay`: the recording, the comparison, and what is refused; the learners are fakes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from agile_ray import loop
+from agile_ray.config import RunConfig
+from agile_ray.errors import ConfigError, ContractError
+from agile_ray.record import provenance, store
+from agile_ray.record.folder import segment_file
+from agile_ray.record.recorder import RunRecorder
+from agile_ray.replay.comparison import TOLERANCE, compare
+from agile_ray.replay.rollouts import RecordedRollouts
+from agile_ray.types import RunState, Update
+from launch.report.replay_table import conclude
+from tests.conftest import one_line
+from tests.record.test_store import FAILED, ONE, REWRITTEN, rows
+from tests.test_loop import Diary
+
+START = RunState(imitation_steps=0, iteration=0, version=0)
+MEASURED = {"loss": 0.5, "policy_loss": -0.02, "value_loss": 0.25}
+
+
+class Fake(Diary):
+    """Plays other streams in each iteration; measures what it is told."""
+
+    def __init__(self, **measured):
+        super().__init__()
+        self.measured, self.played = MEASURED | measured, 0
+
+    def collect(self):
+        self.played += 1
+        return [replace(one, stream=f"{self.played}/{lane}") for lane, one in enumerate(super().collect())]
+
+    def learn(self, rows, *, seed, done):
+        super().learn(rows, seed=seed, done=done)
+        return Update(tokens=1, padding=0.0, seconds=1.0, metrics=self.measured)
+
+
+def settings(folder, name):
+    return RunConfig.model_validate(
+        {
+            "run": {"name": name, "folder": folder},
+            "model": {"path": "m"},
+            "env": {"name": "shop"},
+            "loop": {"iterations": 3, "evaluate_every": None},
+        }
+    )
+
+
+def train(config, rollouts, fake, *, stopping=lambda: False):
+    provenance.write(config.run_folder, config)
+    recorder = RunRecorder(config.run_folder)
+    parts = {"learners": fake, "checkpoints": fake, "recorder": recorder, "stopping": stopping}
+    state = loop.train(config, START, rollouts=rollouts, **parts)
+    recorder.close()
+    return state
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run of three iterations."""
+    config, fake = settings(tmp_path, "small"), Fake()
+    train(config, fake, fake)
+    return config.run_folder
+
+
+def replayed(run, **measured):
+    config, rollouts = settings(run.parent, "small-replay"), RecordedRollouts(run / "segments")
+    return config, train(config, rollouts, Fake(**measured), stopping=lambda: rollouts.exhausted)
+
+
+def test_a_replay_learns_what_the_run_stored(run):
+    config, state = replayed(run)
+    assert state.iteration == 3
+    for iteration in (1, 2, 3):
+        mine, its = (segment_file(folder / "segments", iteration) for folder in (config.run_folder, run))
+        assert mine.read_bytes() == its.read_bytes()
+
+
+def test_a_recording_goes_on_from_its_state(run):
+    first, second = RecordedRollouts(run / "segments"), RecordedRollouts(run / "segments")
+    first.collect()
+    second.restore(first.state())
+    assert [one.stream for one in second.collect()] == ["2/0", "2/1"]
+
+
+def test_a_recording_ends_before_the_first_iteration_that_is_not_stored(run):
+    segment_file(run / "segments", 2).unlink()
+    assert replayed(run)[1].iteration == 1
+    rollouts = RecordedRollouts(run / "segments")
+    rollouts.collect()
+    with pytest.raises(ConfigError, match="iteration-00002"):
+        rollouts.collect()
+
+
+def test_a_recording_can_not_play(run):
+    with pytest.raises(ContractError, match="evaluate_every must be none"):
+        RecordedRollouts(run / "segments").evaluate(split="validation", sessions=8, greedy=True)
+
+
+def test_a_comparison_counts_rows_that_differ_and_measures_credit(tmp_path):
+    changed = replace(ONE, answer="red")
+    store.write(tmp_path / "run", 1, [ONE, REWRITTEN, FAILED], rows(ONE, REWRITTEN, credit=0.0625))
+    store.write(tmp_path / "replay", 1, [changed, REWRITTEN, FAILED], rows(changed, REWRITTEN, credit=0.25))
+    found = compare(1, run=tmp_path / "run", replay=tmp_path / "replay", run_losses=MEASURED, replay_losses={})
+    assert (found.rows, found.differing) == (4, {"answer": 1})
+    assert (found.credit_differing, found.credit_distance) == (2, 0.1875)  # only last segments have credit
+    assert (found.losses, found.same) == ({}, False)
+
+
+def test_a_comparison_finds_rows_that_one_side_lacks(tmp_path):
+    store.write(tmp_path / "run", 1, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
+    store.write(tmp_path / "replay", 1, [ONE], rows(ONE))
+    found = compare(1, run=tmp_path / "run", replay=tmp_path / "replay", run_losses={}, replay_losses={})
+    assert found.differing["token_ids"] == found.credit_differing == 2
+    assert not found.same
+
+
+@pytest.mark.parametrize(("share", "same"), [(0.0, True), (0.5 * TOLERANCE, True), (2 * TOLERANCE, False)])
+def test_a_loss_may_differ_by_a_small_share_of_itself(tmp_path, share, same):
+    for name in ("run", "replay"):
+        store.write(tmp_path / name, 1, [ONE], rows(ONE))
+    other = MEASURED | {"policy_loss": MEASURED["policy_loss"] * (1 + share)}
+    found = compare(1, run=tmp_path / "run", replay=tmp_path / "replay", run_losses=MEASURED, replay_losses=other)
+    assert found.losses["policy_loss"].distance == pytest.approx(share, rel=0.01)
+    assert found.same is same
+
+
+def test_a_replay_that_repeats_its_run_says_so(run, capsys):
+    config, _ = replayed(run)
+    conclude(run, config.run_folder, [])
+    assert "3 iterations repeat" in capsys.readouterr().out
+    record = json.loads((config.run_folder / "replay.json").read_text())
+    assert record["run"] == str(run)
+    assert [one["iteration"] for one in record["iterations"]] == [1, 2, 3]
+
+
+def test_a_replay_that_differs_is_an_error_unless_it_is_an_experiment(run, capsys):
+    config, _ = replayed(run, value_loss=0.5)
+    with pytest.raises(ContractError, match="3 of 3 iterations differ .* the first is 1"):
+        conclude(run, config.run_folder, [])
+    conclude(run, config.run_folder, ["ppo.learning_rate=1e-3"])
+    assert "3 of 3 iterations differ" in capsys.readouterr().out
+
+
+def imitated(run):
+    """The run, with something in the place of its policy after imitation."""
+    (run / "sft" / "resume").mkdir(parents=True)
+    (run / "sft" / "resume" / "state.json").write_text("{}")
+    return run
+
+
+def refused(call, *words):
+    code, _, err = call("replay", *words)
+    assert code == 2
+    return one_line(err)
+
+
+def test_a_folder_that_is_no_run_is_refused(call, tmp_path):
+    assert "config.yaml, found none" in refused(call, tmp_path)
+
+
+def test_a_run_without_its_policy_after_imitation_is_refused(call, run):
+    assert "sft: a replay begins after imitation" in refused(call, run)
+
+
+def test_a_run_without_its_first_iteration_is_refused(call, run):
+    segment_file(run / "segments", 1).unlink()
+    assert "iteration-00001.parquet: no such file" in refused(call, imitated(run))
+
+
+def test_what_a_replay_sets_itself_can_not_be_overridden(call, run):
+    assert "override run.name=x: a replay sets run.name" in refused(call, imitated(run), "run.name=x")
+
+
+@pytest.mark.parametrize("name", ["small", "other"])
+def test_a_replay_never_writes_into_another_run(call, run, name):
+    (run.parent / "other").mkdir(exist_ok=True)
+    assert "found no replay; choose another --output" in refused(call, imitated(run), "--output", name)
+
+
+def test_a_replay_of_another_run_is_left_alone(call, run):
+    (run.parent / "other").mkdir()
+    (run.parent / "other" / "replay.json").write_text(json.dumps({"run": "/elsewhere"}))
+    said = refused(call, imitated(run), "--output", "other")
+    assert "found a replay of /elsewhere" in said
+
+
+def test_a_refused_replay_has_written_nothing(call, run):
+    assert "model.path" in refused(call, imitated(run))  # its policy is no whole model
+    assert not (run.parent / "small-replay").exists()

@@ -1,0 +1,89 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from agile_ray.agent.functions import Function
+from agile_ray.errors import ConfigError
+from rollout.tokenizer import HFTokenizer
+
+FUNCTIONS = tuple(function.value for function in Function)
+
+
+def write_folder(
+    folder: Path, *, functions: Sequence[str] = FUNCTIONS, special: bool = True, begin: bool = True
+) -> Path:
+    """A byte-level BPE with function tokens added, as `agile-ray model` does."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(["what is the colour of the pan ?"] * 9, trainer)
+    tokenizer.add_tokens([AddedToken(name, special=special, normalized=False) for name in functions])
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"} if begin else {"eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> HFTokenizer:
+    return HFTokenizer(write_folder(tmp_path_factory.mktemp("model")))
+
+
+def test_function_tokens_have_ids_both_ways(tokenizer: HFTokenizer) -> None:
+    for function in Function:
+        assert tokenizer.function_at(tokenizer.function_id(function)) is function
+    assert tokenizer.function_at(tokenizer.encode("a")[0]) is None
+
+
+@pytest.mark.parametrize("text", ["[SeekAdvice]", "x[SubmitAnswer] </s> <s>", "[ClearContext]" * 3, "a </s>"])
+def test_text_that_spells_a_special_token_stays_text(tokenizer: HFTokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert not {tokenizer.bos_id, tokenizer.eos_id, *(tokenizer.function_id(f) for f in Function)} & set(ids)
+    assert tokenizer.decode(ids) == text
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.text(max_size=8), st.sampled_from([*FUNCTIONS, "</s>", "<s>"])), max_size=5).map("".join))
+def test_no_text_becomes_a_special_token_and_text_survives(tokenizer: HFTokenizer, text: str) -> None:
+    ids = tokenizer.encode(text)
+    assert all(tokenizer.function_at(token) is None for token in ids)
+    assert tokenizer.bos_id not in ids
+    assert tokenizer.decode(ids) == text
+
+
+def test_a_list_that_was_handed_out_is_the_callers_own(tokenizer: HFTokenizer) -> None:
+    tokenizer.encode("the pan").append(7)
+    assert 7 not in tokenizer.encode("the pan")
+
+
+def test_begin_and_end_tokens_read_as_nothing(tokenizer: HFTokenizer) -> None:
+    assert tokenizer.decode([tokenizer.bos_id, *tokenizer.encode("the pan"), tokenizer.eos_id]) == "the pan"
+
+
+def test_without_a_begin_token_the_end_token_opens_a_context(tmp_path: Path) -> None:
+    tokenizer = HFTokenizer(write_folder(tmp_path, begin=False))
+    assert tokenizer.bos_id == tokenizer.eos_id
+
+
+def test_a_folder_without_function_tokens_names_the_command_that_adds_them(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, functions=FUNCTIONS[:8])
+    with pytest.raises(ConfigError, match=rf"lacks 2 function tokens .* agile-ray model from {folder} --output NEW"):
+        HFTokenizer(folder)
+
+
+def test_function_tokens_that_plain_text_can_reach_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="must be a special token"):
+        HFTokenizer(write_folder(tmp_path, special=False))
+
+
+def test_a_missing_folder_and_one_without_tokenizer_are_one_line_each(tmp_path: Path) -> None:
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ConfigError, match=r"^model\.path: [^\n]+$"):
+            HFTokenizer(folder)

@@ -1,0 +1,71 @@
+"""What imitation learns from: the teacher's sessions, their returns, and their order."""
+
+import numpy as np
+import pytest
+
+from agile_ray.agent.functions import Function
+from agile_ray.agent.tokenizer import WordTokenizer
+from agile_ray.config import Agent, Imitation, Memory
+from agile_ray.errors import ContractError
+from agile_ray.scripted.demonstrations import batches
+from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.types import Lesson
+from envs.shop import Shop
+
+PRICE = 300
+
+
+def taught(*, seed: int = 0, sessions: int = 400, discount: float = 1.0, warm_share: float = 0.5) -> list[list[Lesson]]:
+    shop = Shop(seed=0)
+    rules = script_rules(shop, price=PRICE, agent=Agent(), memory=Memory(threshold=0.65))
+    teacher = reference("teacher", shop, Habits(seed=0, asked_share=0.5))
+    config = Imitation(sessions=sessions, batch=64, warm_share=warm_share)
+    return batches(config, shop, rules, teacher, seed=seed, discount=discount, progress=lambda _: None)
+
+
+def test_returns_are_what_the_session_still_earns():
+    lessons = [lesson for batch in taught() for lesson in batch]
+    assert len(lessons) == 400
+    for lesson in lessons:
+        earned = lesson.segment.rewards[lesson.segment.action_mask]
+        slow = [float(earned[place:].sum()) for place in range(len(earned))]
+        np.testing.assert_allclose(lesson.returns, slow, atol=1e-6)
+    firsts = {round(float(lesson.returns[0]), 3) for lesson in lessons}
+    assert firsts == {0.0, 1.0, 1.0 - PRICE / 1000}  # wrong, right, right by advice
+
+
+def test_a_discount_lowers_early_returns_only():
+    plain, discounted = (taught(discount=discount)[0][0] for discount in (1.0, 0.9))
+    assert plain.segment.stream == discounted.segment.stream
+    assert discounted.returns[-1] == plain.returns[-1]
+    rewards = plain.segment.rewards[plain.segment.action_mask]
+    assert discounted.returns[0] == pytest.approx((rewards * 0.9 ** np.arange(len(rewards))).sum(), abs=1e-6)
+
+
+def test_the_seed_orders_the_lessons():
+    def order(found: list[list[Lesson]]) -> list[tuple[str, int]]:
+        return [(lesson.segment.stream, lesson.segment.position) for batch in found for lesson in batch]
+
+    assert order(taught()) == order(taught())
+    assert order(taught()) != order(taught(seed=1))
+    assert sorted(order(taught())) == sorted(order(taught(seed=1)))
+
+
+def test_a_lesson_has_a_return_for_every_action():
+    lesson = taught()[0][0]
+    with pytest.raises(ContractError, match=r"Lesson.*returns"):
+        Lesson(segment=lesson.segment, returns=lesson.returns[:-1], wrote=False)
+
+
+def test_warm_episodes_remember_what_cold_ones_must_guess_or_ask():
+    cold, warm = ([one for batch in taught(sessions=1500, warm_share=share) for one in batch] for share in (0.0, 1.0))
+    assert {at(one) for one in cold} == {at(one) for one in warm}
+    asks = WordTokenizer().function_id(Function.SEEK_ADVICE)
+    asked = [sum(asks in one.segment.token_ids for one in given) / len(given) for given in (cold, warm)]
+    assert asked[0] > 1.2 * asked[1] > 0  # half of those who must guess still ask; fewer must
+    earned = [sum(float(one.returns[0]) for one in given) / len(given) for given in (cold, warm)]
+    assert earned[1] > earned[0] + 0.02
+
+
+def at(lesson: Lesson) -> tuple[str, int]:
+    return lesson.segment.stream, lesson.segment.position
