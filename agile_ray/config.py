@@ -53,10 +53,8 @@ class Env(Section):
     """What `agile-ray evaluate` plays."""
     advice_cost: float = Field(default=0.3, ge=0, le=1)
     """Price of one ask, in units of the reward for a right answer."""
-    expert: Literal["gold", "recorded"] = "gold"
-    """Who answers an ask: the gold answer, or what a past run's expert said."""
     recorded: Path | None = None
-    """Folder of the past run whose receipts answer, for `recorded`."""
+    """Folder of a past run whose receipts answer the asks; default: the gold answer does."""
     data: Path | None = None
     """Folder of the environment's files, where it needs any."""
     categories: tuple[str, ...] | None = None
@@ -67,16 +65,6 @@ class Env(Section):
     """Categories of the final evaluation; never trained on."""
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query, in seconds."""
-
-    @model_validator(mode="after")
-    def _names_one_expert(self) -> Self:
-        if self.expert == "recorded" and self.recorded is None:
-            raise ValueError(
-                "expert is recorded, but recorded is not set; name the folder of the run that was recorded"
-            )
-        if self.expert != "recorded" and self.recorded is not None:
-            raise ValueError(f"recorded is {self.recorded}, but expert is {self.expert}; set expert=recorded too")
-        return self
 
 
 class Agent(Section):
@@ -245,18 +233,10 @@ class Loop(Section):
     """Rounds of collect, learn, publish in the whole run; 0 stops after imitation."""
     sessions: int = Field(default=48, ge=1)
     """Sessions that each lane plays in one iteration."""
-    max_age: int = 0
-    """Policy versions a segment may lag behind."""
     checkpoint_every: int = Field(default=5, ge=1)
     """Iterations between checkpoints."""
     evaluate_every: int | None = Field(default=5, ge=1)
     """Iterations between evaluations on validation; none: never, and the last checkpoint is the final one."""
-
-    @model_validator(mode="after")
-    def _is_synchronous(self) -> Self:
-        if self.max_age != 0:
-            raise ValueError(f"max_age is {self.max_age}; this version collects synchronously, so it must be 0")
-        return self
 
 
 class Evaluate(Section):

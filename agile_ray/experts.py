@@ -6,7 +6,7 @@ from agile_ray.replay.expert import RecordedExpert
 
 
 def build_expert(env: Env) -> Expert:
-    """The expert that `env.expert` names.
+    """The expert that `env.recorded` chooses: a past run's receipts, else the gold answers.
 
     Raises:
         ConfigError: `env.recorded` holds no segments, or another version's.

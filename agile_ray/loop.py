@@ -9,13 +9,13 @@ from agile_ray.errors import StarvedError
 from agile_ray.protocols import Checkpoints, Learners, Recorder, Rollouts
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
-from agile_ray.types import Lesson, RunState, Session
+from agile_ray.types import Demonstration, RunState, Session
 
 
 def imitate(
     config: RunConfig,
     state: RunState,
-    batches: Sequence[Sequence[Lesson]],
+    batches: Sequence[Sequence[Demonstration]],
     *,
     learners: Learners,
     checkpoints: Checkpoints,
@@ -23,7 +23,7 @@ def imitate(
     stopping: Callable[[], bool],
     progress: Callable[[int], None],
 ) -> RunState:
-    """SFT: one optimizer step on each batch of the teacher's lessons that is still to be learned.
+    """SFT: one optimizer step on each batch of the teacher's demonstrations that is still to be learned.
 
     Args:
         stopping: asked after each step; True saves a checkpoint and returns.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from agile_ray.types import Assigned, Lesson, RunState, Scores, Segment, Session, TrainingRow, Update
+from agile_ray.types import Assigned, Demonstration, RunState, Segment, Session, TokenScores, TrainingRow, Update
 from agile_ray.weights import WeightsRef
 
 
@@ -38,11 +38,11 @@ class Rollouts(Protocol):
 class Learners(Protocol):
     """One policy and one critic, sharded over ranks the caller never sees."""
 
-    def imitate(self, lessons: Sequence[Lesson], *, step: int) -> Update:
+    def imitate(self, demonstrations: Sequence[Demonstration], *, step: int) -> Update:
         """One SFT step on the action tokens of these segments; `step`, from 0, sets the learning rate."""
         ...
 
-    def score(self, prefixes: Sequence[Segment]) -> list[Scores]:
+    def score(self, prefixes: Sequence[Segment]) -> list[TokenScores]:
         """What the present weights think of every action token, also of counterfactual prefixes."""
         ...
 

@@ -10,7 +10,7 @@ Alignment, the same in every file: entry t of a [T] array describes token t, and
 Money is kept in integer thousandths of the reward for a right answer.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -107,22 +107,37 @@ class Counterfactual:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hindsight:
+    """What credit needs to know about a session and the agent cannot: hidden items, the future, other pasts.
+
+    An *item* is the hidden fact that a question's answer depends on (`Question.item`).
+    """
+
+    known: bool = False  # memory held, before the session, what an earlier question on the same item had bought
+    memory_sizes: dict[str, int] = field(
+        default_factory=dict
+    )  # by topic: earlier sessions that memory holds entries of
+    stored_similar: int = 0  # entries similar to the question, before the session: M of AGILE, eq. 7
+    later_similar: int = 0  # similar questions that follow in the stream: N of AGILE, eq. 7
+    counterfactuals: tuple[Counterfactual, ...] = ()
+    decided_after: int = 0  # action tokens up to and including the one that decided whether the session writes memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One finished question-answer round, in the order it was played.
+    """One finished question-answer round: what happened, in the order it was played.
 
     Raises:
         ContractError: it has an error but did not fail, or the other way round.
     """
 
     stream: str  # id of the episode's task
-    position: int  # 0-based place in the stream
+    position: int  # 0-based, in the stream
     stream_length: int
-    question: str  # its id, unique within the stream
+    question_id: str  # unique within the stream
     kind: str  # the question's kind, for reports
     topic: str  # the question's topic: entries are counted by it
-    offer: int  # price of one ask in this session, thousandths, paid or not
-    known: bool  # memory held, before the session, what a question on the same item had bought
-    memory_sizes: dict[str, int]  # by topic, before the session: earlier sessions that memory holds an entry of
+    price: int  # of one ask, thousandths, paid or not
     turns: tuple[Turn, ...]
     ending: Ending
     error: str | None  # set if and only if `ending` is FAILED
@@ -131,14 +146,10 @@ class Session:
     receipts: tuple[Receipt, ...]
     reads: tuple[MemoryUse, ...]
     writes: tuple[MemoryUse, ...]
-    counterfactuals: tuple[Counterfactual, ...]
-    settled: int  # action tokens up to and with the one that settled whether the session writes: credit lands there
-    stored_similar: int  # entries like the question before the session, of the kind with more: M of AGILE, eq. 7
-    later_similar: int  # similar questions that follow in the stream: N of AGILE, eq. 7
     remarks: tuple[str, ...]  # misuse of functions, one word each: "bad_query", "refused", "past_stop"
-    memory_hash: str  # content hash of the memory before the session
     origin: Origin | None = None  # of `answer`, for the error budget; None if nothing was submitted
-    abandoned: tuple[Receipt, ...] = ()  # what earlier attempts at this session bought and this one did not ask for
+    abandoned: tuple[Receipt, ...] = ()  # bought by earlier attempts at this session and not asked for in this one
+    hindsight: Hindsight = Hindsight()
 
     def __post_init__(self) -> None:
         if (self.error is not None) != (self.ending is Ending.FAILED):
@@ -146,18 +157,23 @@ class Session:
 
     @property
     def asks(self) -> int:
-        """Times that advice was paid for."""
+        """Number of paid asks."""
         return len(self.receipts)
 
     @property
-    def price(self) -> int:
+    def paid(self) -> int:
         """Thousandths paid for advice."""
         return sum(receipt.price for receipt in self.receipts)
 
     @property
+    def reward(self) -> int:
+        """Own reward in thousandths: 1000 for a right answer, minus what was paid (AGILE, section 4.1)."""
+        return 1000 * self.correct - self.paid
+
+    @property
     def own_reward(self) -> float:
-        """1 if the submitted answer is right, minus the prices paid, reward (AGILE, section 4.1)."""
-        return (1000 * self.correct - self.price) / 1000
+        """The same in units of the reward for a right answer."""
+        return self.reward / 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,24 +222,19 @@ class Segment:
         """A, the number of action tokens."""
         return int(self.action_mask.sum())
 
-    @property
-    def oldest_version(self) -> int:
-        """The oldest version that sampled an action here."""
-        return int(self.versions[self.action_mask].min())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
+class TokenScores:
     """What the learner thinks of one segment before it learns from it; entry k belongs to action token k."""
 
     logprobs: Float32  # [A], nats, the learner's weights
     reference_logprobs: Float32  # [A], nats, the frozen reference policy
     own_values: Float32  # [A], the critic's value of the state before the token: own rewards to come
-    write_chances: Float32  # [A], in [0, 1], that the session writes an entry to memory
+    write_probabilities: Float32  # [A], in [0, 1], that the session writes an entry to memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class Demonstration:
     """A segment that a teacher played, with what imitation needs to learn from it.
 
     Raises:
@@ -236,7 +247,7 @@ class Lesson:
 
     def __post_init__(self) -> None:
         if self.returns.shape != (self.segment.actions,):
-            raise ContractError.mismatch("Lesson", returns=self.returns.shape, actions=(self.segment.actions,))
+            raise ContractError.mismatch("Demonstration", returns=self.returns.shape, actions=(self.segment.actions,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,10 +259,12 @@ class TrainingRow:
     """
 
     segment: Segment
-    scores: Scores
-    credit: float  # A_i of the session, lands on its action token `settled` - 1; 0.0 on every other segment
-    expected: float  # of `credit`, before the session began; 0.0 where `credit` is of another segment
-    settled: int  # action tokens here up to and with the one that settled whether the session writes, in [0, A]
+    scores: TokenScores
+    credit: float  # A_i of the session, on its action token `decided_after` - 1; 0.0 on every other segment
+    credit_baseline: float  # expected `credit` before the session began; 0.0 where `credit` belongs to another segment
+    decided_after: (
+        int  # of this segment's action tokens: up to and including the one that decided on writing, in [0, A]
+    )
     wrote: bool  # the session wrote an entry to memory
 
     def __post_init__(self) -> None:
@@ -259,9 +272,9 @@ class TrainingRow:
             raise ContractError.mismatch(
                 "TrainingRow", own_values=self.scores.own_values.shape, actions=(self.segment.actions,)
             )
-        if not 0 <= self.settled <= self.segment.actions or (self.credit != 0.0 and self.settled == 0):
+        if not 0 <= self.decided_after <= self.segment.actions or (self.credit != 0.0 and self.decided_after == 0):
             raise ContractError(
-                f"TrainingRow: credit lands on action token `settled` - 1, found {self.settled} of "
+                f"TrainingRow: credit lands on action token `decided_after` - 1, found {self.decided_after} of "
                 f"{self.segment.actions} with credit {self.credit}"
             )
 
@@ -271,7 +284,7 @@ class Assigned:
     """The credit of one iteration."""
 
     rows: list[TrainingRow]
-    figures: dict[str, float]  # by the names in metrics.py
+    metrics: dict[str, float]  # by the names in metrics.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,11 @@ REPEATS = 5
 class Bare(RolloutActor):
     """A rollout actor whose engine can also be driven without an agent."""
 
+    async def cached_share(self) -> float:
+        """Share of all prompt tokens that came from the prefix cache."""
+        traffic = self._ready.engine.traffic
+        return traffic.cached_tokens / traffic.prompt_tokens
+
     async def forget(self) -> None:
         await self._ready.engine.forget()
 
@@ -90,7 +95,9 @@ def main(words: Sequence[str]) -> None:
         ratios.append(bare_s / played_s)
         speeds = f"agent {len(sessions) / played_s:.0f} sessions/s, bare vLLM {len(sessions) / bare_s:.0f} sessions/s"
         print(f"{len(sessions)} sessions on {len(lanes)} lanes: {speeds}, ratio {ratios[-1]:.2f}", flush=True)
-    print(f"median ratio {statistics.median(ratios):.2f} of {REPEATS}, from {min(ratios):.2f} to {max(ratios):.2f}")
+    cached: float = ray.get(actor.cached_share.remote(), timeout=60)
+    print(f"prompt tokens from the prefix cache, warm-up and bare turns included: {cached:.1%}")
+    print(f"median ratio {statistics.median(ratios):.2f} of {REPEATS}, {min(ratios):.2f} to {max(ratios):.2f}")
     ray.shutdown()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from learner.ragged import Ragged
     from learner.rank import LearnerRank
     from learner.reports import PlacedScores, Sums
-    from learner.targets import LessonTargets, Targets
+    from learner.targets import DemonstrationTargets, Targets
     from learner.weights.buckets import BucketPlan, Bytes
     from learner.weights.nccl_sender import NCCLSender
 
@@ -95,7 +95,7 @@ class LearnerActor:
     def imitate(
         self,
         ragged: "Ragged",
-        targets: "LessonTargets",
+        targets: "DemonstrationTargets",
         micro_batches: "Sequence[Int64]",
         *,
         value_coefficient: float,

@@ -18,7 +18,7 @@ import ray
 from agile_ray.config import PPO, Imitation, Learner
 from agile_ray.errors import LearnerError
 from agile_ray.seeds import derive
-from agile_ray.types import Int32, Lesson, Scores, Segment, TrainingRow, Update
+from agile_ray.types import Demonstration, Int32, Segment, TokenScores, TrainingRow, Update
 from agile_ray.weights import Bucket, Probe, WeightsRef
 from learner import kl_controller
 from learner.actor import LearnerActor
@@ -26,8 +26,8 @@ from learner.plan import MiniBatch, padding, plan
 from learner.ragged import Ragged, lay_out, split_scores
 from learner.reports import Sums, add, placed
 from learner.schedule import imitation_rate, ppo_rate
-from learner.steps import imitation_figures, ppo_figures, take
-from learner.targets import make_lesson_targets, make_targets
+from learner.steps import imitation_metrics, ppo_metrics, take
+from learner.targets import make_demonstration_targets, make_targets
 from learner.waiting import wait
 
 if TYPE_CHECKING:
@@ -103,17 +103,17 @@ class LearnerGroup:
             self.shutdown()
             raise
 
-    def imitate(self, lessons: Sequence[Lesson], *, step: int) -> Update:
-        """Take one SFT step on the action tokens of these lessons; `step`, from 0, sets the learning rate.
+    def imitate(self, demonstrations: Sequence[Demonstration], *, step: int) -> Update:
+        """Take one SFT step on the action tokens of these demonstrations; `step`, from 0, sets the learning rate.
 
         Raises:
             LearnerError: a rank died, or the loss or gradient is not finite (before the optimizer step).
             DeadlineError: a rank was late.
         """
         begin = time.perf_counter()
-        ragged = lay_out([lesson.segment for lesson in lessons])
+        ragged = lay_out([demonstration.segment for demonstration in demonstrations])
         batches = self._plan(ragged, seed=step, minibatches=1)
-        shared = ray.put(ragged), ray.put(make_lesson_targets(lessons))
+        shared = ray.put(ragged), ray.put(make_demonstration_targets(demonstrations))
         actions = max(1, len(ragged.positions))
         rate = imitation_rate(self._imitation, step)
         settings = {
@@ -130,9 +130,9 @@ class LearnerGroup:
             ],
         )
         total = add(sums, gradient_norm=sums[0].gradient_norm)
-        return _update(batches, begin, imitation_figures(total) | {"learning_rate": rate})
+        return _update(batches, begin, imitation_metrics(total) | {"learning_rate": rate})
 
-    def score(self, prefixes: Sequence[Segment]) -> list[Scores]:
+    def score(self, prefixes: Sequence[Segment]) -> list[TokenScores]:
         """What the present weights, the reference and the heads think of every action token.
 
         Raises:
@@ -162,7 +162,7 @@ class LearnerGroup:
         begin = time.perf_counter()
         rows = sorted(rows, key=lambda row: (row.segment.stream, row.segment.position, row.segment.index))
         ragged = lay_out([row.segment for row in rows])
-        targets, figures = make_targets(rows, self._ppo)
+        targets, metrics = make_targets(rows, self._ppo)
         shared = ray.put(ragged), ray.put(targets)
         batches = [
             batch
@@ -175,10 +175,10 @@ class LearnerGroup:
             lambda batch: self._ppo_step(batch, ragged, shared, rate=rate, kl_coefficient=kl.coefficient),
             stop_kl=self._ppo.stop_kl,
         )
-        figures |= ppo_figures(taken, planned=len(batches), stop_kl=self._ppo.stop_kl)
-        self._kl = kl.after(figures["kl_nats"])
-        figures |= {"learning_rate": rate, "kl_coefficient": kl.coefficient}
-        return _update(batches[: len(taken)], begin, figures)
+        metrics |= ppo_metrics(taken, planned=len(batches), stop_kl=self._ppo.stop_kl)
+        self._kl = kl.after(metrics["kl_nats"])
+        metrics |= {"learning_rate": rate, "kl_coefficient": kl.coefficient}
+        return _update(batches[: len(taken)], begin, metrics)
 
     def set_reference(self, folder: Path) -> None:
         """Load the frozen policy, a Hugging Face folder, that PPO is kept near to.

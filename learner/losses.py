@@ -7,9 +7,10 @@ the gradient depends on neither:
     PPO         [clipped_policy_loss + v auxiliary value_loss + w (clipped_value_loss + write_loss)
                   + b k3 + u binary_kl - h function_entropy] / N
 
-v = value_coefficient (of imitation or ppo), w = READERS, b = ppo.kl_coefficient as `KLController` has moved it, h =
-ppo.entropy_coefficient, u = ppo.update_kl_coefficient. Logprobs, KLs and entropies are in nats, values and returns in
-reward, advantages whitened. A = action tokens of one micro-batch; all float32 [A] unless said otherwise.
+v = value_coefficient (of imitation or ppo), w = DETACHED_HEAD_WEIGHT, b = ppo.kl_coefficient as adapted by
+`KLController`, h = ppo.entropy_coefficient, u = ppo.update_kl_coefficient. Logprobs, KLs and entropies are in nats,
+values and returns in reward, advantages whitened. A = action tokens of one micro-batch; all float32 [A] unless said
+otherwise.
 """
 
 import math
@@ -21,12 +22,12 @@ from torch.nn import functional
 
 from learner.logprobs import entropies
 
-READERS = 0.1
+DETACHED_HEAD_WEIGHT = 0.1
 """Weight of heads that only read the trunk. Adam takes no notice of it; it is low to leave the gradient's norm, which
 is bounded, to the policy."""
 MAX_LOG_RATIO = math.log(10.0)
 """Of reference to policy; from there on `k3` is straight."""
-SHORTEST = 1e-6
+LOGPROB_EPSILON = 1e-6
 """How far a chance may come to 1."""
 
 
@@ -41,16 +42,16 @@ class PolicyLoss:
 
 
 def clipped_policy_loss(
-    logprobs_A: Tensor, *, old_logprobs_A: Tensor, corrections_A: Tensor, advantages_A: Tensor, clip: float
+    logprobs_A: Tensor, *, old_logprobs_A: Tensor, importance_weights_A: Tensor, advantages_A: Tensor, clip: float
 ) -> PolicyLoss:
     """PPO's pessimistic surrogate (Schulman et al., 2017, eq. 7), negated.
 
         -sum of w min(ratio A, clamp(ratio, 1 - clip, 1 + clip) A)     ratio = exp(logprob - old logprob)
 
-    w = `corrections_A`, A = `advantages_A`, whitened.
+    w = `importance_weights_A`, A = `advantages_A`, whitened.
 
     The trust region stands around the learner's own logprobs before the update. What the engine sampled from
-    is a little different (other kernels, other rounding): each token is weighted by `corrections_A`, truncated
+    is a little different (other kernels, other rounding): each token is weighted by `importance_weights_A`, truncated
     importance weights.
 
     The divergence is estimated by (ratio - 1) - log ratio with ratio = policy / old: never negative, and on tokens that
@@ -66,7 +67,7 @@ def clipped_policy_loss(
         deviation_A = (ratio_A - 1.0).abs()
         update_kl_A = log_ratio_A.expm1() - log_ratio_A
     return PolicyLoss(
-        loss=-(corrections_A * gain_A).sum(),
+        loss=-(importance_weights_A * gain_A).sum(),
         clipped=clipped_A.float().sum(),
         deviation=deviation_A.sum(),
         update_kl=update_kl_A.sum(),
@@ -84,7 +85,7 @@ def binary_kl(logprobs_A: Tensor, *, old_logprobs_A: Tensor) -> Tensor:
     mirror descent (Tomar et al., 2020), not the chance. At A / w = -0.31 one of 0.5 falls to 0.35, and one of 0.999 to
     0.9986. A clip of 0.3 pushes neither below 0.7 of what it was, but does not hold it there.
 
-    Chances beyond 1 - SHORTEST are taken for that: float32 logprobs know no better.
+    Chances beyond 1 - LOGPROB_EPSILON are taken for that: float32 logprobs know no better.
     """
     ours_A, ours_other_A = _either(logprobs_A)
     old_A, old_other_A = _either(old_logprobs_A)
@@ -93,7 +94,7 @@ def binary_kl(logprobs_A: Tensor, *, old_logprobs_A: Tensor) -> Tensor:
 
 def _either(logprobs_A: Tensor) -> tuple[Tensor, Tensor]:
     """Logprobs of the token and of any other."""
-    bounded_A = logprobs_A.clamp(max=-SHORTEST)
+    bounded_A = logprobs_A.clamp(max=-LOGPROB_EPSILON)
     return bounded_A, (-bounded_A.expm1()).log()
 
 

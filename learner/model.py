@@ -53,7 +53,7 @@ class AuxiliaryHead(nn.Module):
         return functional.linear(hidden_AH.float(), weight, self.bias.float()).squeeze(-1)
 
 
-class Reader(nn.Module):
+class DetachedHead(nn.Module):
     """A linear head that reads the trunk and leaves it alone, computed in float32; says 0 at first."""
 
     def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
@@ -73,9 +73,9 @@ class PolicyWithValue(nn.Module):
         self.language_model = language_model
         hidden_size = language_model.config.get_text_config().hidden_size
         self.auxiliary_head = AuxiliaryHead(hidden_size, language_model.dtype)
-        self.critic_head = Reader(hidden_size, language_model.dtype)
+        self.critic_head = DetachedHead(hidden_size, language_model.dtype)
         # A fact about the policy that the policy has no use for: it must not pull at the policy's state.
-        self.write_head = Reader(hidden_size, language_model.dtype)
+        self.write_head = DetachedHead(hidden_size, language_model.dtype)
         # Narrowing the input of the output layer, not calling it by hand, keeps what some models do to their
         # logits afterwards (Gemma caps them, Granite scales them).
         head = language_model.get_output_embeddings()

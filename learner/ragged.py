@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from agile_ray.types import Int32, Scores, Segment
+from agile_ray.types import Int32, Segment, TokenScores
 
 Int64 = NDArray[np.int64]
 Number = TypeVar("Number", np.int32, np.int64, np.float32)
@@ -50,26 +50,26 @@ def lay_out(segments: Sequence[Segment]) -> Ragged:
     )
 
 
-def split_scores(scores: Scores, action_starts: Int64) -> list[Scores]:
-    """Cut scores of all action tokens [A] into one `Scores` per segment."""
+def split_scores(scores: TokenScores, action_starts: Int64) -> list[TokenScores]:
+    """Cut scores of all action tokens [A] into one `TokenScores` per segment."""
     return [
-        Scores(
+        TokenScores(
             logprobs=scores.logprobs[start:end],
             reference_logprobs=scores.reference_logprobs[start:end],
             own_values=scores.own_values[start:end],
-            write_chances=scores.write_chances[start:end],
+            write_probabilities=scores.write_probabilities[start:end],
         )
         for start, end in zip(action_starts[:-1], action_starts[1:], strict=True)
     ]
 
 
-def join_scores(scores: Sequence[Scores]) -> Scores:
+def join_scores(scores: Sequence[TokenScores]) -> TokenScores:
     """Lay scores end to end: the inverse of `split_scores`."""
-    return Scores(
+    return TokenScores(
         logprobs=join([score.logprobs for score in scores], np.float32),
         reference_logprobs=join([score.reference_logprobs for score in scores], np.float32),
         own_values=join([score.own_values for score in scores], np.float32),
-        write_chances=join([score.write_chances for score in scores], np.float32),
+        write_probabilities=join([score.write_probabilities for score in scores], np.float32),
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agile_ray.config import PPO, Learner
-from agile_ray.types import Float32, Int32, Scores
+from agile_ray.types import Float32, Int32, TokenScores
 from agile_ray.weights import Probe
 from learner import losses
 from learner.engine import Dtype, Engine, Place, torch_dtype
@@ -24,7 +24,7 @@ from learner.model import Attention
 from learner.ragged import Int64, Ragged, join_scores
 from learner.reports import PlacedScores, Sums, add
 from learner.steps import too_far
-from learner.targets import LessonTargets, Targets
+from learner.targets import DemonstrationTargets, Targets
 from learner.weights.buckets import BucketPlan, Bytes, pack, plan_buckets
 
 MicroBatches = Sequence[Int64]
@@ -72,7 +72,7 @@ class LearnerRank:
     def imitate(
         self,
         ragged: Ragged,
-        targets: LessonTargets,
+        targets: DemonstrationTargets,
         micro_batches: MicroBatches,
         *,
         value_coefficient: float,
@@ -99,9 +99,11 @@ class LearnerRank:
             value = losses.value_loss(predictions.own_values, returns_A=returns_A)
             auxiliary = losses.value_loss(predictions.auxiliary_values, returns_A=returns_A)
             write = losses.write_loss(predictions.write_logits, wrote_A=self._at(batch, targets.wrote))
-            total = (imitation + value_coefficient * auxiliary + losses.READERS * (value + write)) / actions
-            figures = _sums(loss=total, policy=imitation, value=value, write=write)
-            return total, replace(figures, actions=len(batch.places))
+            total = (
+                imitation + value_coefficient * auxiliary + losses.DETACHED_HEAD_WEIGHT * (value + write)
+            ) / actions
+            metrics = _sums(loss=total, policy=imitation, value=value, write=write)
+            return total, replace(metrics, actions=len(batch.places))
 
         return self._optimize("imitate", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
 
@@ -151,18 +153,18 @@ class LearnerRank:
             LearnerError: `set_reference` was never called.
         """
         places: list[Int64] = []
-        scores: list[Scores] = []
+        scores: list[TokenScores] = []
         for rows in micro_batches:
             batch = make_batch(ragged, rows, self._engine.device)
             predictions = self._engine.forward(batch)
             reference_AV = self._engine.reference_logits(batch)
             places.append(batch.places)
             scores.append(
-                Scores(
+                TokenScores(
                     logprobs=_numpy(self._logprobs(predictions.logits, batch)),
                     reference_logprobs=_numpy(self._logprobs(reference_AV, batch)),
                     own_values=_numpy(predictions.own_values),
-                    write_chances=_numpy(predictions.write_logits.sigmoid()),
+                    write_probabilities=_numpy(predictions.write_logits.sigmoid()),
                 )
             )
         return PlacedScores(places=np.concatenate(places), scores=join_scores(scores))
@@ -259,7 +261,7 @@ class LearnerRank:
         policy = losses.clipped_policy_loss(
             logprobs_A,
             old_logprobs_A=of(targets.old_logprobs),
-            corrections_A=of(targets.corrections),
+            importance_weights_A=of(targets.importance_weights),
             advantages_A=of(targets.advantages),
             clip=ppo.clip,
         )
@@ -273,10 +275,15 @@ class LearnerRank:
         write = losses.write_loss(predictions.write_logits, wrote_A=of(targets.wrote))
         kl = losses.k3(logprobs_A, reference_logprobs_A=of(targets.reference_logprobs))
         move = losses.binary_kl(logprobs_A, old_logprobs_A=of(targets.old_logprobs))
-        total = policy.loss + ppo.value_coefficient * auxiliary + losses.READERS * (value + write) + kl_coefficient * kl
+        total = (
+            policy.loss
+            + ppo.value_coefficient * auxiliary
+            + losses.DETACHED_HEAD_WEIGHT * (value + write)
+            + kl_coefficient * kl
+        )
         total = total + ppo.update_kl_coefficient * move
         total = (total - ppo.entropy_coefficient * entropy) / actions
-        figures = _sums(
+        metrics = _sums(
             loss=total,
             functions=functions_A.float().sum(),
             policy=policy.loss,
@@ -288,7 +295,7 @@ class LearnerRank:
             clipped=policy.clipped,
             deviation=policy.deviation,
         )
-        return total, replace(figures, actions=len(batch.places))
+        return total, replace(metrics, actions=len(batch.places))
 
     def _at(self, batch: Batch, array: Float32) -> Tensor:
         """What an array of all action tokens says of these, [A]."""
@@ -309,9 +316,9 @@ class LearnerRank:
         return np.concatenate([[np.float32(0)], _numpy(token_logprobs(logits_AV, batch.actions, temperature=1.0))])
 
 
-def _sums(**figures: Tensor) -> Sums:
-    numbers = torch.stack(list(figures.values())).detach().tolist()  # one wait for the device
-    return Sums(**dict(zip(figures, numbers, strict=True)))
+def _sums(**metrics: Tensor) -> Sums:
+    numbers = torch.stack(list(metrics.values())).detach().tolist()  # one wait for the device
+    return Sums(**dict(zip(metrics, numbers, strict=True)))
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from agile_ray.types import Scores
+from agile_ray.types import TokenScores
 from learner.ragged import Int64, join_scores
 
 
@@ -39,14 +39,14 @@ def add(measured: Iterable[Sums], *, gradient_norm: float) -> Sums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedScores:
-    """Scores of the action tokens that one rank computed."""
+    """TokenScores of the action tokens that one rank computed."""
 
     places: Int64  # [A], among all action tokens of the call
-    scores: Scores
+    scores: TokenScores
 
 
-def placed(parts: Sequence[PlacedScores]) -> Scores:
+def placed(parts: Sequence[PlacedScores]) -> TokenScores:
     """Put what all ranks computed in order; together they cover every action token once."""
     order = np.argsort(np.concatenate([part.places for part in parts]))
     together = join_scores([part.scores for part in parts])
-    return Scores(**{name: getattr(together, name)[order] for name in Scores.__slots__})
+    return TokenScores(**{name: getattr(together, name)[order] for name in TokenScores.__slots__})

@@ -35,7 +35,7 @@ def too_far(sums: Sums, stop_kl: float | None) -> bool:
     return stop_kl is not None and update_kl(sums) > stop_kl
 
 
-def imitation_figures(sums: Sums) -> dict[str, float]:
+def imitation_metrics(sums: Sums) -> dict[str, float]:
     """What an SFT step reports: per action token, but for the gradient's norm."""
     actions = max(1, sums.actions)
     return {
@@ -47,7 +47,7 @@ def imitation_figures(sums: Sums) -> dict[str, float]:
     }
 
 
-def ppo_figures(taken: Sequence[Sums], *, planned: int, stop_kl: float | None) -> dict[str, float]:
+def ppo_metrics(taken: Sequence[Sums], *, planned: int, stop_kl: float | None) -> dict[str, float]:
     """What an update reports: losses, KL and shares per action token of the steps that were taken.
 
     The mean over steps of the whole loss and of the gradient's norm; entropy per function token; the last step's

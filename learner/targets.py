@@ -1,4 +1,4 @@
-"""The driver's part of learning: what every action token aims at, and what the figures of an update say.
+"""The driver's part of learning: what every action token aims at, and what the metrics of an update say.
 
 A = action tokens of all rows, in the order of the rows; rows of one session stand side by side.
 """
@@ -11,26 +11,26 @@ import numpy as np
 
 from agile_ray.config import PPO
 from agile_ray.credit.gae import explained_variance, gae, whiten
-from agile_ray.types import Float32, Int32, Lesson, TrainingRow
+from agile_ray.types import Demonstration, Float32, Int32, TrainingRow
 from learner.ragged import Int64, join, join_scores
 
-MAX_CORRECTION = 2.0
+MAX_IMPORTANCE_WEIGHT = 2.0
 """Cap of the importance weight that makes up for the gap between the engine's and the learner's logprobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LessonTargets:
-    """What the heads are taught beside imitation; entry k belongs to the k-th action token of the lessons."""
+class DemonstrationTargets:
+    """What the heads are taught beside imitation; entry k belongs to the k-th action token of the demonstrations."""
 
-    returns: Float32  # [A], as in Lesson: no credit is known yet
+    returns: Float32  # [A], as in Demonstration: no credit is known yet
     wrote: Float32  # [A], 1.0 where the session wrote an entry to memory, else 0.0
 
 
-def make_lesson_targets(lessons: Sequence[Lesson]) -> LessonTargets:
-    """Lay the lessons' returns and labels end to end."""
-    return LessonTargets(
-        returns=join([lesson.returns for lesson in lessons], np.float32),
-        wrote=_wrote(lessons),
+def make_demonstration_targets(demonstrations: Sequence[Demonstration]) -> DemonstrationTargets:
+    """Lay the demonstrations' returns and labels end to end."""
+    return DemonstrationTargets(
+        returns=join([demonstration.returns for demonstration in demonstrations], np.float32),
+        wrote=_wrote(demonstrations),
     )
 
 
@@ -39,7 +39,7 @@ class Targets:
     """What stays fixed while PPO runs its epochs; entry k belongs to the k-th action token of the rows."""
 
     old_logprobs: Float32  # [A], nats, the learner before the first epoch
-    corrections: Float32  # [A], min(old / behavior, 2): truncated importance sampling (Ionides, 2008)
+    importance_weights: Float32  # [A], min(old / behavior, 2): truncated importance sampling (Ionides, 2008)
     reference_logprobs: Float32  # [A], nats, the frozen reference policy
     advantages: Float32  # [A], of own rewards and credit, whitened over the whole update
     own_values: Float32  # [A], the critic of own rewards before the first epoch
@@ -51,7 +51,7 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
     """Estimate advantages and returns of all action tokens, and say how they look.
 
         own         = gae(own rewards, own values)                               returns = values + own
-        beyond      = gae(credit - expected on the settling token, 0 elsewhere; values 0)
+        beyond      = gae(credit - baseline on the deciding token, 0 elsewhere; values 0)
         advantages  = whiten(own + beyond)                                       all [A], reward but for the last
 
     Raises:
@@ -67,29 +67,31 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
     )
     own_A = estimate(_own_rewards(rows), scores.own_values)
     credit_A = estimate(_beyond(rows), np.zeros_like(scores.own_values))
-    expected_A = _expected(rows)
+    credit_baseline_A = _credit_baseline(rows)
     advantages_A = own_A + credit_A  # GAE is linear in rewards and values
     own_returns_A = scores.own_values + own_A
     behavior_A = _behavior_logprobs(rows)
-    corrections_A = np.exp(np.minimum(scores.logprobs - behavior_A, np.log(np.float32(MAX_CORRECTION))))
-    figures = {
+    importance_weights_A = np.exp(np.minimum(scores.logprobs - behavior_A, np.log(np.float32(MAX_IMPORTANCE_WEIGHT))))
+    metrics = {
         "advantage_mean": float(advantages_A.mean(dtype=np.float64)),
         "advantage_std": float(advantages_A.std(dtype=np.float64)),
-        "explained_variance": explained_variance(scores.own_values + expected_A, own_returns_A + expected_A + credit_A),
+        "explained_variance": explained_variance(
+            scores.own_values + credit_baseline_A, own_returns_A + credit_baseline_A + credit_A
+        ),
         "own_explained_variance": explained_variance(scores.own_values, own_returns_A),
         "behavior_gap_nats": float(np.abs(scores.logprobs - behavior_A).mean()),
-        "effective_share": effective_share(corrections_A),
+        "effective_share": effective_share(importance_weights_A),
     }
     targets = Targets(
         old_logprobs=scores.logprobs,
-        corrections=corrections_A,
+        importance_weights=importance_weights_A,
         reference_logprobs=scores.reference_logprobs,
         advantages=whiten(advantages_A),
         own_values=scores.own_values,
         own_returns=own_returns_A,
         wrote=_wrote(rows),
     )
-    return targets, figures
+    return targets, metrics
 
 
 def effective_share(weights_A: Float32) -> float:
@@ -107,8 +109,11 @@ def _own_rewards(rows: Sequence[TrainingRow]) -> Float32:
 
 
 def _beyond(rows: Sequence[TrainingRow]) -> Float32:
-    """Credit minus what was expected on the action token that settled it, 0.0 on the others, float32 [A]."""
-    return join([_alone(row.credit - row.expected, row.settled - 1, row.segment.actions) for row in rows], np.float32)
+    """Credit minus what was expected on the action token that decided it, 0.0 on the others, float32 [A]."""
+    return join(
+        [_alone(row.credit - row.credit_baseline, row.decided_after - 1, row.segment.actions) for row in rows],
+        np.float32,
+    )
 
 
 def _alone(value: float, place: int, length: int) -> Float32:
@@ -118,13 +123,13 @@ def _alone(value: float, place: int, length: int) -> Float32:
     return alone
 
 
-def _expected(rows: Sequence[TrainingRow]) -> Float32:
+def _credit_baseline(rows: Sequence[TrainingRow]) -> Float32:
     """What credit was to be expected where it was still open, 0.0 behind, float32 [A]."""
-    open_still = [(np.arange(row.segment.actions) < row.settled).astype(np.float32) for row in rows]
-    return join([row.expected * mask for row, mask in zip(rows, open_still, strict=True)], np.float32)
+    open_still = [(np.arange(row.segment.actions) < row.decided_after).astype(np.float32) for row in rows]
+    return join([row.credit_baseline * mask for row, mask in zip(rows, open_still, strict=True)], np.float32)
 
 
-def _wrote(rows: Sequence[Lesson] | Sequence[TrainingRow]) -> Float32:
+def _wrote(rows: Sequence[Demonstration] | Sequence[TrainingRow]) -> Float32:
     """Whether the action token's session wrote to memory, as 0.0 or 1.0, float32 [A]."""
     return join([np.full(row.segment.actions, row.wrote, dtype=np.float32) for row in rows], np.float32)
 

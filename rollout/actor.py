@@ -18,7 +18,7 @@ from agile_ray.evaluation.plays import Play
 from agile_ray.record.receipts import Journal
 from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
-from rollout.engine import Traffic, VLLMEngine
+from rollout.engine import VLLMEngine
 from rollout.player import Place, Player
 from rollout.rules import build_rules
 from rollout.settings import EngineSettings
@@ -140,10 +140,6 @@ class RolloutActor:
     async def restore(self, places: Sequence[Place]) -> None:
         """Put the lanes back where they stood."""
         self._ready.restore(places)
-
-    async def traffic(self) -> Traffic:
-        """What went through the engine since it started."""
-        return self._ready.engine.traffic
 
     async def shutdown(self) -> None:
         """End the engine's processes."""

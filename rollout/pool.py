@@ -27,9 +27,7 @@ from agile_ray.record.receipts import place
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.actor import Post, RolloutActor
-from rollout.engine import Traffic
 from rollout.player import Place
-from rollout.weights.sync_check import SyncReport
 
 START_S = 900.0
 """A large model is read from a slow disk in less."""
@@ -78,7 +76,6 @@ class RolloutPool:
             )
             for index in range(config.rollout.actors)
         )
-        self.reports: list[SyncReport] = []  # of the latest load, one for each actor
         self.handles: list[ActorHandle] = [cast("ActorHandle", kind.remote(post)) for post in posts]
         self._starts = [handle.start.remote() for handle in self.handles]
 
@@ -145,7 +142,7 @@ class RolloutPool:
         Raises:
             SyncError: an engine's logprobs say that it does not.
         """
-        self.reports = self._wait("load", [handle.load.remote(weights) for handle in self.handles])
+        self._wait("load", [handle.load.remote(weights) for handle in self.handles])
 
     def state(self) -> bytes:
         """Lanes and memories, for a checkpoint; only between two calls."""
@@ -169,16 +166,6 @@ class RolloutPool:
         shares = [places[first : first + lanes] for first in range(0, expected, lanes)]
         calls = [handle.restore.remote(share) for handle, share in zip(self.handles, shares, strict=True)]
         self._wait("restore", calls)
-
-    def traffic(self) -> Traffic:
-        """What went through all engines since they started."""
-        parts: list[Traffic] = self._wait("traffic", [handle.traffic.remote() for handle in self.handles])
-        return Traffic(
-            requests=sum(part.requests for part in parts),
-            prompt_tokens=sum(part.prompt_tokens for part in parts),
-            cached_tokens=sum(part.cached_tokens for part in parts),
-            sampled_tokens=sum(part.sampled_tokens for part in parts),
-        )
 
     def shutdown(self) -> None:
         """End engines and actors. Raises nothing: it also runs after a failure."""

@@ -25,7 +25,6 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
         ("env.advise_cost=0.3", "unknown key env.advise_cost; the nearest known one is env.advice_cost"),
         ("env.advice_cost=1.5", "env.advice_cost: Input should be less than or equal to 1, found 1.5"),
         ("rollout.actors=0", "rollout.actors: Input should be greater than or equal to 1, found 0"),
-        ("loop.max_age=1", "max_age is 1; this version collects synchronously, so it must be 0"),
         ("rollout.transport=nccl", "rollout.transport is nccl, but cluster.device is cpu"),
         ("ppo.minibatches=999999", "ppo.minibatches (999999) exceeds the sessions of one iteration"),
         ("learner.micro_batch_tokens=100", "exceeds learner.micro_batch_tokens (100)"),

@@ -8,7 +8,7 @@ from agile_ray.config import RunConfig
 from agile_ray.errors import StarvedError
 from agile_ray.loop import imitate, train
 from agile_ray.segments import cut
-from agile_ray.types import RunState, Scores, Update
+from agile_ray.types import RunState, TokenScores, Update
 from agile_ray.weights import WeightsRef
 from tests.fakes.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question
 
@@ -48,7 +48,7 @@ class Diary:
 
     def score(self, prefixes):
         zeros = [np.zeros(prefix.actions, np.float32) for prefix in prefixes]
-        return [Scores(**dict.fromkeys(Scores.__slots__, z)) for z in zeros]
+        return [TokenScores(**dict.fromkeys(TokenScores.__slots__, z)) for z in zeros]
 
     def learn(self, rows, *, seed, done):
         self.entries.append(f"learn {len(rows)}")

@@ -1,12 +1,10 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from agile_ray.errors import ContractError
 from agile_ray.segments import cut
 from agile_ray.types import NO_VERSION, Ending, Turn
-from tests.fakes.worlds import SESSION
+from tests.fakes.worlds import SESSION, changed
 
 
 def turn(prompt, completion, *, version=0, reward=0.0):
@@ -21,7 +19,7 @@ def turn(prompt, completion, *, version=0, reward=0.0):
 
 
 def session(*turns, ending=Ending.DONE):
-    return replace(
+    return changed(
         SESSION,
         turns=turns,
         ending=ending,
@@ -35,7 +33,7 @@ def test_cut_joins_turns_whose_prompts_extend_one_another():
     assert segment.action_mask.tolist() == [False, False, True, False, True, True]
     assert segment.rewards.tolist() == [0, 0, 0, 0, 0, 1]
     assert segment.versions.tolist() == [NO_VERSION, NO_VERSION, 0, NO_VERSION, 2, 2]
-    assert (segment.oldest_version, segment.actions, segment.last) == (0, 3, True)
+    assert (segment.actions, segment.last) == (3, True)
 
 
 def test_cut_starts_a_new_segment_when_the_context_is_rewritten():

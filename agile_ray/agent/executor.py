@@ -83,7 +83,7 @@ class Executor:
         self.reads: list[MemoryUse] = []
         self.writes: list[MemoryUse] = []
         self.counterfactuals: list[Counterfactual] = []
-        self.settled: int | None = None  # action tokens when the session wrote, or could no longer; None: not yet
+        self.decided_after: int | None = None  # action tokens when the session wrote, or could no longer; None: not yet
         self.remarks: list[str] = []
         self.submission: Submission | None = None  # the latest candidate, until it is submitted
         self.submitted = False
@@ -325,8 +325,8 @@ class Executor:
 
     def _settle(self) -> None:
         """The first write settles that the session writes, submitting that it will not: memory is closed behind it."""
-        if self.settled is None:
-            self.settled = self.actions
+        if self.decided_after is None:
+            self.decided_after = self.actions
 
     def _entry(self, kind: str, scope: str, key: str, more: str) -> Entry:
         return Entry(kind=kind, scope=scope, key=key, text=f"{key} {more}".strip(), writer=self.position)

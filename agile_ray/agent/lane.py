@@ -16,7 +16,7 @@ from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import SessionError
 from agile_ray.record.receipts import Journal
-from agile_ray.types import Ending, Origin, Receipt, Session
+from agile_ray.types import Ending, Hindsight, Origin, Receipt, Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,6 @@ class _Held:
     similar: int  # entries like the question, of the kind that has more
     known: bool
     sizes: dict[str, int]
-    content_hash: str
 
 
 class Lane:
@@ -122,7 +121,6 @@ class Lane:
             similar=max(executor.similar()),
             known=any(question.item == executor.question.item for question in written_on),
             sizes=dict(Counter(question.topic for question in written_on)),
-            content_hash=self.memory.content_hash,
         )
 
     def _session(self, executor: Executor, *, error: str | None, before: "_Held") -> Session:
@@ -131,12 +129,10 @@ class Lane:
             stream=self.stream.id,
             position=self.position,
             stream_length=len(self.stream.questions),
-            question=executor.question.id,
+            question_id=executor.question.id,
             kind=executor.question.kind,
             topic=executor.question.topic,
-            offer=executor.price,
-            known=before.known,
-            memory_sizes=before.sizes,
+            price=executor.price,
             turns=tuple(executor.turns),
             ending=executor.ending,
             error=error,
@@ -146,18 +142,21 @@ class Lane:
             abandoned=self._till.unused(self.position, executor.receipts),
             reads=tuple(executor.reads),
             writes=tuple(executor.writes),
-            counterfactuals=tuple(executor.counterfactuals),
-            settled=executor.actions if executor.settled is None else executor.settled,
-            stored_similar=before.similar,
-            later_similar=later_similar(
-                self.stream.questions,
-                self.position,
-                embedder=self._rules.embedder,
-                threshold=self._rules.memory.threshold,
-            ),
             remarks=tuple(executor.remarks),
-            memory_hash=before.content_hash,
             origin=_origin(executor.submission) if executor.submission and executor.submitted else None,
+            hindsight=Hindsight(
+                known=before.known,
+                memory_sizes=before.sizes,
+                stored_similar=before.similar,
+                later_similar=later_similar(
+                    self.stream.questions,
+                    self.position,
+                    embedder=self._rules.embedder,
+                    threshold=self._rules.memory.threshold,
+                ),
+                counterfactuals=tuple(executor.counterfactuals),
+                decided_after=executor.actions if executor.decided_after is None else executor.decided_after,
+            ),
         )
 
 

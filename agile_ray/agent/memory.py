@@ -4,8 +4,6 @@ AGILE, Appendix B, with two choices of our own: a QA pair is found by its questi
 match), and every entry names the session that wrote it, which is what credit across sessions needs.
 """
 
-import hashlib
-import json
 import re
 import zlib
 from collections.abc import Collection, Sequence
@@ -97,18 +95,9 @@ class Memory:
         self._vectors: list[Float32] = []
         self._known: set[tuple[str, str, str]] = set()
         self._writers: dict[int, None] = {}  # in the order in which they wrote
-        self._hash = b""
 
     def __len__(self) -> int:
         return len(self._order)
-
-    @property
-    def content_hash(self) -> str:
-        """Hash of what was written and forgotten, in order, 16 hex digits; equal hashes, equal memories.
-
-        Not the other way round: a restored memory knows nothing of what was forgotten before.
-        """
-        return self._hash.hex()[:16]
 
     def write(self, entry: Entry) -> bool:
         """Add an entry; False if the same text is there already or the kind is full.
@@ -129,8 +118,6 @@ class Memory:
         self._vectors.append(vector)
         self._writers[entry.writer] = None
         self._known.add((entry.kind, entry.scope, entry.text))
-        fields = json.dumps([entry.kind, entry.scope, entry.key, entry.text, entry.writer])
-        self._hash = hashlib.sha256(self._hash + fields.encode()).digest()
 
     def retrieve(self, question: str, *, kind: str, scope: str, top_k: int, without: Collection[int]) -> list[Match]:
         """The entries of one kind and scope that are most like a question, best first.
@@ -170,7 +157,6 @@ class Memory:
         self._vectors = [self._vectors[place] for place in kept]
         for shelf in self._shelves.values():
             shelf.drop(writer)
-        self._hash = hashlib.sha256(self._hash + f"without {writer}".encode()).digest()
         return dropped
 
     def snapshot(self) -> Snapshot:
@@ -185,16 +171,6 @@ class Memory:
         for entry, vector in zip(snapshot.entries, snapshot.vectors, strict=True):
             memory._add(entry, vector)
         return memory
-
-    def fork(self) -> "Memory":
-        """An independent copy."""
-        return Memory.restore(self.snapshot(), self._embedder, capacity=self._capacity)
-
-    def export(self) -> list[dict[str, str | int]]:
-        """Entries as plain records, oldest first."""
-        return [
-            {"kind": e.kind, "scope": e.scope, "key": e.key, "text": e.text, "writer": e.writer} for e in self._order
-        ]
 
 
 class _Shelf:

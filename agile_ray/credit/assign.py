@@ -24,7 +24,7 @@ from agile_ray.credit import fitted, linked, lstd
 from agile_ray.credit.baseline import usual
 from agile_ray.credit.diagnostics import describe
 from agile_ray.errors import ContractError
-from agile_ray.types import Assigned, Float64, Int64, Mask, Scores, Segment, Session, TrainingRow
+from agile_ray.types import Assigned, Float64, Int64, Mask, Segment, Session, TokenScores, TrainingRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,8 @@ def heuristic(evidence: Evidence, config: Credit) -> Amounts:
     sessions = evidence.sessions
     amounts = bonus(
         wrote=np.array([bool(session.writes) for session in sessions], dtype=np.bool_),
-        later=np.array([session.later_similar for session in sessions], dtype=np.int64),
-        stored=np.array([session.stored_similar for session in sessions], dtype=np.int64),
+        later=np.array([session.hindsight.later_similar for session in sessions], dtype=np.int64),
+        stored=np.array([session.hindsight.stored_similar for session in sessions], dtype=np.int64),
         beta=config.beta,
     )
     return amounts, {}
@@ -80,14 +80,14 @@ def by_fit(evidence: Evidence, config: Credit) -> Amounts:
     """A_i by a regression of V on the state of memory, over this iteration and all of `past`, of which the loop keeps
     `credit.window - 1`; formulas and source are in agile_ray/fitted.py."""
     known = (*evidence.past, evidence.sessions)
-    amounts, figures = np.zeros(sum(map(len, known))), {}
+    amounts, metrics = np.zeros(sum(map(len, known))), {}
     for topic in fitted.topics(known):
         schema = fitted.Schema.of(known, topic)
         steps = fitted.transitions(known, schema)
         fit = lstd.fit(steps, prior=schema.prior, decay=config.decay)
         amounts += fitted.fitted(steps, fit, sessions=len(amounts))
-        figures |= fitted.figures(fit, schema)
-    return amounts[len(amounts) - len(evidence.sessions) :], figures
+        metrics |= fitted.metrics(fit, schema)
+    return amounts[len(amounts) - len(evidence.sessions) :], metrics
 
 
 def by_links(evidence: Evidence, _: Credit) -> Amounts:
@@ -112,12 +112,12 @@ def prefixes(sessions: Sequence[Session], config: Credit) -> list[Segment]:
 def assign(
     sessions: Sequence[Session],
     segments: Sequence[Segment],
-    scores: Sequence[Scores],
+    scores: Sequence[TokenScores],
     config: Credit,
     *,
     past: Sequence[Sequence[Session]] = (),
 ) -> Assigned:
-    """The credit step between scoring and learning: give every session its A_i, where it was settled that it writes.
+    """Give every session its credit A_i, on the action token that decided whether it writes memory.
 
     Args:
         sessions: of this iteration, in stream order within a stream.
@@ -133,10 +133,10 @@ def assign(
         raise ContractError(f"assign: every segment has its scores, got {len(scores)} for {len(segments)} segments")
     imagined = scores[len(segments) :]
     links = linked.link(sessions, imagined, threshold=config.threshold if config.mode == "linked" else None)
-    amounts, figures = MODES[config.mode](Evidence(sessions=sessions, past=past, links=links), config)
+    amounts, metrics = MODES[config.mode](Evidence(sessions=sessions, past=past, links=links), config)
     places = {(session.stream, session.position): index for index, session in enumerate(sessions)}
     expected = usual(sessions, amounts)
-    left = [session.settled for session in sessions]  # action tokens until the session is settled
+    left = [session.hindsight.decided_after for session in sessions]  # action tokens until that is decided
     rows = []
     for segment, score in zip(segments, scores[: len(segments)], strict=True):
         owner = places[segment.stream, segment.position]
@@ -147,10 +147,10 @@ def assign(
                 segment=segment,
                 scores=score,
                 credit=float(amounts[owner]) if lands else 0.0,
-                expected=float(expected[owner]) if lands else 0.0,
-                settled=here,
+                credit_baseline=float(expected[owner]) if lands else 0.0,
+                decided_after=here,
                 wrote=bool(sessions[owner].writes),
             )
         )
         left[owner] -= here
-    return Assigned(rows=rows, figures=describe(sessions, amounts, threshold=config.threshold) | figures)
+    return Assigned(rows=rows, metrics=describe(sessions, amounts, threshold=config.threshold) | metrics)

@@ -30,10 +30,10 @@ def usual(sessions: Sequence[Session], amounts: Float64) -> Float64:
         float64 [S].
     """
     left = np.array([1.0 - session.position / session.stream_length for session in sessions])
-    later = np.array([session.later_similar for session in sessions], dtype=np.float64)
+    later = np.array([session.hindsight.later_similar for session in sessions], dtype=np.float64)
     features = np.stack([np.ones_like(left), left, later / (later + 1.0)], axis=1)
     trained = np.array([session.ending is not Ending.FAILED for session in sessions])
-    kinds = [(session.topic, session.known) for session in sessions]
+    kinds = [(session.topic, session.hindsight.known) for session in sessions]
     expected = np.zeros(len(sessions))
     for kind in set(kinds):
         alike = np.array([one == kind for one in kinds])

@@ -11,10 +11,10 @@ def describe(sessions: Sequence[Session], amounts: Float64, *, threshold: float)
     """What every mode logs: of the sessions that wrote, since no other has credit."""
     trained = np.array([session.ending is not Ending.FAILED for session in sessions])
     writers = np.array([bool(session.writes) for session in sessions]) & trained
-    figures = {"credit": float(amounts[trained].mean()) if trained.any() else 0.0}
+    metrics = {"credit": float(amounts[trained].mean()) if trained.any() else 0.0}
     if not writers.any():
-        return figures | dict.fromkeys(("credit_mean", "credit_spread", "credit_truncated", "credit_observed"), 0.0)
-    return figures | {
+        return metrics | dict.fromkeys(("credit_mean", "credit_spread", "credit_truncated", "credit_observed"), 0.0)
+    return metrics | {
         "credit_mean": float(amounts[writers].mean()),
         "credit_spread": float(amounts[writers].std()),
         "credit_truncated": float(np.mean(_truncated(sessions)[writers])),
@@ -40,14 +40,14 @@ def observed(sessions: Sequence[Session], *, threshold: float) -> Float64:
     """
     kept = [session for session in sessions if session.ending is not Ending.FAILED]
     without = {
-        topic: [session.own_reward for session in kept if session.topic == topic and not session.known]
+        topic: [session.own_reward for session in kept if session.topic == topic and not session.hindsight.known]
         for topic in {session.topic for session in kept}
     }
     usual = {topic: float(np.mean(rewards)) for topic, rewards in without.items() if rewards}
     places = {(session.stream, session.position): index for index, session in enumerate(sessions)}
     gains = np.zeros(len(sessions))
     for reader in kept:
-        for one in reader.counterfactuals:
+        for one in reader.hindsight.counterfactuals:
             writer = places.get((reader.stream, one.writers[0]))
             if len(one.writers) == 1 and one.similarity >= threshold and writer is not None and reader.topic in usual:
                 gains[writer] += reader.own_reward - usual[reader.topic]

@@ -101,7 +101,7 @@ class Schema:
     @classmethod
     def of(cls, iterations: Sequence[Sequence[Session]], topic: str) -> Self:
         """Look whether prices differ."""
-        prices = {session.offer for sessions in iterations for session in sessions}
+        prices = {session.price for sessions in iterations for session in sessions}
         return cls(topic=topic, priced=len(prices) > 1, iterations=len(iterations))
 
     @property
@@ -118,7 +118,7 @@ class Schema:
         return np.array([PRIOR / np.sqrt(2) if name in (*ENTRY, *MET) else PRIOR_TREND for name in self.names])
 
 
-def figures(fit: Fit, schema: Schema) -> dict[str, float]:
+def metrics(fit: Fit, schema: Schema) -> dict[str, float]:
     """What an entry on the topic is worth at the start of a stream, reward, with the ends of its 95 % interval:
     1.96 standard deviations to either side."""
     entry = np.array([float(name in ENTRY) for name in schema.names])
@@ -150,7 +150,7 @@ def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Tran
         before = at(place)
     chosen = [given[place] for place in kept]
     gains = [_gain(sessions, schema.topic) for sessions in iterations]
-    known = np.array([one.known for _, one in chosen], dtype=np.bool_)
+    known = np.array([one.hindsight.known for _, one in chosen], dtype=np.bool_)
     held = known & np.array([one.topic == schema.topic for _, one in chosen], dtype=np.bool_)
     numbers = np.array([number for number, _ in chosen], dtype=np.int64)
     met = _met(given, schema.topic)
@@ -186,8 +186,8 @@ def _features(session: Session, schema: Schema, iteration: int, *, met: int, don
     trends = [0.0] * (len(TREND) * schema.iterations)
     trends[len(TREND) * iteration : len(TREND) * (iteration + 1)] = [1.0, left, left**2, left**3]
     met += done * on_topic
-    size = session.memory_sizes.get(schema.topic, 0) + (wrote and on_topic)
-    price = [left * session.offer / 1000] if schema.priced else []
+    size = session.hindsight.memory_sizes.get(schema.topic, 0) + (wrote and on_topic)
+    price = [left * session.price / 1000] if schema.priced else []
     return [*trends, met, left * met, *price, size, left * size]
 
 
@@ -204,8 +204,8 @@ def _met(given: Sequence[tuple[int, Session]], topic: str) -> Int64:
 def _gain(sessions: Sequence[Session], topic: str) -> tuple[float, float]:
     """What a session on the topic earns more where memory holds its answer, and the deviation of that estimate."""
     on_topic = [one for one in sessions if one.topic == topic and one.ending is not Ending.FAILED]
-    held = [one.own_reward for one in on_topic if one.known]
-    lacking = [one.own_reward for one in on_topic if not one.known]
+    held = [one.own_reward for one in on_topic if one.hindsight.known]
+    lacking = [one.own_reward for one in on_topic if not one.hindsight.known]
     if not held or not lacking:
         return 0.0, 0.0
     variance = np.var(held) / len(held) + np.var(lacking) / len(lacking)

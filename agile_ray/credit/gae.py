@@ -27,8 +27,8 @@ def gae(
 ) -> NDArray[Real]:
     """Generalized advantage estimates (Schulman et al., 2016, eq. 16) over action tokens; every session is terminal.
 
-        advantage_t = sum over k >= t in t's session of (discount * decay)^(k - t) * surprise_k
-        surprise_k  = reward_k + discount * value_{k+1} - value_k,   value 0 behind a session's last action
+        advantage_t = sum over k >= t in t's session of (discount * decay)^(k - t) * td_error_k
+        td_error_k  = reward_k + discount * value_{k+1} - value_k,   value 0 behind a session's last action
 
     t and k count action tokens: an action is one token, and what the executor appends belongs to the transition (AGILE,
     section 2). A session ends where its id does, never where a reward is or where positions jump. Turn ids are there to
@@ -58,8 +58,8 @@ def gae(
     for place, (reward, value, session) in reversed(list(enumerate(steps))):
         if session != next_session:
             next_value = next_advantage = 0.0
-        surprise = reward + discount * next_value - value
-        next_advantage = surprise + discount * decay * next_advantage
+        td_error = reward + discount * next_value - value
+        next_advantage = td_error + discount * decay * next_advantage
         next_value, next_session = value, session
         advantages_A[place] = next_advantage
     return advantages_A.astype(np.result_type(rewards_A, values_A, np.float32))

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agile_ray.errors import ContractError
-from agile_ray.types import NO_TURN, NO_VERSION, Counterfactual, Ending, Float64, Int64, Scores, Segment, Session
+from agile_ray.types import NO_TURN, NO_VERSION, Counterfactual, Ending, Float64, Int64, Segment, Session, TokenScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Links:
     writers: Int64  # [R], place of the writing session among the sessions
     readers: Int64  # [R], place of the reading one
     own_values: Float64  # [R], V_own at the reader's prefix without the writer's entries
-    write_chances: Float64  # [R], p there
+    write_probabilities: Float64  # [R], p there
     joint_readers: Int64  # [J], place of a session that read from several writers
     joint_own_values: Float64  # [J], V_own at its prefix without any of them
 
@@ -60,7 +60,7 @@ class Links:
             "writers": self.writers.shape,
             "readers": self.readers.shape,
             "own_values": self.own_values.shape,
-            "write_chances": self.write_chances.shape,
+            "write_probabilities": self.write_probabilities.shape,
         }
         if len(set(shapes.values())) != 1:
             raise ContractError.mismatch("Links", **shapes)
@@ -108,7 +108,7 @@ def linked(rewards_S: Float64, links: Links) -> Float64:
     for link in np.argsort(links.readers, kind="stable").tolist():
         writer, reader = links.writers[link], links.readers[link]
         amounts_S[writer] += lacking_S[writer] * (rewards_S[reader] - links.own_values[link])
-        lacking_S[writer] *= 1.0 - links.write_chances[link]
+        lacking_S[writer] *= 1.0 - links.write_probabilities[link]
     return amounts_S
 
 
@@ -117,7 +117,7 @@ def prefixes(sessions: Sequence[Session], *, threshold: float) -> list[Segment]:
     return [_ending_in_a_question(sessions[reader], one) for reader, one in _read(sessions, threshold)]
 
 
-def link(sessions: Sequence[Session], scores: Sequence[Scores], *, threshold: float | None) -> Links:
+def link(sessions: Sequence[Session], scores: Sequence[TokenScores], *, threshold: float | None) -> Links:
     """Join reads with what the learner thinks of their counterfactuals.
 
     Args:
@@ -139,7 +139,7 @@ def link(sessions: Sequence[Session], scores: Sequence[Scores], *, threshold: fl
         writers=np.array([writer for _, writer, _ in alone], dtype=np.int64),
         readers=np.array([reader for reader, _, _ in alone], dtype=np.int64),
         own_values=np.array([score.own_values[0] for *_, score in alone], dtype=np.float64),
-        write_chances=np.array([score.write_chances[0] for *_, score in alone], dtype=np.float64),
+        write_probabilities=np.array([score.write_probabilities[0] for *_, score in alone], dtype=np.float64),
         joint_readers=np.array([reader for reader, _ in joint], dtype=np.int64),
         joint_own_values=np.array([score.own_values[0] for _, score in joint], dtype=np.float64),
     )
@@ -155,7 +155,7 @@ def _read(sessions: Sequence[Session], threshold: float) -> Iterator[tuple[int, 
     for place, session in enumerate(sessions):
         if session.ending is Ending.FAILED:  # it earned nothing that could be compared
             continue
-        for one in session.counterfactuals:
+        for one in session.hindsight.counterfactuals:
             if one.similarity >= threshold and all((session.stream, w) in collected for w in one.writers):
                 yield place, one
 

@@ -61,8 +61,8 @@ def fit(steps: Transitions, *, prior: Float64, decay: float) -> Fit:
     noise = _noise(moments, matrix, steps)
     theta = _solve(matrix + noise * precision, target)
     for _ in range(3 if streams > count else 0):  # the noise and the fit are told from one another, and settle at once
-        surprises = steps.rewards + (steps.following - steps.features) @ theta
-        moments = _moments(traces * surprises[:, None], steps.streams) * (streams / (streams - count))
+        td_errors = steps.rewards + (steps.following - steps.features) @ theta
+        moments = _moments(traces * td_errors[:, None], steps.streams) * (streams / (streams - count))
         moments += shared @ shared.T
         noise = _noise(moments, matrix, steps)
         theta = _solve(matrix + noise * precision, target)

@@ -82,8 +82,8 @@ class Bin:
 
 
 def reward(session: Session) -> int:
-    """Its own reward, thousandths: 1000 if what was submitted is right, minus the prices paid."""
-    return 1000 * session.correct - session.price
+    """Own reward of a session, thousandths."""
+    return session.reward
 
 
 def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
@@ -101,15 +101,15 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
     return Score(
         sessions=len(kept),
         asked_share=_share(kept, _asked),
-        asked_new=_asked_among([session for session in kept if not session.known]),
-        asked_known=_asked_among([session for session in kept if session.known]),
+        asked_new=_asked_among([session for session in kept if not session.hindsight.known]),
+        asked_known=_asked_among([session for session in kept if session.hindsight.known]),
         asks_per_session=sum(session.asks for session in kept) / len(kept),
         accuracy=_share(kept, _right),
         total_score=sum(map(reward, kept)) / (1000 * len(kept)),
         ci95=ci95,
         units=units,
         failed=len(failed),
-        failed_price=sum(session.price for session in failed),
+        failed_price=sum(session.paid for session in failed),
         endings=dict(Counter(session.ending for session in sessions)),
         kinds={
             kind: _kind_score([session for session in kept if session.kind == kind])
@@ -134,8 +134,10 @@ def paired_difference(
         ContractError: they do not cover the same questions, one is there twice, or every pair has a failed session.
     """
     left, right = _by_place(first), _by_place(second)
-    if (unpaired := left.keys() ^ right.keys()) or any(left[place].question != right[place].question for place in left):
-        example = min(unpaired) if unpaired else min(p for p in left if left[p].question != right[p].question)
+    if (unpaired := left.keys() ^ right.keys()) or any(
+        left[place].question_id != right[place].question_id for place in left
+    ):
+        example = min(unpaired) if unpaired else min(p for p in left if left[p].question_id != right[p].question_id)
         raise ContractError(
             f"paired_difference: both sides must cover the same questions, but stream {example[0]} differs at "
             f"position {example[1]} ({len(left)} against {len(right)} sessions); play the same streams"

@@ -1,7 +1,7 @@
 """`history.jsonl`: one line for each imitation step, iteration, evaluation and resumption; what reports read.
 
 Example, shortened:
-    {"event": "iteration", "iteration": 3, "figures": {"total_score": 0.71}, "seconds": {"collect": 31.5}}
+    {"event": "iteration", "iteration": 3, "metrics": {"total_score": 0.71}, "seconds": {"collect": 31.5}}
 """
 
 import os
@@ -45,7 +45,7 @@ class Line:
     imitation_steps: int  # these three: the run's state after the event
     iteration: int
     version: int
-    figures: dict[str, float]  # by the names in metrics.py
+    metrics: dict[str, float]  # by the names in metrics.py
     counts: dict[str, int]  # "ending/cut", "remark/refused", "discarded/rows"
     dropped: tuple[Dropped, ...]
     seconds: dict[str, float]  # wall time by phase

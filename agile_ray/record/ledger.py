@@ -165,13 +165,13 @@ def _charge(charged: dict[str, int], sessions: Iterable[Session], *, iteration: 
 
 
 def _check_history(line: Line, played: Iterable[Session]) -> None:
-    """The history's figures are of all sessions that did not fail, as agile_ray/scores.py has them."""
+    """The history's metrics are of all sessions that did not fail, as agile_ray/evaluation/score.py has them."""
     kept = [session for session in played if session.ending is not Ending.FAILED]
     for name, value in (("accuracy", _accuracy(kept)), ("total_score", _total(kept))):
-        if abs(line.figures[name] - value) > TOLERANCE:
+        if abs(line.metrics[name] - value) > TOLERANCE:
             raise ContractError(
                 f"ledger: iteration {line.iteration}: {name} of the stored sessions is {value}, the history says "
-                f"{line.figures[name]}"
+                f"{line.metrics[name]}"
             )
 
 
@@ -200,5 +200,5 @@ def _accuracy(sessions: Sequence[Session]) -> float:
 
 
 def _total(sessions: Sequence[Session]) -> float:
-    thousandths = sum(1000 * session.correct - session.price for session in sessions)
+    thousandths = sum(session.reward for session in sessions)
     return thousandths / (1000 * len(sessions)) if sessions else 0.0

@@ -110,13 +110,13 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-def check(figures: Mapping[str, float]) -> None:
+def check(metrics: Mapping[str, float]) -> None:
     """Refuse a figure that has no definition. `name/part` is defined by `name`.
 
     Raises:
         ContractError: names it; define it in METRICS.
     """
-    unknown = sorted(name for name in figures if defined(name) not in METRICS)
+    unknown = sorted(name for name in metrics if defined(name) not in METRICS)
     if unknown:
         raise ContractError(f"metrics: every figure is defined in METRICS, found {', '.join(unknown)}; define it there")
 
@@ -129,8 +129,8 @@ def defined(figure: str) -> str:
 def pool(lines: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """One figure per name for a whole run; a line need not have every figure."""
     values: dict[str, list[float]] = {}
-    for figures in lines:
-        for name, value in figures.items():
+    for metrics in lines:
+        for name, value in metrics.items():
             values.setdefault(name, []).append(value)
     return {name: _REDUCE[METRICS[defined(name)].reduction](series) for name, series in values.items()}
 

@@ -17,17 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agile_ray.evaluation.score import Score, score
-from agile_ray.record import history, metrics, receipts, resume, store
+from agile_ray.record import history, receipts, resume, store
 from agile_ray.record.folder import SEGMENTS
 from agile_ray.record.history import Dropped, Event, Line
+from agile_ray.record.metrics import check
 from agile_ray.record.tensorboard import EventLog
 from agile_ray.types import Assigned, Ending, RunState, Session, TrainingRow, Update
 
 HISTORY = "history.jsonl"
 EVENTS = "events"
 
-Figures = Mapping[str, str | int | float]
-"""What the console is shown of a line: its event, name and counters, then its figures."""
+ShownMetrics = Mapping[str, str | int | float]
+"""What the console is shown of a line: its event, name and counters, then its metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +50,10 @@ class RunRecorder:
         self,
         folder: Path,
         *,
-        console: Callable[[Figures], None] | None = None,
+        console: Callable[[ShownMetrics], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`console` is called with the figures of each line; `clock` counts seconds from any start."""
+        """`console` is called with the metrics of each line; `clock` counts seconds from any start."""
         self._folder = folder
         self._history = folder / HISTORY
         self._segments = folder / SEGMENTS
@@ -95,7 +96,7 @@ class RunRecorder:
             self._ppo_events.restart(state.iteration + 1)
             self._write(
                 Event.RESUME,
-                figures={"discarded_seconds": discarded.seconds},
+                metrics={"discarded_seconds": discarded.seconds},
                 counts={"discarded/lines": discarded.lines, "discarded/rows": discarded.rows},
             )
         return discarded
@@ -103,7 +104,7 @@ class RunRecorder:
     def imitation(self, state: RunState, update: Update) -> None:
         """Record one SFT step."""
         self._state = state
-        self._write(Event.IMITATION, figures=_update_figures(update))
+        self._write(Event.IMITATION, metrics=_update_metrics(update))
 
     def iteration(
         self,
@@ -120,11 +121,11 @@ class RunRecorder:
         receipts.clear(self._folder)
         self._write(
             Event.ITERATION,
-            figures=_session_figures(sessions, score(sessions))
-            | _row_figures(rows)
-            | assigned.figures
-            | _update_figures(update)
-            | self._speed_figures(len(sessions)),
+            metrics=_session_metrics(sessions, score(sessions))
+            | _row_metrics(rows)
+            | assigned.metrics
+            | _update_metrics(update)
+            | self._speed_metrics(len(sessions)),
             counts=_counts(sessions),
             dropped=_dropped(sessions, rows),
         )
@@ -134,7 +135,7 @@ class RunRecorder:
         """Record an evaluation and return its total score."""
         self._state = state
         measured = score(sessions)
-        self._write(Event.EVALUATION, name=name, figures=_session_figures(sessions, measured), counts=_counts(sessions))
+        self._write(Event.EVALUATION, name=name, metrics=_session_metrics(sessions, measured), counts=_counts(sessions))
         self._ppo_events.flush()
         return measured.total_score
 
@@ -148,20 +149,20 @@ class RunRecorder:
         self._imitation_events.close()
         self._ppo_events.close()
 
-    def _speed_figures(self, sessions: int) -> dict[str, float]:
-        figures: dict[str, float] = {}
+    def _speed_metrics(self, sessions: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
         if self._seconds.get("collect"):
-            figures["sessions_per_second"] = sessions / self._seconds["collect"]
+            metrics["sessions_per_second"] = sessions / self._seconds["collect"]
         if self._calls["publish"]:
-            figures["sync_seconds"] = self._seconds["publish"] / self._calls["publish"]
-        return figures
+            metrics["sync_seconds"] = self._seconds["publish"] / self._calls["publish"]
+        return metrics
 
     def _write(
         self,
         event: Event,
         *,
         name: str = "",
-        figures: Mapping[str, float] | None = None,
+        metrics: Mapping[str, float] | None = None,
         counts: Mapping[str, int] | None = None,
         dropped: Sequence[Dropped] = (),
     ) -> None:
@@ -173,28 +174,28 @@ class RunRecorder:
             imitation_steps=self._state.imitation_steps,
             iteration=self._state.iteration,
             version=self._state.version,
-            figures=dict(figures or {}),
+            metrics=dict(metrics or {}),
             counts=dict(counts or {}),
             dropped=tuple(dropped),
             seconds=seconds,
         )
-        metrics.check(line.figures)
+        check(line.metrics)
         history.append(self._history, line)
         self._write_events(line)
         if self._console is not None:
-            self._console({"event": event, "name": name, "iteration": line.iteration, **line.figures})
+            self._console({"event": event, "name": name, "iteration": line.iteration, **line.metrics})
 
     def _write_events(self, line: Line) -> None:
         imitation = line.event is Event.IMITATION
         writer = self._imitation_events if imitation else self._ppo_events
         step = line.imitation_steps if imitation else line.iteration
-        values = {f"{line.name or line.event}/{name}": value for name, value in line.figures.items()}
+        values = {f"{line.name or line.event}/{name}": value for name, value in line.metrics.items()}
         values |= {f"seconds/{phase}": value for phase, value in line.seconds.items()}
         values |= {f"counts/{name}": value for name, value in line.counts.items()}
         writer.add(step, values)
 
 
-def _session_figures(sessions: Sequence[Session], measured: Score) -> dict[str, float]:
+def _session_metrics(sessions: Sequence[Session], measured: Score) -> dict[str, float]:
     kept = [session for session in sessions if session.ending is not Ending.FAILED]
     low, high = measured.ci95
     return {
@@ -211,7 +212,7 @@ def _session_figures(sessions: Sequence[Session], measured: Score) -> dict[str, 
     }
 
 
-def _row_figures(rows: Sequence[TrainingRow]) -> dict[str, float]:
+def _row_metrics(rows: Sequence[TrainingRow]) -> dict[str, float]:
     sessions = sum(row.segment.last for row in rows)
     return {
         "rows": len(rows),
@@ -220,7 +221,7 @@ def _row_figures(rows: Sequence[TrainingRow]) -> dict[str, float]:
     }
 
 
-def _update_figures(update: Update) -> dict[str, float]:
+def _update_metrics(update: Update) -> dict[str, float]:
     return {
         **update.metrics,
         "tokens": update.tokens,

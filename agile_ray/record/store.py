@@ -8,7 +8,6 @@ A file is written aside, then renamed: one that has its final name is whole. Eve
 """
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,11 +17,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agile_ray.errors import ConfigError, ContractError
-from agile_ray.record.folder import segment_file, stored
+from agile_ray.record.folder import segment_file
 from agile_ray.segments import cut, turns
-from agile_ray.types import Counterfactual, Ending, Float32, MemoryUse, Origin, Receipt, Segment, Session, TrainingRow
+from agile_ray.types import (
+    Counterfactual,
+    Ending,
+    Float32,
+    Hindsight,
+    MemoryUse,
+    Origin,
+    Receipt,
+    Segment,
+    Session,
+    TrainingRow,
+)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _USES = pa.list_(pa.struct({"kind": pa.string(), "writer": pa.int32(), "similarity": pa.float64()}))
 _RECEIPT = pa.struct(
@@ -42,12 +52,10 @@ _SESSION = {
     "stream": pa.string(),
     "position": pa.int32(),
     "stream_length": pa.int32(),
-    "question": pa.string(),
+    "question_id": pa.string(),
     "kind": pa.string(),
     "topic": pa.string(),
-    "offer": pa.int32(),
-    "known": pa.bool_(),
-    "memory_sizes": pa.map_(pa.string(), pa.int32()),
+    "price": pa.int32(),
     "ending": pa.string(),
     "error": pa.string(),
     "answer": pa.string(),
@@ -57,13 +65,17 @@ _SESSION = {
     "abandoned": pa.list_(_RECEIPT),
     "reads": _USES,
     "writes": _USES,
+    "remarks": pa.list_(pa.string()),
+}
+_HINDSIGHT = {
+    "known": pa.bool_(),
+    "memory_sizes": pa.map_(pa.string(), pa.int32()),
     "stored_similar": pa.int32(),
     "later_similar": pa.int32(),
-    "remarks": pa.list_(pa.string()),
-    "memory_hash": pa.string(),
-    "settled": pa.int32(),
+    "decided_after": pa.int32(),
 }
-_REBUILT = frozenset({"memory_sizes", "ending", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
+_PLAYED = _SESSION | _HINDSIGHT
+_REBUILT = frozenset({"ending", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
 _SEGMENT = {
     "index": pa.int32(),
     "last": pa.bool_(),
@@ -96,7 +108,7 @@ Row = dict[str, Cell]
 class StoredSegment:
     """One row of a segment file."""
 
-    session: Session  # its `turns` are empty; its counterfactuals are there on its last segment
+    session: Session  # its `turns` are empty; its counterfactuals are on its last segment
     segment: Segment | None  # None if the session failed before its first token
     trained: bool
     credit: float | None  # None if it was not trained on
@@ -133,7 +145,7 @@ def write(folder: Path, iteration: int, sessions: Sequence[Session], rows: Seque
             records.append(common | {"index": 0, "last": True, "trained": False} | _imagined(session))
     if trained:
         raise ContractError(f"store: every row belongs to a session, but {len(trained)} do not: {min(trained)}")
-    _write_table(segment_file(folder, iteration), records, _SESSION | _SEGMENT | _TRAINING)
+    _write_table(segment_file(folder, iteration), records, _PLAYED | _SEGMENT | _TRAINING)
     return len(records)
 
 
@@ -177,7 +189,7 @@ def outcomes(folder: Path, iteration: int) -> list[Session]:
     Raises:
         ConfigError: the file is missing, or its schema is another version's.
     """
-    rows = _read_table(segment_file(folder, iteration), columns=[*_SESSION, "last"])
+    rows = _read_table(segment_file(folder, iteration), columns=[*_PLAYED, "last"])
     return [_session(row) for row in rows.filter(rows["last"]).to_pylist()]
 
 
@@ -205,7 +217,7 @@ def earned(folder: Path, iteration: int) -> list[Earned]:
     Raises:
         ConfigError: the file is missing, or its schema is another version's.
     """
-    rows = _read_table(segment_file(folder, iteration), columns=[*_SESSION, "last", "trained", "rewards"])
+    rows = _read_table(segment_file(folder, iteration), columns=[*_PLAYED, "last", "trained", "rewards"])
     rewards = rows["rewards"].combine_chunks()
     values, offsets = rewards.values.to_numpy(), rewards.offsets.to_numpy()
     found: list[Earned] = []
@@ -218,40 +230,9 @@ def earned(folder: Path, iteration: int) -> list[Earned]:
     return found
 
 
-def check_lineage(folder: Path) -> int:
-    """Check that a run's stored iterations follow one another and train no segment twice.
-
-    Returns:
-        Sessions trained on.
-
-    Raises:
-        ConfigError: a file's schema is another version's.
-        ContractError: an iteration is missing, a segment was trained on twice, or a session only in part.
-    """
-    numbers = [number for number, _ in stored(folder)]
-    if numbers != list(range(1, len(numbers) + 1)):
-        raise ContractError(f"{folder}: iterations must follow one another from 1, found {numbers}")
-    times: Counter[tuple[str, int, int]] = Counter()
-    lengths: dict[tuple[str, int], int] = {}
-    for _, path in stored(folder):
-        for row in _read_table(path, columns=["stream", "position", "index", "last", "trained"]).to_pylist():
-            if row["trained"]:
-                times[row["stream"], row["position"], row["index"]] += 1
-            if row["trained"] and row["last"]:
-                lengths[row["stream"], row["position"]] = row["index"] + 1
-    twice = [place for place, count in times.items() if count > 1]
-    if twice:
-        raise ContractError(f"{folder}: a segment is trained once, but {len(twice)} were trained again: {min(twice)}")
-    whole = {(stream, position, index) for (stream, position), end in lengths.items() for index in range(end)}
-    if whole != times.keys():
-        example = min(whole ^ times.keys())
-        raise ContractError(f"{folder}: a session is trained whole or not at all, but not around segment {example}")
-    return len(lengths)
-
-
 def write_sessions(path: Path, sessions: Sequence[Session]) -> None:
     """Store an evaluation: one row per session, without tokens."""
-    _write_table(path, [_session_record(session) for session in sessions], _SESSION)
+    _write_table(path, [_session_record(session) for session in sessions], _PLAYED)
 
 
 def read_sessions(path: Path) -> list[Session]:
@@ -274,14 +255,15 @@ def _all_segments(session: Session) -> Iterable[Segment]:
 
 def _session_record(session: Session) -> Row:
     record: Row = {name: getattr(session, name) for name in _SESSION}
-    record["memory_sizes"] = list(session.memory_sizes.items())
+    record |= {name: getattr(session.hindsight, name) for name in _HINDSIGHT}
+    record["memory_sizes"] = list(session.hindsight.memory_sizes.items())
     for name in ("receipts", "abandoned", "reads", "writes"):
         record[name] = [asdict(entry) for entry in getattr(session, name)]
     return record
 
 
 def _imagined(session: Session) -> Row:
-    return {"counterfactuals": [asdict(one) for one in session.counterfactuals]}
+    return {"counterfactuals": [asdict(one) for one in session.hindsight.counterfactuals]}
 
 
 def _segment_record(segment: Segment) -> Row:
@@ -291,9 +273,15 @@ def _segment_record(segment: Segment) -> Row:
 def _session(row: dict) -> Session:
     return Session(
         **{name: row[name] for name in _SESSION if name not in _REBUILT},
-        memory_sizes=dict(row["memory_sizes"]),
         turns=(),
-        counterfactuals=tuple(_counterfactual(entry) for entry in row.get("counterfactuals") or ()),
+        hindsight=Hindsight(
+            known=row["known"],
+            memory_sizes=dict(row["memory_sizes"]),
+            stored_similar=row["stored_similar"],
+            later_similar=row["later_similar"],
+            decided_after=row["decided_after"],
+            counterfactuals=tuple(_counterfactual(entry) for entry in row.get("counterfactuals") or ()),
+        ),
         ending=Ending(row["ending"]),
         origin=None if row["origin"] is None else Origin(row["origin"]),
         receipts=tuple(Receipt(**entry) for entry in row["receipts"]),

@@ -55,7 +55,7 @@ class Comparison:
 def losses(lines: Sequence[Line]) -> dict[int, Losses]:
     """What the learner measured, by iteration."""
     return {
-        line.iteration: {name: line.figures[name] for name in LOSSES if name in line.figures}
+        line.iteration: {name: line.metrics[name] for name in LOSSES if name in line.metrics}
         for line in lines
         if line.event is Event.ITERATION
     }

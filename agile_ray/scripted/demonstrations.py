@@ -18,7 +18,7 @@ from agile_ray.errors import StarvedError
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
-from agile_ray.types import Ending, Lesson, Session
+from agile_ray.types import Demonstration, Ending, Session
 
 FIRST_STREAM = 1_000_000
 """Training streams from this index on belong to the teacher; PPO's lanes play those from 0 on."""
@@ -35,7 +35,7 @@ def batches(
     seed: int,
     discount: float,
     progress: Callable[[int], None],
-) -> list[list[Lesson]]:
+) -> list[list[Demonstration]]:
     """The same batches for the same seed, in the order in which they are learned.
 
     Args:
@@ -57,10 +57,10 @@ async def _batches(
     seed: int,
     discount: float,
     progress: Callable[[int], None],
-) -> list[list[Lesson]]:
+) -> list[list[Demonstration]]:
     rules = replace(rules, expert=GoldExpert())  # no recorded run has met the teacher's streams
     each = math.ceil(config.sessions / STREAMS)
-    lessons: list[Lesson] = []
+    demonstrations: list[Demonstration] = []
     stream = FIRST_STREAM
     played = cut_short = 0
     while played < config.sessions:
@@ -74,7 +74,7 @@ async def _batches(
             for entry in earlier:
                 lane.memory.write(entry)
             if session.ending is Ending.DONE:
-                lessons += _lessons(session, discount=discount)
+                demonstrations += _demonstrations(session, discount=discount)
             else:
                 cut_short += 1
             played += 1
@@ -86,8 +86,8 @@ async def _batches(
             f"({rules.agent.session_tokens}), agent.turn_tokens ({rules.agent.turn_tokens}) or agent.turns "
             f"({rules.agent.turns}); raise them, or shorten memory.entry_tokens ({rules.memory.entry_tokens})"
         )
-    random.Random(derive(seed, "imitation", "order")).shuffle(lessons)
-    return [lessons[start : start + config.batch] for start in range(0, len(lessons), config.batch)]
+    random.Random(derive(seed, "imitation", "order")).shuffle(demonstrations)
+    return [demonstrations[start : start + config.batch] for start in range(0, len(demonstrations), config.batch)]
 
 
 async def _warm(lane: Lane, sessions: int, environment: Environment) -> None:
@@ -99,7 +99,7 @@ async def _warm(lane: Lane, sessions: int, environment: Environment) -> None:
     lane.restore(replace(lane.state(), position=start))
 
 
-def _lessons(session: Session, *, discount: float) -> list[Lesson]:
+def _demonstrations(session: Session, *, discount: float) -> list[Demonstration]:
     segments = list(cut(session))
     rewards_A = np.concatenate([segment.rewards[segment.action_mask] for segment in segments]).astype(np.float32)
     turn_ids_A = np.concatenate([segment.turn_ids[segment.action_mask] for segment in segments])
@@ -114,6 +114,6 @@ def _lessons(session: Session, *, discount: float) -> list[Lesson]:
     )
     ends = np.cumsum([segment.actions for segment in segments])[:-1]
     return [
-        Lesson(segment=segment, returns=returns, wrote=bool(session.writes))
+        Demonstration(segment=segment, returns=returns, wrote=bool(session.writes))
         for segment, returns in zip(segments, np.split(returns_A, ends), strict=True)
     ]

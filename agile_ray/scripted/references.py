@@ -119,19 +119,13 @@ def script_rules(
     )
 
 
-def play_streams(
-    policy: Policy, environment: Environment, *, split: str, indices: Iterable[int], rules: Rules
-) -> list[Session]:
-    """Play whole streams, one after the other, without engine or Ray; the same call gives the same sessions."""
-    lengths = {index: len(environment.stream(split=split, index=index).questions) for index in indices}
-    chosen = [Play(index=index, sessions=length) for index, length in lengths.items()]
-    return play_sessions(policy, environment, split=split, plays=chosen, rules=rules)
-
-
 def play_sessions(
     policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules
 ) -> list[Session]:
-    """Play the first sessions of streams, as many as an evaluation chose of each; otherwise as `play_streams`."""
+    """Play the first sessions of streams, as many as an evaluation chose of each, without engine or Ray.
+
+    The same call gives the same sessions.
+    """
 
     async def play() -> list[Session]:
         sessions: list[Session] = []

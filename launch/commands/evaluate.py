@@ -1,4 +1,4 @@
-"""`agile-ray evaluate`: plays one policy on whole streams, prints its table, writes its figures.
+"""`agile-ray evaluate`: plays one policy on whole streams, prints its table, writes its metrics.
 
 --policy                    needs
 a reference policy's name   nothing: no model, no Ray, no torch
@@ -36,7 +36,7 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as env.advice_cost=0.5.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the figures.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the metrics.")] = None,
     share: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="For random and teacher: chance to ask. Default: imitation.asked_share."),
@@ -63,8 +63,8 @@ def command(
     result = score(play(settings, environment, policy, habits), seed=settings.seed)
     _print(policy, settings, result)
     if output is not None:
-        figures = {"policy": policy, "habits": asdict(habits), **_origin(settings), **asdict(result)}
-        write_text(output, json.dumps(figures, indent=2) + "\n")
+        metrics = {"policy": policy, "habits": asdict(habits), **_origin(settings), **asdict(result)}
+        write_text(output, json.dumps(metrics, indent=2) + "\n")
 
 
 def read_for_evaluation(config: str, overrides: Sequence[str]) -> RunConfig:

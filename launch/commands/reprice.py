@@ -43,7 +43,7 @@ def command(
     found = reprice(run, price=price)
     show(found, Console(), title=f"{run.name}: as paid, and at {price / 1000:g} for each ask")
     output = run / f"reprice-{price / 1000:g}.json"
-    write_text(output, json.dumps({"advice_cost": price / 1000, **figures(found)}, indent=2) + "\n")
+    write_text(output, json.dumps({"advice_cost": price / 1000, **metrics(found)}, indent=2) + "\n")
     print(output)
 
 
@@ -123,20 +123,20 @@ def bill(sessions: Sequence[Session], *, price: int) -> Bill:
         right=sum(session.correct for session in kept),
         asked=sum(session.asks > 0 for session in kept),
         asks=asks,
-        paid=sum(session.price for session in kept),
+        paid=sum(session.paid for session in kept),
         repriced=price * asks,
     )
 
 
-def figures(found: Repriced) -> dict[str, dict[str, dict[str, float]]]:
+def metrics(found: Repriced) -> dict[str, dict[str, dict[str, float]]]:
     """What is written: every bill with its shares and totals, by iteration and by evaluation."""
     return {
-        "iterations": {str(iteration): _figures(one) for iteration, one in found.iterations.items()},
-        "evaluations": {name: _figures(one) for name, one in found.evaluations.items()},
+        "iterations": {str(iteration): _metrics(one) for iteration, one in found.iterations.items()},
+        "evaluations": {name: _metrics(one) for name, one in found.evaluations.items()},
     }
 
 
-def _figures(one: Bill) -> dict[str, float]:
+def _metrics(one: Bill) -> dict[str, float]:
     shares = {name: getattr(one, name) for name in ("accuracy", "asked_share", "total", "repriced_total")}
     return asdict(one) | shares
 

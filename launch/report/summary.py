@@ -82,7 +82,7 @@ class Report(BaseModel):
     curves: dict[str, list[Bin]]
     seconds: dict[str, float]  # wall time by phase
     throughput: Throughput
-    figures: dict[str, float]  # of the iterations, pooled as metrics.py says
+    metrics: dict[str, float]  # of the iterations, pooled as metrics.py says
     counts: dict[str, int]  # endings and remarks of the training sessions
     dropped: list[Dropped]
     discarded: Discarded
@@ -139,7 +139,7 @@ def build(
         curves={name: curve(results[name]) for name in CURVES if name in results},
         seconds=_sum(line.seconds for line in lines),
         throughput=_throughput(lines),
-        figures=pool(line.figures for line in iterations),
+        metrics=pool(line.metrics for line in iterations),
         counts=dict(sum((Counter(line.counts) for line in iterations), Counter[str]())),
         dropped=_dropped(iterations),
         discarded=_discarded(lines),
@@ -174,9 +174,9 @@ def _progress(lines: Iterable[Line]) -> list[Point]:
         Point(
             iteration=line.iteration,
             of=line.name or "training",
-            total_score=line.figures["total_score"],
-            accuracy=line.figures["accuracy"],
-            asked_share=line.figures["asked_share"],
+            total_score=line.metrics["total_score"],
+            accuracy=line.metrics["accuracy"],
+            asked_share=line.metrics["asked_share"],
         )
         for line in lines
         if line.event in (Event.ITERATION, Event.EVALUATION)
@@ -192,10 +192,10 @@ def _sum(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _throughput(lines: Sequence[Line]) -> Throughput:
-    ppo = _sum(line.figures for line in lines if line.event is Event.ITERATION)
-    imitation = _sum(line.figures for line in lines if line.event is Event.IMITATION)
+    ppo = _sum(line.metrics for line in lines if line.event is Event.ITERATION)
+    imitation = _sum(line.metrics for line in lines if line.event is Event.IMITATION)
     seconds = _sum(line.seconds for line in lines)
-    syncs = [line.figures["sync_seconds"] for line in lines if "sync_seconds" in line.figures]
+    syncs = [line.metrics["sync_seconds"] for line in lines if "sync_seconds" in line.metrics]
     processed = ppo.get("processed_tokens", 0.0) + imitation.get("processed_tokens", 0.0)
     return Throughput(
         sessions_per_second=_rate(ppo.get("sessions", 0.0) + ppo.get("failed", 0.0), seconds.get("collect", 0.0)),
@@ -227,5 +227,5 @@ def _discarded(lines: Iterable[Line]) -> Discarded:
         resumptions=len(resumed),
         lines=sum(line.counts["discarded/lines"] for line in resumed),
         rows=sum(line.counts["discarded/rows"] for line in resumed),
-        seconds=sum(line.figures["discarded_seconds"] for line in resumed),
+        seconds=sum(line.metrics["discarded_seconds"] for line in resumed),
     )

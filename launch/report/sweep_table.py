@@ -132,8 +132,8 @@ def show(rows: Sequence[Row]) -> None:
     pooled = _table("all seeds of", "runs", "asked", "right", "total", "closed", *SIGHTS)
     for group in groups(rows):
         sights = (group.sampled_asked_new, group.asked_new, group.sampled_asked_known, group.asked_known)
-        figures = (group.asked_share, group.accuracy, group.total_score, group.closed, *sights)
-        pooled.add_row(group.group, str(group.runs), *("" if one is None else _figure(one) for one in figures))
+        metrics = (group.asked_share, group.accuracy, group.total_score, group.closed, *sights)
+        pooled.add_row(group.group, str(group.runs), *("" if one is None else _figure(one) for one in metrics))
     console = Console(width=WIDTH)
     console.print(runs)
     console.print()

@@ -58,30 +58,30 @@ class Progress:
         finally:
             self._bars.remove_task(task)
 
-    def line(self, figures: Mapping[str, str | int | float]) -> None:
+    def line(self, metrics: Mapping[str, str | int | float]) -> None:
         """The recorder's console: a line for each iteration and evaluation, some of imitation's."""
-        match figures["event"]:
+        match metrics["event"]:
             case Event.IMITATION:
                 self._imitated += 1
                 if self._imitated % self._every == 0:
                     self.say(
-                        f"imitation  step {self._imitated}  loss {figures['loss']:.3f}  "
-                        f"{figures['tokens_per_second']:.0f} tokens/s"
+                        f"imitation  step {self._imitated}  loss {metrics['loss']:.3f}  "
+                        f"{metrics['tokens_per_second']:.0f} tokens/s"
                     )
             case Event.ITERATION:
                 self.say(
-                    f"iteration {figures['iteration']}/{self._iterations}  {_scores(figures)}  "
-                    f"kl {figures['kl_nats']:.4f}  {figures['sessions_per_second']:.0f} sessions/s  "
-                    f"{figures['tokens_per_second']:.0f} tokens/s"
+                    f"iteration {metrics['iteration']}/{self._iterations}  {_scores(metrics)}  "
+                    f"kl {metrics['kl_nats']:.4f}  {metrics['sessions_per_second']:.0f} sessions/s  "
+                    f"{metrics['tokens_per_second']:.0f} tokens/s"
                 )
             case Event.EVALUATION:
-                self.say(f"evaluation {figures['name']}  {_scores(figures)}  on {figures['sessions']:.0f} sessions")
+                self.say(f"evaluation {metrics['name']}  {_scores(metrics)}  on {metrics['sessions']:.0f} sessions")
             case _:
                 pass
 
 
-def _scores(figures: Mapping[str, str | int | float]) -> str:
+def _scores(metrics: Mapping[str, str | int | float]) -> str:
     return (
-        f"total [bold]{figures['total_score']:.3f}[/bold]  asked {figures['asked_share']:.3f}  "
-        f"accuracy {figures['accuracy']:.3f}"
+        f"total [bold]{metrics['total_score']:.3f}[/bold]  asked {metrics['asked_share']:.3f}  "
+        f"accuracy {metrics['accuracy']:.3f}"
     )

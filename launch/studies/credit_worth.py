@@ -86,7 +86,7 @@ def _iteration(segments: Path, iteration: int, seed: int) -> list[Played]:
                 Played(
                     guess_chance=question.guess_chance,
                     later=later,
-                    known=session.known,
+                    known=session.hindsight.known,
                     asked=session.asks > 0,
                     reward=session.own_reward,
                     credit=credit[session.stream, session.position],

@@ -161,7 +161,7 @@ class Known:
         """Own reward of a session, thousandths, where a guess counts at its chance."""
         question = self._questions[session.stream, session.position]
         submitted = " ".join((session.answer or "").lower().split())
-        guessed = not (session.known or session.asks or question.query) and submitted == question.guess
+        guessed = not (session.hindsight.known or session.asks or question.query) and submitted == question.guess
         return 1000 * question.guess_chance if guessed else reward(session)
 
     def total(self, sessions: Iterable[Session]) -> float:
@@ -174,7 +174,7 @@ class Known:
         right: dict[bool, list[bool]] = {True: [], False: []}
         for session in sessions:
             sight = self._sights.get((session.stream, session.position))
-            if sight is not None and not session.known and session.ending is not Ending.FAILED:
+            if sight is not None and not session.hindsight.known and session.ending is not Ending.FAILED:
                 asks = policy(sight, price)
                 right[asks].append(asks == (session.asks > 0))
         return {asks: 1 - mean(found) if found else None for asks, found in right.items()}

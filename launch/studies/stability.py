@@ -48,20 +48,20 @@ def settings(folder: Path) -> list[Setting]:
 
 def _setting(name: str, runs: Sequence[Path]) -> Setting:
     lines = [history.read(run / HISTORY) for run in runs]
-    figures = [[line.figures for line in run if line.event is Event.ITERATION] for run in lines]
+    metrics = [[line.metrics for line in run if line.event is Event.ITERATION] for run in lines]
     return Setting(
         setting=name,
         total=tuple(_final(run) for run in lines),
-        worst_fall=tuple(worst_fall([one["total_score"] for one in run]) for run in figures),
-        largest_update_nats=tuple(max(one["update_kl_nats"] for one in run) for run in figures),
-        stopped_share=tuple(sum(one["stopped_share"] for one in run) / len(run) for run in figures),
-        clip_share=tuple(sum(one["clip_share"] for one in run) / len(run) for run in figures),
-        effective_share=tuple(min(one["effective_share"] for one in run) for run in figures),
+        worst_fall=tuple(worst_fall([one["total_score"] for one in run]) for run in metrics),
+        largest_update_nats=tuple(max(one["update_kl_nats"] for one in run) for run in metrics),
+        stopped_share=tuple(sum(one["stopped_share"] for one in run) / len(run) for run in metrics),
+        clip_share=tuple(sum(one["clip_share"] for one in run) / len(run) for run in metrics),
+        effective_share=tuple(min(one["effective_share"] for one in run) for run in metrics),
     )
 
 
 def _final(lines: Sequence[history.Line]) -> float:
-    return next(line.figures["total_score"] for line in reversed(lines) if line.name == "ppo_sampled")
+    return next(line.metrics["total_score"] for line in reversed(lines) if line.name == "ppo_sampled")
 
 
 def worst_fall(totals: Sequence[float]) -> float:

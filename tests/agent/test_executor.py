@@ -39,7 +39,7 @@ def test_advice_costs_its_price_on_the_ask_token_and_is_remembered():
     assert session.turns[2].rewards.tolist() == [pytest.approx(-0.3)]
     [receipt] = session.receipts
     assert (receipt.key, receipt.price, receipt.source) == ("test/small/0#0#0", 300, "gold")
-    assert [entry["text"] for entry in one.memory.export()] == ["does it rust ? no", "steel rusts"]
+    assert [entry.text for entry in one.memory.snapshot().entries] == ["does it rust ? no", "steel rusts"]
     assert [use.kind for use in session.writes] == ["qa", "knowledge"]
 
 
@@ -49,7 +49,7 @@ def test_memory_is_read_by_later_sessions_with_the_name_of_its_writer():
     later = asyncio.run(one.play(Says(*PREDICTS)))
     assert [(use.kind, use.writer) for use in later.reads] == [("qa", 0), ("knowledge", 0)]
     assert later.reads[0].similarity == pytest.approx(1.0)
-    assert (later.stored_similar, later.memory_hash) == (1, one.memory.content_hash)
+    assert later.hindsight.stored_similar == 1
 
 
 def test_a_qa_pair_is_found_only_under_its_product_but_knowledge_everywhere():
@@ -120,7 +120,7 @@ def test_a_further_ask_than_allowed_is_refused_and_not_paid():
     session, _ = play(
         *OPENING, "[SeekAdvice]", "[SeekAdvice]", "[SubmitAnswer] [ClearContext]", with_rules=rules(agent=Agent(asks=1))
     )
-    assert (session.asks, session.price) == (1, 300)
+    assert (session.asks, session.paid) == (1, 300)
 
 
 def test_what_was_written_behind_a_refused_call_is_cut_off_and_counted():
@@ -133,7 +133,7 @@ def test_what_was_written_behind_a_refused_call_is_cut_off_and_counted():
 def test_a_session_out_of_budget_is_cut_and_keeps_what_it_paid(agent):
     session, _ = play(*OPENING, "[SeekAdvice]", "[SeekAdvice]", with_rules=rules(agent=agent))
     assert session.ending is Ending.CUT
-    assert session.own_reward == -session.price / 1000
+    assert session.own_reward == -session.paid / 1000
 
 
 def test_a_broken_tool_fails_the_session_and_the_lane_goes_on():

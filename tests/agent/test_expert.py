@@ -1,13 +1,11 @@
 import asyncio
 import pickle
-from dataclasses import replace
 
 import pytest
 
 from agile_ray.agent.expert import Advice, GoldExpert
 from agile_ray.agent.paid_expert import Till
 from agile_ray.config import Agent, Env
-from agile_ray.config_file import load
 from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.experts import build_expert
 from agile_ray.record import store
@@ -15,7 +13,7 @@ from agile_ray.record.receipts import Journal, read
 from agile_ray.replay.expert import RecordedExpert
 from agile_ray.types import Ending, Receipt
 from launch.run.preflight import check_recorded
-from tests.fakes.worlds import ASKS, OPENING, PREDICTS, SESSION, Says, lane, question, rules
+from tests.fakes.worlds import ASKS, OPENING, PREDICTS, SESSION, Says, changed, lane, question, rules
 
 WET = question(1, "is it waterproof ?")
 TWICE = (*OPENING, "[SeekAdvice]", "[SeekAdvice]", "[SubmitAnswer] [ClearContext]")
@@ -130,8 +128,8 @@ def test_an_expert_that_failed_is_asked_again():
 @pytest.fixture
 def run(tmp_path):
     """A run that asked twice in session 3, and once in an evaluation."""
-    trained = replace(SESSION, position=3, receipts=(receipt("s#3#0"), receipt("s#3#1", said="no")))
-    evaluated = replace(SESSION, stream="test", receipts=(receipt("test#0#0", said="never"),))
+    trained = changed(SESSION, position=3, receipts=(receipt("s#3#0"), receipt("s#3#1", said="no")))
+    evaluated = changed(SESSION, stream="test", receipts=(receipt("test#0#0", said="never"),))
     store.write(tmp_path / "segments", 1, [SESSION, trained], [])
     store.write_sessions(tmp_path / "evaluation" / "ppo.parquet", [evaluated])
     return tmp_path
@@ -155,22 +153,7 @@ def test_a_recorded_expert_fails_a_session_that_it_never_saw_by_name(run):
 
 def test_the_config_chooses_the_expert(run):
     assert isinstance(build_expert(Env(name="shop")), GoldExpert)
-    assert isinstance(build_expert(Env(name="shop", expert="recorded", recorded=run)), RecordedExpert)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "says"),
-    [
-        (["env.expert=recorded"], "env: expert is recorded, but recorded is not set"),
-        (["env.recorded=runs/a"], "env: recorded is runs/a, but expert is gold"),
-        (["env.expert=oracle"], "env.expert: Input should be 'gold' or 'recorded'"),
-    ],
-)
-def test_a_contradiction_about_the_expert_is_refused(tmp_path, overrides, says):
-    path = tmp_path / "t.yaml"
-    path.write_text("run: {name: t}\nmodel: {path: m}\nenv: {name: shop}\n")
-    with pytest.raises(ConfigError, match=says):
-        load(path, overrides)
+    assert isinstance(build_expert(Env(name="shop", recorded=run)), RecordedExpert)
 
 
 def test_a_folder_that_recorded_nothing_is_refused_before_anything_starts(run, tmp_path):

@@ -1,14 +1,13 @@
 """Credit by a fit: near the truth where that is known, and honest about what the data can't tell."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
 import numpy as np
 import pytest
 
-from agile_ray.credit.fitted import Schema, figures, fitted, topics, transitions
+from agile_ray.credit.fitted import Schema, fitted, metrics, topics, transitions
 from agile_ray.credit.lstd import Fit, fit
 from agile_ray.types import Ending, Float64, MemoryUse, Session
 from tests.fakes.fitted_worlds import (
@@ -25,6 +24,7 @@ from tests.fakes.fitted_worlds import (
     session,
     shop,
 )
+from tests.fakes.worlds import changed
 
 STREAMS = 200
 WORTH_ASKING = 0.2  # credit above which asking beats guessing at this price: 1 - 0.7 + A > 0.5
@@ -41,7 +41,7 @@ def _wrote(one: Session) -> tuple[MemoryUse, ...]:
 
 def by_place(stream: list[Session], found: Fit, schema: Schema) -> Float64:
     """The credit that a session at each place would have if it wrote what memory lacks, float64 [S]."""
-    asking = [replace(one, known=False, writes=_wrote(one)) for one in stream]
+    asking = [changed(one, known=False, writes=_wrote(one)) for one in stream]
     return fitted(transitions([asking], schema), found, sessions=len(stream))
 
 
@@ -69,7 +69,7 @@ def test_credit_is_near_the_truth_in_the_toy_and_makes_asking_at_first_sight_rig
 def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_place(streams, length):
     sessions = asks_whatever_comes(np.random.default_rng(0), streams=streams, length=length)
     found, schema = learned(sessions)
-    measured = figures(found, schema)
+    measured = metrics(found, schema)
     assert measured["credit_worth/item"] == pytest.approx(0.0, abs=0.1)
     assert measured["credit_worth_low/item"] < -1.8
     assert measured["credit_worth_high/item"] > 1.8
@@ -77,11 +77,11 @@ def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_place(stre
 
 def figures_of(seed: int, *, streams: int) -> dict[str, float]:
     found, schema = learned(linear(np.random.default_rng(seed), streams=streams))
-    return figures(found, schema)
+    return metrics(found, schema)
 
 
-def width(figures: dict[str, float]) -> float:
-    return figures["credit_worth_high/item"] - figures["credit_worth_low/item"]
+def width(metrics: dict[str, float]) -> float:
+    return metrics["credit_worth_high/item"] - metrics["credit_worth_low/item"]
 
 
 def test_the_interval_shrinks_with_the_root_of_the_number_of_streams():
@@ -105,8 +105,8 @@ def states(sessions: list[Session]) -> Float64:
     left = (LENGTH - place) / LENGTH
     here = np.array([one.topic == "item" for one in sessions]).reshape(-1, LENGTH)
     met = (here.cumsum(axis=1) - here).reshape(-1)
-    price = np.array([one.offer / 1000 for one in sessions])
-    size = np.array([one.memory_sizes["item"] for one in sessions])
+    price = np.array([one.price / 1000 for one in sessions])
+    size = np.array([one.hindsight.memory_sizes["item"] for one in sessions])
     ones = np.ones(len(sessions))
     return np.stack([ones, left, left**2, left**3, met, left * met, left * price, size, left * size], axis=1)
 
@@ -114,7 +114,7 @@ def states(sessions: list[Session]) -> Float64:
 def beyond(sessions: list[Session]) -> Float64:
     """What the fit sees of own rewards: the gain where memory holds the answer, else 0."""
     here = np.array([one.topic == "item" for one in sessions])
-    known = np.array([one.known for one in sessions])
+    known = np.array([one.hindsight.known for one in sessions])
     rewards = np.array([one.own_reward for one in sessions])
     return here * known * (rewards[here & known].mean() - rewards[here & ~known].mean())
 
@@ -146,7 +146,7 @@ def test_without_a_trace_the_fit_is_where_regressing_on_its_own_forecast_settles
 
 def test_a_failed_session_splits_its_stream_and_has_no_credit():
     sessions = linear(np.random.default_rng(2), streams=30)
-    broken = [replace(one, ending=Ending.FAILED, error="disk gone") if one.position == 5 else one for one in sessions]
+    broken = [changed(one, ending=Ending.FAILED, error="disk gone") if one.position == 5 else one for one in sessions]
     apart = [one for one in sessions if one.position != 5]
     found, schema = learned(broken)
     np.testing.assert_allclose(found.theta, learned(apart)[0].theta)
@@ -162,9 +162,9 @@ def test_a_failed_session_splits_its_stream_and_has_no_credit():
 def test_to_write_again_what_memory_holds_has_no_credit():
     sessions = [one for stream in range(STREAMS) for one in recurring(np.random.default_rng(stream), stream, 0.5)[0]]
     found, schema = learned(sessions)
-    again = [replace(one, writes=_wrote(one)) for one in sessions]
+    again = [changed(one, writes=_wrote(one)) for one in sessions]
     credit = fitted(transitions([again], schema), found, sessions=len(again))
-    known = np.array([one.known for one in again])
+    known = np.array([one.hindsight.known for one in again])
     behind = np.array([one.position + 1 < one.stream_length for one in again])
     assert known.sum() > 1000
     assert not credit[known].any()
@@ -188,12 +188,12 @@ def test_streams_of_which_a_part_was_collected_are_learned_from():
     sessions = linear(np.random.default_rng(5), streams=800)
     halves = [one for one in sessions if (one.position < LENGTH // 2) == (int(one.stream[1:]) % 2 == 0)]
     found, schema = learned(halves)
-    assert figures(found, schema)["credit_worth/item"] == pytest.approx(WORTH, abs=0.2)
+    assert metrics(found, schema)["credit_worth/item"] == pytest.approx(WORTH, abs=0.2)
 
 
 def test_where_nothing_was_ever_written_there_is_no_credit():
     sessions = [session(0, place, 3, size=0, known=False, correct=True, asked=False, wrote=False) for place in range(3)]
-    sessions = [replace(one, memory_sizes={}) for one in sessions]
+    sessions = [changed(one, memory_sizes={}) for one in sessions]
     found, schema = learned(sessions)
     assert topics([sessions]) == []
     assert fitted(transitions([sessions], schema), found, sessions=3).tolist() == [0.0, 0.0, 0.0]
@@ -201,14 +201,14 @@ def test_where_nothing_was_ever_written_there_is_no_credit():
 
 def test_what_other_topics_earn_changes_nothing():
     random = np.random.default_rng(8)
-    sessions = [replace(one, topic=random.choice(["item", "other"])) for one in linear(random, streams=60)]
-    richer = [replace(one, correct=True) if one.topic == "other" else one for one in sessions]
+    sessions = [changed(one, topic=random.choice(["item", "other"])) for one in linear(random, streams=60)]
+    richer = [changed(one, correct=True) if one.topic == "other" else one for one in sessions]
     assert topics([sessions]) == ["item", "other"]
     (found, schema), (same, _) = learned(sessions), learned(richer)
     np.testing.assert_array_equal(same.theta, found.theta)
     credit = _credits(sessions, found, schema)
     assert all(
-        (amount == 0.0) == (one.topic == "other" or one.known or not one.writes or one.position == LENGTH - 1)
+        (amount == 0.0) == (one.topic == "other" or one.hindsight.known or not one.writes or one.position == LENGTH - 1)
         for one, amount in credit
     )
 
@@ -220,9 +220,9 @@ def test_of_rewards_the_fit_sees_what_memory_has_to_do_with_them():
 
 def test_luck_changes_what_is_fitted_only_by_what_it_does_to_the_means():
     sessions = linear(np.random.default_rng(10), streams=60)
-    right = [one.correct for one in sessions if not one.known]
+    right = [one.correct for one in sessions if not one.hindsight.known]
     shuffled = iter(np.random.default_rng(11).permutation(right).tolist())
-    luckier = [one if one.known else replace(one, correct=next(shuffled)) for one in sessions]
+    luckier = [one if one.hindsight.known else changed(one, correct=next(shuffled)) for one in sessions]
     (found, _), (same, _) = learned(sessions), learned(luckier)
     np.testing.assert_allclose(same.theta, found.theta)
     np.testing.assert_allclose(same.covariance, found.covariance)
@@ -231,14 +231,14 @@ def test_luck_changes_what_is_fitted_only_by_what_it_does_to_the_means():
 @pytest.mark.parametrize("streams", [1, 5])
 def test_few_streams_say_little_even_where_the_fit_leaves_nothing_over(streams):
     sessions = linear(np.random.default_rng(6), streams=streams)
-    assert width(figures(learned(sessions)[0], Schema.of([sessions], "item"))) > 2.0
+    assert width(metrics(learned(sessions)[0], Schema.of([sessions], "item"))) > 2.0
     first = [one for one in sessions if one.position == 0]
-    assert width(figures(learned(first)[0], Schema.of([sessions], "item"))) > 3.8
+    assert width(metrics(learned(first)[0], Schema.of([sessions], "item"))) > 3.8
 
 
 def test_rewards_without_chance_leave_the_prior_where_memory_is_a_function_of_the_place():
     noisy = asks_whatever_comes(np.random.default_rng(7), streams=30, length=24)
-    measured = figures(learned([replace(one, correct=True) for one in noisy])[0], Schema.of([noisy], "item"))
+    measured = metrics(learned([changed(one, correct=True) for one in noisy])[0], Schema.of([noisy], "item"))
     assert measured["credit_worth_low/item"] < -1.9
     assert measured["credit_worth_high/item"] > 1.9
 
@@ -247,17 +247,17 @@ def test_iterations_of_different_policies_do_not_lend_their_levels_to_what_entri
     """The second writes less, so less is found later too: under one trend, the first's entries get the praise."""
     random = np.random.default_rng(0)
     often = linear(random, streams=200)
-    seldom = [replace(one, stream=f"later {one.stream}") for one in linear(random, streams=200, writing=0.1)]
+    seldom = [changed(one, stream=f"later {one.stream}") for one in linear(random, streams=200, writing=0.1)]
     schema = Schema.of([often, seldom], "item")
-    apart = figures(fit(transitions([often, seldom], schema), prior=schema.prior, decay=0.9), schema)
-    together = figures(learned([*often, *seldom])[0], Schema.of([often], "item"))
+    apart = metrics(fit(transitions([often, seldom], schema), prior=schema.prior, decay=0.9), schema)
+    together = metrics(learned([*often, *seldom])[0], Schema.of([often], "item"))
     assert apart["credit_worth/item"] == pytest.approx(WORTH, abs=0.1)
     assert together["credit_worth/item"] > WORTH + 0.2
 
 
 def test_that_a_stream_asks_much_is_no_merit_of_what_memory_holds():
     found, schema = learned(busy(np.random.default_rng(0), streams=400))
-    measured = figures(found, schema)
+    measured = metrics(found, schema)
     assert measured["credit_worth/item"] == pytest.approx(0.0, abs=0.1)
 
 

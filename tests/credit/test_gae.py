@@ -1,7 +1,6 @@
 """GAE on arrays small enough to read, in both precisions, and what it refuses; its laws are in test_gae_properties."""
 
 import asyncio
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +9,9 @@ from agile_ray.config import PPO
 from agile_ray.credit.gae import explained_variance, gae, whiten
 from agile_ray.errors import ContractError
 from agile_ray.segments import cut
-from agile_ray.types import NO_TURN, Scores, TrainingRow
+from agile_ray.types import NO_TURN, TokenScores, TrainingRow
 from learner.targets import make_targets
-from tests.fakes.worlds import ASKS, Says, lane, question
+from tests.fakes.worlds import ASKS, Says, changed, lane, question
 
 
 def estimate(*, sessions: list[int], turns: list[int], values: int | None = None):
@@ -47,7 +46,7 @@ def test_with_both_rates_one_the_advantage_is_what_is_still_to_come_minus_the_va
 
 def test_three_tokens_by_hand():
     advantages = one_session(np.array([0.0, 0.0, 1.0]), np.array([0.25, 0.5, 0.5]), discount=0.5, decay=0.5)
-    np.testing.assert_allclose(advantages, [-0.03125, -0.125, 0.5], rtol=0, atol=1e-15)  # surprises 0, -0.25, 0.5
+    np.testing.assert_allclose(advantages, [-0.03125, -0.125, 0.5], rtol=0, atol=1e-15)  # td_errors 0, -0.25, 0.5
 
 
 def test_float64_stays_float64_to_its_last_digits():
@@ -106,12 +105,12 @@ def test_a_session_that_comes_back_is_refused():
 def test_targets_check_the_turns_of_the_rows():
     played = asyncio.run(lane(question(0, "does it rust ?")).play(Says(*ASKS)))
     (segment,) = cut(played)
-    scores = Scores(**dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)))
-    row = TrainingRow(segment=segment, scores=scores, credit=0.0, expected=0.0, settled=0, wrote=True)
+    scores = TokenScores(**dict.fromkeys(TokenScores.__slots__, np.zeros(segment.actions, np.float32)))
+    row = TrainingRow(segment=segment, scores=scores, credit=0.0, credit_baseline=0.0, decided_after=0, wrote=True)
     assert make_targets([row], PPO())[0].own_returns.shape == (segment.actions,)
     turned = np.where(segment.action_mask, segment.turn_ids.max() - segment.turn_ids, NO_TURN)
     with pytest.raises(ContractError, match="turns of a session never go back"):
-        make_targets([replace(row, segment=replace(segment, turn_ids=turned))], PPO())
+        make_targets([changed(row, segment=changed(segment, turn_ids=turned))], PPO())
 
 
 def test_whitened_advantages_have_mean_zero_and_deviation_one_and_keep_their_order():

@@ -136,9 +136,9 @@ def it_is_the_double_sum(estimator, tokens, discount, decay, data):
     wanted = []
     for row in tokens.sessions():
         rewards, values = row.rewards[row.action_mask], row.values[row.action_mask]
-        surprises = rewards + discount * np.append(values[1:], 0.0) - values
+        td_errors = rewards + discount * np.append(values[1:], 0.0) - values
         later = range(len(rewards))
-        wanted += [sum((discount * decay) ** (k - t) * surprises[k] for k in later[t:]) for t in later]
+        wanted += [sum((discount * decay) ** (k - t) * td_errors[k] for k in later[t:]) for t in later]
     same(estimator(tokens, discount, decay), np.array(wanted))
 
 

@@ -214,7 +214,7 @@ def test_the_second_cut_is_mended_by_the_chance_that_a_reader_does_not_ask(again
     world, memory = 4 * (on("a", ask=0.9, again=again),), (Entry(writer=0, name="a"),)
 
     def mended(rewards: Sequence[float], links: Links) -> NDArray[np.float64]:
-        return by_links(rewards, replace(links, write_chances=1 - (1 - links.write_chances) / (1 - again)))
+        return by_links(rewards, replace(links, write_probabilities=1 - (1 - links.write_probabilities) / (1 - again)))
 
     assert credit(world, memory, 0, estimate=mended) == pytest.approx(worth(world, memory, 0), abs=1e-9)
 

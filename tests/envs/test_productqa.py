@@ -14,11 +14,12 @@ from agile_ray.agent.environment import Question, Submission
 from agile_ray.config import Agent, Env
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
-from agile_ray.scripted.references import Habits, play_streams, reference, script_rules
+from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.types import Session
 from configs import __path__ as configs_folder
 from envs.productqa import CategoryStream, ProductQA, build
 from envs.sql import SqlTool
+from tests.fakes.streams import play_streams
 
 COST = 300  # thousandths
 AGENT = Agent(turn_tokens=128, session_tokens=416)
@@ -278,7 +279,7 @@ def play(environment: ProductQA, policy: str) -> list[Session]:
 def booked(sessions: Sequence[Session]) -> tuple[int, int, int]:
     """Sessions, right answers, thousandths paid."""
     assert not any(session.remarks or session.error for session in sessions)
-    return len(sessions), sum(session.correct for session in sessions), sum(session.price for session in sessions)
+    return len(sessions), sum(session.correct for session in sessions), sum(session.paid for session in sessions)
 
 
 def counted(folder: Path) -> Counter[str]:

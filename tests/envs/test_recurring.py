@@ -1,7 +1,6 @@
 """The recurring items: determinism, what comes back, what memory returns, and what asking is worth."""
 
 from collections import Counter
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -14,13 +13,15 @@ from agile_ray.config import Env
 from agile_ray.config_file import load
 from agile_ray.errors import ConfigError
 from agile_ray.scripted.optimum import optimum
-from agile_ray.scripted.references import Habits, play_streams, reference, script_rules
+from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.types import Ending, Session
 from envs import build
 from envs.recurring import ITEMS, LENGTH, POOL, RECUR, SPLITS, Recurring
 from launch.models.tiny import Shape, train_tokenizer
 from launch.run import shipped_configs
 from rollout.tokenizer import HFTokenizer
+from tests.fakes.streams import play_streams
+from tests.fakes.worlds import changed
 
 ROOT = Path(__file__).resolve().parents[2]
 THREE_PRICES = load(ROOT / "configs" / "toy" / "three_prices.yaml")
@@ -126,14 +127,16 @@ def test_memory_returns_what_was_bought_on_the_item_and_nothing_else(name: str):
             bought = [writers[question.item]] if question.item in writers else []
             assert [use.writer for use in session.reads] == bought
             assert [use.similarity for use in session.reads] == pytest.approx([1.0] * len(bought), abs=1e-5)
-            assert (session.known, session.stored_similar) == (bool(bought), len(bought))
-            assert [one.writers for one in session.counterfactuals] == [(writer,) for writer in bought]
+            assert (session.hindsight.known, session.hindsight.stored_similar) == (bool(bought), len(bought))
+            assert [one.writers for one in session.hindsight.counterfactuals] == [(writer,) for writer in bought]
             if session.asks:
                 writers.setdefault(question.item, session.position)
 
 
 def test_later_similar_counts_the_times_that_are_left():
-    assert [session.later_similar for session in play("never_ask")] == [RECUR - 1 - sight for sight in sights()]
+    assert [session.hindsight.later_similar for session in play("never_ask")] == [
+        RECUR - 1 - sight for sight in sights()
+    ]
 
 
 def test_a_query_is_refused_in_words():
@@ -187,7 +190,7 @@ def test_every_word_to_copy_is_one_token_with_the_space_before_it(tokenizer):
 def test_sessions_are_short(tokenizer, name: str):
     rules = script_rules(WORLD, price=700, agent=THREE_PRICES.agent, memory=THREE_PRICES.memory)
     policy = reference(name, WORLD, Habits(asked_share=0.5))
-    sessions = play_streams(policy, WORLD, split="train", indices=range(10), rules=replace(rules, tokenizer=tokenizer))
+    sessions = play_streams(policy, WORLD, split="train", indices=range(10), rules=changed(rules, tokenizer=tokenizer))
     assert all(session.ending is Ending.DONE and not session.remarks for session in sessions)
     lengths = [len(session.turns[-1].prompt_ids) + len(session.turns[-1].completion_ids) for session in sessions]
     assert max(lengths) <= THREE_PRICES.agent.session_tokens / 2

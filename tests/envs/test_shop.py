@@ -204,7 +204,7 @@ def test_memory_finds_what_it_holds_and_counts_it_at_the_threshold():
     held = missed = blurred = strangers = counted = 0
     for questions in [*QUESTIONS["train"], *QUESTIONS["validation"]]:
         texts = embedder.embed([question.text for question in questions])
-        lessons = embedder.embed([question.knowledge for question in questions])
+        demonstrations = embedder.embed([question.knowledge for question in questions])
         for now, question in enumerate(questions):
             if question.query:
                 continue
@@ -212,7 +212,7 @@ def test_memory_finds_what_it_holds_and_counts_it_at_the_threshold():
             taught = [then for then in range(now) if questions[then].knowledge]
             found = (
                 [(float(texts[now] @ texts[then]), then) for then in pairs],
-                [(float(texts[now] @ lessons[then]), then) for then in taught],
+                [(float(texts[now] @ demonstrations[then]), then) for then in taught],
             )
             same = [[cosine for cosine, then in kind if questions[then].item == question.item] for kind in found]
             if same[0] or same[1]:

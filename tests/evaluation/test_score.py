@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from agile_ray.errors import ContractError
 from agile_ray.evaluation.score import Cause, cause, curve, paired_difference, score
 from agile_ray.types import Ending, Origin, Receipt
-from tests.fakes.worlds import SESSION
+from tests.fakes.worlds import SESSION, changed
 
 
 def session(
@@ -26,12 +25,12 @@ def session(
     remarks=(),
     question=None,
 ):
-    return replace(
+    return changed(
         SESSION,
         stream=stream,
         position=position,
         stream_length=length,
-        question=question or f"q{position}",
+        question_id=question or f"q{position}",
         kind=kind,
         ending=ending,
         error="ToolError: broken" if ending is Ending.FAILED else None,

@@ -65,8 +65,8 @@ def plain(rewards: Float64, values: Float64, discount: float, decay: float) -> F
     advantages = np.zeros(len(rewards))
     next_value = next_advantage = 0.0
     for place in reversed(range(len(rewards))):
-        surprise = rewards[place] + discount * next_value - values[place]
-        next_advantage = advantages[place] = surprise + discount * decay * next_advantage
+        td_error = rewards[place] + discount * next_value - values[place]
+        next_advantage = advantages[place] = td_error + discount * decay * next_advantage
         next_value = values[place]
     return advantages
 
@@ -107,8 +107,8 @@ def reward_turns(tokens: Tokens, discount: float, decay: float) -> Float64:
             next_value = next_advantage = 0.0
         else:
             next_value = values[place + 1]
-        surprise = targets[place] + discount * next_value - values[place]
-        next_advantage = advantages[place] = surprise + discount * decay * next_advantage
+        td_error = targets[place] + discount * next_value - values[place]
+        next_advantage = advantages[place] = td_error + discount * decay * next_advantage
     return advantages
 
 
@@ -128,9 +128,9 @@ def turn_distances(tokens: Tokens, discount: float, decay: float) -> Float64:
     advantages = np.zeros(len(acted.rewards))
     next_value = next_advantage = 0.0
     for place in reversed(range(len(acted.rewards))):
-        surprise = acted.rewards[place] + discount * next_value - acted.values[place]
+        td_error = acted.rewards[place] + discount * next_value - acted.values[place]
         distance = 1 + np.diff(acted.turn_ids, append=acted.turn_ids[-1])[place]
-        next_advantage = advantages[place] = surprise + (discount * decay) ** distance * next_advantage
+        next_advantage = advantages[place] = td_error + (discount * decay) ** distance * next_advantage
         next_value = acted.values[place]
     return advantages
 

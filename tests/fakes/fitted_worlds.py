@@ -1,13 +1,12 @@
 """Worlds in which what an entry in memory is worth is known."""
 
-from dataclasses import replace
 from random import Random
 
 import numpy as np
 
 from agile_ray.types import MemoryUse, Receipt, Session
 from envs.shop_world import categories, draw
-from tests.fakes.worlds import SESSION
+from tests.fakes.worlds import SESSION, changed
 
 ITEMS, RECUR, PRICE, GUESS = 8, 3, 700, 0.5
 
@@ -18,7 +17,7 @@ RECEIPTS = (Receipt(key="", price=PRICE, source="", latency_s=0.0, advice="", an
 def session(
     stream: int, position: int, length: int, *, size: int, known: bool, correct: bool, asked: bool, wrote: bool
 ) -> Session:
-    return replace(
+    return changed(
         SESSION,
         stream=f"s{stream:04}",
         position=position,
@@ -104,7 +103,7 @@ def linear(random: np.random.Generator, *, streams: int, writing: float = 0.5) -
 def offers(seed: int) -> list[Session]:
     random = np.random.default_rng(seed)
     return [
-        replace(one, offer=int(random.integers(100, 900)), topic=random.choice(["item", "item", "other"]))
+        changed(one, price=int(random.integers(100, 900)), topic=random.choice(["item", "item", "other"]))
         for one in linear(random, streams=40)
     ]
 
@@ -122,7 +121,7 @@ def busy(random: np.random.Generator, *, streams: int) -> list[Session]:
         wrote = here & ~known
         sizes = np.cumsum(wrote) - wrote
         sessions += [
-            replace(
+            changed(
                 session(
                     stream,
                     place,
@@ -140,7 +139,7 @@ def busy(random: np.random.Generator, *, streams: int) -> list[Session]:
     return sessions
 
 
-CHEAP = replace(RECEIPTS[0], price=300)
+CHEAP = changed(RECEIPTS[0], price=300)
 
 
 def shop(random: Random, stream: int, ask: float) -> tuple[list[Session], list[float]]:
@@ -159,7 +158,7 @@ def shop(random: Random, stream: int, ask: float) -> tuple[list[Session], list[f
         played = session(stream, place, len(questions), size=0, known=known, correct=right, asked=asks, wrote=asks)
         sizes = {topic: list(held.values()).count(topic) for topic in held.values()}
         receipts = (CHEAP,) if asks else ()
-        sessions.append(replace(played, topic=one.topic, memory_sizes=sizes, receipts=receipts))
+        sessions.append(changed(played, topic=one.topic, memory_sizes=sizes, receipts=receipts))
         lacking = ask * (1 - CHEAP.price / 1000) + (1 - ask) * one.guess_chance
         again = sum(later.item == one.item for later in questions[place + 1 :])
         worth.append(sum((1 - ask) ** reader * (1 - lacking) for reader in range(again)))

@@ -9,14 +9,14 @@ A session that finds an entry answers from it; one that does not asks with its c
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agile_ray.credit import linked
-from agile_ray.types import Counterfactual, Receipt, Scores, Session
-from tests.fakes.worlds import SESSION
+from agile_ray.types import Counterfactual, Receipt, Session, TokenScores
+from tests.fakes.worlds import SESSION, changed
 
 THRESHOLD = 0.5
 
@@ -52,7 +52,7 @@ World = tuple[Ask, ...]
 
 def on(item: str, **changes: object) -> Ask:
     """A question on an item: its entry answers it for sure, an ask writes it."""
-    return replace(Ask(reads={item: 1.0}, writes=(item,)), **changes)  # pyright: ignore[reportArgumentType]
+    return changed(Ask(reads={item: 1.0}, writes=(item,)), **changes)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,7 @@ def states(world: World, writer: int) -> list[tuple[float, Memory]]:
     for path in paths(world[:writer], (), 0):
         end = path.memories[-1] + path.outcomes[-1].wrote if path.outcomes else ()
         before[end] = before.get(end, 0.0) + path.chance
-    asked = replace(world[writer], ask=1.0, again=1.0)
+    asked = changed(world[writer], ask=1.0, again=1.0)
     return [
         (chance * outcome.chance, memory + outcome.wrote)
         for memory, chance in before.items()
@@ -156,7 +156,7 @@ def states(world: World, writer: int) -> list[tuple[float, Memory]]:
 
 @dataclass(slots=True)
 class Learner:
-    """Scores prefixes exactly: a prefix is the number under which its question and memory are kept."""
+    """TokenScores prefixes exactly: a prefix is the number under which its question and memory are kept."""
 
     kept: list[tuple[Ask, Memory]] = field(default_factory=list)
 
@@ -164,19 +164,19 @@ class Learner:
         self.kept.append((one, memory))
         return np.array([len(self.kept) - 1], np.int32)
 
-    def score(self, prefix_id: int) -> Scores:
+    def score(self, prefix_id: int) -> TokenScores:
         one, memory = self.kept[prefix_id]
         exact = np.array([own_value(one, memory)]), np.array([asks(one, memory)])  # in float64, to compare at 1e-9
         zero = np.zeros(1, np.float32)
-        return Scores(logprobs=zero, reference_logprobs=zero, own_values=exact[0], write_chances=exact[1])
+        return TokenScores(logprobs=zero, reference_logprobs=zero, own_values=exact[0], write_probabilities=exact[1])
 
 
 def played(world: World, path: Path, start: int, learner: Learner) -> list[Session]:
     """The sessions of a path that starts behind `start`; those before it are there, and read nothing."""
-    sessions = [replace(SESSION, position=place, stream_length=len(world)) for place in range(start)]
+    sessions = [changed(SESSION, position=place, stream_length=len(world)) for place in range(start)]
     for place, memory, outcome in zip(range(start, len(world)), path.memories, path.outcomes, strict=True):
         receipt = Receipt(key="", price=outcome.paid, source="", latency_s=0.0, advice="", answer="")
-        session = replace(
+        session = changed(
             SESSION,
             position=place,
             stream_length=len(world),

@@ -1,9 +1,7 @@
 """Final evaluations of every policy, small enough to read."""
 
-from dataclasses import replace
-
 from agile_ray.types import Receipt
-from tests.fakes.worlds import SESSION
+from tests.fakes.worlds import SESSION, changed
 
 # Right answers and asks of each policy over the same two streams of two questions.
 PLAYED = {
@@ -21,12 +19,12 @@ PLAYED = {
 
 
 def session(place, *, right, asked):
-    return replace(
+    return changed(
         SESSION,
         stream=f"test/{place // 2}",
         position=place % 2,
         stream_length=2,
-        question=f"q{place}",
+        question_id=f"q{place}",
         kind=("fact", "search")[place % 2],
         answer="yes",
         correct=right,

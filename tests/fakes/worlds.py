@@ -1,5 +1,6 @@
 """A world small enough to read: questions about products, one tool, and a policy that says what it is told."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ToolError
-from agile_ray.types import Ending, Session
+from agile_ray.types import Ending, Hindsight, Session
 
 END = "<end>"
 
@@ -22,12 +23,10 @@ SESSION = Session(
     stream="s",
     position=0,
     stream_length=1,
-    question="q",
+    question_id="q",
     kind="fact",
     topic="fact",
-    offer=300,
-    known=False,
-    memory_sizes={},
+    price=300,
     turns=(),
     ending=Ending.DONE,
     error=None,
@@ -36,14 +35,18 @@ SESSION = Session(
     receipts=(),
     reads=(),
     writes=(),
-    counterfactuals=(),
-    settled=0,
-    stored_similar=0,
-    later_similar=0,
     remarks=(),
-    memory_hash="",
 )
-"""Of which a test says what matters to it, by `replace`."""
+"""Of which a test says what matters to it, by `changed`."""
+HINDSIGHT = {one.name for one in dataclasses.fields(Hindsight)}
+
+
+def changed(session, /, **changes):
+    """`dataclasses.replace`, to which fields of a session's hindsight are given beside its own."""
+    if not isinstance(session, Session):
+        return dataclasses.replace(session, **changes)
+    hindsight = {name: changes.pop(name) for name in HINDSIGHT & changes.keys()}
+    return dataclasses.replace(session, **changes, hindsight=dataclasses.replace(session.hindsight, **hindsight))
 
 
 def question(number: int, text: str, *, product: str = "p1", answer: str = "yes", knowledge: str = "") -> Question:

@@ -113,7 +113,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     assert f"resumed after {steps} imitation steps" in said
     assert gone(family, within_s=60) == []
 
-    lost = sum(line.figures["rows"] for line in job.lines(Event.ITERATION)[2:])
+    lost = sum(line.metrics["rows"] for line in job.lines(Event.ITERATION)[2:])
     process = job.start()
     said = process.communicate(timeout=WAIT_S)[0]
     assert process.returncode == 0, said

@@ -6,7 +6,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,11 @@ import torch
 from agile_ray.config import PPO, Imitation, Learner
 from agile_ray.errors import ConfigError, DeadlineError, LearnerError
 from agile_ray.record import metrics
-from agile_ray.types import Float32, Lesson, Scores, Segment, TrainingRow, Update
+from agile_ray.types import Demonstration, Float32, Segment, TokenScores, TrainingRow, Update
 from agile_ray.weights import WeightsRef
 from learner.engine import is_fast_in_bfloat16
 from learner.group import LearnerGroup
+from tests.fakes.worlds import changed
 
 pytestmark = pytest.mark.integration
 
@@ -145,9 +146,9 @@ def segments(count: int, seed: int) -> list[Segment]:
     return found
 
 
-def lessons(count: int, seed: int) -> list[Lesson]:
+def demonstrations(count: int, seed: int) -> list[Demonstration]:
     return [
-        Lesson(
+        Demonstration(
             segment=one,
             returns=one.rewards[one.action_mask][::-1].cumsum()[::-1].astype(np.float32),
             wrote=bool(one.token_ids[1] % 2),
@@ -159,7 +160,7 @@ def lessons(count: int, seed: int) -> list[Lesson]:
 def rows(learners: LearnerGroup, given: list[Segment]) -> list[TrainingRow]:
     scores = learners.score(given)
     return [
-        TrainingRow(segment=one, scores=score, credit=0.1, expected=0.0, settled=1, wrote=True)
+        TrainingRow(segment=one, scores=score, credit=0.1, credit_baseline=0.0, decided_after=1, wrote=True)
         for one, score in zip(given, scores, strict=True)
     ]
 
@@ -198,13 +199,13 @@ class Course:
     start: dict[str, Float32]
     imitated: dict[str, Float32]
     learned: dict[str, Float32]
-    scores: list[Scores]
+    scores: list[TokenScores]
     updates: list[Update]
 
 
 def course(learners: LearnerGroup, folder: Path) -> Course:
     start = fetch(learners.publish(0))
-    updates = [learners.imitate(lessons(20, step), step=step) for step in range(3)]
+    updates = [learners.imitate(demonstrations(20, step), step=step) for step in range(3)]
     imitated = fetch(learners.publish(1))
     learners.set_reference(folder)
     given = rows(learners, segments(20, 9))
@@ -287,7 +288,7 @@ def test_updates_agree_however_the_work_is_split(
     assert distance(alone.imitated, other.imitated) < 1e-5
     assert distance(alone.learned, other.learned) < 1e-5
     for one, two in zip(alone.scores, other.scores, strict=True):
-        for name in Scores.__slots__:
+        for name in TokenScores.__slots__:
             np.testing.assert_allclose(getattr(one, name), getattr(two, name), atol=1e-4, err_msg=name)
     for one, two in zip(alone.updates, other.updates, strict=True):
         for name, value in one.metrics.items():
@@ -323,11 +324,11 @@ def test_a_loaded_group_continues_as_if_never_stopped(
     exported.mkdir()
     learners = begin(**settings)
     for step in range(3):
-        learners.imitate(lessons(20, step), step=step)
+        learners.imitate(demonstrations(20, step), step=step)
     learners.save(tmp_path)
     learners.export(exported)
     with group(exported, **settings) as learners:
-        learners.imitate(lessons(20, 7), step=0)  # elsewhere, and forgotten by `load`
+        learners.imitate(demonstrations(20, 7), step=0)  # elsewhere, and forgotten by `load`
         learners.load(tmp_path)
         learners.set_reference(folder)
         learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
@@ -338,7 +339,7 @@ def test_a_loaded_group_continues_as_if_never_stopped(
 
 def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(begin: Begin, tmp_path: Path):
     learners = begin(ranks=2)
-    learners.imitate(lessons(20, 0), step=0)
+    learners.imitate(demonstrations(20, 0), step=0)
     weights = learners.publish(1)
     learners.export(tmp_path)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in tmp_path.iterdir()}
@@ -351,17 +352,17 @@ def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(begin: Begin,
 
 def test_what_is_not_finite_stops_before_the_step_and_is_named(begin: Begin, folder: Path):
     learners = begin(PPO_SETTINGS.model_copy(update={"value_coefficient": 1e5}), ranks=2)
-    learners.imitate(lessons(20, 0), step=0)
+    learners.imitate(demonstrations(20, 0), step=0)
     learners.set_reference(folder)
     before = fetch(learners.publish(1))
     (given,) = rows(learners, segments(1, 9))
     huge = np.where(given.segment.action_mask, 1e15, 0).astype(np.float32)  # its square still is a float32
-    far = replace(given, segment=replace(given.segment, rewards=huge))
+    far = changed(given, segment=changed(given.segment, rewards=huge))
     with pytest.raises(LearnerError, match="optimizer step 2: the gradient's norm must be finite, found inf"):
         learners.learn([far], seed=1, done=0.0)
-    lost = replace(given.scores, reference_logprobs=np.full_like(given.scores.reference_logprobs, np.nan))
+    lost = changed(given.scores, reference_logprobs=np.full_like(given.scores.reference_logprobs, np.nan))
     with pytest.raises(LearnerError, match=r"learner.learn: optimizer step 2: every loss .* rank [01]: nan; no"):
-        learners.learn([replace(given, scores=lost)], seed=1, done=0.0)
+        learners.learn([changed(given, scores=lost)], seed=1, done=0.0)
     assert distance(before, fetch(learners.publish(2))) == 0
 
 

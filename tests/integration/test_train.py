@@ -32,7 +32,7 @@ def test_every_session_is_trained_exactly_once(job: Job) -> None:
 
 def test_the_learner_sees_the_ids_that_the_engine_sampled(job: Job) -> None:
     for line in job.lines(Event.ITERATION):  # other ids would have other logprobs
-        assert line.figures["behavior_gap_nats"] < 1e-4
+        assert line.metrics["behavior_gap_nats"] < 1e-4
     for file in (job.run / "segments").iterdir():
         for row in pq.read_table(file).to_pylist():
             written = [version for version, acted in zip(row["versions"], row["action_mask"], strict=True) if acted]

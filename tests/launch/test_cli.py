@@ -43,7 +43,6 @@ def model(tmp_path):
         ("env.advice_cost=1.5", "env.advice_cost"),
         ("env.advice_cost=-0.1", "env.advice_cost"),
         ("env.name=sohp", "env.name: one of shop, productqa, recurring; found sohp"),
-        ("loop.max_age=1", "max_age is 1"),
         ("run.name=a/b", "run.name"),
         ("seed", "overrides are written key=value"),
     ],
@@ -178,17 +177,17 @@ def evaluate(call, folder, policy, *words):
 
 
 def test_evaluate_writes_what_it_prints(call, tmp_path):
-    figures, out = evaluate(call, tmp_path, "always_ask", "evaluate.sessions=96", "env.advice_cost=0.4")
-    assert figures["policy"] == "always_ask"
-    assert (figures["env"], figures["split"], figures["seed"], figures["advice_cost"]) == ("shop", "test", 0, 0.4)
-    assert (figures["sessions"], figures["asked_share"], figures["asks_per_session"]) == (96, 1.0, 1.0)
-    assert (figures["accuracy"], figures["total_score"], figures["ci95"]) == (1.0, 0.6, [0.6, 0.6])
-    assert sum(kind["sessions"] for kind in figures["kinds"].values()) == 96
+    metrics, out = evaluate(call, tmp_path, "always_ask", "evaluate.sessions=96", "env.advice_cost=0.4")
+    assert metrics["policy"] == "always_ask"
+    assert (metrics["env"], metrics["split"], metrics["seed"], metrics["advice_cost"]) == ("shop", "test", 0, 0.4)
+    assert (metrics["sessions"], metrics["asked_share"], metrics["asks_per_session"]) == (96, 1.0, 1.0)
+    assert (metrics["accuracy"], metrics["total_score"], metrics["ci95"]) == (1.0, 0.6, [0.6, 0.6])
+    assert sum(kind["sessions"] for kind in metrics["kinds"].values()) == 96
     assert "total score 0.6000 [0.6000, 0.6000]" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json"]
 
 
-def test_evaluate_twice_gives_the_same_figures(call, tmp_path):
+def test_evaluate_twice_gives_the_same_metrics(call, tmp_path):
     first, _ = evaluate(call, tmp_path, "random", "evaluate.sessions=96")
     assert evaluate(call, tmp_path, "random", "evaluate.sessions=96")[0] == first
 
@@ -201,8 +200,8 @@ def test_random_asks_as_often_as_told(call, tmp_path):
 
 
 def test_non_adaptive_asks_in_the_first_sessions_of_each_stream(call, tmp_path):
-    figures, _ = evaluate(call, tmp_path, "non_adaptive", "--first", "12", "evaluate.sessions=96")
-    assert figures["asked_share"] == 12 / 48
+    metrics, _ = evaluate(call, tmp_path, "non_adaptive", "--first", "12", "evaluate.sessions=96")
+    assert metrics["asked_share"] == 12 / 48
 
 
 def test_evaluate_refuses_an_unknown_policy_with_the_known_ones(call):
@@ -234,11 +233,11 @@ def test_evaluate_plays_every_question_of_the_categories_that_it_is_told(call, t
     )
     code, _, err = call("evaluate", "productqa", *words)
     assert code == 0, err
-    figures = json.loads((tmp_path / "e.json").read_text())
+    metrics = json.loads((tmp_path / "e.json").read_text())
     asked = sum(row["type"] != "search_qa" for row in rows)
-    assert (figures["categories"], figures["sessions"]) == ([category], len(rows))
-    assert figures["asked_share"] == asked / len(rows)
-    assert figures["total_score"] == pytest.approx(1 - 0.3 * asked / len(rows), abs=0.005)  # gold SQL finds nearly all
+    assert (metrics["categories"], metrics["sessions"]) == ([category], len(rows))
+    assert metrics["asked_share"] == asked / len(rows)
+    assert metrics["total_score"] == pytest.approx(1 - 0.3 * asked / len(rows), abs=0.005)  # gold SQL finds nearly all
 
 
 @pytest.mark.parametrize("name", sorted(shipped_configs.shipped_in()))

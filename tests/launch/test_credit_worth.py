@@ -8,11 +8,12 @@ import pytest
 from agile_ray.config import Agent, Memory
 from agile_ray.record import store
 from agile_ray.record.folder import SEGMENTS
-from agile_ray.scripted.references import Habits, play_streams, reference, script_rules
+from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.segments import cut
-from agile_ray.types import Scores, TrainingRow
+from agile_ray.types import TokenScores, TrainingRow
 from envs.shop import Shop
 from launch.studies.credit_worth import Played, lines, played, worth
+from tests.fakes.streams import play_streams
 
 ASK = Played(guess_chance=0.6, later=2, known=False, asked=True, reward=0.5, credit=0.2)
 GUESS = replace(ASK, asked=False, reward=1.0, credit=0.0)
@@ -48,10 +49,10 @@ def test_sessions_are_read_from_a_runs_folder(tmp_path):
     rows = [
         TrainingRow(
             segment=segment,
-            scores=Scores(**dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32))),
+            scores=TokenScores(**dict.fromkeys(TokenScores.__slots__, np.zeros(segment.actions, np.float32))),
             credit=0.25 if segment.last else 0.0,
-            expected=0.0,
-            settled=segment.actions,
+            credit_baseline=0.0,
+            decided_after=segment.actions,
             wrote=bool(session.writes),
         )
         for session in sessions

@@ -20,14 +20,14 @@ from launch.report.wording import headline
 from tests.fakes.played import PLAYED, played
 
 
-def line(event, *, name="", iteration=1, figures=None, counts=None, dropped=(), seconds=None):
+def line(event, *, name="", iteration=1, metrics=None, counts=None, dropped=(), seconds=None):
     return Line(
         event=event,
         name=name,
         imitation_steps=1,
         iteration=iteration,
         version=iteration,
-        figures=figures or {},
+        metrics=metrics or {},
         counts=counts or {},
         dropped=tuple(dropped),
         seconds=seconds or {},
@@ -104,21 +104,21 @@ def test_policies_on_other_questions_are_not_compared():
 
 def test_the_history_adds_up_to_times_rates_and_counts():
     lost = Dropped(reason="failed", asked=True, tokens_up_to=64, sessions=2)
-    figures = {"total_score": 0.5, "accuracy": 0.6, "asked_share": 0.2, "sessions": 58, "failed": 2}
+    metrics = {"total_score": 0.5, "accuracy": 0.6, "asked_share": 0.2, "sessions": 58, "failed": 2}
     speed = {"tokens": 900, "processed_tokens": 1000, "learn_seconds": 3.0, "sync_seconds": 1.0}
     lines = [
-        line(Event.IMITATION, figures={"tokens": 100, "processed_tokens": 100, "learn_seconds": 2.0}),
-        line(Event.ITERATION, figures=figures | speed, dropped=[lost], seconds={"collect": 2.0, "learn": 3.0}),
-        line(Event.RESUME, figures={"discarded_seconds": 9.0}, counts={"discarded/lines": 3, "discarded/rows": 70}),
+        line(Event.IMITATION, metrics={"tokens": 100, "processed_tokens": 100, "learn_seconds": 2.0}),
+        line(Event.ITERATION, metrics=metrics | speed, dropped=[lost], seconds={"collect": 2.0, "learn": 3.0}),
+        line(Event.RESUME, metrics={"discarded_seconds": 9.0}, counts={"discarded/lines": 3, "discarded/rows": 70}),
         line(
             Event.ITERATION,
             iteration=2,
-            figures=figures | speed | {"sync_seconds": 2.0},
+            metrics=metrics | speed | {"sync_seconds": 2.0},
             counts={"ending/done": 60},
             dropped=[lost],
             seconds={"collect": 4.0},
         ),
-        line(Event.EVALUATION, name="validation", iteration=2, figures=figures),
+        line(Event.EVALUATION, name="validation", iteration=2, metrics=metrics),
     ]
     found = build({}, config=config("runs"), lines=lines, starts=[])
     assert found.seconds == {"collect": 6.0, "learn": 3.0}
@@ -132,7 +132,7 @@ def test_the_history_adds_up_to_times_rates_and_counts():
         (2, "training"),
         (2, "validation"),
     ]
-    assert (found.figures["sessions"], found.figures["total_score"], found.counts) == (116, 0.5, {"ending/done": 60})
+    assert (found.metrics["sessions"], found.metrics["total_score"], found.counts) == (116, 0.5, {"ending/done": 60})
 
 
 def test_report_json_holds_what_other_tools_read(run_folder):

@@ -1,7 +1,6 @@
 """`agile-ray reprice`, against sums done by hand."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -11,11 +10,11 @@ from agile_ray.types import Ending, Receipt
 from launch.commands.reprice import bill
 from tests.conftest import one_line
 from tests.fakes.played import PLAYED, played
-from tests.fakes.worlds import SESSION
+from tests.fakes.worlds import SESSION, changed
 
 
 def asking(position, *prices, right, ending=Ending.DONE):
-    return replace(
+    return changed(
         SESSION,
         position=position,
         correct=right,

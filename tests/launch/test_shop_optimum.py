@@ -1,6 +1,5 @@
 """The shop without luck: best policies on a stream small enough to do by hand, and what played sessions are worth."""
 
-from dataclasses import replace
 from math import sqrt
 from statistics import mean, stdev
 
@@ -15,10 +14,10 @@ from launch.report import files
 from launch.run import shipped_configs
 from launch.studies.shop_optimum import POLICIES, TEST_STREAMS, Future, play, streams
 from launch.studies.shop_runs import Compare, Known, finished
-from tests.fakes.worlds import SESSION
+from tests.fakes.worlds import SESSION, changed
 
 FACT = next(question for question in Shop(seed=0).stream(split="train", index=0).questions if question.kind == "fact")
-STREAM = [replace(FACT, item=item, guess_chance=0.5) for item in "aaaax"]  # x: where places are counted anew
+STREAM = [changed(FACT, item=item, guess_chance=0.5) for item in "aaaax"]  # x: where places are counted anew
 NEVER = 1 - 5 * 0.5 / 5
 
 
@@ -40,7 +39,7 @@ def test_each_policy_asks_where_what_it_trains_on_is_worth_the_price(name, price
 
 
 def test_what_to_expect_is_the_mean_over_first_sights():
-    future = Future([STREAM, [replace(question, item=str(place)) for place, question in enumerate(STREAM)]])
+    future = Future([STREAM, [changed(question, item=str(place)) for place, question in enumerate(STREAM)]])
     assert future.sight(STREAM[0], 0, 3).expected == pytest.approx((3 + 0 + 0 + 0 + 0) / 5)
     assert future.sight(STREAM[0], 0, 3).chance == pytest.approx(1 / 5)
 
@@ -53,7 +52,7 @@ ADVICE = Receipt(key="k", price=PRICE, source="gold", latency_s=0, advice="yes",
 def sessions(*, kinds=("fact", "reasoning")):
     """One for each test question of a kind, where the best guess was submitted."""
     return [
-        replace(
+        changed(
             SESSION,
             stream=stream.id,
             position=place,
@@ -86,8 +85,8 @@ def stream_sums(guesses, values):
     "changes", [{"known": True}, {"receipts": (ADVICE,)}, {"answer": "none such"}, {"answer": None}]
 )
 def test_what_is_not_the_best_guess_counts_as_it_came_out(changes):
-    changed = [replace(guess, **changes) for guess in sessions()]
-    assert list(map(KNOWN.worth, changed)) == list(map(reward, changed))
+    other = [changed(guess, **changes) for guess in sessions()]
+    assert list(map(KNOWN.worth, other)) == list(map(reward, other))
 
 
 def test_a_search_counts_as_it_came_out():
@@ -97,8 +96,8 @@ def test_a_search_counts_as_it_came_out():
 
 def test_missed_counts_decisions_that_are_not_the_policys_where_memory_lacks_the_answer():
     guesses = sessions()
-    asks = [replace(guess, receipts=(ADVICE,)) for guess in guesses]
-    known = [replace(guess, known=True) for guess in guesses]
+    asks = [changed(guess, receipts=(ADVICE,)) for guess in guesses]
+    known = [changed(guess, known=True) for guess in guesses]
     assert KNOWN.missed([*guesses, *known], POLICIES["none"], 0.3) == {True: 1, False: 0}
     assert KNOWN.missed(asks, POLICIES["none"], 0.3) == {True: 0, False: 1}
     assert KNOWN.missed(asks, POLICIES["none"], 1.0) == {True: None, False: 1}

@@ -1,20 +1,19 @@
 """What the driver lays out, aims at and schedules; how parameters are packed."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from agile_ray.config import PPO, Imitation
-from agile_ray.types import Lesson, Scores, Segment, TrainingRow
+from agile_ray.types import Demonstration, Segment, TokenScores, TrainingRow
 from learner.micro_batch import make_batch
 from learner.plan import plan
 from learner.ragged import join_scores, lay_out, split_scores
 from learner.reports import PlacedScores, Sums, add, placed
 from learner.schedule import imitation_rate, ppo_rate
-from learner.targets import effective_share, make_lesson_targets, make_targets
+from learner.targets import effective_share, make_demonstration_targets, make_targets
 from learner.weights import buckets
+from tests.fakes.worlds import changed
 
 
 def row(
@@ -25,8 +24,8 @@ def row(
     values: list[float],
     last: bool,
     credit: float = 0.0,
-    expected: float = 0.0,
-    settled: int | None = None,
+    credit_baseline: float = 0.0,
+    decided_after: int | None = None,
     wrote: bool = False,
 ):
     """A row whose every second token is an action."""
@@ -46,14 +45,21 @@ def row(
         rewards=spread,
         last=last,
     )
-    scores = Scores(
+    scores = TokenScores(
         logprobs=np.full(count, -1.5, np.float32),
         reference_logprobs=np.full(count, -2, np.float32),
         own_values=np.array(values, np.float32),
-        write_chances=np.full(count, 0.5, np.float32),
+        write_probabilities=np.full(count, 0.5, np.float32),
     )
-    settled = count if settled is None else settled
-    return TrainingRow(segment=segment, scores=scores, credit=credit, expected=expected, settled=settled, wrote=wrote)
+    decided_after = count if decided_after is None else decided_after
+    return TrainingRow(
+        segment=segment,
+        scores=scores,
+        credit=credit,
+        credit_baseline=credit_baseline,
+        decided_after=decided_after,
+        wrote=wrote,
+    )
 
 
 def test_segments_lie_end_to_end_with_their_actions():
@@ -69,20 +75,22 @@ def test_scores_split_and_joined_are_the_same():
     scores = join_scores([row(0, 0, rewards=[0, 0], values=[1, 2], last=True).scores])
     parts = split_scores(scores, np.array([0, 0, 2]))
     assert [part.own_values.tolist() for part in parts] == [[], [1, 2]]
-    for name in Scores.__slots__:
+    for name in TokenScores.__slots__:
         np.testing.assert_array_equal(getattr(join_scores(parts), name), getattr(scores, name))
 
 
 def test_what_ranks_scored_is_put_back_where_it_belongs():
-    scores = Scores(
-        **{name: np.arange(5, dtype=np.float32) + 10 * k for k, name in enumerate(Scores.__slots__)}  # all differ
+    scores = TokenScores(
+        **{name: np.arange(5, dtype=np.float32) + 10 * k for k, name in enumerate(TokenScores.__slots__)}  # all differ
     )
     hands = [np.array([3, 1]), np.array([], np.int64), np.array([4, 0, 2])]
     parts = [
-        PlacedScores(places=places, scores=Scores(**{name: getattr(scores, name)[places] for name in Scores.__slots__}))
+        PlacedScores(
+            places=places, scores=TokenScores(**{name: getattr(scores, name)[places] for name in TokenScores.__slots__})
+        )
         for places in hands
     ]
-    for name in Scores.__slots__:
+    for name in TokenScores.__slots__:
         np.testing.assert_array_equal(getattr(placed(parts), name), getattr(scores, name))
 
 
@@ -98,19 +106,19 @@ def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action
         row(0, 1, rewards=[0, 1], values=[0.5, 0.5], last=True, credit=0.1),
         row(1, 0, rewards=[0.25], values=[0.5], last=True),
     ]
-    targets, figures = make_targets(rows, PPO(discount=1.0, decay=1.0))
+    targets, metrics = make_targets(rows, PPO(discount=1.0, decay=1.0))
     np.testing.assert_allclose(targets.own_returns, [0.7, 0.7, 1.0, 1.0, 0.25], atol=1e-6)
     assert targets.advantages.mean() == pytest.approx(0, abs=1e-6)
-    assert figures["advantage_mean"] == pytest.approx(np.mean([0.3, 0.3, 0.6, 0.6, -0.25]))
-    assert figures["behavior_gap_nats"] == pytest.approx(0.5)
+    assert metrics["advantage_mean"] == pytest.approx(np.mean([0.3, 0.3, 0.6, 0.6, -0.25]))
+    assert metrics["behavior_gap_nats"] == pytest.approx(0.5)
 
 
 def test_what_the_engine_sampled_is_reweighted_up_to_twice_and_the_effective_sample_is_counted():
     one = row(0, 0, rewards=[0, 0, 0], values=[0, 0, 0], last=True)
     old = np.array([-1 + np.log(0.5), -1, 7], np.float32)  # the engine's were all -1
-    targets, figures = make_targets([replace(one, scores=replace(one.scores, logprobs=old))], PPO())
-    np.testing.assert_allclose(targets.corrections, [0.5, 1.0, 2.0], rtol=1e-6)
-    assert figures["effective_share"] == pytest.approx(3.5**2 / (3 * (0.25 + 1 + 4)))
+    targets, metrics = make_targets([changed(one, scores=changed(one.scores, logprobs=old))], PPO())
+    np.testing.assert_allclose(targets.importance_weights, [0.5, 1.0, 2.0], rtol=1e-6)
+    assert metrics["effective_share"] == pytest.approx(3.5**2 / (3 * (0.25 + 1 + 4)))
     assert effective_share(np.full(4, 0.3, np.float32)) == pytest.approx(1)
     assert effective_share(np.array([1, 0, 0, 0], np.float32)) == pytest.approx(1 / 4)
 
@@ -146,18 +154,18 @@ def test_advantages_are_gae_of_own_rewards_and_of_credit_beyond_what_was_expecte
             values=[0.3, 0.6, 0.7],
             last=True,
             credit=0.5,
-            expected=0.3,
-            settled=2,
+            credit_baseline=0.3,
+            decided_after=2,
             wrote=True,
         ),
-        row(1, 0, rewards=[1], values=[0.5], last=True, credit=0.6, expected=0.1, wrote=True),
-        row(2, 0, rewards=[0, 1], values=[0.5, 0.5], last=True, expected=0.3, settled=1),
+        row(1, 0, rewards=[1], values=[0.5], last=True, credit=0.6, credit_baseline=0.1, wrote=True),
+        row(2, 0, rewards=[0, 1], values=[0.5, 0.5], last=True, credit_baseline=0.3, decided_after=1),
     ]
-    targets, figures = make_targets(rows, PPO(discount=0.9, decay=0.5))
+    targets, metrics = make_targets(rows, PPO(discount=0.9, decay=0.5))
 
     def slow(rewards, values):
-        surprises = [r + 0.9 * after - now for r, now, after in zip(rewards, values, [*values[1:], 0], strict=True)]
-        return [sum(0.45 ** (k - t) * surprises[k] for k in range(t, len(rewards))) for t in range(len(rewards))]
+        td_errors = [r + 0.9 * after - now for r, now, after in zip(rewards, values, [*values[1:], 0], strict=True)]
+        return [sum(0.45 ** (k - t) * td_errors[k] for k in range(t, len(rewards))) for t in range(len(rewards))]
 
     # What credit has above its expectation is a reward of the token that settles it.
     advantages = np.array(
@@ -168,7 +176,7 @@ def test_advantages_are_gae_of_own_rewards_and_of_credit_beyond_what_was_expecte
         ]
     )
     np.testing.assert_allclose(targets.advantages, (advantages - advantages.mean()) / advantages.std(), atol=1e-5)
-    assert figures["advantage_mean"] == pytest.approx(advantages.mean(), abs=1e-6)
+    assert metrics["advantage_mean"] == pytest.approx(advantages.mean(), abs=1e-6)
 
 
 def test_every_action_of_a_session_is_labelled_with_whether_it_wrote():
@@ -177,10 +185,11 @@ def test_every_action_of_a_session_is_labelled_with_whether_it_wrote():
         row(1, 0, rewards=[1], values=[0], last=True, credit=1, wrote=True),
     ]
     assert make_targets(rows, PPO())[0].wrote.tolist() == [0, 0, 1]
-    lessons = [
-        Lesson(segment=one.segment, returns=np.ones(one.segment.actions, np.float32), wrote=one.wrote) for one in rows
+    demonstrations = [
+        Demonstration(segment=one.segment, returns=np.ones(one.segment.actions, np.float32), wrote=one.wrote)
+        for one in rows
     ]
-    targets = make_lesson_targets(lessons)
+    targets = make_demonstration_targets(demonstrations)
     assert targets.wrote.tolist() == [0, 0, 1]
     assert targets.returns.tolist() == [1, 1, 1]
 

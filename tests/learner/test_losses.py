@@ -33,12 +33,12 @@ def test_logprobs_of_low_precision_logits_are_computed_in_float32():
 
 def test_policy_loss_is_the_pessimistic_surrogate_token_by_token():
     new, old, advantages = (draw(40, seed=seed, scale=0.4) for seed in range(3))
-    corrections = draw(40, seed=3).exp()
+    importance_weights = draw(40, seed=3).exp()
     found = losses.clipped_policy_loss(
-        new, old_logprobs_A=old, corrections_A=corrections, advantages_A=advantages, clip=0.2
+        new, old_logprobs_A=old, importance_weights_A=importance_weights, advantages_A=advantages, clip=0.2
     )
     total, clipped, deviation = 0.0, 0, 0.0
-    for n, o, w, a in zip(new.tolist(), old.tolist(), corrections.tolist(), advantages.tolist(), strict=True):
+    for n, o, w, a in zip(new.tolist(), old.tolist(), importance_weights.tolist(), advantages.tolist(), strict=True):
         ratio = math.exp(n - o)
         bounded = min(max(ratio, 0.8), 1.2)
         total -= w * min(ratio * a, bounded * a)
@@ -55,7 +55,7 @@ def test_the_estimated_move_of_an_update_has_the_divergence_from_old_to_now_as_i
     def estimate(tokens: slice) -> float:
         ones = torch.ones_like(now[tokens])
         found = losses.clipped_policy_loss(
-            now[tokens], old_logprobs_A=old[tokens], corrections_A=ones, advantages_A=ones, clip=0.2
+            now[tokens], old_logprobs_A=old[tokens], importance_weights_A=ones, advantages_A=ones, clip=0.2
         )
         return found.update_kl.item()
 
@@ -101,7 +101,7 @@ def test_where_nothing_else_is_sampled_the_pull_holds_what_the_clip_lets_go():
             now = logits.log_softmax(-1)[:1]
             ones = torch.ones(1)
             surrogate = losses.clipped_policy_loss(
-                now, old_logprobs_A=old[:1], corrections_A=ones, advantages_A=-0.5 * ones, clip=0.3
+                now, old_logprobs_A=old[:1], importance_weights_A=ones, advantages_A=-0.5 * ones, clip=0.3
             )
             moves.zero_grad()
             (surrogate.loss + pull * losses.binary_kl(now, old_logprobs_A=old[:1])).backward()

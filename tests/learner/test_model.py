@@ -10,7 +10,7 @@ from agile_ray.types import Segment
 from learner import losses
 from learner.logprobs import token_logprobs
 from learner.micro_batch import make_batch
-from learner.model import PolicyWithValue, Reader, load_language_model
+from learner.model import DetachedHead, PolicyWithValue, load_language_model
 from learner.ragged import lay_out
 
 CPU = torch.device("cpu")
@@ -99,7 +99,7 @@ def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
             losses.clipped_policy_loss(
                 logprobs,
                 old_logprobs_A=logprobs.detach(),
-                corrections_A=ones,
+                importance_weights_A=ones,
                 advantages_A=ones,
                 clip=0.2,
             ).loss
@@ -148,7 +148,7 @@ def test_what_the_auxiliary_head_leaves_out_is_learned_without_the_trunk():
     model = policy(tiny())
     batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
     returns = model(batch.token_ids, batch.predictors).own_values.detach()
-    model.critic_head = Reader(SIZES["hidden_size"], torch.float32)
+    model.critic_head = DetachedHead(SIZES["hidden_size"], torch.float32)
     optimizer = torch.optim.Adam(model.critic_head.parameters(), lr=0.05)
     errors = []
     for _ in range(500):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from agile_ray.config import PPO
-from agile_ray.record import metrics
+from agile_ray.record.metrics import check
 from learner import kl_controller
 from learner.kl_controller import KLController
 from learner.plan import MiniBatch
 from learner.reports import Sums
-from learner.steps import imitation_figures, ppo_figures, take, too_far
+from learner.steps import imitation_metrics, ppo_metrics, take, too_far
 
 MEASURED = [
     Sums(loss=1.0, actions=4, functions=1, policy=2, update_kl=0.0, kl=1, entropy=0.5, gradient_norm=3),
@@ -34,20 +34,20 @@ def test_an_update_ends_behind_the_step_that_finds_the_policy_too_far_away(stop_
 
 
 def test_figures_are_those_of_the_tokens_really_processed():
-    figures = ppo_figures(MEASURED[:2], planned=8, stop_kl=None)
-    assert figures["stopped_share"] == 0.75
-    assert ppo_figures(MEASURED[:2], planned=8, stop_kl=0.09)["stopped_share"] == 0.875  # the second moved nothing
-    assert figures["update_kl_nats"] == pytest.approx(0.1)
-    assert figures["policy_loss"] == pytest.approx(4 / 10)
-    assert figures["kl_nats"] == pytest.approx(3 / 10)
-    assert figures["entropy_nats"] == pytest.approx(2 / 4)
-    assert figures["loss"] == pytest.approx(1.5)
-    assert figures["gradient_norm"] == pytest.approx(4)
-    metrics.check(figures | imitation_figures(MEASURED[0]))
+    metrics = ppo_metrics(MEASURED[:2], planned=8, stop_kl=None)
+    assert metrics["stopped_share"] == 0.75
+    assert ppo_metrics(MEASURED[:2], planned=8, stop_kl=0.09)["stopped_share"] == 0.875  # the second moved nothing
+    assert metrics["update_kl_nats"] == pytest.approx(0.1)
+    assert metrics["policy_loss"] == pytest.approx(4 / 10)
+    assert metrics["kl_nats"] == pytest.approx(3 / 10)
+    assert metrics["entropy_nats"] == pytest.approx(2 / 4)
+    assert metrics["loss"] == pytest.approx(1.5)
+    assert metrics["gradient_norm"] == pytest.approx(4)
+    check(metrics | imitation_metrics(MEASURED[0]))
 
 
 def test_figures_of_no_function_token_are_zero():
-    assert ppo_figures([Sums(loss=0.0, actions=2)], planned=1, stop_kl=None)["entropy_nats"] == 0.0
+    assert ppo_metrics([Sums(loss=0.0, actions=2)], planned=1, stop_kl=None)["entropy_nats"] == 0.0
 
 
 @pytest.mark.parametrize(

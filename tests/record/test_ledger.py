@@ -1,6 +1,5 @@
 import asyncio
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,12 +14,12 @@ from agile_ray.record.provenance import write
 from agile_ray.record.receipts import Journal, journals, place
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.segments import cut
-from agile_ray.types import Assigned, Ending, Receipt, RunState, Scores, TrainingRow, Update
+from agile_ray.types import Assigned, Ending, Receipt, RunState, TokenScores, TrainingRow, Update
 from launch.commands import report
 from launch.report import files
 from launch.report.page import render
 from launch.report.wording import accounts, agreement
-from tests.fakes.worlds import ASKS, OPENING, PREDICTS, Says, SmallStream, lane, question, rules
+from tests.fakes.worlds import ASKS, OPENING, PREDICTS, Says, SmallStream, changed, lane, question, rules
 
 FRESH = RunState(imitation_steps=0, iteration=0, version=0)
 UPDATE = Update(tokens=900, padding=0.1, seconds=3.0, metrics={"policy_loss": 0.5})
@@ -43,17 +42,17 @@ def row(segment):
     nothing = np.zeros(segment.actions, np.float32)
     return TrainingRow(
         segment=segment,
-        scores=Scores(**dict.fromkeys(Scores.__slots__, nothing)),
+        scores=TokenScores(**dict.fromkeys(TokenScores.__slots__, nothing)),
         credit=0.0,
-        expected=0.0,
-        settled=0,
+        credit_baseline=0.0,
+        decided_after=0,
         wrote=False,
     )
 
 
 def record(recorder, state, sessions, *, trained=None):
     rows = [row(segment) for session in (sessions if trained is None else trained) for segment in cut(session)]
-    recorder.iteration(state, sessions=sessions, assigned=Assigned(rows=rows, figures={}), update=UPDATE)
+    recorder.iteration(state, sessions=sessions, assigned=Assigned(rows=rows, metrics={}), update=UPDATE)
 
 
 def run(folder, *, iterations=2, **kwargs):
@@ -85,7 +84,7 @@ def test_every_receipt_is_in_one_account_and_the_total_is_that_of_the_history(tm
     first, second = found.iterations
     assert (first.iteration, first.sessions, first.trained.charged, first.failed.charged) == (1, 4, 900, 300)
     [line, _] = history.read(tmp_path / "history.jsonl")
-    assert first.total_score == second.total_score == line.figures["total_score"]
+    assert first.total_score == second.total_score == line.metrics["total_score"]
 
 
 @pytest.mark.parametrize("price", [0, 1, 7, 333, 999, 1000])
@@ -98,14 +97,14 @@ def test_prices_are_read_off_the_rewards_exactly(tmp_path, price):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda earned: replace(earned, rewards=-earned.rewards), r"train/1#0: the learner is charged .* \[300\]"),
+        (lambda earned: changed(earned, rewards=-earned.rewards), r"train/1#0: the learner is charged .* \[300\]"),
         (
-            lambda earned: replace(earned, rewards=earned.rewards - np.float32(0.001)),
+            lambda earned: changed(earned, rewards=earned.rewards - np.float32(0.001)),
             r"train/1#0: .* \[300\] thousandths, found \[301\]",
         ),
-        (lambda earned: replace(earned, session=replace(earned.session, receipts=())), r"says?, \[\] .* found \[300\]"),
+        (lambda earned: changed(earned, session=changed(earned.session, receipts=())), r"says?, \[\] .* found \[300\]"),
         (
-            lambda earned: replace(earned, session=replace(earned.session, correct=False)),
+            lambda earned: changed(earned, session=changed(earned.session, correct=False)),
             "iteration 1, session train/1#0: an answer earns 0 thousandths, the learner saw 1000",
         ),
     ],
@@ -129,7 +128,7 @@ def test_a_history_that_says_otherwise_is_refused_by_iteration(tmp_path, name):
     run(tmp_path)
     path = tmp_path / "history.jsonl"
     lines = [json.loads(text) for text in path.read_text().splitlines()]
-    lines[1]["figures"][name] += 1e-6
+    lines[1]["metrics"][name] += 1e-6
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(ContractError, match=f"iteration 2: {name} of the stored sessions"):
         checked(tmp_path)
@@ -236,7 +235,7 @@ def test_a_session_without_a_row_to_train_on_is_abandoned(tmp_path):
 def test_a_session_that_failed_before_its_first_token_has_no_rewards(tmp_path):
     recorder = RunRecorder(tmp_path)
     sessions = played(1, course=(PREDICTS, ASKS))
-    blank = replace(sessions[1], turns=(), receipts=(), ending=Ending.FAILED, error="ToolError: gone", position=2)
+    blank = changed(sessions[1], turns=(), receipts=(), ending=Ending.FAILED, error="ToolError: gone", position=2)
     record(recorder, FRESH.next(), [sessions[0], blank, sessions[1]])
     recorder.close()
     assert [earned.rewards.tolist() for earned in store.earned(tmp_path / "segments", 1)] == [
@@ -270,7 +269,7 @@ def test_a_report_whose_books_disagree_is_an_error(tmp_path):
     write(chosen.run_folder, chosen)
     run(chosen.run_folder, iterations=1)
     sessions = played(1)
-    overcharged = replace(sessions[0], receipts=(replace(sessions[0].receipts[0], price=301),))
+    overcharged = changed(sessions[0], receipts=(changed(sessions[0].receipts[0], price=301),))
     rows = [row(segment) for session in sessions for segment in cut(session)]
     store.write(chosen.run_folder / "segments", 1, [overcharged, *sessions[1:]], rows)
     with pytest.raises(ContractError, match="iteration 1, session train/1#0"):

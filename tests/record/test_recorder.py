@@ -1,7 +1,6 @@
 import contextlib
 import json
 import subprocess
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from agile_ray.record import history, metrics, provenance, store
 from agile_ray.record.history import Dropped, Event
 from agile_ray.record.recorder import Discarded, RunRecorder
 from agile_ray.segments import cut
-from agile_ray.types import Assigned, Ending, Receipt, RunState, Scores, TrainingRow, Turn, Update
-from tests.fakes.worlds import SESSION
+from agile_ray.types import Assigned, Ending, Receipt, RunState, TokenScores, TrainingRow, Turn, Update
+from tests.fakes.lineage import check_lineage
+from tests.fakes.worlds import SESSION, changed
 
 FRESH = RunState(imitation_steps=0, iteration=0, version=0)
 UPDATE = Update(tokens=900, padding=0.1, seconds=3.0, metrics={"policy_loss": 0.5})
@@ -38,12 +38,12 @@ def session(position, *, stream="train/0", right=True, asks=0, ending=Ending.DON
         versions=np.zeros(2, np.int32),
         rewards=np.zeros(2, np.float32),
     )
-    return replace(
+    return changed(
         SESSION,
         stream=stream,
         position=position,
         stream_length=9,
-        question=f"q{position}",
+        question_id=f"q{position}",
         turns=(turn,),
         ending=ending,
         error="ExpertError: late" if ending is Ending.FAILED else None,
@@ -61,12 +61,12 @@ def rows(sessions):
     return [
         TrainingRow(
             segment=segment,
-            scores=Scores(
-                **dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)),
+            scores=TokenScores(
+                **dict.fromkeys(TokenScores.__slots__, np.zeros(segment.actions, np.float32)),
             ),
             credit=0.1,
-            expected=0.0,
-            settled=segment.actions,
+            credit_baseline=0.0,
+            decided_after=segment.actions,
             wrote=bool(played.writes),
         )
         for played in sessions
@@ -84,23 +84,23 @@ def play(recorder, state, *, iterations, clock):
         state = state.next()
         sessions = [session(2 * state.iteration), session(2 * state.iteration + 1, asks=1)]
         recorder.iteration(
-            state, sessions=sessions, assigned=Assigned(rows=rows(sessions), figures={"credit": 0.1}), update=UPDATE
+            state, sessions=sessions, assigned=Assigned(rows=rows(sessions), metrics={"credit": 0.1}), update=UPDATE
         )
     return state
 
 
-def test_an_iteration_leaves_one_line_with_its_figures(tmp_path):
+def test_an_iteration_leaves_one_line_with_its_metrics(tmp_path):
     clock, shown = Clock(), []
     recorder = RunRecorder(tmp_path, console=shown.append, clock=clock)
     play(recorder, FRESH, iterations=1, clock=clock)
     recorder.close()
     [line] = history.read(tmp_path / "history.jsonl")
     assert (line.event, line.iteration, line.version) == (Event.ITERATION, 1, 1)
-    assert line.figures["total_score"] == 0.85
-    assert (line.figures["asked_share"], line.figures["credit"], line.figures["policy_loss"]) == (0.5, 0.1, 0.5)
-    assert (line.figures["tokens_per_session"], line.figures["actions_per_session"]) == (5, 2)
-    assert (line.figures["sessions_per_second"], line.figures["sync_seconds"]) == (1.0, 1.0)
-    assert (line.figures["tokens_per_second"], line.figures["processed_tokens"]) == (300, 1000)
+    assert line.metrics["total_score"] == 0.85
+    assert (line.metrics["asked_share"], line.metrics["credit"], line.metrics["policy_loss"]) == (0.5, 0.1, 0.5)
+    assert (line.metrics["tokens_per_session"], line.metrics["actions_per_session"]) == (5, 2)
+    assert (line.metrics["sessions_per_second"], line.metrics["sync_seconds"]) == (1.0, 1.0)
+    assert (line.metrics["tokens_per_second"], line.metrics["processed_tokens"]) == (300, 1000)
     assert line.seconds == {"collect": 2, "publish": 1}
     assert line.counts == {"ending/done": 2}
     assert shown[0]["iteration"] == 1
@@ -119,7 +119,7 @@ def test_dropped_sessions_are_counted_by_reason_length_and_asking(tmp_path):
     recorder.iteration(
         FRESH.next(),
         sessions=[kept, *dropped],
-        assigned=Assigned(rows=rows([kept]), figures={"credit": 0.1}),
+        assigned=Assigned(rows=rows([kept]), metrics={"credit": 0.1}),
         update=UPDATE,
     )
     recorder.close()
@@ -167,7 +167,7 @@ def test_resuming_drops_what_follows_the_checkpoint_with_a_count(tmp_path):
         ("iteration", 3),
     ]
     assert lines[3].counts == {"discarded/lines": 2, "discarded/rows": 4}
-    assert store.check_lineage(tmp_path / "segments") == 6
+    assert check_lineage(tmp_path / "segments") == 6
 
 
 def test_resuming_inside_imitation_drops_the_steps_that_come_again(tmp_path):
@@ -269,4 +269,4 @@ def test_history_lines_are_plain_json(tmp_path):
     recorder.evaluation(FRESH, "validation", [session(0)])
     recorder.close()
     [text] = (tmp_path / "history.jsonl").read_text().splitlines()
-    assert json.loads(text)["figures"]["total_score"] == 1.0
+    assert json.loads(text)["metrics"]["total_score"] == 1.0

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,10 +10,24 @@ from agile_ray.errors import ConfigError, ContractError
 from agile_ray.evaluation.score import score
 from agile_ray.record import resume, store
 from agile_ray.record.folder import segment_file
-from agile_ray.scripted.references import Habits, play_streams, reference, script_rules
+from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.segments import cut
-from agile_ray.types import Counterfactual, Ending, MemoryUse, Origin, Receipt, Scores, Session, TrainingRow, Turn
+from agile_ray.types import (
+    Counterfactual,
+    Ending,
+    Hindsight,
+    MemoryUse,
+    Origin,
+    Receipt,
+    Session,
+    TokenScores,
+    TrainingRow,
+    Turn,
+)
 from envs.shop import Shop
+from tests.fakes.lineage import check_lineage
+from tests.fakes.streams import play_streams
+from tests.fakes.worlds import changed
 
 
 def turn(prompt, completion, *, version=3):
@@ -33,12 +45,10 @@ def session(*turns, position=0, ending=Ending.DONE):
         stream="train/cups/0",
         position=position,
         stream_length=8,
-        question=f"q{position}",
+        question_id=f"q{position}",
         kind="fact",
         topic="fact open",
-        offer=300,
-        known=True,
-        memory_sizes={"fact open": 2, "reasoning": 1},
+        price=300,
         turns=turns,
         ending=ending,
         error="ToolError: gone" if ending is Ending.FAILED else None,
@@ -47,12 +57,14 @@ def session(*turns, position=0, ending=Ending.DONE):
         receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.25, advice="yes", answer="yes"),),
         reads=(MemoryUse(kind="qa", writer=1, similarity=0.875),),
         writes=(),
-        counterfactuals=(),
-        settled=2,
-        stored_similar=2,
-        later_similar=1,
+        hindsight=Hindsight(
+            known=True,
+            memory_sizes={"fact open": 2, "reasoning": 1},
+            decided_after=2,
+            stored_similar=2,
+            later_similar=1,
+        ),
         remarks=("refused",),
-        memory_hash="abc",
         origin=Origin.ADVICE,
     )
 
@@ -61,12 +73,12 @@ def rows(*sessions, credit=0.05):
     return [
         TrainingRow(
             segment=segment,
-            scores=Scores(
-                **dict.fromkeys(Scores.__slots__, np.zeros(segment.actions, np.float32)),
+            scores=TokenScores(
+                **dict.fromkeys(TokenScores.__slots__, np.zeros(segment.actions, np.float32)),
             ),
             credit=credit if segment.last else 0.0,
-            expected=0.0,
-            settled=segment.actions,
+            credit_baseline=0.0,
+            decided_after=segment.actions,
             wrote=bool(played.writes),
         )
         for played in sessions
@@ -123,7 +135,7 @@ def played(draw, position):
         seen = prompt + turns[-1].completion_ids.tolist()
     read = Counterfactual(writers=(0, 2), similarity=0.75, prefix_ids=np.array(draw(ids), np.int32))
     one = session(*turns, position=position, ending=draw(endings))
-    return replace(one, counterfactuals=(read,) * draw(st.integers(0, 2)))
+    return changed(one, counterfactuals=(read,) * draw(st.integers(0, 2)))
 
 
 @given(st.tuples(*(played(position) for position in (5, 0, 1))))
@@ -134,12 +146,12 @@ def test_whole_sessions_read_back_as_they_were_played(tmp_path_factory, expected
     assert [one.position for one in found] == [5, 0, 1]
     for one, original in zip(found, expected, strict=True):
         assert [listed(turn) for turn in one.turns] == [listed(turn) for turn in original.turns]
-        assert [c.prefix_ids.tolist() for c in one.counterfactuals] == [
-            c.prefix_ids.tolist() for c in original.counterfactuals
+        assert [c.prefix_ids.tolist() for c in one.hindsight.counterfactuals] == [
+            c.prefix_ids.tolist() for c in original.hindsight.counterfactuals
         ]
         bare = {"turns": (), "counterfactuals": ()}
-        assert replace(one, **bare) == replace(original, **bare)
-    assert store.outcomes(folder, 1) == [replace(one, turns=(), counterfactuals=()) for one in expected]
+        assert changed(one, **bare) == changed(original, **bare)
+    assert store.outcomes(folder, 1) == [changed(one, turns=(), counterfactuals=()) for one in expected]
     store.write(folder, 2, found, rows(*found))
     assert segment_file(folder, 2).read_bytes() == segment_file(folder, 1).read_bytes()
 
@@ -158,7 +170,7 @@ def test_sessions_read_back_are_cut_as_before(tmp_path, one, segments):
 
 def test_credit_looks_back_on_the_iterations_before_as_far_as_there_are_any(tmp_path):
     for iteration in (1, 2, 3):
-        one = replace(ONE, stream=f"train/cups/{iteration}")
+        one = changed(ONE, stream=f"train/cups/{iteration}")
         store.write(tmp_path, iteration, [one], rows(one))
 
     def looked_back_on(iteration, window):
@@ -192,26 +204,26 @@ def test_what_follows_a_checkpoint_is_discarded_with_a_count(tmp_path):
 def test_lineage_counts_the_sessions_that_were_trained(tmp_path):
     store.write(tmp_path, 1, [ONE, FAILED], rows(ONE))
     store.write(tmp_path, 2, [REWRITTEN], rows(REWRITTEN))
-    assert store.check_lineage(tmp_path) == 2
+    assert check_lineage(tmp_path) == 2
 
 
 def test_lineage_refuses_a_session_trained_twice(tmp_path):
     store.write(tmp_path, 1, [ONE], rows(ONE))
     store.write(tmp_path, 2, [ONE], rows(ONE))
     with pytest.raises(ContractError, match="1 were trained again: \\('train/cups/0', 0, 0\\)"):
-        store.check_lineage(tmp_path)
+        check_lineage(tmp_path)
 
 
 def test_lineage_refuses_a_session_trained_in_part(tmp_path):
     store.write(tmp_path, 1, [REWRITTEN], rows(REWRITTEN)[1:])
     with pytest.raises(ContractError, match="whole or not at all"):
-        store.check_lineage(tmp_path)
+        check_lineage(tmp_path)
 
 
 def test_lineage_refuses_a_missing_iteration(tmp_path):
     store.write(tmp_path, 2, [ONE], rows(ONE))
     with pytest.raises(ContractError, match=r"from 1, found \[2\]"):
-        store.check_lineage(tmp_path)
+        check_lineage(tmp_path)
 
 
 def test_sessions_of_an_evaluation_read_back_without_their_turns(tmp_path):
@@ -225,7 +237,7 @@ def test_sessions_of_an_evaluation_read_back_without_their_turns(tmp_path):
 def test_a_file_of_another_schema_is_refused(tmp_path):
     path = tmp_path / "old.parquet"
     pq.write_table(pa.table({"stream": ["a"]}, metadata={"agile_ray_schema": "0"}), path)
-    with pytest.raises(ConfigError, match="must be 2, found 0"):
+    with pytest.raises(ConfigError, match="must be 3, found 0"):
         store.read_sessions(path)
     with pytest.raises(ConfigError, match="no such file"):
         store.read(tmp_path, 1)

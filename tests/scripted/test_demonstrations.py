@@ -9,13 +9,15 @@ from agile_ray.config import Agent, Imitation, Memory
 from agile_ray.errors import ContractError
 from agile_ray.scripted.demonstrations import batches
 from agile_ray.scripted.references import Habits, reference, script_rules
-from agile_ray.types import Lesson
+from agile_ray.types import Demonstration
 from envs.shop import Shop
 
 PRICE = 300
 
 
-def taught(*, seed: int = 0, sessions: int = 400, discount: float = 1.0, warm_share: float = 0.5) -> list[list[Lesson]]:
+def taught(
+    *, seed: int = 0, sessions: int = 400, discount: float = 1.0, warm_share: float = 0.5
+) -> list[list[Demonstration]]:
     shop = Shop(seed=0)
     rules = script_rules(shop, price=PRICE, agent=Agent(), memory=Memory(threshold=0.65))
     teacher = reference("teacher", shop, Habits(seed=0, asked_share=0.5))
@@ -24,13 +26,13 @@ def taught(*, seed: int = 0, sessions: int = 400, discount: float = 1.0, warm_sh
 
 
 def test_returns_are_what_the_session_still_earns():
-    lessons = [lesson for batch in taught() for lesson in batch]
-    assert len(lessons) == 400
-    for lesson in lessons:
-        earned = lesson.segment.rewards[lesson.segment.action_mask]
+    demonstrations = [demonstration for batch in taught() for demonstration in batch]
+    assert len(demonstrations) == 400
+    for demonstration in demonstrations:
+        earned = demonstration.segment.rewards[demonstration.segment.action_mask]
         slow = [float(earned[place:].sum()) for place in range(len(earned))]
-        np.testing.assert_allclose(lesson.returns, slow, atol=1e-6)
-    firsts = {round(float(lesson.returns[0]), 3) for lesson in lessons}
+        np.testing.assert_allclose(demonstration.returns, slow, atol=1e-6)
+    firsts = {round(float(demonstration.returns[0]), 3) for demonstration in demonstrations}
     assert firsts == {0.0, 1.0, 1.0 - PRICE / 1000}  # wrong, right, right by advice
 
 
@@ -43,8 +45,10 @@ def test_a_discount_lowers_early_returns_only():
 
 
 def test_the_seed_orders_the_lessons():
-    def order(found: list[list[Lesson]]) -> list[tuple[str, int]]:
-        return [(lesson.segment.stream, lesson.segment.position) for batch in found for lesson in batch]
+    def order(found: list[list[Demonstration]]) -> list[tuple[str, int]]:
+        return [
+            (demonstration.segment.stream, demonstration.segment.position) for batch in found for demonstration in batch
+        ]
 
     assert order(taught()) == order(taught())
     assert order(taught()) != order(taught(seed=1))
@@ -52,9 +56,9 @@ def test_the_seed_orders_the_lessons():
 
 
 def test_a_lesson_has_a_return_for_every_action():
-    lesson = taught()[0][0]
-    with pytest.raises(ContractError, match=r"Lesson.*returns"):
-        Lesson(segment=lesson.segment, returns=lesson.returns[:-1], wrote=False)
+    demonstration = taught()[0][0]
+    with pytest.raises(ContractError, match=r"Demonstration.*returns"):
+        Demonstration(segment=demonstration.segment, returns=demonstration.returns[:-1], wrote=False)
 
 
 def test_warm_episodes_remember_what_cold_ones_must_guess_or_ask():
@@ -67,5 +71,5 @@ def test_warm_episodes_remember_what_cold_ones_must_guess_or_ask():
     assert earned[1] > earned[0] + 0.02
 
 
-def at(lesson: Lesson) -> tuple[str, int]:
-    return lesson.segment.stream, lesson.segment.position
+def at(demonstration: Demonstration) -> tuple[str, int]:
+    return demonstration.segment.stream, demonstration.segment.position
