@@ -1,56 +1,56 @@
-"""A Ray actor around one learner rank: a thin shell that loads torch and DeepSpeed in its own process only."""
+"""The Ray actor of one learner rank: a thin shell that loads torch and DeepSpeed in its own process only."""
 
 import os
 import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import ray
 
-from agile_ray.config import PPO, Learner
 from agile_ray.types import Int32
 from agile_ray.weights import Probe
+from learner.messages import Device, ImitationStep, PPOStep, RankScores, RankSettings, Sums
+from learner.plan import MicroBatches
+from learner.ragged import Ragged
+from learner.targets import DemonstrationTargets, Targets
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]  as its documentation says
 
-    from learner.engine import Dtype
-    from learner.model import Attention
-    from learner.plan import Int64
-    from learner.ragged import Ragged
     from learner.rank import LearnerRank
-    from learner.reports import PlacedScores, Sums
-    from learner.targets import DemonstrationTargets, Targets
     from learner.weights.buckets import BucketPlan, Bytes
     from learner.weights.nccl_sender import NCCLSender
+    from learner.weights.rank_weights import RankWeights
 
 
 class LearnerActor:
-    """One rank. Ray makes it an actor with `ray.remote`.
+    """One rank. `RankActors` makes it a Ray actor.
 
-    Call `bind` on rank 0, then `start` on all at once, then the same methods on all in one order.
+    Call `bind` on rank 0, then `start` on all ranks, then the same methods on all ranks in the same order.
     """
 
-    def __init__(self, *, rank: int, ranks: int, device: Literal["cpu", "gpu"], seed: int) -> None:
+    def __init__(self, *, rank: int, ranks: int, device: Device, seed: int) -> None:
         if device == "cpu":
-            os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would take a GPU that this rank was not given
-            # Threads that spin while they wait cost a rank ten times its speed when engines share its cores.
+            os.environ["DS_ACCELERATOR"] = "cpu"  # otherwise DeepSpeed takes any GPU it finds
+            # By default idle threads spin, which slows a rank down tenfold when engines share its cores.
             os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        # What DeepSpeed compiles knows the place of this environment's headers; shared with another, it is made anew.
+        # DeepSpeed's compiled extensions depend on this environment's headers: a folder that several environments share
+        # would be rebuilt at every change between them.
         os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
         self._rank = rank
         self._ranks = ranks
         self._seed = seed
-        self._device: Literal["cpu", "gpu"] = device
+        self._device: Device = device
         self._store: Store | None = None
         self._learner: LearnerRank | None = None
+        self._weights: RankWeights | None = None
         self._sender: NCCLSender | None = None
 
     def bind(self) -> tuple[str, int]:
-        """Open the ranks' meeting point on a free port of this node, and say where it is."""
+        """On rank 0: open the ranks' meeting point on a free port of this node; returns its host and port."""
         from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  as documented
 
         host = ray.util.get_node_ip_address()
@@ -58,122 +58,81 @@ class LearnerActor:
         self._store = store
         return host, store.port
 
-    def start(
-        self,
-        address: tuple[str, int],
-        folder: Path,
-        *,
-        learner: Learner,
-        ppo: PPO,
-        function_ids: Sequence[int],
-        temperature: float,
-        publish_dtype: "Dtype",
-        attention: "Attention",
-    ) -> "tuple[BucketPlan, ...]":
-        """Load the model's folder and join the other ranks; returns how a version is packed."""
+    def start(self, address: tuple[str, int], settings: RankSettings) -> "tuple[BucketPlan, ...]":
+        """Join the other ranks and load the model; returns the layout of the published buckets.
+
+        Args:
+            address: what `bind` returned.
+        """
         from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  as documented
         from transformers.utils.logging import disable_progress_bar
 
-        from learner.engine import Place
+        from learner.engine import DeepSpeedEngine, RankInfo
+        from learner.model import torch_dtype
         from learner.rank import LearnerRank
+        from learner.weights.rank_weights import RankWeights
 
         disable_progress_bar()
         host, port = address
         store = self._store or TCPStore(host, port, world_size=self._ranks, is_master=False)
-        self._learner = LearnerRank(
-            folder,
-            learner=learner,
-            ppo=ppo,
-            function_ids=function_ids,
-            temperature=temperature,
-            publish_dtype=publish_dtype,
-            attention=attention,
-            place=Place(rank=self._rank, ranks=self._ranks, store=store, device=self._device, seed=self._seed),
-        )
-        return self._learner.bucket_plans()
+        info = RankInfo(rank=self._rank, ranks=self._ranks, store=store, device=self._device, seed=self._seed)
+        engine = DeepSpeedEngine(settings, info)
+        self._learner = LearnerRank(engine, settings)
+        self._weights = RankWeights(engine, torch_dtype(settings.publish_dtype))
+        return self._weights.plans
 
     def imitate(
-        self,
-        ragged: "Ragged",
-        targets: "DemonstrationTargets",
-        micro_batches: "Sequence[Int64]",
-        *,
-        value_coefficient: float,
-        actions: int,
-        learning_rate: float,
-        dtype: "Dtype",
-    ) -> "Sums":
-        return self._started.imitate(
-            ragged,
-            targets,
-            micro_batches,
-            value_coefficient=value_coefficient,
-            actions=actions,
-            learning_rate=learning_rate,
-            dtype=dtype,
-        )
+        self, ragged: Ragged, targets: DemonstrationTargets, micro_batches: MicroBatches, step: ImitationStep
+    ) -> Sums:
+        return self._started_learner.imitate(ragged, targets, micro_batches, step)
 
-    def learn(
-        self,
-        ragged: "Ragged",
-        targets: "Targets",
-        micro_batches: "Sequence[Int64]",
-        *,
-        actions: int,
-        learning_rate: float,
-        kl_coefficient: float,
-    ) -> "Sums":
-        return self._started.learn(
-            ragged,
-            targets,
-            micro_batches,
-            actions=actions,
-            learning_rate=learning_rate,
-            kl_coefficient=kl_coefficient,
-        )
+    def learn(self, ragged: Ragged, targets: Targets, micro_batches: MicroBatches, step: PPOStep) -> Sums:
+        return self._started_learner.learn(ragged, targets, micro_batches, step)
 
     def set_reference(self, folder: Path) -> None:
-        self._started.set_reference(folder)
+        self._started_learner.set_reference(folder)
 
-    def score(self, ragged: "Ragged", micro_batches: "Sequence[Int64]") -> "PlacedScores":
-        return self._started.score(ragged, micro_batches)
+    def score(self, ragged: Ragged, micro_batches: MicroBatches) -> RankScores:
+        return self._started_learner.score(ragged, micro_batches)
+
+    def export(self, folder: Path) -> None:
+        self._started_learner.export(folder)
+
+    def save(self, folder: Path) -> None:
+        self._started_learner.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self._started_learner.load(folder)
 
     def probe(self, probes: Sequence[Int32]) -> tuple[Probe, ...]:
-        return self._started.probe(probes)
+        return self._started_weights.probe(probes)
 
     def buckets(self) -> "tuple[list[int], *tuple[Bytes, ...]]":
-        """On rank 0: the checksums, then each bucket as a return value of its own."""
-        packed = self._started.buckets()
+        """On rank 0: the buckets' checksums, then each bucket as a separate return value."""
+        packed = self._started_weights.buckets()
         return [zlib.crc32(bucket.data) for bucket in packed], *packed
 
     def help_buckets(self) -> None:
-        """On the other ranks: bring their shards to rank 0."""
-        self._started.buckets()
+        """On the other ranks: contribute their shards to rank 0's buckets."""
+        self._started_weights.buckets()
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
         """Open the nccl transport to the rollout actors."""
         from learner.weights.nccl_sender import NCCLSender
 
-        self._sender = NCCLSender(self._started, handles, rank=self._rank, workers=workers)
+        self._sender = NCCLSender(self._started_weights, handles, rank=self._rank, workers=workers)
 
     def send(self) -> None:
         """Send the present weights through the nccl transport."""
-        assert self._sender is not None, "LearnerGroup.publish checks that it is connected"
+        assert self._sender is not None, "Publisher checks that it is connected"
         self._sender.send()
 
-    def reopen(self, ppo: PPO) -> None:
-        self._started.reopen(ppo)
-
-    def export(self, folder: Path) -> None:
-        self._started.export(folder)
-
-    def save(self, folder: Path) -> None:
-        self._started.save(folder)
-
-    def load(self, folder: Path) -> None:
-        self._started.load(folder)
+    @property
+    def _started_learner(self) -> "LearnerRank":
+        assert self._learner is not None, "RankActors starts every rank before it returns"
+        return self._learner
 
     @property
-    def _started(self) -> "LearnerRank":
-        assert self._learner is not None, "LearnerGroup starts every rank before it returns"
-        return self._learner
+    def _started_weights(self) -> "RankWeights":
+        assert self._weights is not None, "RankActors starts every rank before it returns"
+        return self._weights

@@ -1,7 +1,8 @@
-"""The one door to DeepSpeed: a policy sharded over ranks, and the optimizer that moves it.
+"""One rank of a policy and its optimizer, sharded over ranks by DeepSpeed.
 
-Works without Ray: whoever builds it brings a `torch.distributed` store through which the ranks find one another.
-Dropout is off and the heads start alike on all ranks, so only a model that draws numbers uses the seed.
+It needs no Ray: the caller provides a `torch.distributed` store through which the ranks meet. No other module imports
+DeepSpeed. Dropout is off and the heads have the same initial weights on all ranks, so the seed only matters to models
+that draw random numbers themselves.
 """
 
 import logging
@@ -12,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 import deepspeed
 import torch
@@ -22,29 +22,27 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from agile_ray.config import Learner
 from agile_ray.errors import LearnerError
-from learner.micro_batch import Batch
-from learner.model import Attention, PolicyWithValue, Predictions, load_language_model
-
-Device = Literal["cpu", "gpu"]
-Dtype = Literal["float32", "bfloat16"]
+from learner.messages import Device, RankSettings
+from learner.micro_batch import MicroBatch
+from learner.model import PolicyWithValue, Predictions, load_language_model, torch_dtype
 
 TAG = "learners"
-"""Names the sharded state inside a checkpoint's folder."""
+"""Name of the sharded state inside a checkpoint's folder."""
 
 BETAS = (0.9, 0.95)
-"""Of AdamW: the variance forgets fast, so that a model from scratch keeps learning when its gradients shrink."""
+"""AdamW's. The second moment has a short memory, so that a model from scratch keeps learning when its gradients
+shrink."""
 
 EPSILON = 1e-6
-"""Of AdamW. A gradient below it is rounding noise, which AdamW would scale up to whole steps: at 1e-8, other
-micro-batches alone moved single parameters by 1e-4 in four steps of learning rate 3e-3; at 1e-6 by 2e-6. (Llama 2 took
-1e-5.)"""
+"""AdamW's. Smaller gradients are rounding noise, which a lower value would scale up to full steps: the update would
+depend on how the rows are split into micro-batches. (Llama 2: 1e-5.)"""
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a rank stands among the others."""
+class RankInfo:
+    """Which rank this is, and how it reaches the others."""
 
     rank: int
     ranks: int
@@ -53,29 +51,25 @@ class Place:
     seed: int
 
 
-class Engine:
-    """One rank of the sharded policy. Every method is a meeting: all ranks call it, in the same order."""
+class DeepSpeedEngine:
+    """One rank of the sharded policy. Every method is collective: all ranks call it, in the same order."""
 
-    def __init__(self, folder: Path, config: Learner, place: Place, *, attention: Attention) -> None:
-        """Join the other ranks, load the model's folder, shard it.
-
-        Args:
-            attention: transformers' name of the implementation.
+    def __init__(self, settings: RankSettings, info: RankInfo) -> None:
+        """Join the other ranks, load the model's folder and shard it.
 
         Raises:
             ConfigError: the folder holds no causal language model.
         """
+        config = settings.learner
+        self._settings = settings
         self._config = config
-        self._folder = folder
-        self._attention: Attention = attention
-        self._ranks = place.ranks
-        self.rank = place.rank
-        self.device = torch.device("cuda", 0) if place.device == "gpu" else torch.device("cpu")
-        self.dtype = torch_dtype(config.dtype)
+        self._ranks = info.ranks
+        self.rank = info.rank
+        self.device = torch.device("cuda", 0) if info.device == "gpu" else torch.device("cpu")
         self.global_step = 0  # optimizer steps taken
-        _join(place, timeout=timedelta(seconds=config.deadline_s))
-        torch.manual_seed(place.seed)
-        self.policy = PolicyWithValue(self._load(folder))
+        _join(info, timeout=timedelta(seconds=settings.deadline_s))
+        torch.manual_seed(info.seed)
+        self.policy = PolicyWithValue(self._load(settings.folder))
         if config.gradient_checkpointing:
             self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         sizes = [_size(parameter) for parameter in self.policy.parameters()]
@@ -85,29 +79,29 @@ class Engine:
                 {"params": list(self.language_model.parameters())},
                 {"params": self.policy.head_parameters()},
             ],
-            config=_settings(config, bucket_elements=min(sum(sizes), 50_000_000)),
+            config=_deepspeed_config(config, bucket_elements=min(sum(sizes), 50_000_000)),
         )
         self._reference: nn.Module | None = None
 
     @property
     def language_model(self) -> PreTrainedModel:
-        """The policy as transformers knows it; its parameters may be shards."""
+        """The transformers model inside the policy; its parameters may be shards."""
         return self.policy.language_model
 
-    def forward(self, batch: Batch, products: torch.dtype = torch.float32) -> Predictions:
+    def forward(self, batch: MicroBatch, matmul_dtype: torch.dtype = torch.float32) -> Predictions:
         """Predict with gradient, or without under `torch.no_grad()`.
 
         Args:
-            products: bfloat16 takes the matrix products of float32 weights in it, where the device is fast at that.
+            matmul_dtype: bfloat16 computes the matrix products of float32 weights in bfloat16 where the device has
+                instructions for it, and in float32 elsewhere.
         """
-        if products == torch.bfloat16 and not is_fast_in_bfloat16(self.device):
-            products = torch.float32
-        return self._engine(batch.token_ids, batch.predictors, products)
+        if matmul_dtype == torch.bfloat16 and not is_fast_in_bfloat16(self.device):
+            matmul_dtype = torch.float32
+        return self._engine(batch.token_ids, batch.logit_positions, matmul_dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Add this rank's share of the gradient. Losses of all ranks and calls until `step` add up."""
-        # DeepSpeed divides by the number of ranks.
-        self._engine.backward(loss * self._ranks)
+        """Add this rank's share of the gradient. The gradients of all ranks and of all calls until `step` add up."""
+        self._engine.backward(loss * self._ranks)  # DeepSpeed divides by the number of ranks
 
     def step(
         self, losses: Sequence[float], *, learning_rate: float, critic_learning_rate: float = 0.0, call: str
@@ -115,15 +109,15 @@ class Engine:
         """Take one optimizer step on the gradients of all `backward` calls since the last.
 
         Args:
-            losses: this rank's, one for each `backward`.
-            critic_learning_rate: of the heads of value and write.
-            call: what the learners are doing, for the error.
+            losses: of this rank, one for each `backward`.
+            critic_learning_rate: of the value and write heads.
+            call: the caller's method, for the error message.
 
         Returns:
             the gradient's norm before clipping.
 
         Raises:
-            LearnerError: a loss or the norm is not finite on some rank. No parameter has moved.
+            LearnerError: a loss or the norm is not finite on some rank; no parameter changed.
         """
         totals = self._gather(sum(losses))
         where = f"learner.{call}: optimizer step {self.global_step + 1}"
@@ -144,34 +138,34 @@ class Engine:
         return norm
 
     def total(self, value: float) -> float:
-        """Add up a number over all ranks, in their order."""
+        """Add up a number over all ranks, in the order of the ranks."""
         return sum(self._gather(value))
 
     def set_reference(self, folder: Path) -> None:
-        """Load a frozen copy of a policy, sharded where the policy is.
+        """Load the frozen reference policy; under ZeRO 3 it is sharded, as the policy is.
 
         Raises:
             ConfigError: the folder holds no causal language model.
         """
         reference = _Reference(self._load(folder))
         if self._config.zero_stage == 3:
-            self._reference, *_ = deepspeed.initialize(model=reference, config=_frozen_settings(self._config))
+            self._reference, *_ = deepspeed.initialize(model=reference, config=_frozen_deepspeed_config(self._config))
         else:
             self._reference = reference.to(self.device)
 
-    def reference_logits(self, batch: Batch) -> Tensor:
-        """The frozen policy's logits at the predictors, [A, V].
+    def reference_logits(self, batch: MicroBatch) -> Tensor:
+        """The reference policy's logits at `logit_positions`, [A, V].
 
         Raises:
             LearnerError: `set_reference` was never called.
         """
         if self._reference is None:
-            raise LearnerError("learner.score: there is no reference policy; call set_reference first")
-        return self._reference(batch.token_ids, batch.predictors)
+            raise LearnerError("learner.score: needs a reference policy, found none; call set_reference first")
+        return self._reference(batch.token_ids, batch.logit_positions)
 
     @contextmanager
-    def whole(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-        """Hold these parameters whole on every rank, read-only, for as long as the block lasts."""
+    def gathered(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+        """Inside the block every rank has these parameters complete, read-only."""
         with deepspeed.zero.GatheredParameters(list(parameters), enabled=self._config.zero_stage == 3):
             yield
 
@@ -182,26 +176,27 @@ class Engine:
         )
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote with as many ranks.
+        """Read what `save` wrote with the same number of ranks.
 
         Raises:
-            LearnerError: there is nothing of that kind, or it is another model's.
+            LearnerError: the folder holds no such state, or that of another model.
         """
         try:
             path, state = self._engine.load_checkpoint(str(folder), tag=TAG)
         except RuntimeError as error:
             raise LearnerError(
-                f"learner.load: {folder} must hold the state of this model and its heads, but {error}; a run goes on "
-                f"under the version of agile-ray that began it: start a new one"
+                f"learner.load: {folder} must hold the state of this model and its heads, but {error}; a run can only "
+                f"be resumed by the version of agile-ray that started it: start a new one"
             ) from error
         if path is None:
-            raise LearnerError(f"learner.load: {folder} holds no state of {self._ranks} ranks")
+            raise LearnerError(f"learner.load: {folder} must hold the state of {self._ranks} ranks, found none")
         self.global_step = int((state or {})["global_step"])
 
     def _load(self, folder: Path) -> PreTrainedModel:
-        # Of this object transformers keeps a weak reference: while it lives, weights are sharded as they load.
-        sharded = HfDeepSpeedConfig(_frozen_settings(self._config)) if self._config.zero_stage == 3 else None
-        model = load_language_model(folder, dtype=self.dtype, attention=self._attention)
+        # transformers keeps a weak reference to this object and shards weights on loading for as long as it exists.
+        sharded = HfDeepSpeedConfig(_frozen_deepspeed_config(self._config)) if self._config.zero_stage == 3 else None
+        dtype = torch_dtype(self._config.dtype)
+        model = load_language_model(folder, dtype=dtype, attention=self._settings.attention)
         del sharded
         return model
 
@@ -212,41 +207,36 @@ class Engine:
         return [float(one) for one in everyone]
 
 
-def torch_dtype(name: Dtype) -> torch.dtype:
-    """What a configuration's dtype is called in torch."""
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
-
-
 def is_fast_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it; without them PyTorch converts to float32 and back, and loses time."""
+    """Whether the device has bfloat16 instructions; without them PyTorch converts to and from float32, slowly."""
     if device.type != "cpu":
         return True
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class _Reference(nn.Module):
-    """A policy without a critic."""
+    """A frozen policy without a critic."""
 
     def __init__(self, language_model: PreTrainedModel) -> None:
         super().__init__()
         self._policy = PolicyWithValue(language_model)
         self.requires_grad_(False).eval()
 
-    def forward(self, token_ids_BT: Tensor, predictors_A: Tensor) -> Tensor:
-        return self._policy(token_ids_BT, predictors_A).logits
+    def forward(self, token_ids_BT: Tensor, logit_positions_A: Tensor) -> Tensor:
+        return self._policy(token_ids_BT, logit_positions_A).logits
 
 
-def _join(place: Place, *, timeout: timedelta) -> None:
-    os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.ranks), LOCAL_RANK="0")  # DeepSpeed reads them
-    backend = "nccl" if place.device == "gpu" else "gloo"
-    if place.device == "gpu":
+def _join(info: RankInfo, *, timeout: timedelta) -> None:
+    os.environ.update(RANK=str(info.rank), WORLD_SIZE=str(info.ranks), LOCAL_RANK="0")  # DeepSpeed reads them
+    backend = "nccl" if info.device == "gpu" else "gloo"
+    if info.device == "gpu":
         torch.cuda.set_device(0)
     else:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // place.ranks))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // info.ranks))
     if not distributed.is_initialized():
         distributed.init_process_group(
-            backend, store=place.store, rank=place.rank, world_size=place.ranks, timeout=timeout
+            backend, store=info.store, rank=info.rank, world_size=info.ranks, timeout=timeout
         )
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
 
@@ -255,9 +245,9 @@ def _size(parameter: nn.Parameter) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
-def _settings(config: Learner, *, bucket_elements: int) -> dict[str, object]:
-    return _frozen_settings(config) | {
-        "managed_gradient_accumulation": False,  # `step` ends the accumulation, whenever it is called
+def _deepspeed_config(config: Learner, *, bucket_elements: int) -> dict[str, object]:
+    return _frozen_deepspeed_config(config) | {
+        "managed_gradient_accumulation": False,  # every call of `step` ends the accumulation
         "gradient_clipping": config.max_grad_norm,
         "optimizer": {
             "type": "AdamW",
@@ -278,9 +268,9 @@ def _settings(config: Learner, *, bucket_elements: int) -> dict[str, object]:
     }
 
 
-def _frozen_settings(config: Learner) -> dict[str, object]:
+def _frozen_deepspeed_config(config: Learner) -> dict[str, object]:
     return {
-        "train_micro_batch_size_per_gpu": 1,  # unused: losses are sums, normalized by the caller
+        "train_micro_batch_size_per_gpu": 1,  # required but unused: the caller normalizes the losses
         "gradient_accumulation_steps": 1,
         "steps_per_print": None,
         "bf16": {"enabled": config.dtype == "bfloat16"},

@@ -1,9 +1,10 @@
-"""The learners as the loop sees them: one policy and its critics, sharded over ranks that the caller never sees.
+"""The learners as the loop sees them: one policy and its critic, sharded over ranks that the caller never sees.
 
     driver (this file)                              ranks
-    lays segments out flat, plans who computes      read the flat arrays from shared memory,
-    what, puts the arrays in the object store  ->   run their micro-batches, meet in ZeRO
-    GAE, whitening, totals                     <-   sums and scores
+    concatenates segments into flat arrays,         read the flat arrays from shared memory,
+    plans which rank computes which rows,           compute their micro-batches,
+    puts the arrays in the object store        ->   reduce gradients in ZeRO
+    GAE, whitening, metrics                    <-   sums and scores
 
 Every call waits for all ranks, at most `learner.deadline_s` seconds.
 """
@@ -11,37 +12,29 @@ Every call waits for all ranks, at most `learner.deadline_s` seconds.
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal
 
 import ray
 
-from agile_ray.config import PPO, Imitation, Learner
-from agile_ray.errors import LearnerError
+from agile_ray.config import PPO, Cluster, Imitation, Learner, Rollout
 from agile_ray.seeds import derive
 from agile_ray.types import Demonstration, Int32, Segment, TokenScores, TrainingRow, Update
-from agile_ray.weights import Bucket, Probe, WeightsRef
+from agile_ray.weights import WeightsRef
 from learner import kl_controller
-from learner.actor import LearnerActor
+from learner.messages import Attention, ImitationStep, PPOStep, RankSettings, Sums, add, merge_scores
 from learner.plan import MiniBatch, padding, plan
 from learner.ragged import Ragged, lay_out, split_scores
-from learner.reports import Sums, add, placed
-from learner.schedule import imitation_rate, ppo_rate
-from learner.steps import imitation_metrics, ppo_metrics, take
+from learner.rank_actors import RankActors
+from learner.steps import imitation_metrics, imitation_rate, ppo_metrics, ppo_rate, take_steps
 from learner.targets import make_demonstration_targets, make_targets
-from learner.waiting import wait
+from learner.weights.publisher import Publisher
 
 if TYPE_CHECKING:
-    from ray import ObjectRef
     from ray.actor import ActorHandle
-
-    from learner.engine import Dtype
-    from learner.model import Attention
-
-Result = TypeVar("Result")
 
 
 class LearnerGroup:
-    """Starts the ranks and speaks to them. Implements `Learners`, and what checkpoints keep of them."""
+    """Starts the ranks and calls them. Implements `Learners`, and what checkpoints and exports need."""
 
     def __init__(
         self,
@@ -50,22 +43,20 @@ class LearnerGroup:
         learner: Learner,
         ppo: PPO,
         imitation: Imitation,
+        rollout: Rollout,
+        cluster: Cluster,
         function_ids: Sequence[int],
-        device: Literal["cpu", "gpu"],
-        temperature: float,
-        transport: Literal["ray_shm", "nccl"],
-        publish_dtype: "Dtype",
         probes: Sequence[Int32],
         seed: int,
     ) -> None:
-        """Start one actor per rank and load the model's folder, a Hugging Face one.
+        """Start one actor per rank and load the model's folder.
 
         Args:
+            folder: a Hugging Face folder.
+            rollout: how the engines sample, and how they receive weights.
             function_ids: ids of the function tokens, where the entropy bonus applies.
-            temperature: of sampling; PPO compares logprobs at this temperature.
-            publish_dtype: what the rollout engines serve.
-            probes: token ids that every published version is tried on.
-            seed: root of the ranks' own.
+            probes: token ids, int32 [T] each, by which the engines check every published version.
+            seed: root of the ranks' seeds.
 
         Raises:
             ConfigError: the folder holds no causal language model.
@@ -76,35 +67,24 @@ class LearnerGroup:
         self._ppo = ppo
         self._kl = kl_controller.configured(ppo)
         self._imitation = imitation
-        self._transport = transport
-        self._probes = tuple(probes)
-        self._connected = False
-        kind = ray.remote(num_cpus=1, num_gpus=1 if device == "gpu" else 0)(LearnerActor)
-        self._actors = [
-            cast(
-                "ActorHandle",
-                kind.remote(rank=rank, ranks=learner.ranks, device=device, seed=derive(seed, "learner", rank)),
-            )
-            for rank in range(learner.ranks)
-        ]
-        try:
-            address = self._wait("bind", [self._actors[0].bind.remote()])[0]
-            settings = {
-                "learner": learner,
-                "ppo": ppo,
-                "function_ids": tuple(function_ids),
-                "temperature": temperature,
-                "publish_dtype": publish_dtype,
-                "attention": _attention(device, learner, imitation),
-            }
-            starts = [actor.start.remote(address, folder, **settings) for actor in self._actors]
-            self._bucket_plans = self._wait("start", starts)[0]
-        except BaseException:
-            self.shutdown()
-            raise
+        settings = RankSettings(
+            folder=folder,
+            learner=learner,
+            function_ids=tuple(function_ids),
+            temperature=rollout.temperature,
+            publish_dtype=rollout.dtype,
+            attention=_attention(cluster.device, learner, imitation),
+            deadline_s=learner.deadline_s,
+        )
+        self._ranks = RankActors(ranks=learner.ranks, device=cluster.device, seed=seed, deadline_s=settings.deadline_s)
+        plans = self._ranks.start(settings)
+        self._publisher = Publisher(self._ranks, plans=plans, transport=rollout.transport, probes=probes)
 
     def imitate(self, demonstrations: Sequence[Demonstration], *, step: int) -> Update:
-        """Take one SFT step on the action tokens of these demonstrations; `step`, from 0, sets the learning rate.
+        """Take one SFT step on the action tokens of these demonstrations.
+
+        Args:
+            step: number of the optimizer step, from 0; sets the learning rate.
 
         Raises:
             LearnerError: a rank died, or the loss or gradient is not finite (before the optimizer step).
@@ -112,48 +92,56 @@ class LearnerGroup:
         """
         begin = time.perf_counter()
         ragged = lay_out([demonstration.segment for demonstration in demonstrations])
-        batches = self._plan(ragged, seed=step, minibatches=1)
+        minibatches = self._plan(ragged, seed=step, minibatches=1)
         shared = ray.put(ragged), ray.put(make_demonstration_targets(demonstrations))
-        actions = max(1, len(ragged.positions))
-        rate = imitation_rate(self._imitation, step)
-        settings = {
-            "value_coefficient": self._imitation.value_coefficient,
-            "actions": actions,
-            "learning_rate": rate,
-            "dtype": self._imitation.dtype,
-        }
-        sums = self._wait(
-            "imitate",
-            [
-                actor.imitate.remote(*shared, hand, **settings)
-                for actor, hand in zip(self._actors, batches[0].ranks, strict=True)
-            ],
+        values = ImitationStep(
+            actions=max(1, len(ragged.positions)),
+            learning_rate=imitation_rate(self._imitation, step),
+            critic_learning_rate=self._ppo.critic_learning_rate,
+            imitation=self._imitation,
         )
-        total = add(sums, gradient_norm=sums[0].gradient_norm)
-        return _update(batches, begin, imitation_metrics(total) | {"learning_rate": rate})
+        calls = [
+            actor.imitate.remote(*shared, micro_batches, values)
+            for actor, micro_batches in zip(self._ranks.handles, minibatches[0].by_rank, strict=True)
+        ]
+        sums = _over_ranks(self._ranks.wait("imitate", calls))
+        return _update(minibatches, begin, imitation_metrics(sums) | {"learning_rate": values.learning_rate})
 
-    def score(self, prefixes: Sequence[Segment]) -> list[TokenScores]:
-        """What the present weights, the reference and the heads think of every action token.
+    def score(
+        self, segments: Sequence[Segment], prefixes: Sequence[Segment]
+    ) -> tuple[list[TokenScores], list[TokenScores]]:
+        """Score every action token with the present weights, the reference policy and the heads.
+
+        Args:
+            segments: what was played.
+            prefixes: counterfactual prefixes; they share the passes of `segments`.
+
+        Returns:
+            one entry per segment, and one per prefix.
 
         Raises:
             LearnerError: `set_reference` was never called; or a rank died.
             DeadlineError: a rank was late.
         """
-        if not prefixes:
-            return []
-        ragged = lay_out(prefixes)
-        hands = self._plan(ragged, seed=0, minibatches=1)[0].ranks
+        together = [*segments, *prefixes]
+        if not together:
+            return [], []
+        ragged = lay_out(together)
+        (minibatch,) = self._plan(ragged, seed=0, minibatches=1)
         shared = ray.put(ragged)
-        parts = self._wait(
-            "score", [actor.score.remote(shared, hand) for actor, hand in zip(self._actors, hands, strict=True)]
-        )
-        return split_scores(placed(parts), ragged.action_starts)
+        calls = [
+            actor.score.remote(shared, micro_batches)
+            for actor, micro_batches in zip(self._ranks.handles, minibatch.by_rank, strict=True)
+        ]
+        scores = split_scores(merge_scores(self._ranks.wait("score", calls)), ragged.action_starts)
+        return scores[: len(segments)], scores[len(segments) :]
 
     def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
-        """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` optimizer steps, fewer if `ppo.stop_kl` says so.
+        """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` steps, fewer if `ppo.early_stop_kl` is exceeded.
 
         Args:
-            done: share of the run's iterations that lie behind, from 0 to 1; sets the learning rate.
+            seed: determines which rows share a minibatch.
+            done: share of the run's iterations that are finished, from 0 to 1; sets the learning rate.
 
         Raises:
             LearnerError: a rank died, or a loss or gradient is not finite (before the optimizer step).
@@ -164,72 +152,60 @@ class LearnerGroup:
         ragged = lay_out([row.segment for row in rows])
         targets, metrics = make_targets(rows, self._ppo)
         shared = ray.put(ragged), ray.put(targets)
-        batches = [
-            batch
+        minibatches = [
+            minibatch
             for epoch in range(self._ppo.epochs)
-            for batch in self._plan(ragged, seed=derive(seed, "epoch", epoch), minibatches=self._ppo.minibatches)
+            for minibatch in self._plan(ragged, seed=derive(seed, "epoch", epoch), minibatches=self._ppo.minibatches)
         ]
-        rate, kl = ppo_rate(self._ppo, done), self._kl
-        taken = take(
-            batches,
-            lambda batch: self._ppo_step(batch, ragged, shared, rate=rate, kl_coefficient=kl.coefficient),
-            stop_kl=self._ppo.stop_kl,
-        )
-        metrics |= ppo_metrics(taken, planned=len(batches), stop_kl=self._ppo.stop_kl)
-        self._kl = kl.after(metrics["kl_nats"])
+        rate, kl, early_stop_kl = ppo_rate(self._ppo, done), self._kl, self._ppo.stop_kl
+
+        def take_step(minibatch: MiniBatch) -> Sums:
+            actions = max(1, int(ragged.actions[minibatch.rows].sum()))
+            step = PPOStep(actions=actions, learning_rate=rate, kl_coefficient=kl.coefficient, ppo=self._ppo)
+            calls = [
+                actor.learn.remote(*shared, micro_batches, step)
+                for actor, micro_batches in zip(self._ranks.handles, minibatch.by_rank, strict=True)
+            ]
+            return _over_ranks(self._ranks.wait("learn", calls))
+
+        taken = take_steps(minibatches, take_step, early_stop_kl=early_stop_kl)
+        metrics |= ppo_metrics(taken, planned=len(minibatches), early_stop_kl=early_stop_kl)
         metrics |= {"learning_rate": rate, "kl_coefficient": kl.coefficient}
-        return _update(batches[: len(taken)], begin, metrics)
+        self._kl = kl.after(metrics["kl_nats"])
+        return _update(minibatches[: len(taken)], begin, metrics)
 
     def set_reference(self, folder: Path) -> None:
-        """Load the frozen policy, a Hugging Face folder, that PPO is kept near to.
+        """Load the frozen policy, a Hugging Face folder, from which PPO measures its KL.
 
         Raises:
             ConfigError: the folder holds no causal language model.
             LearnerError: a rank died.
             DeadlineError: a rank was late.
         """
-        self._wait("set_reference", [actor.set_reference.remote(folder) for actor in self._actors])
+        self._ranks.wait("set_reference", [actor.set_reference.remote(folder) for actor in self._ranks.handles])
 
     def publish(self, version: int) -> WeightsRef:
-        """Hand out the present weights as a version.
-
-        The driver owns the bytes, so they outlive the ranks: a new rollout actor can always fetch them.
+        """Make the present weights available as a version.
 
         Raises:
             LearnerError: a rank died; or the transport is nccl and `connect` was never called.
             DeadlineError: a rank was late.
         """
-        if self._transport == "nccl":
-            return self._broadcast(version)
-        first, *others = self._actors
-        answer = first.buckets.options(num_returns=1 + len(self._bucket_plans)).remote()
-        checksums, *_ = self._wait("publish", [answer[0], *(actor.help_buckets.remote() for actor in others)])
-        buckets = tuple(
-            Bucket(index=index, size_bytes=plan.size_bytes, checksum=checksum, tensors=plan.tensors)
-            for index, (plan, checksum) in enumerate(zip(self._bucket_plans, checksums, strict=True))
-        )
-        return WeightsRef(version=version, buckets=buckets, blobs=tuple(answer[1:]), probes=self._probe())
+        return self._publisher.publish(version)
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
-        """Open the nccl transport to the rollout actors; `workers` counts their GPUs. Not run here.
+        """Open the nccl transport to the rollout actors, which have this many GPUs together. Not run.
 
         Raises:
             LearnerError: a rank died.
             DeadlineError: a rank was late.
         """
-        self._wait("connect", [actor.connect.remote(handles, workers=workers) for actor in self._actors])
-        self._connected = True
+        self._publisher.connect(handles, workers=workers)
 
     def reopen(self, *, ppo: PPO, imitation: Imitation) -> None:
-        """Serve another run's settings; weights and optimizer stay as they are until `load`.
-
-        Raises:
-            LearnerError: a rank died.
-            DeadlineError: a rank was late.
-        """
+        """Take the settings of another run; weights and optimizer stay until `load`."""
         self._ppo, self._imitation = ppo, imitation
         self._kl = kl_controller.configured(ppo)
-        self._wait("reopen", [actor.reopen.remote(ppo) for actor in self._actors])
 
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, with its tokenizer, into an existing folder.
@@ -238,7 +214,7 @@ class LearnerGroup:
             LearnerError: a rank died.
             DeadlineError: a rank was late.
         """
-        self._wait("export", [actor.export.remote(folder) for actor in self._actors])
+        self._ranks.wait("export", [actor.export.remote(folder) for actor in self._ranks.handles])
 
     def save(self, folder: Path) -> None:
         """Write weights, heads and optimizer, sharded, and the KL coefficient into an existing folder.
@@ -247,23 +223,22 @@ class LearnerGroup:
             LearnerError: a rank died.
             DeadlineError: a rank was late.
         """
-        self._wait("save", [actor.save.remote(folder) for actor in self._actors])
+        self._ranks.wait("save", [actor.save.remote(folder) for actor in self._ranks.handles])
         kl_controller.save(self._kl, self._ppo, folder)
 
     def load(self, folder: Path) -> None:
-        """Continue from what `save` wrote with as many ranks.
+        """Continue from what `save` wrote with the same number of ranks.
 
         Raises:
-            LearnerError: the folder holds no state of this model and as many ranks; or a rank died.
+            LearnerError: the folder holds no state of this model and number of ranks; or a rank died.
             DeadlineError: a rank was late.
         """
-        self._wait("load", [actor.load.remote(folder) for actor in self._actors])
+        self._ranks.wait("load", [actor.load.remote(folder) for actor in self._ranks.handles])
         self._kl = kl_controller.load(self._ppo, folder)
 
     def shutdown(self) -> None:
         """End the ranks' processes."""
-        for actor in self._actors:
-            ray.kill(actor)
+        self._ranks.shutdown()
 
     def _plan(self, ragged: Ragged, *, seed: int, minibatches: int) -> tuple[MiniBatch, ...]:
         return plan(
@@ -274,49 +249,22 @@ class LearnerGroup:
             micro_batch_tokens=self._learner.micro_batch_tokens,
         )
 
-    def _ppo_step(
-        self,
-        batch: MiniBatch,
-        ragged: Ragged,
-        shared: "tuple[ObjectRef, ObjectRef]",
-        *,
-        rate: float,
-        kl_coefficient: float,
-    ) -> Sums:
-        actions = max(1, int(ragged.actions[batch.rows].sum()))
-        settings = {"actions": actions, "learning_rate": rate, "kl_coefficient": kl_coefficient}
-        sums = self._wait(
-            "learn",
-            [
-                actor.learn.remote(*shared, hand, **settings)
-                for actor, hand in zip(self._actors, batch.ranks, strict=True)
-            ],
-        )
-        return add(sums, gradient_norm=sums[0].gradient_norm)
 
-    def _broadcast(self, version: int) -> WeightsRef:
-        if not self._connected:
-            raise LearnerError("learner.publish: the nccl transport must be connected first; call connect")
-        self._wait("publish", [actor.send.remote() for actor in self._actors])
-        return WeightsRef(version=version, buckets=(), blobs=(), probes=self._probe())
-
-    def _probe(self) -> tuple[Probe, ...]:
-        return self._wait("probe", [actor.probe.remote(self._probes) for actor in self._actors])[0]
-
-    def _wait(self, call: str, answers: "Sequence[ObjectRef[Result]]") -> list[Result]:
-        return wait(call, answers, deadline_s=self._learner.deadline_s)
-
-
-def _attention(device: Literal["cpu", "gpu"], learner: Learner, imitation: Imitation) -> "Attention":
-    # On CPU the backward pass of PyTorch's fused attention is five times slower in bfloat16 than in float32. The plain
-    # one is not, but keeps every score, so float32 stays with the fused one.
+def _attention(device: Literal["cpu", "gpu"], learner: Learner, imitation: Imitation) -> Attention:
+    # On CPU the backward pass of PyTorch's fused attention is slow in bfloat16. The plain implementation is faster
+    # there but stores all attention weights, so float32 uses the fused one.
     return "eager" if device == "cpu" and "bfloat16" in (learner.dtype, imitation.dtype) else "sdpa"
 
 
-def _update(batches: Sequence[MiniBatch], begin: float, metrics: dict[str, float]) -> Update:
+def _over_ranks(sums: Sequence[Sums]) -> Sums:
+    """Add up what all ranks measured in one optimizer step."""
+    return add(sums, gradient_norm=sums[0].gradient_norm)
+
+
+def _update(minibatches: Sequence[MiniBatch], begin: float, metrics: dict[str, float]) -> Update:
     return Update(
-        tokens=sum(batch.tokens for batch in batches),
-        padding=padding(batches),
+        tokens=sum(minibatch.tokens for minibatch in minibatches),
+        padding=padding(minibatches),
         seconds=time.perf_counter() - begin,
         metrics=metrics,
     )

@@ -1,4 +1,4 @@
-"""The weight of the KL term: fixed, or moved until the divergence from the frozen policy is what was asked for."""
+"""The weight of the KL term: constant, or adapted until the KL to the frozen policy meets a target."""
 
 import json
 from dataclasses import dataclass, replace
@@ -7,10 +7,11 @@ from pathlib import Path
 from agile_ray.config import PPO
 
 GAIN = 0.1
-"""K of the controller: how much of the relative error one update makes up for."""
+"""Gain K of the controller: the share of the relative error that one update corrects."""
 MAX_ERROR = 0.2
-"""Relative errors beyond it count as this much, so that one update moves the weight by 2 % at most."""
+"""Bound on the relative error: one update changes the weight by at most 2 %."""
 FILE = "kl.json"
+"""In a checkpoint's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +19,10 @@ class KLController:
     """The proportional controller of Ziegler et al. (2019), section 2.2."""
 
     coefficient: float  # beta, per action token
-    target: float | None  # nats per action token; None: the coefficient never moves
+    target: float | None  # nats per action token; None: the coefficient is constant
 
     def after(self, kl_nats: float) -> "KLController":
-        """One update later: e = clip(KL / target - 1, -0.2, 0.2), then beta <- beta * (1 + 0.1 e).
+        """The controller after one update: e = clip(KL / target - 1, -0.2, 0.2), then beta <- beta * (1 + 0.1 e).
 
         Args:
             kl_nats: mean KL to the frozen policy over the update's action tokens.
@@ -33,18 +34,18 @@ class KLController:
 
 
 def configured(ppo: PPO) -> KLController:
-    """The controller that no update has moved."""
+    """The controller before the first update."""
     return KLController(coefficient=ppo.kl_coefficient, target=ppo.kl_target)
 
 
 def save(controller: KLController, ppo: PPO, folder: Path) -> None:
-    """Write the coefficient beside the ranks' state, once it has moved: another run that begins there has its own."""
+    """Write the coefficient if it has been adapted; without the file, a run that loads the folder uses its own."""
     if controller != configured(ppo):
         (folder / FILE).write_text(json.dumps({"kl_coefficient": controller.coefficient}))
 
 
 def load(ppo: PPO, folder: Path) -> KLController:
-    """Continue from what `save` wrote; from the configured value if it wrote nothing or nothing is to move."""
+    """Read what `save` wrote; the configured coefficient if there is no file, or if it is constant."""
     file = folder / FILE
     if ppo.kl_target is None or not file.exists():
         return configured(ppo)

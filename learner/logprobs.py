@@ -1,7 +1,7 @@
 """From logits to the logprobs of the tokens that they predict.
 
-The model computes logits only where an action token is predicted, so logits_AV[k] belongs to actions_A[k]:
-`Batch` lines them up (the place before the token), and nobody shifts anything after that.
+The model computes logits only where an action token is predicted, so logits_AV[k] predicts actions_A[k]. `MicroBatch`
+aligns the two; no later code shifts by one token.
 
 Dimensions: A = action tokens, V = vocabulary.
 """

@@ -1,13 +1,13 @@
 """The policy with its critic: a Hugging Face causal model, and three small heads on its last hidden state.
 
-The one door to transformers. Dimensions: B = rows, T = tokens, A = action tokens, H = hidden size, V = vocabulary.
+Dimensions: B = rows, T = tokens, A = action tokens, H = hidden size, V = vocabulary.
 
-Rows are padded on the right and no attention mask is given: a causal model's tokens never look to their right,
-so padding can not change what an action token sees, whatever its id. Without a mask the fast kernels apply.
+Rows are padded on the right, and there is no attention mask: tokens of a causal model never attend to their right, so
+padding cannot affect an action token, whatever its id. Without a mask the fast attention kernels apply.
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,32 +15,31 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from agile_ray.errors import ConfigError
-
-Attention = Literal["eager", "sdpa"]
+from learner.messages import Attention, Dtype
 
 
 class Predictions(NamedTuple):
-    """What the model says at the places that predict action tokens."""
+    """The model's outputs at the tokens that precede action tokens."""
 
     logits: Tensor  # [A, V], in the model's dtype
-    auxiliary_values: Tensor  # float32 [A], of own rewards to come; learned for the trunk's sake
-    own_values: Tensor  # float32 [A], the critic: auxiliary_values, and what a reader says of their error
+    auxiliary_values: Tensor  # float32 [A], own rewards to come; their loss trains the trunk
+    own_values: Tensor  # float32 [A], the critic: auxiliary_values plus a correction that leaves the trunk unchanged
     write_logits: Tensor  # float32 [A], log-odds that the session writes an entry to memory
 
 
 VALUE_SCALE = 0.1
-"""Reward per unit of the hidden state, along the one direction that the auxiliary head reads."""
+"""Norm of the auxiliary head's weight: reward per unit of the hidden state along the head's direction."""
 
 
 class AuxiliaryHead(nn.Module):
-    """A linear value head whose weights turn but never grow, computed in float32.
+    """A weight-normalized linear value head, computed in float32.
 
         value = VALUE_SCALE * weight . hidden / |weight| + bias     float32 [A], reward
 
-    With weights free to grow it reads whatever whisper of a question's worth the trunk happens to hold. Held short, it
-    makes the trunk say it loudly, and the policy's own head, which reads the same hidden state, hears it too: it must
-    decide by the same worth whether to ask. That is slow, as the trunk's steps are mostly the policy's, so the critic
-    adds to what this head says (auxiliary value head: Cobbe et al., 2021, Phasic Policy Gradient).
+    It is an auxiliary value head (Cobbe et al., 2021, Phasic Policy Gradient): its loss trains the trunk. A head of
+    free norm could scale up a value signal that is weak in the hidden state. With a fixed norm the trunk must represent
+    the value strongly, where the policy's output layer, which reads the same hidden state, can use it to decide whether
+    to ask. The trunk learns this slowly, so `PolicyWithValue` adds a correction for the critic.
     """
 
     def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
@@ -54,7 +53,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class DetachedHead(nn.Module):
-    """A linear head that reads the trunk and leaves it alone, computed in float32; says 0 at first."""
+    """A linear head whose gradient does not reach the trunk, computed in float32; its initial output is 0."""
 
     def __init__(self, hidden_size: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -66,7 +65,7 @@ class DetachedHead(nn.Module):
 
 
 class PolicyWithValue(nn.Module):
-    """Predicts action tokens and what follows the state before them; observation logits are never computed."""
+    """Predicts action tokens, values and memory writes; logits of observation tokens are never computed."""
 
     def __init__(self, language_model: PreTrainedModel) -> None:
         super().__init__()
@@ -74,28 +73,30 @@ class PolicyWithValue(nn.Module):
         hidden_size = language_model.config.get_text_config().hidden_size
         self.auxiliary_head = AuxiliaryHead(hidden_size, language_model.dtype)
         self.critic_head = DetachedHead(hidden_size, language_model.dtype)
-        # A fact about the policy that the policy has no use for: it must not pull at the policy's state.
+        # Its prediction serves credit, not the policy, so its loss must not change the policy's hidden state.
         self.write_head = DetachedHead(hidden_size, language_model.dtype)
-        # Narrowing the input of the output layer, not calling it by hand, keeps what some models do to their
-        # logits afterwards (Gemma caps them, Granite scales them).
+        # The hook selects the output layer's inputs; calling that layer directly would skip what some models do to
+        # their logits afterwards (Gemma caps them, Granite scales them).
         head = language_model.get_output_embeddings()
         assert head is not None, "a causal language model has an output layer"
-        head.register_forward_pre_hook(self._narrow)
-        self._predictors_A = torch.empty(0, dtype=torch.int64)
+        head.register_forward_pre_hook(self._select_hidden)
+        self._logit_positions_A = torch.empty(0, dtype=torch.int64)
         self._hidden_AH = torch.empty(0)
 
-    def forward(self, token_ids_BT: Tensor, predictors_A: Tensor, products: torch.dtype = torch.float32) -> Predictions:
-        """Run the trunk over all tokens, and every head at the predictors only.
+    def forward(
+        self, token_ids_BT: Tensor, logit_positions_A: Tensor, matmul_dtype: torch.dtype = torch.float32
+    ) -> Predictions:
+        """Run the trunk over all tokens, and every head at the given positions only.
 
-            own_values = auxiliary_values, held fixed, + critic_head(hidden)     reward
+            own_values = stop_gradient(auxiliary_values) + critic_head(hidden)     reward
 
         Args:
             token_ids_BT: int64 [B, T], padded on the right.
-            predictors_A: int64 [A], places in the flattened [B * T].
-            products: bfloat16 takes the matrix products of float32 weights in it.
+            logit_positions_A: int64 [A], indices in the flattened [B * T].
+            matmul_dtype: bfloat16 computes the matrix products of float32 weights in bfloat16 (autocast).
         """
-        self._predictors_A = predictors_A
-        with torch.autocast(token_ids_BT.device.type, dtype=torch.bfloat16, enabled=products == torch.bfloat16):
+        self._logit_positions_A = logit_positions_A
+        with torch.autocast(token_ids_BT.device.type, dtype=torch.bfloat16, enabled=matmul_dtype == torch.bfloat16):
             logits_AV = self.language_model(input_ids=token_ids_BT, use_cache=False).logits
         auxiliary_values_A = self.auxiliary_head(self._hidden_AH)
         predictions = Predictions(
@@ -104,21 +105,26 @@ class PolicyWithValue(nn.Module):
             own_values=auxiliary_values_A.detach() + self.critic_head(self._hidden_AH),
             write_logits=self.write_head(self._hidden_AH),
         )
-        self._hidden_AH = torch.empty(0)  # the graph of this pass must not outlive it
+        self._hidden_AH = torch.empty(0)  # frees the graph of this pass
         return predictions
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """All parameters that the language model lacks: they learn at the critic's rate and are not exported."""
+        """The parameters of all heads: they are trained at the critic's learning rate and are not exported."""
         heads = (self.auxiliary_head, self.critic_head, self.write_head)
         return [parameter for head in heads for parameter in head.parameters()]
 
-    def _narrow(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        self._hidden_AH = inputs[0].flatten(0, 1)[self._predictors_A]
+    def _select_hidden(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        self._hidden_AH = inputs[0].flatten(0, 1)[self._logit_positions_A]
         return (self._hidden_AH,)
 
 
+def torch_dtype(name: Dtype) -> torch.dtype:
+    """The torch dtype of a configured one."""
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
 def load_language_model(folder: Path, *, dtype: torch.dtype, attention: Attention) -> PreTrainedModel:
-    """Load a causal model with every dropout at 0: PPO's ratio compares two passes over the same tokens.
+    """Load a causal model with every dropout at 0, since PPO's ratio compares two passes over the same tokens.
 
     Raises:
         ConfigError: the folder holds no model that transformers can read.

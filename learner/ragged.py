@@ -1,8 +1,8 @@
-"""Segments laid end to end in flat arrays, so that every rank reads the same few arrays from shared memory.
+"""Segments concatenated into flat arrays, which all ranks read from shared memory.
 
 Dimensions: B = segments, S = tokens of all segments, A = action tokens of all segments.
 
-Example, two segments of lengths 4 and 3 whose action tokens stand at positions 1, 3 and 2:
+Example, two segments of lengths 4 and 3 whose action tokens are at positions 1, 3 and 2:
     starts [0 4 7]    positions [1 3 2]    action_starts [0 2 3]
 """
 
@@ -13,19 +13,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from agile_ray.types import Int32, Segment, TokenScores
+from agile_ray.types import Int32, Int64, Segment, TokenScores
 
-Int64 = NDArray[np.int64]
 Number = TypeVar("Number", np.int32, np.int64, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ragged:
-    """The token ids of many segments, and where each one's actions stand."""
+    """The token ids of many segments, and the positions of their action tokens."""
 
     token_ids: Int32  # [S]
     starts: Int64  # [B + 1], segment b holds tokens starts[b] to starts[b + 1]
-    positions: Int64  # [A], place of the action token in its own segment
+    positions: Int64  # [A], of the action token in its own segment
     action_starts: Int64  # [B + 1]
 
     @property
@@ -40,13 +39,13 @@ class Ragged:
 
 
 def lay_out(segments: Sequence[Segment]) -> Ragged:
-    """Lay segments end to end, in the order given."""
+    """Concatenate segments in the order given."""
     positions = [np.flatnonzero(segment.action_mask) for segment in segments]
     return Ragged(
         token_ids=join([segment.token_ids for segment in segments], np.int32),
         starts=_starts([len(segment.token_ids) for segment in segments]),
         positions=join(positions, np.int64),
-        action_starts=_starts([len(places) for places in positions]),
+        action_starts=_starts([len(found) for found in positions]),
     )
 
 
@@ -64,7 +63,7 @@ def split_scores(scores: TokenScores, action_starts: Int64) -> list[TokenScores]
 
 
 def join_scores(scores: Sequence[TokenScores]) -> TokenScores:
-    """Lay scores end to end: the inverse of `split_scores`."""
+    """Concatenate scores: the inverse of `split_scores`."""
     return TokenScores(
         logprobs=join([score.logprobs for score in scores], np.float32),
         reference_logprobs=join([score.reference_logprobs for score in scores], np.float32),
@@ -74,7 +73,7 @@ def join_scores(scores: Sequence[TokenScores]) -> TokenScores:
 
 
 def join(parts: Sequence[NDArray[Number]], dtype: type[Number]) -> NDArray[Number]:
-    """Lay arrays end to end; none make an empty one."""
+    """Concatenate arrays; no arrays make an empty one."""
     return np.concatenate([np.empty(0, dtype), *parts]).astype(dtype, copy=False)
 
 

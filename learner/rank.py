@@ -1,11 +1,10 @@
-"""One learner rank: imitates, scores and learns on the micro-batches that it is dealt. Plain class, no Ray.
+"""One learner rank: computes its micro-batches of every imitation step, PPO step and scoring pass. It needs no Ray.
 
-A = action tokens of one micro-batch, B = rows, T = tokens.
+A = action tokens of one micro-batch, V = vocabulary.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,132 +12,94 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agile_ray.config import PPO, Learner
-from agile_ray.types import Float32, Int32, TokenScores
-from agile_ray.weights import Probe
-from learner import losses
-from learner.engine import Dtype, Engine, Place, torch_dtype
+from agile_ray.types import Int64, TokenScores
+from learner.engine import DeepSpeedEngine
 from learner.logprobs import token_logprobs
-from learner.micro_batch import Batch, make_batch
-from learner.model import Attention
-from learner.ragged import Int64, Ragged, join_scores
-from learner.reports import PlacedScores, Sums, add
-from learner.steps import too_far
+from learner.messages import ImitationStep, PPOStep, RankScores, RankSettings, Sums, add
+from learner.micro_batch import MicroBatch, make_micro_batch
+from learner.model import torch_dtype
+from learner.objectives import imitation_loss, ppo_loss
+from learner.plan import MicroBatches
+from learner.ragged import Ragged, join_scores
+from learner.steps import stops_early
 from learner.targets import DemonstrationTargets, Targets
-from learner.weights.buckets import BucketPlan, Bytes, pack, plan_buckets
 
-MicroBatches = Sequence[Int64]
-"""Row numbers of each pass of one rank; an empty one keeps step with the other ranks."""
-
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
 """Endings of files that hold weights."""
 
 
 class LearnerRank:
     """One rank's share of every call. All ranks make the same calls in the same order."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        learner: Learner,
-        ppo: PPO,
-        function_ids: Sequence[int],
-        temperature: float,
-        publish_dtype: Dtype,
-        attention: Attention,
-        place: Place,
-    ) -> None:
-        """Load the model's folder and join the other ranks.
-
-        Args:
-            function_ids: ids of the function tokens, where the entropy bonus applies.
-            temperature: of sampling; logits are divided by it wherever PPO compares logprobs.
-            publish_dtype: what the rollout engines serve.
-            attention: transformers' name of the implementation.
-
-        Raises:
-            ConfigError: the folder holds no causal language model.
-        """
-        self._folder = folder
-        self._ppo = ppo
-        self._temperature = temperature
-        self.publish_dtype = torch_dtype(publish_dtype)
-        self._engine = Engine(folder, learner, place, attention=attention)
-        self._functions = torch.tensor(list(function_ids), dtype=torch.int64, device=self._engine.device)
-        # Tied embeddings appear under both names: an engine that is sent only one keeps the other's old values.
-        self._parameters = dict(self._engine.language_model.named_parameters(remove_duplicate=False))
+    def __init__(self, engine: DeepSpeedEngine, settings: RankSettings) -> None:
+        self._engine = engine
+        self._folder = settings.folder
+        self._temperature = settings.temperature
+        self._function_ids = torch.tensor(list(settings.function_ids), dtype=torch.int64, device=engine.device)
 
     def imitate(
-        self,
-        ragged: Ragged,
-        targets: DemonstrationTargets,
-        micro_batches: MicroBatches,
-        *,
-        value_coefficient: float,
-        actions: int,
-        learning_rate: float,
-        dtype: Dtype,
+        self, ragged: Ragged, targets: DemonstrationTargets, micro_batches: MicroBatches, step: ImitationStep
     ) -> Sums:
         """Take one SFT step, of the policy and of its heads.
 
         Args:
-            targets: of every action token of `ragged`.
-            actions: action tokens of the step, over all ranks.
-            dtype: of the matrix products.
+            targets: of all action tokens of `ragged`.
+            micro_batches: this rank's part of the step.
 
         Raises:
             LearnerError: the loss or the gradient is not finite; no step was taken.
         """
+        matmul_dtype = torch_dtype(step.imitation.dtype)
 
-        def loss(batch: Batch) -> tuple[Tensor, Sums]:
-            predictions = self._engine.forward(batch, products=torch_dtype(dtype))
-            logprobs_A = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
-            imitation = losses.cross_entropy(logprobs_A)
-            returns_A = self._at(batch, targets.returns)
-            value = losses.value_loss(predictions.own_values, returns_A=returns_A)
-            auxiliary = losses.value_loss(predictions.auxiliary_values, returns_A=returns_A)
-            write = losses.write_loss(predictions.write_logits, wrote_A=self._at(batch, targets.wrote))
-            total = (
-                imitation + value_coefficient * auxiliary + losses.DETACHED_HEAD_WEIGHT * (value + write)
-            ) / actions
-            metrics = _sums(loss=total, policy=imitation, value=value, write=write)
-            return total, replace(metrics, actions=len(batch.places))
+        def loss(batch: MicroBatch) -> tuple[Tensor, Sums]:
+            return imitation_loss(self._engine.forward(batch, matmul_dtype), batch, targets, step)
 
-        return self._optimize("imitate", ragged, micro_batches, loss=loss, learning_rate=learning_rate)
+        sums = self._accumulate(ragged, micro_batches, loss)
+        norm = self._engine.step(
+            [measured.loss for measured in sums],
+            learning_rate=step.learning_rate,
+            critic_learning_rate=step.critic_learning_rate,
+            call="imitate",
+        )
+        return add(sums, gradient_norm=norm)
 
-    def learn(
-        self,
-        ragged: Ragged,
-        targets: Targets,
-        micro_batches: MicroBatches,
-        *,
-        actions: int,
-        learning_rate: float,
-        kl_coefficient: float,
-    ) -> Sums:
-        """Take one PPO step on one minibatch; where it finds the policy beyond `ppo.stop_kl`, no weight moves.
+    def learn(self, ragged: Ragged, targets: Targets, micro_batches: MicroBatches, step: PPOStep) -> Sums:
+        """Take one PPO step. The weights stay unchanged if the policy has moved further than `ppo.early_stop_kl`.
 
         Args:
-            targets: of every action token of `ragged`.
-            actions: action tokens of the minibatch, over all ranks.
-            kl_coefficient: weight of the divergence from the reference in this update.
+            targets: of all action tokens of `ragged`.
+            micro_batches: this rank's part of the step.
 
         Raises:
             LearnerError: the loss or the gradient is not finite; no step was taken.
         """
 
-        def loss(batch: Batch) -> tuple[Tensor, Sums]:
-            return self._ppo_loss(batch, targets, actions=actions, kl_coefficient=kl_coefficient)
+        def loss(batch: MicroBatch) -> tuple[Tensor, Sums]:
+            return ppo_loss(
+                self._engine.forward(batch),
+                batch,
+                targets,
+                step,
+                function_ids=self._function_ids,
+                temperature=self._temperature,
+            )
 
-        def held(sums: Sums) -> bool:
-            everyone = Sums(loss=0.0, actions=actions, update_kl=self._engine.total(sums.update_kl))
-            return too_far(everyone, self._ppo.stop_kl)
-
-        return self._optimize("learn", ragged, micro_batches, loss=loss, learning_rate=learning_rate, held=held)
+        sums = self._accumulate(ragged, micro_batches, loss)
+        update_kl = self._engine.total(add(sums, gradient_norm=0.0).update_kl)
+        over_all_ranks = Sums(loss=0.0, actions=step.actions, update_kl=update_kl)
+        # With learning rate 0 a step keeps the weights, yet clears the gradients and keeps the ranks in step. It still
+        # updates Adam's moments.
+        scale = 0.0 if stops_early(over_all_ranks, step.ppo.stop_kl) else 1.0
+        norm = self._engine.step(
+            [measured.loss for measured in sums],
+            learning_rate=scale * step.learning_rate,
+            critic_learning_rate=scale * step.ppo.critic_learning_rate,
+            call="learn",
+        )
+        return add(sums, gradient_norm=norm)
 
     def set_reference(self, folder: Path) -> None:
-        """Load the frozen policy that PPO is kept near to.
+        """Load the frozen reference policy.
 
         Raises:
             ConfigError: the folder holds no causal language model.
@@ -146,19 +107,19 @@ class LearnerRank:
         self._engine.set_reference(folder)
 
     @torch.no_grad()
-    def score(self, ragged: Ragged, micro_batches: MicroBatches) -> PlacedScores:
-        """What policy, reference and heads say of this rank's rows, in the order of the passes.
+    def score(self, ragged: Ragged, micro_batches: MicroBatches) -> RankScores:
+        """Score this rank's rows with the policy, the reference policy and the heads.
 
         Raises:
             LearnerError: `set_reference` was never called.
         """
-        places: list[Int64] = []
+        indices: list[Int64] = []
         scores: list[TokenScores] = []
         for rows in micro_batches:
-            batch = make_batch(ragged, rows, self._engine.device)
+            batch = make_micro_batch(ragged, rows, self._engine.device)
             predictions = self._engine.forward(batch)
             reference_AV = self._engine.reference_logits(batch)
-            places.append(batch.places)
+            indices.append(batch.indices)
             scores.append(
                 TokenScores(
                     logprobs=_numpy(self._logprobs(predictions.logits, batch)),
@@ -167,170 +128,53 @@ class LearnerRank:
                     write_probabilities=_numpy(predictions.write_logits.sigmoid()),
                 )
             )
-        return PlacedScores(places=np.concatenate(places), scores=join_scores(scores))
-
-    @torch.no_grad()
-    def probe(self, probes: Sequence[Int32]) -> tuple[Probe, ...]:
-        """What the present weights think of these ids, at temperature 1."""
-        return tuple(Probe(ids=ids, logprobs=self._probe(ids)) for ids in probes)
-
-    def bucket_plans(self) -> tuple[BucketPlan, ...]:
-        """Which parameters `buckets` packs where; the same for every version."""
-        shapes = ((name, _shape(parameter)) for name, parameter in self._parameters.items())
-        return plan_buckets(shapes, self.publish_dtype)
-
-    def buckets(self) -> list[Bytes]:
-        """Pack the present weights; rank 0 returns the buckets, the others help to gather and return none."""
-        packed: list[Bytes] = []
-        for plan in self.bucket_plans():
-            parameters = [self._parameters[spec.name] for spec in plan.tensors]
-            with self._engine.whole(set(parameters)):
-                if self._engine.rank == 0:
-                    packed.append(pack(plan, parameters, self.publish_dtype))
-        return packed
-
-    def whole_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield every parameter whole, in the engines' dtype; all ranks iterate together."""
-        for name, parameter in self._parameters.items():
-            with self._engine.whole([parameter]):
-                yield name, parameter.detach().to(self.publish_dtype)
-
-    def reopen(self, ppo: PPO) -> None:
-        """Serve another run's settings."""
-        self._ppo = ppo
+        return RankScores(indices=np.concatenate(indices), scores=join_scores(scores))
 
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, with the source folder's tokenizer; rank 0 writes."""
+        model, writes = self._engine.language_model, self._engine.rank == 0
         weights: dict[str, Tensor] = {}
-        for name, parameter in self._engine.language_model.named_parameters():
-            with self._engine.whole([parameter]):
-                if self._engine.rank == 0:
+        for name, parameter in model.named_parameters():
+            with self._engine.gathered([parameter]):
+                if writes:
                     weights[name] = parameter.detach().cpu().clone()
-        if self._engine.rank == 0:
-            self._engine.language_model.save_pretrained(folder, state_dict=weights)
-            _copy_beside(self._folder, folder)
+        if writes:
+            model.save_pretrained(folder, state_dict=weights)
+            _copy_other_files(self._folder, folder)
 
     def save(self, folder: Path) -> None:
-        """Write this rank's shard of weights, critic and optimizer."""
+        """Write this rank's shard of weights, heads and optimizer."""
         self._engine.save(folder)
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote.
 
         Raises:
-            LearnerError: there is nothing of that kind, or it is another model's.
+            LearnerError: the folder holds no such state, or that of another model.
         """
         self._engine.load(folder)
 
-    def _optimize(
-        self,
-        call: str,
-        ragged: Ragged,
-        micro_batches: MicroBatches,
-        *,
-        loss: Callable[[Batch], tuple[Tensor, Sums]],
-        learning_rate: float,
-        held: Callable[[Sums], bool] = lambda _: False,
-    ) -> Sums:
-        measured: list[Sums] = []
+    def _accumulate(
+        self, ragged: Ragged, micro_batches: MicroBatches, loss: Callable[[MicroBatch], tuple[Tensor, Sums]]
+    ) -> list[Sums]:
+        """Add up the gradients of all micro-batches; returns what each of them measured."""
+        sums: list[Sums] = []
         for rows in micro_batches:
-            total, sums = loss(make_batch(ragged, rows, self._engine.device))
+            total, measured = loss(make_micro_batch(ragged, rows, self._engine.device))
             self._engine.backward(total)
-            measured.append(sums)
-        # A step of rate 0 clears the gradients and keeps the ranks together; the moments may see what it found.
-        moves = 0.0 if held(add(measured, gradient_norm=0.0)) else 1.0
-        norm = self._engine.step(
-            [sums.loss for sums in measured],
-            learning_rate=moves * learning_rate,
-            critic_learning_rate=moves * self._ppo.critic_learning_rate,
-            call=call,
-        )
-        return add(measured, gradient_norm=norm)
+            sums.append(measured)
+        return sums
 
-    def _ppo_loss(self, batch: Batch, targets: Targets, *, actions: int, kl_coefficient: float) -> tuple[Tensor, Sums]:
-        ppo = self._ppo
-
-        def of(array: Float32) -> Tensor:
-            return self._at(batch, array)
-
-        predictions = self._engine.forward(batch)
-        logprobs_A = self._logprobs(predictions.logits, batch)
-        functions_A = torch.isin(batch.actions, self._functions)
-        with torch.set_grad_enabled(ppo.entropy_coefficient > 0):
-            entropy = losses.function_entropy(predictions.logits, functions_A, temperature=self._temperature)
-        policy = losses.clipped_policy_loss(
-            logprobs_A,
-            old_logprobs_A=of(targets.old_logprobs),
-            importance_weights_A=of(targets.importance_weights),
-            advantages_A=of(targets.advantages),
-            clip=ppo.clip,
-        )
-        value = losses.clipped_value_loss(
-            predictions.own_values,
-            old_values_A=of(targets.own_values),
-            returns_A=of(targets.own_returns),
-            clip=ppo.value_clip,
-        )
-        auxiliary = losses.value_loss(predictions.auxiliary_values, returns_A=of(targets.own_returns))
-        write = losses.write_loss(predictions.write_logits, wrote_A=of(targets.wrote))
-        kl = losses.k3(logprobs_A, reference_logprobs_A=of(targets.reference_logprobs))
-        move = losses.binary_kl(logprobs_A, old_logprobs_A=of(targets.old_logprobs))
-        total = (
-            policy.loss
-            + ppo.value_coefficient * auxiliary
-            + losses.DETACHED_HEAD_WEIGHT * (value + write)
-            + kl_coefficient * kl
-        )
-        total = total + ppo.update_kl_coefficient * move
-        total = (total - ppo.entropy_coefficient * entropy) / actions
-        metrics = _sums(
-            loss=total,
-            functions=functions_A.float().sum(),
-            policy=policy.loss,
-            value=value,
-            write=write,
-            kl=kl,
-            update_kl=policy.update_kl,
-            entropy=entropy,
-            clipped=policy.clipped,
-            deviation=policy.deviation,
-        )
-        return total, replace(metrics, actions=len(batch.places))
-
-    def _at(self, batch: Batch, array: Float32) -> Tensor:
-        """What an array of all action tokens says of these, [A]."""
-        return torch.from_numpy(array[batch.places]).to(self._engine.device)
-
-    def _logprobs(self, logits_AV: Tensor, batch: Batch) -> Tensor:
+    def _logprobs(self, logits_AV: Tensor, batch: MicroBatch) -> Tensor:
         return token_logprobs(logits_AV, batch.actions, temperature=self._temperature)
-
-    def _probe(self, ids: Int32) -> Float32:
-        token_ids_T = torch.from_numpy(ids.astype(np.int64)).to(self._engine.device)
-        batch = Batch(
-            token_ids=token_ids_T.unsqueeze(0),
-            predictors=torch.arange(len(ids) - 1, device=self._engine.device),
-            actions=token_ids_T[1:],
-            places=np.arange(len(ids) - 1),
-        )
-        logits_AV = self._engine.forward(batch).logits
-        return np.concatenate([[np.float32(0)], _numpy(token_logprobs(logits_AV, batch.actions, temperature=1.0))])
-
-
-def _sums(**metrics: Tensor) -> Sums:
-    numbers = torch.stack(list(metrics.values())).detach().tolist()  # one wait for the device
-    return Sums(**dict(zip(metrics, numbers, strict=True)))
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.float().cpu().numpy()
 
 
-def _shape(parameter: Tensor) -> tuple[int, ...]:
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))  # a shard's own shape says nothing
-
-
-def _copy_beside(source: Path, target: Path) -> None:
-    """Copy what is neither weights nor already there: the tokenizer's files."""
+def _copy_other_files(source: Path, target: Path) -> None:
+    """Copy the files that `target` lacks and that hold no weights, such as the tokenizer's."""
     for file in source.iterdir():
-        if file.is_file() and not file.name.endswith(WEIGHTS) and not (target / file.name).exists():
+        if file.is_file() and not file.name.endswith(WEIGHT_SUFFIXES) and not (target / file.name).exists():
             shutil.copy2(file, target / file.name)

@@ -1,42 +1,71 @@
-"""The optimizer steps of one call: when the rest of an update is skipped, and what the steps say together."""
+"""The optimizer steps of a call: their learning rate, when an update stops early, and the metrics they report."""
 
+import math
 from collections.abc import Callable, Sequence
 
+from agile_ray.config import PPO, Imitation
+from learner.messages import Sums, add
 from learner.plan import MiniBatch
-from learner.reports import Sums, add
+
+WARM_UP = 1 / 20
+"""Share of the imitation steps in which the learning rate rises."""
+FLOOR = 0.1
+"""Final learning rate as a share of the peak."""
 
 
-def take(batches: Sequence[MiniBatch], step: Callable[[MiniBatch], Sums], *, stop_kl: float | None) -> list[Sums]:
-    """Take one step on each minibatch, until one finds the policy further from where it began than `stop_kl`.
+def imitation_rate(config: Imitation, step: int) -> float:
+    """Learning rate of optimizer step `step`, from 0: linear warm-up, then cosine decay to a tenth of the peak.
 
-    A step measures KL(old || now) on its own minibatch before it moves the weights, so the first finds none. The one
-    that finds too much moves nothing, and is the last: beyond the bound one more step on the same sessions may break
-    what the policy does everywhere, since nothing else is sampled there.
+    Steps after the planned ones keep the last rate.
+    """
+    steps = math.ceil(config.sessions / config.batch)
+    rising = max(1, round(steps * WARM_UP))
+    if step < rising:
+        return config.learning_rate * (step + 1) / rising
+    passed = min(1.0, (step - rising) / max(1, steps - 1 - rising))
+    return config.learning_rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * passed)) / 2)
+
+
+def ppo_rate(config: PPO, done: float) -> float:
+    """Learning rate after this share of the iterations: linear decay to a tenth of the initial rate."""
+    return config.learning_rate * (1 - (1 - FLOOR) * min(1.0, done))
+
+
+def take_steps(
+    minibatches: Sequence[MiniBatch], step: Callable[[MiniBatch], Sums], *, early_stop_kl: float | None
+) -> list[Sums]:
+    """Take one step on each minibatch until the policy has moved further than `early_stop_kl`.
+
+    Each step measures KL(old || policy) on its own minibatch before it moves the weights, so the first measures 0. A
+    step that measures more than the limit leaves the weights unchanged and is the last of the update.
 
     Args:
-        step: takes the step, and tells what all ranks measured.
-        stop_kl: nats per action token; None takes every step.
+        step: takes the step and returns the sums over all ranks.
+        early_stop_kl: nats per action token; None takes every step.
+
+    Returns:
+        one entry per step, including the one that stopped the update.
     """
     taken: list[Sums] = []
-    for batch in batches:
-        taken.append(step(batch))
-        if too_far(taken[-1], stop_kl):
+    for minibatch in minibatches:
+        taken.append(step(minibatch))
+        if stops_early(taken[-1], early_stop_kl):
             break
     return taken
 
 
-def update_kl(sums: Sums) -> float:
-    """Estimate of KL(old || now) in nats per action token."""
+def stops_early(sums: Sums, early_stop_kl: float | None) -> bool:
+    """Whether a step that measured these sums, over all ranks, must leave the weights unchanged."""
+    return early_stop_kl is not None and mean_update_kl(sums) > early_stop_kl
+
+
+def mean_update_kl(sums: Sums) -> float:
+    """Estimate of KL(policy before the update || policy) in nats per action token."""
     return sums.update_kl / max(1, sums.actions)
 
 
-def too_far(sums: Sums, stop_kl: float | None) -> bool:
-    """Whether a step that measured this, over all ranks, must not move the weights."""
-    return stop_kl is not None and update_kl(sums) > stop_kl
-
-
 def imitation_metrics(sums: Sums) -> dict[str, float]:
-    """What an SFT step reports: per action token, but for the gradient's norm."""
+    """Metrics of an SFT step: means over action tokens, and the gradient's norm."""
     actions = max(1, sums.actions)
     return {
         "loss": sums.loss,
@@ -47,17 +76,18 @@ def imitation_metrics(sums: Sums) -> dict[str, float]:
     }
 
 
-def ppo_metrics(taken: Sequence[Sums], *, planned: int, stop_kl: float | None) -> dict[str, float]:
-    """What an update reports: losses, KL and shares per action token of the steps that were taken.
+def ppo_metrics(taken: Sequence[Sums], *, planned: int, early_stop_kl: float | None) -> dict[str, float]:
+    """Metrics of a PPO update.
 
-    The mean over steps of the whole loss and of the gradient's norm; entropy per function token; the last step's
-    update KL.
+    Losses, KL and shares are means over the action tokens of all steps taken; `loss` and `gradient_norm` are means over
+    the steps; `entropy_nats` is a mean over function tokens; `update_kl_nats` is that of the last step.
 
     Args:
-        planned: steps that it would have taken without a stop.
-        stop_kl: as it was taken with.
+        taken: the result of `take_steps`.
+        planned: number of steps without an early stop.
+        early_stop_kl: the limit that `take_steps` was given.
     """
-    moved = len(taken) - too_far(taken[-1], stop_kl)
+    applied = len(taken) - stops_early(taken[-1], early_stop_kl)
     sums = add(taken, gradient_norm=0.0)
     actions = max(1, sums.actions)
     return {
@@ -66,8 +96,8 @@ def ppo_metrics(taken: Sequence[Sums], *, planned: int, stop_kl: float | None) -
         "value_loss": sums.value / actions,
         "write_loss": sums.write / actions,
         "kl_nats": sums.kl / actions,
-        "update_kl_nats": update_kl(taken[-1]),
-        "stopped_share": 1.0 - moved / planned,
+        "update_kl_nats": mean_update_kl(taken[-1]),
+        "stopped_share": 1.0 - applied / planned,
         "entropy_nats": sums.entropy / max(1, sums.functions),
         "clip_share": sums.clipped / actions,
         "ratio_deviation": sums.deviation / actions,

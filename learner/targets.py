@@ -1,6 +1,6 @@
-"""The driver's part of learning: what every action token aims at, and what the metrics of an update say.
+"""What the losses compare predictions with: advantages, returns and labels of every action token.
 
-A = action tokens of all rows, in the order of the rows; rows of one session stand side by side.
+A = action tokens of all rows, in the order of the rows; the rows of one session are adjacent.
 """
 
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ import numpy as np
 
 from agile_ray.config import PPO
 from agile_ray.credit.gae import explained_variance, gae, whiten
-from agile_ray.types import Demonstration, Float32, Int32, TrainingRow
-from learner.ragged import Int64, join, join_scores
+from agile_ray.types import Demonstration, Float32, Int32, Int64, TrainingRow
+from learner.ragged import join, join_scores
 
 MAX_IMPORTANCE_WEIGHT = 2.0
-"""Cap of the importance weight that makes up for the gap between the engine's and the learner's logprobs."""
+"""Cap of the importance weight, which corrects for the gap between the engine's and the learner's logprobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemonstrationTargets:
-    """What the heads are taught beside imitation; entry k belongs to the k-th action token of the demonstrations."""
+    """Targets of the heads during imitation; entry k belongs to the k-th action token of the demonstrations."""
 
-    returns: Float32  # [A], as in Demonstration: no credit is known yet
+    returns: Float32  # [A], reward, as in Demonstration: without credit, which is not known yet
     wrote: Float32  # [A], 1.0 where the session wrote an entry to memory, else 0.0
 
 
 def make_demonstration_targets(demonstrations: Sequence[Demonstration]) -> DemonstrationTargets:
-    """Lay the demonstrations' returns and labels end to end."""
+    """Concatenate the demonstrations' returns and labels."""
     return DemonstrationTargets(
         returns=join([demonstration.returns for demonstration in demonstrations], np.float32),
         wrote=_wrote(demonstrations),
@@ -36,26 +36,29 @@ def make_demonstration_targets(demonstrations: Sequence[Demonstration]) -> Demon
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What stays fixed while PPO runs its epochs; entry k belongs to the k-th action token of the rows."""
+    """What stays constant during the epochs of an update; entry k belongs to the k-th action token of the rows."""
 
     old_logprobs: Float32  # [A], nats, the learner before the first epoch
     importance_weights: Float32  # [A], min(old / behavior, 2): truncated importance sampling (Ionides, 2008)
     reference_logprobs: Float32  # [A], nats, the frozen reference policy
-    advantages: Float32  # [A], of own rewards and credit, whitened over the whole update
-    own_values: Float32  # [A], the critic of own rewards before the first epoch
-    own_returns: Float32  # [A], what it should have said
+    advantages: Float32  # [A], of own rewards and credit, whitened over the update
+    own_values: Float32  # [A], reward, the critic of own rewards before the first epoch
+    own_returns: Float32  # [A], reward, the critic's target
     wrote: Float32  # [A], 1.0 where the session wrote an entry to memory, else 0.0
 
 
 def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[str, float]]:
-    """Estimate advantages and returns of all action tokens, and say how they look.
+    """Estimate the advantages and returns of all action tokens, and compute their metrics.
 
         own         = gae(own rewards, own values)                               returns = values + own
-        beyond      = gae(credit - baseline on the deciding token, 0 elsewhere; values 0)
-        advantages  = whiten(own + beyond)                                       all [A], reward but for the last
+        excess      = gae(credit - baseline on the deciding token, 0 elsewhere; values 0)
+        advantages  = whiten(own + excess)                                       all [A], in reward until whitened
+
+    Returns:
+        the targets, and metrics by the names in `agile_ray/record/metrics.py`.
 
     Raises:
-        ContractError: rows of one session stand apart or out of order.
+        ContractError: rows of one session are not adjacent or out of order.
     """
     scores = join_scores([row.scores for row in rows])
     estimate = partial(
@@ -66,7 +69,7 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         decay=ppo.decay,
     )
     own_A = estimate(_own_rewards(rows), scores.own_values)
-    credit_A = estimate(_beyond(rows), np.zeros_like(scores.own_values))
+    credit_A = estimate(_excess_credit(rows), np.zeros_like(scores.own_values))
     credit_baseline_A = _credit_baseline(rows)
     advantages_A = own_A + credit_A  # GAE is linear in rewards and values
     own_returns_A = scores.own_values + own_A
@@ -97,7 +100,7 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
 def effective_share(weights_A: Float32) -> float:
     """Effective sample size of weighted tokens as a share of their number: (sum w)^2 / (n sum w^2) (Kish, 1965).
 
-    1 where all weigh the same; 1/n where one outweighs all others.
+    1 if all weights are equal; 1/n if one token has all the weight.
     """
     wide_A = weights_A.astype(np.float64)
     return float(wide_A.sum() ** 2 / (len(wide_A) * (wide_A**2).sum()))
@@ -108,34 +111,35 @@ def _own_rewards(rows: Sequence[TrainingRow]) -> Float32:
     return join([row.segment.rewards[row.segment.action_mask] for row in rows], np.float32)
 
 
-def _beyond(rows: Sequence[TrainingRow]) -> Float32:
-    """Credit minus what was expected on the action token that decided it, 0.0 on the others, float32 [A]."""
+def _excess_credit(rows: Sequence[TrainingRow]) -> Float32:
+    """Credit minus its baseline on the action token that decided it, 0.0 on all others, float32 [A]."""
     return join(
-        [_alone(row.credit - row.credit_baseline, row.decided_after - 1, row.segment.actions) for row in rows],
+        [_one_hot(row.credit - row.credit_baseline, row.decided_after - 1, row.segment.actions) for row in rows],
         np.float32,
     )
 
 
-def _alone(value: float, place: int, length: int) -> Float32:
-    alone = np.zeros(length, dtype=np.float32)
-    if place >= 0:
-        alone[place] = value
-    return alone
+def _one_hot(value: float, index: int, length: int) -> Float32:
+    """`value` at `index`, 0.0 elsewhere; a negative index leaves all at 0.0."""
+    array = np.zeros(length, dtype=np.float32)
+    if index >= 0:
+        array[index] = value
+    return array
 
 
 def _credit_baseline(rows: Sequence[TrainingRow]) -> Float32:
-    """What credit was to be expected where it was still open, 0.0 behind, float32 [A]."""
-    open_still = [(np.arange(row.segment.actions) < row.decided_after).astype(np.float32) for row in rows]
-    return join([row.credit_baseline * mask for row, mask in zip(rows, open_still, strict=True)], np.float32)
+    """The credit's baseline up to the token that decides it, 0.0 after, float32 [A]."""
+    undecided = [(np.arange(row.segment.actions) < row.decided_after).astype(np.float32) for row in rows]
+    return join([row.credit_baseline * mask for row, mask in zip(rows, undecided, strict=True)], np.float32)
 
 
 def _wrote(rows: Sequence[Demonstration] | Sequence[TrainingRow]) -> Float32:
-    """Whether the action token's session wrote to memory, as 0.0 or 1.0, float32 [A]."""
+    """1.0 where the action token's session wrote to memory, else 0.0, float32 [A]."""
     return join([np.full(row.segment.actions, row.wrote, dtype=np.float32) for row in rows], np.float32)
 
 
 def _session_numbers(rows: Sequence[TrainingRow]) -> Int64:
-    """Number the sessions that the action tokens belong to, int64 [A]; rows of one session stand side by side."""
+    """Number of the action token's session, from 0 in the order of the rows, int64 [A]."""
     numbers: dict[tuple[str, int], int] = {}
     return join(
         [
@@ -147,7 +151,7 @@ def _session_numbers(rows: Sequence[TrainingRow]) -> Int64:
 
 
 def _turn_ids(rows: Sequence[TrainingRow]) -> Int32:
-    """Which turn of its session wrote the action token, int32 [A]."""
+    """Turn of its session that wrote the action token, int32 [A]."""
     return join([row.segment.turn_ids[row.segment.action_mask] for row in rows], np.int32)
 
 

@@ -132,11 +132,9 @@ def start_learners(config: RunConfig, probes: Sequence[Int32]) -> "LearnerGroup"
         learner=config.learner,
         ppo=config.ppo,
         imitation=config.imitation,
+        rollout=config.rollout,
+        cluster=config.cluster,
         function_ids=[tokenizer.function_id(function) for function in Function],
-        device=config.cluster.device,
-        temperature=config.rollout.temperature,
-        transport=config.rollout.transport,
-        publish_dtype=config.rollout.dtype,
         probes=probes,
         seed=config.seed,
     )

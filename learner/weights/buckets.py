@@ -1,4 +1,4 @@
-"""Parameters packed into a few large runs of bytes, so that a version travels in big pieces."""
+"""Buckets: parameters packed into a few large byte arrays, so that a version is sent in few pieces."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,21 +11,25 @@ from torch import Tensor
 from agile_ray.weights import TensorSpec
 
 BUCKET_BYTES = 32 * 2**20
-"""A bucket is closed when it holds this much; only the last is smaller."""
+"""A bucket is full once it holds this many bytes; only the last one is smaller."""
 
 Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketPlan:
-    """Which parameters go into one bucket, and where."""
+    """The layout of one bucket."""
 
     size_bytes: int
     tensors: tuple[TensorSpec, ...]
 
 
 def plan_buckets(shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: torch.dtype) -> tuple[BucketPlan, ...]:
-    """Place named parameters, in the order given, into buckets of `BUCKET_BYTES` or a little more."""
+    """Assign parameters, in the order given, to buckets of at least `BUCKET_BYTES`; only the last may be smaller.
+
+    Args:
+        shapes: the parameters' names and shapes.
+    """
     buckets: list[BucketPlan] = []
     tensors: list[TensorSpec] = []
     filled = 0
@@ -44,12 +48,12 @@ def pack(plan: BucketPlan, parameters: Sequence[Tensor], dtype: torch.dtype) -> 
     """Copy parameters into one bucket, cast to `dtype`.
 
     Args:
-        parameters: one per tensor of the plan, whole, on any device.
+        parameters: one per tensor of the plan, complete, on any device.
     """
     bucket = np.empty(plan.size_bytes, dtype=np.uint8)
-    room = torch.from_numpy(bucket)
+    view = torch.from_numpy(bucket)
     for spec, parameter in zip(plan.tensors, parameters, strict=True):
         size = parameter.numel() * dtype.itemsize
-        target = room[spec.offset_bytes : spec.offset_bytes + size].view(dtype)
+        target = view[spec.offset_bytes : spec.offset_bytes + size].view(dtype)
         target.copy_(parameter.detach().reshape(-1))
     return bucket

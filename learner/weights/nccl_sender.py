@@ -1,6 +1,6 @@
-"""The nccl transport: vLLM's own trainer side, which broadcasts parameters straight into the engines' GPUs.
+"""The sender of the nccl transport: vLLM's trainer side, which broadcasts parameters into the engines' GPUs.
 
-The only file of the learner that knows vLLM. It needs GPUs on both sides: not run here.
+The only module of the learner that imports vLLM. It needs GPUs on both sides. Not run.
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ from vllm.utils.network_utils import get_open_port
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-    from learner.rank import LearnerRank
+    from learner.weights.rank_weights import RankWeights
 
 
 class NCCLSender:
-    """One rank's part of a broadcast; all ranks build it and send together, rank 0 talks to the engines."""
+    """One rank's part of a broadcast. All ranks construct it and send together; rank 0 talks to the engines."""
 
-    def __init__(self, learner: "LearnerRank", handles: "list[ActorHandle]", *, rank: int, workers: int) -> None:
-        """Meet the engines.
+    def __init__(self, weights: "RankWeights", handles: "list[ActorHandle]", *, rank: int, workers: int) -> None:
+        """Connect to the engines.
 
         Args:
             handles: rollout actors with vLLM's weight-transfer methods.
-            workers: GPUs that serve, over all actors.
+            workers: GPUs of all rollout actors together.
         """
         self._transfer: TrainerWeightTransferEngine = WeightTransferTrainerFactory.trainer_init(
             NCCLTrainerInitInfo(
@@ -38,7 +38,7 @@ class NCCLSender:
                 rank=rank,
             ),
             client=RayVLLMWeightSyncClient(handles),
-            source=_Source(learner),
+            source=_Source(weights),
         )
 
     def send(self) -> None:
@@ -47,15 +47,14 @@ class NCCLSender:
 
 
 class _Source(WeightSource):
-    """Whole parameters, gathered one at a time, under their Hugging Face names."""
+    """Complete parameters, gathered one at a time, under their Hugging Face names."""
 
-    def __init__(self, learner: "LearnerRank") -> None:
-        self._learner = learner
+    def __init__(self, weights: "RankWeights") -> None:
+        self._weights = weights
 
     def metadata(self) -> list[ParamMeta]:
-        dtype = self._learner.publish_dtype
-        specs = (spec for plan in self._learner.bucket_plans() for spec in plan.tensors)
-        return [ParamMeta(spec.name, dtype, spec.shape) for spec in specs]
+        specs = (spec for plan in self._weights.plans for spec in plan.tensors)
+        return [ParamMeta(spec.name, self._weights.dtype, spec.shape) for spec in specs]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return self._learner.whole_parameters()
+        return self._weights.parameters()

@@ -1,4 +1,4 @@
-"""Learner ranks on real Ray and DeepSpeed: however the work is split, the update is the same."""
+"""Learner ranks on real Ray and DeepSpeed: the update does not depend on how the work is split."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 import ray
 import torch
 
-from agile_ray.config import PPO, Imitation, Learner
+from agile_ray.config import PPO, Cluster, Imitation, Learner, Rollout
 from agile_ray.errors import ConfigError, DeadlineError, LearnerError
 from agile_ray.record import metrics
 from agile_ray.types import Demonstration, Float32, Segment, TokenScores, TrainingRow, Update
@@ -67,7 +67,7 @@ PPO_SETTINGS = PPO(
     minibatches=2,
     entropy_coefficient=0.01,
     kl_target=0.01,
-    value_coefficient=0.5,  # what is drawn at random has no values to learn
+    value_coefficient=0.5,  # random segments have no values to learn
     update_kl_coefficient=0.0,
 )
 
@@ -77,17 +77,15 @@ IMITATION_SETTINGS = Imitation(sessions=60, batch=20)
 
 @contextmanager
 def group(folder: Path, *, imitation_dtype: str = "float32", **settings: object) -> Iterator[LearnerGroup]:
-    """Learners whose ranks start here and end here."""
+    """Learners whose ranks live as long as the block."""
     learners = LearnerGroup(
         folder,
         learner=Learner.model_validate({"zero_stage": 1, "deadline_s": 300, **settings}),
         ppo=PPO_SETTINGS,
-        function_ids=range(8),
         imitation=IMITATION_SETTINGS.model_copy(update={"dtype": imitation_dtype}),
-        device="cpu",
-        temperature=0.8,
-        transport="ray_shm",
-        publish_dtype="float32",
+        rollout=Rollout(temperature=0.8),
+        cluster=Cluster(),
+        function_ids=range(8),
         probes=[PROBE],
         seed=0,
     )
@@ -98,12 +96,12 @@ def group(folder: Path, *, imitation_dtype: str = "float32", **settings: object)
 
 
 Begin = Callable[..., LearnerGroup]
-"""Takes PPO settings and settings of the learner."""
+"""Takes a PPO section and settings of the learner section."""
 
 
 @pytest.fixture(scope="module")
 def begin(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Begin]:
-    """Learners of some settings at their beginning: their ranks start once, and load it again for each test."""
+    """Learners with initial weights: ranks of the same settings start once, and load the weights for each test."""
     started: dict[str, tuple[LearnerGroup, Path]] = {}
     with ExitStack() as stack:
 
@@ -158,7 +156,7 @@ def demonstrations(count: int, seed: int) -> list[Demonstration]:
 
 
 def rows(learners: LearnerGroup, given: list[Segment]) -> list[TrainingRow]:
-    scores = learners.score(given)
+    scores, _ = learners.score(given, [])
     return [
         TrainingRow(segment=one, scores=score, credit=0.1, credit_baseline=0.0, decided_after=1, wrote=True)
         for one, score in zip(given, scores, strict=True)
@@ -187,14 +185,16 @@ def distance(one: dict[str, Float32], other: dict[str, Float32]) -> float:
 
 
 def agreement(start: dict[str, Float32], one: dict[str, Float32], other: dict[str, Float32]) -> float:
-    """Cosine of the angle between two ways from one start."""
-    ways = [np.concatenate([end[name].ravel() - start[name].ravel() for name in sorted(start)]) for end in (one, other)]
-    return float(ways[0] @ ways[1] / np.linalg.norm(ways[0]) / np.linalg.norm(ways[1]))
+    """Cosine of the angle between two changes of the same weights."""
+    first, second = (
+        np.concatenate([end[name].ravel() - start[name].ravel() for name in sorted(start)]) for end in (one, other)
+    )
+    return float(first @ second / np.linalg.norm(first) / np.linalg.norm(second))
 
 
 @dataclass(frozen=True)
 class Course:
-    """What three SFT steps and one PPO update left."""
+    """The results of three SFT steps and one PPO update."""
 
     start: dict[str, Float32]
     imitated: dict[str, Float32]
@@ -218,11 +218,11 @@ def course(learners: LearnerGroup, folder: Path) -> Course:
 
 @pytest.fixture(scope="module")
 def alone(begin: Begin, folder: Path) -> Course:
-    """One rank, few large micro-batches, ZeRO 1, float32: what every other split must repeat."""
+    """One rank, few large micro-batches, ZeRO 1, float32: every other split must give the same results."""
     return course(begin(ranks=1), folder)
 
 
-def test_one_rank_learns_and_reports_figures_that_are_defined(alone: Course):
+def test_one_rank_learns_and_reports_metrics_that_are_defined(alone: Course):
     assert distance(alone.start, alone.imitated) > 1e-4
     assert distance(alone.imitated, alone.learned) > 1e-4
     for update in alone.updates:
@@ -239,25 +239,25 @@ def test_one_rank_learns_and_reports_figures_that_are_defined(alone: Course):
     assert 0 < ppo.metrics["entropy_nats"] < np.log(VOCABULARY) + 1e-6
 
 
-def test_the_pull_to_the_policy_before_it_shortens_an_update(begin: Begin, folder: Path, alone: Course):
-    # these tokens are drawn at random: where a chance is small, so is the slope of its pull
+def test_the_kl_from_the_policy_before_it_shortens_an_update(begin: Begin, folder: Path, alone: Course):
+    # these tokens are random, so their probabilities are small, and so is the gradient of their KL
     learners = begin(PPO_SETTINGS.model_copy(update={"update_kl_coefficient": 1e5}), ranks=1)
-    held = course(learners, folder).updates[-1]
+    bounded = course(learners, folder).updates[-1]
     free = alone.updates[-1]
-    assert held.metrics["update_kl_nats"] < 0.8 * free.metrics["update_kl_nats"]
+    assert bounded.metrics["update_kl_nats"] < 0.8 * free.metrics["update_kl_nats"]
 
 
-def test_an_update_stops_where_it_must_and_the_coefficient_is_saved(begin: Begin, folder: Path, tmp_path: Path):
+def test_an_update_stops_early_and_the_coefficient_is_saved(begin: Begin, folder: Path, tmp_path: Path):
     learners = begin(PPO_SETTINGS.model_copy(update={"stop_kl": 1e-9}), ranks=2)
     learners.set_reference(folder)
     stale = rows(learners, segments(20, 9))
     first = learners.learn(stale, seed=1, done=0.0)
-    assert first.metrics["stopped_share"] == 0.75  # the first step finds rounding at most, the second a move
+    assert first.metrics["stopped_share"] == 0.75  # the first step measures rounding at most
     assert first.tokens < 2 * sum(len(one.token_ids) for one in segments(20, 9))
     moved = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
-    assert learners.learn(stale, seed=1, done=0.0).metrics["stopped_share"] == 1.0  # it is away from the beginning
-    held = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
-    assert all(np.array_equal(one, other) for one, other in zip(moved, held, strict=True))
+    assert learners.learn(stale, seed=1, done=0.0).metrics["stopped_share"] == 1.0  # the policy has moved already
+    unchanged = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
+    assert all(np.array_equal(one, other) for one, other in zip(moved, unchanged, strict=True))
     learners.save(tmp_path)
     second = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
     learners.load(tmp_path)
@@ -280,7 +280,7 @@ def test_an_update_stops_where_it_must_and_the_coefficient_is_saved(begin: Begin
         ),
     ],
 )
-def test_updates_agree_however_the_work_is_split(
+def test_updates_do_not_depend_on_how_the_work_is_split(
     alone: Course, begin: Begin, folder: Path, settings: dict[str, object]
 ):
     other = course(begin(**settings), folder)
@@ -305,11 +305,11 @@ def test_bfloat16_follows_float32(alone: Course, folder: Path, zero_stage: int):
 
 
 @pytest.mark.parametrize("zero_stage", [1, 3])
-def test_imitation_with_products_in_bfloat16_follows_float32(alone: Course, folder: Path, zero_stage: int):
+def test_imitation_with_matrix_products_in_bfloat16_follows_float32(alone: Course, folder: Path, zero_stage: int):
     with group(folder, ranks=2, zero_stage=zero_stage, imitation_dtype="bfloat16") as learners:
         other = course(learners, folder)
     assert agreement(alone.start, alone.imitated, other.imitated) > 0.9
-    rounded = distance(alone.imitated, other.imitated) > 1e-5  # in float32 two ranks agree with one within it
+    rounded = distance(alone.imitated, other.imitated) > 1e-5  # two ranks in float32 differ by less
     assert rounded == is_fast_in_bfloat16(torch.device("cpu"))
     for one, two in zip(alone.updates, other.updates, strict=True):
         assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], abs=0.05)
@@ -328,16 +328,16 @@ def test_a_loaded_group_continues_as_if_never_stopped(
     learners.save(tmp_path)
     learners.export(exported)
     with group(exported, **settings) as learners:
-        learners.imitate(demonstrations(20, 7), step=0)  # elsewhere, and forgotten by `load`
+        learners.imitate(demonstrations(20, 7), step=0)  # `load` discards this step
         learners.load(tmp_path)
         learners.set_reference(folder)
         learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
         weights = learners.publish(7)
-    assert distance(fetch(weights), alone.learned) < 1e-5  # and the version outlives the ranks
+    assert distance(fetch(weights), alone.learned) < 1e-5  # the version outlives the ranks
     assert weights.version == 7
 
 
-def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(begin: Begin, tmp_path: Path):
+def test_an_export_is_a_hugging_face_folder_that_agrees_with_the_probes(begin: Begin, tmp_path: Path):
     learners = begin(ranks=2)
     learners.imitate(demonstrations(20, 0), step=0)
     weights = learners.publish(1)
@@ -350,13 +350,13 @@ def test_an_export_is_a_plain_folder_that_says_what_the_probes_say(begin: Begin,
     np.testing.assert_array_equal(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
 
 
-def test_what_is_not_finite_stops_before_the_step_and_is_named(begin: Begin, folder: Path):
+def test_a_loss_or_gradient_that_is_not_finite_is_an_error_before_the_step(begin: Begin, folder: Path):
     learners = begin(PPO_SETTINGS.model_copy(update={"value_coefficient": 1e5}), ranks=2)
     learners.imitate(demonstrations(20, 0), step=0)
     learners.set_reference(folder)
     before = fetch(learners.publish(1))
     (given,) = rows(learners, segments(1, 9))
-    huge = np.where(given.segment.action_mask, 1e15, 0).astype(np.float32)  # its square still is a float32
+    huge = np.where(given.segment.action_mask, 1e15, 0).astype(np.float32)  # its square is still a float32
     far = changed(given, segment=changed(given.segment, rewards=huge))
     with pytest.raises(LearnerError, match="optimizer step 2: the gradient's norm must be finite, found inf"):
         learners.learn([far], seed=1, done=0.0)
@@ -369,7 +369,7 @@ def test_what_is_not_finite_stops_before_the_step_and_is_named(begin: Begin, fol
 def test_scoring_without_a_reference_a_missing_model_and_a_late_rank_are_named_errors(folder: Path, tmp_path: Path):
     with group(folder, ranks=1) as learners:
         with pytest.raises(LearnerError, match="set_reference"):
-            learners.score(segments(2, 0))
+            learners.score(segments(2, 0), [])
         with pytest.raises(LearnerError, match="learner.load"):
             learners.load(tmp_path)
         learners.save(tmp_path)
@@ -379,7 +379,7 @@ def test_scoring_without_a_reference_a_missing_model_and_a_late_rank_are_named_e
         torch.save(state, weights)
         with pytest.raises(LearnerError, match=r"(?s)learner\.load: .*critic_head\.weight.*start a new one"):
             learners.load(tmp_path)
-        ray.kill(learners._actors[0])
+        ray.kill(learners._ranks.handles[0])
         with pytest.raises(LearnerError, match=r"learner\.\w+: a rank's process died"):
             publish_many(learners)  # the kill takes a moment to arrive
     with pytest.raises(ConfigError, match=str(tmp_path)), group(tmp_path, ranks=1):

@@ -1,4 +1,4 @@
-"""What the driver lays out, aims at and schedules; how parameters are packed."""
+"""Flat arrays of segments, scores and sums of ranks, targets, learning rates, and packed parameters."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import torch
 
 from agile_ray.config import PPO, Imitation
 from agile_ray.types import Demonstration, Segment, TokenScores, TrainingRow
-from learner.micro_batch import make_batch
+from learner.messages import RankScores, Sums, add, merge_scores
+from learner.micro_batch import make_micro_batch
 from learner.plan import plan
 from learner.ragged import join_scores, lay_out, split_scores
-from learner.reports import PlacedScores, Sums, add, placed
-from learner.schedule import imitation_rate, ppo_rate
+from learner.steps import imitation_rate, ppo_rate
 from learner.targets import effective_share, make_demonstration_targets, make_targets
 from learner.weights import buckets
 from tests.fakes.worlds import changed
@@ -62,7 +62,7 @@ def row(
     )
 
 
-def test_segments_lie_end_to_end_with_their_actions():
+def test_segments_are_concatenated_with_the_positions_of_their_actions():
     rows = [row(0, 0, rewards=[0, 0], values=[0, 0], last=True), row(1, 0, rewards=[1], values=[0], last=True)]
     ragged = lay_out([one.segment for one in rows])
     assert ragged.token_ids.tolist() == [0, 1, 2, 3, 0, 1]
@@ -79,22 +79,22 @@ def test_scores_split_and_joined_are_the_same():
         np.testing.assert_array_equal(getattr(join_scores(parts), name), getattr(scores, name))
 
 
-def test_what_ranks_scored_is_put_back_where_it_belongs():
+def test_the_scores_of_all_ranks_are_merged_in_the_order_of_the_tokens():
     scores = TokenScores(
         **{name: np.arange(5, dtype=np.float32) + 10 * k for k, name in enumerate(TokenScores.__slots__)}  # all differ
     )
-    hands = [np.array([3, 1]), np.array([], np.int64), np.array([4, 0, 2])]
     parts = [
-        PlacedScores(
-            places=places, scores=TokenScores(**{name: getattr(scores, name)[places] for name in TokenScores.__slots__})
+        RankScores(
+            indices=indices,
+            scores=TokenScores(**{name: getattr(scores, name)[indices] for name in TokenScores.__slots__}),
         )
-        for places in hands
+        for indices in (np.array([3, 1]), np.array([], np.int64), np.array([4, 0, 2]))
     ]
     for name in TokenScores.__slots__:
-        np.testing.assert_array_equal(getattr(placed(parts), name), getattr(scores, name))
+        np.testing.assert_array_equal(getattr(merge_scores(parts), name), getattr(scores, name))
 
 
-def test_sums_add_up_field_by_field_but_for_the_norm():
+def test_sums_add_up_field_by_field_except_the_norm():
     parts = [Sums(loss=1.0, write=2.0, gradient_norm=9.0), Sums(loss=0.5, value=4.0, write=1.0)]
     total = add(parts, gradient_norm=3.0)
     assert total == Sums(loss=1.5, value=4.0, write=3.0, gradient_norm=3.0)
@@ -137,14 +137,14 @@ def test_advantages_are_whitened_over_the_update_whatever_ranks_and_micro_batche
 
     ragged = lay_out([one.segment for one in rows])
     used = np.full(len(slow), np.nan)
-    for batch in plan(ragged.lengths, seed=1, minibatches=2, ranks=ranks, micro_batch_tokens=micro_batch_tokens):
-        for micro_batch in (rows for hand in batch.ranks for rows in hand):
-            places = make_batch(ragged, micro_batch, torch.device("cpu")).places
-            used[places] = targets.advantages[places]  # as a rank reads them
+    for minibatch in plan(ragged.lengths, seed=1, minibatches=2, ranks=ranks, micro_batch_tokens=micro_batch_tokens):
+        for rows_of_pass in (rows for micro_batches in minibatch.by_rank for rows in micro_batches):
+            batch = make_micro_batch(ragged, rows_of_pass, torch.device("cpu"))
+            used[batch.indices] = batch.select(targets.advantages)
     np.testing.assert_allclose(used, slow, rtol=1e-5, atol=1e-6)
 
 
-def test_advantages_are_gae_of_own_rewards_and_of_credit_beyond_what_was_expected():
+def test_advantages_are_gae_of_own_rewards_and_of_credit_minus_its_baseline():
     rows = [
         row(0, 0, rewards=[0, -0.3], values=[0.5, 0.4], last=False, wrote=True),
         row(
@@ -167,7 +167,7 @@ def test_advantages_are_gae_of_own_rewards_and_of_credit_beyond_what_was_expecte
         td_errors = [r + 0.9 * after - now for r, now, after in zip(rewards, values, [*values[1:], 0], strict=True)]
         return [sum(0.45 ** (k - t) * td_errors[k] for k in range(t, len(rewards))) for t in range(len(rewards))]
 
-    # What credit has above its expectation is a reward of the token that settles it.
+    # Credit minus its baseline is a reward of the token that decides it.
     advantages = np.array(
         [
             *slow([0, -0.3, 0, 0.2, 1], [0.5, 0.4, 0.3, 0.6, 0.7]),

@@ -19,9 +19,9 @@ def test_logprobs_and_entropies_are_those_of_the_softmax_at_the_temperature():
     found = entropies(logits, temperature=0.5)
     for row, action in enumerate(actions.tolist()):
         weights = [math.exp(logit / 0.5) for logit in logits[row].tolist()]
-        chances = [weight / sum(weights) for weight in weights]
-        assert logprobs[row].item() == pytest.approx(math.log(chances[action]), abs=1e-5)
-        assert found[row].item() == pytest.approx(-sum(p * math.log(p) for p in chances), abs=1e-5)
+        probabilities = [weight / sum(weights) for weight in weights]
+        assert logprobs[row].item() == pytest.approx(math.log(probabilities[action]), abs=1e-5)
+        assert found[row].item() == pytest.approx(-sum(p * math.log(p) for p in probabilities), abs=1e-5)
 
 
 def test_logprobs_of_low_precision_logits_are_computed_in_float32():
@@ -49,7 +49,7 @@ def test_policy_loss_is_the_pessimistic_surrogate_token_by_token():
     assert found.deviation.item() == pytest.approx(deviation, abs=1e-4)
 
 
-def test_the_estimated_move_of_an_update_has_the_divergence_from_old_to_now_as_its_mean_and_is_never_negative():
+def test_the_estimated_kl_of_an_update_has_the_kl_from_old_to_new_as_its_mean_and_is_never_negative():
     now, old = (draw(6, seed=seed).double().log_softmax(-1) for seed in range(2))
 
     def estimate(tokens: slice) -> float:
@@ -66,7 +66,7 @@ def test_the_estimated_move_of_an_update_has_the_divergence_from_old_to_now_as_i
     assert estimate(slice(0, 6)) == pytest.approx(sum(each))
 
 
-def test_the_pull_to_the_old_policy_is_the_divergence_of_a_token_against_all_others_and_its_slope_their_log_odds():
+def test_the_update_kl_is_that_of_a_token_against_all_others_and_its_slope_the_difference_of_their_log_odds():
     now, old = (draw(50, 6, seed=seed, scale=3).double().log_softmax(-1) for seed in range(2))
     for here, before in ((now[:, 0], old[:, 0]), (now[:, 0], now[:, 0])):
         felt = here.clone().requires_grad_()
@@ -81,7 +81,7 @@ def test_the_pull_to_the_old_policy_is_the_divergence_of_a_token_against_all_oth
     assert 0 < losses.binary_kl(now[:, 0], old_logprobs_A=old[:, 0]).item() < whole
 
 
-def test_the_pull_is_finite_where_a_chance_rounds_to_one_or_vanishes():
+def test_the_update_kl_is_finite_where_a_probability_rounds_to_one_or_vanishes():
     now, old = torch.tensor([0.0, -1e-9, -60.0, 0.0]).requires_grad_(), torch.tensor([0.0, -60.0, 0.0, -1e-3])
     found = losses.binary_kl(now, old_logprobs_A=old)
     found.backward()
@@ -91,28 +91,30 @@ def test_the_pull_is_finite_where_a_chance_rounds_to_one_or_vanishes():
     assert now.grad[0] == 0
 
 
-def test_where_nothing_else_is_sampled_the_pull_holds_what_the_clip_lets_go():
+def test_where_nothing_else_is_sampled_the_update_kl_bounds_the_policy_where_the_clip_does_not():
     old = torch.tensor([0.999, 0.001]).log()
 
-    def climbed(*, pull: float) -> float:
+    def probability_after(*, coefficient: float) -> float:
         logits = old.clone().requires_grad_()
-        moves = torch.optim.Adam([logits], lr=0.1)
+        optimizer = torch.optim.Adam([logits], lr=0.1)
         for _ in range(200):
             now = logits.log_softmax(-1)[:1]
             ones = torch.ones(1)
             surrogate = losses.clipped_policy_loss(
                 now, old_logprobs_A=old[:1], importance_weights_A=ones, advantages_A=-0.5 * ones, clip=0.3
             )
-            moves.zero_grad()
-            (surrogate.loss + pull * losses.binary_kl(now, old_logprobs_A=old[:1])).backward()
-            moves.step()
+            optimizer.zero_grad()
+            (surrogate.loss + coefficient * losses.binary_kl(now, old_logprobs_A=old[:1])).backward()
+            optimizer.step()
         return logits.softmax(-1)[0].item()
 
-    assert climbed(pull=0.0) < 0.7
-    assert climbed(pull=0.25) == pytest.approx(torch.sigmoid(torch.tensor(math.log(999) - 2)).item(), abs=1e-3)
+    assert probability_after(coefficient=0.0) < 0.7
+    assert probability_after(coefficient=0.25) == pytest.approx(
+        torch.sigmoid(torch.tensor(math.log(999) - 2)).item(), abs=1e-3
+    )
 
 
-def test_the_entropy_bonus_is_earned_and_felt_at_function_tokens_only():
+def test_the_entropy_bonus_and_its_gradient_are_those_of_function_tokens_only():
     logits = draw(4, 5).requires_grad_()
     actions, functions = torch.tensor([3, 0, 4, 1]), torch.tensor([3, 4])
     found = losses.function_entropy(logits, torch.isin(actions, functions), temperature=0.5)
@@ -128,7 +130,7 @@ def test_the_entropy_bonus_is_earned_and_felt_at_function_tokens_only():
 
 def test_value_loss_takes_the_worse_of_the_new_value_and_the_bounded_one():
     values, old, returns = (draw(40, seed=seed) for seed in range(3))
-    found = losses.clipped_value_loss(values, old_values_A=old, returns_A=returns, clip=0.2)
+    found = losses.clipped_value_loss(values, old_values_A=old, returns_A=returns)
     total = 0.0
     for v, o, r in zip(values.tolist(), old.tolist(), returns.tolist(), strict=True):
         bounded = o + min(max(v - o, -0.2), 0.2)
@@ -136,16 +138,16 @@ def test_value_loss_takes_the_worse_of_the_new_value_and_the_bounded_one():
     assert found.item() == pytest.approx(total, abs=1e-4)
 
 
-def test_write_loss_is_the_cross_entropy_of_the_label_and_its_slope_the_error_of_the_chance():
+def test_write_loss_is_the_cross_entropy_of_the_label_and_its_slope_the_error_of_the_probability():
     logits = torch.tensor([0.0, 2.0, -1.0, 100.0, 100.0], requires_grad=True)
     wrote = [1.0, 0.0, 0.0, 1.0, 0.0]
     found = losses.write_loss(logits, wrote_A=torch.tensor(wrote))
-    chances = [1 / (1 + math.exp(-logit)) for logit in logits.tolist()]
-    slow = [-math.log(p if label else 1 - p) for p, label in zip(chances[:4], wrote, strict=False)]
+    probabilities = [1 / (1 + math.exp(-logit)) for logit in logits.tolist()]
+    slow = [-math.log(p if label else 1 - p) for p, label in zip(probabilities[:4], wrote, strict=False)]
     assert found.item() == pytest.approx(sum(slow) + 100.0, rel=1e-6)  # no logit is too far out
     found.backward()
     assert logits.grad is not None
-    assert logits.grad.tolist() == pytest.approx([p - label for p, label in zip(chances, wrote, strict=True)])
+    assert logits.grad.tolist() == pytest.approx([p - label for p, label in zip(probabilities, wrote, strict=True)])
 
 
 def test_k3_has_the_gradient_of_the_divergence_from_the_reference_to_the_policy():
@@ -164,10 +166,10 @@ def test_k3_has_the_gradient_of_the_divergence_from_the_reference_to_the_policy(
     torch.testing.assert_close(found, expected)
     other = (policy.exp() * (policy - reference)).sum()
     assert not torch.allclose(found, torch.autograd.grad(other, logits)[0])
-    assert mean.item() == pytest.approx(other.item())  # its value does estimate the other direction
+    assert mean.item() == pytest.approx(other.item())  # its value estimates the other direction
 
 
-def test_k3_goes_on_straight_where_the_policy_has_left_the_reference_far_behind():
+def test_k3_is_linear_where_the_policy_is_far_from_the_reference():
     policy = torch.tensor([-2.0, -12.0], dtype=torch.float64, requires_grad=True)
     found = losses.k3(policy, reference_logprobs_A=torch.zeros(2, dtype=torch.float64))
     (slopes,) = torch.autograd.grad(found, policy)

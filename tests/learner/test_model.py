@@ -1,4 +1,4 @@
-"""The policy with its critic, on a tiny Llama: only what predicts action tokens is computed, and only it learns."""
+"""The policy with its critic, on a tiny Llama: logits are computed, and trained, at action tokens only."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from agile_ray.errors import ConfigError
 from agile_ray.types import Segment
 from learner import losses
 from learner.logprobs import token_logprobs
-from learner.micro_batch import make_batch
+from learner.micro_batch import make_micro_batch
 from learner.model import DetachedHead, PolicyWithValue, load_language_model
 from learner.ragged import lay_out
 
@@ -46,7 +46,7 @@ def segment(ids: list[int], actions: list[int]) -> Segment:
 
 
 SEGMENTS = [segment([1, 5, 2, 7, 3, 4], [1, 4, 5]), segment([1, 6, 2], [2]), segment([1, 9, 8, 2], [1, 3])]
-PREDICTORS = [[0, 3, 4], [1], [0, 2]]
+LOGIT_POSITIONS = [[0, 3, 4], [1], [0, 2]]
 
 
 def test_predictions_are_those_of_each_row_alone_with_every_logit_computed():
@@ -54,16 +54,16 @@ def test_predictions_are_those_of_each_row_alone_with_every_logit_computed():
     slow = tiny()
     model = policy(language_model)
     ragged = lay_out(SEGMENTS)
-    batch = make_batch(ragged, np.array([2, 0, 1]), CPU)
-    found = model(batch.token_ids, batch.predictors)
+    batch = make_micro_batch(ragged, np.array([2, 0, 1]), CPU)
+    found = model(batch.token_ids, batch.logit_positions)
     expected, actions = [], []
     for row in (2, 0, 1):
         ids = torch.from_numpy(SEGMENTS[row].token_ids.astype(np.int64))
-        expected.append(slow(input_ids=ids[None], use_cache=False).logits[0, PREDICTORS[row]])
+        expected.append(slow(input_ids=ids[None], use_cache=False).logits[0, LOGIT_POSITIONS[row]])
         actions.extend(ids[SEGMENTS[row].action_mask].tolist())
     torch.testing.assert_close(found.logits, torch.cat(expected))
     assert batch.actions.tolist() == actions
-    assert batch.places.tolist() == [4, 5, 0, 1, 2, 3]
+    assert batch.indices.tolist() == [4, 5, 0, 1, 2, 3]
 
 
 def test_logits_are_capped_where_the_model_caps_them():
@@ -89,8 +89,8 @@ def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
         kept.append(output)
 
     model.language_model.model.norm.register_forward_hook(keep)
-    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    predictions = model(batch.token_ids, batch.predictors)
+    batch = make_micro_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    predictions = model(batch.token_ids, batch.logit_positions)
     logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
     ones = torch.ones(len(logprobs))
     loss = {
@@ -109,51 +109,52 @@ def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
     loss.backward()
     gradient = kept[0].grad
     assert gradient is not None
-    for row, predictors in enumerate(PREDICTORS):
-        for place in range(gradient.shape[1]):
-            touched = bool((gradient[row, place] != 0).any())
-            assert touched == (place in predictors), (row, place)
+    for row, logit_positions in enumerate(LOGIT_POSITIONS):
+        for position in range(gradient.shape[1]):
+            touched = bool((gradient[row, position] != 0).any())
+            assert touched == (position in logit_positions), (row, position)
 
 
-def test_what_stands_in_the_padding_changes_nothing():
+def test_the_ids_in_the_padding_change_nothing():
     model = policy(tiny())
-    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    batch = make_micro_batch(lay_out(SEGMENTS), np.arange(3), CPU)
     filled = batch.token_ids.clone()
     filled[1, 3:] = 7
     filled[2, 4:] = 10
-    for one, other in zip(model(batch.token_ids, batch.predictors), model(filled, batch.predictors), strict=True):
+    for one, other in zip(
+        model(batch.token_ids, batch.logit_positions), model(filled, batch.logit_positions), strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_the_auxiliary_head_turns_but_never_grows_and_teaches_the_trunk():
+def test_the_auxiliary_head_ignores_the_norm_of_its_weight_and_trains_the_trunk():
     model = PolicyWithValue(tiny())
-    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    before = model(batch.token_ids, batch.predictors).auxiliary_values
+    batch = make_micro_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    before = model(batch.token_ids, batch.logit_positions).auxiliary_values
     assert before.abs().max() > 0
     with torch.no_grad():
         model.auxiliary_head.weight *= 7.0
-    torch.testing.assert_close(model(batch.token_ids, batch.predictors).auxiliary_values, before)
-    model(batch.token_ids, batch.predictors).auxiliary_values.sum().backward()
+    torch.testing.assert_close(model(batch.token_ids, batch.logit_positions).auxiliary_values, before)
+    model(batch.token_ids, batch.logit_positions).auxiliary_values.sum().backward()
     assert model.language_model.model.embed_tokens.weight.grad.abs().sum() > 0
 
 
-def test_the_critic_says_at_first_what_the_auxiliary_head_says():
-    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    found = PolicyWithValue(tiny())(batch.token_ids, batch.predictors)
+def test_the_critic_initially_equals_the_auxiliary_head():
+    batch = make_micro_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = PolicyWithValue(tiny())(batch.token_ids, batch.logit_positions)
     torch.testing.assert_close(found.own_values, found.auxiliary_values, rtol=0, atol=0)
 
 
-def test_what_the_auxiliary_head_leaves_out_is_learned_without_the_trunk():
-    """However little the trunk moves, the critic's error goes: here it stands still."""
+def test_the_critic_corrects_the_auxiliary_head_while_the_trunk_is_unchanged():
     model = policy(tiny())
-    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    returns = model(batch.token_ids, batch.predictors).own_values.detach()
+    batch = make_micro_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    returns = model(batch.token_ids, batch.logit_positions).own_values.detach()
     model.critic_head = DetachedHead(SIZES["hidden_size"], torch.float32)
     optimizer = torch.optim.Adam(model.critic_head.parameters(), lr=0.05)
     errors = []
     for _ in range(500):
         optimizer.zero_grad()
-        found = model(batch.token_ids, batch.predictors)
+        found = model(batch.token_ids, batch.logit_positions)
         error = losses.value_loss(found.own_values, returns_A=returns)
         error.backward()
         optimizer.step()
@@ -167,9 +168,9 @@ def test_the_heads_read_the_last_hidden_state_before_the_token():
     model = policy(tiny())
     kept: list[torch.Tensor] = []
     model.language_model.model.norm.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
-    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    found = model(batch.token_ids, batch.predictors)
-    hidden = torch.stack([kept[0][row, place] for row, places in enumerate(PREDICTORS) for place in places])
+    batch = make_micro_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = model(batch.token_ids, batch.logit_positions)
+    hidden = torch.stack([kept[0][row, at] for row, positions in enumerate(LOGIT_POSITIONS) for at in positions])
     head = model.auxiliary_head
     direction = head.weight[0] / head.weight[0].norm()
     slow = torch.stack([0.1 * (one @ direction) + head.bias[0] for one in hidden])
@@ -183,23 +184,23 @@ def test_the_heads_read_the_last_hidden_state_before_the_token():
 def test_a_segment_whose_only_action_is_its_last_token_is_scored_before_that_token():
     model = policy(tiny())
     found = model(torch.tensor([[1, 5, 2, 7]]), torch.tensor([2]))
-    other = segment([1, 5, 2, 9], [3])  # the token itself is never read
-    batch = make_batch(lay_out([SEGMENTS[0], other]), np.arange(2), CPU)
-    scored = model(batch.token_ids, batch.predictors)
+    other = segment([1, 5, 2, 9], [3])  # the last token itself is not read
+    batch = make_micro_batch(lay_out([SEGMENTS[0], other]), np.arange(2), CPU)
+    scored = model(batch.token_ids, batch.logit_positions)
     for one, two in zip(found, scored, strict=True):
         torch.testing.assert_close(two[-1:], one)
 
 
-def test_every_chance_of_a_write_is_one_half_at_first():
-    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    found = PolicyWithValue(tiny())(batch.token_ids, batch.predictors)
+def test_the_initial_probability_of_a_write_is_one_half():
+    batch = make_micro_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = PolicyWithValue(tiny())(batch.token_ids, batch.logit_positions)
     assert (found.write_logits.sigmoid() == 0.5).all()
 
 
-def test_what_writes_teach_their_head_leaves_the_trunk_alone():
+def test_the_write_loss_does_not_reach_the_trunk():
     model = policy(tiny())
-    batch = make_batch(lay_out(SEGMENTS), np.arange(3), CPU)
-    found = model(batch.token_ids, batch.predictors)
+    batch = make_micro_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+    found = model(batch.token_ids, batch.logit_positions)
     losses.write_loss(found.write_logits, wrote_A=torch.ones(len(found.write_logits))).backward()
     assert all(parameter.grad is None for parameter in model.language_model.parameters())
     assert model.write_head.weight.grad.abs().sum() > 0
@@ -217,8 +218,8 @@ def test_every_parameter_is_the_language_models_or_a_heads_and_none_is_both():
 
 def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
     model = policy(tiny())
-    batch = make_batch(lay_out(SEGMENTS), np.array([], np.int64), CPU)
-    predictions = model(batch.token_ids, batch.predictors)
+    batch = make_micro_batch(lay_out(SEGMENTS), np.array([], np.int64), CPU)
+    predictions = model(batch.token_ids, batch.logit_positions)
     logprobs = token_logprobs(predictions.logits, batch.actions, temperature=1.0)
     none = torch.zeros(0)
     total = losses.cross_entropy(logprobs) + losses.value_loss(predictions.own_values, returns_A=none)

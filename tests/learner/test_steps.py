@@ -1,4 +1,4 @@
-"""When an update stops, what its steps say together, and how the weight of the KL term follows."""
+"""When an update stops early, the metrics of its steps, and the controller of the KL coefficient."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from agile_ray.config import PPO
 from agile_ray.record.metrics import check
 from learner import kl_controller
 from learner.kl_controller import KLController
+from learner.messages import Sums
 from learner.plan import MiniBatch
-from learner.reports import Sums
-from learner.steps import imitation_metrics, ppo_metrics, take, too_far
+from learner.steps import imitation_metrics, ppo_metrics, stops_early, take_steps
 
 MEASURED = [
     Sums(loss=1.0, actions=4, functions=1, policy=2, update_kl=0.0, kl=1, entropy=0.5, gradient_norm=3),
@@ -18,25 +18,27 @@ MEASURED = [
 ]
 
 
-def batches(count: int) -> list[MiniBatch]:
-    return [MiniBatch(ranks=((np.array([k]),),), tokens=1, processed=1) for k in range(count)]
+def minibatches(count: int) -> list[MiniBatch]:
+    return [MiniBatch(by_rank=((np.array([k]),),), tokens=1, processed=1) for k in range(count)]
 
 
-def measured(batch: MiniBatch) -> Sums:
-    return MEASURED[int(batch.rows[0])]
+def measured(minibatch: MiniBatch) -> Sums:
+    return MEASURED[int(minibatch.rows[0])]
 
 
-@pytest.mark.parametrize(("stop_kl", "steps"), [(None, 3), (0.2, 3), (0.11, 3), (0.09, 2)])
-def test_an_update_ends_behind_the_step_that_finds_the_policy_too_far_away(stop_kl, steps):
-    taken = take(batches(3), measured, stop_kl=stop_kl)
+@pytest.mark.parametrize(("early_stop_kl", "steps"), [(None, 3), (0.2, 3), (0.11, 3), (0.09, 2)])
+def test_an_update_ends_with_the_step_that_measures_more_kl_than_the_limit(early_stop_kl, steps):
+    taken = take_steps(minibatches(3), measured, early_stop_kl=early_stop_kl)
     assert taken == MEASURED[:steps]
-    assert [too_far(sums, stop_kl) for sums in taken] == [False] * (steps - 1) + [steps < 3]
+    assert [stops_early(sums, early_stop_kl) for sums in taken] == [False] * (steps - 1) + [steps < 3]
 
 
-def test_figures_are_those_of_the_tokens_really_processed():
-    metrics = ppo_metrics(MEASURED[:2], planned=8, stop_kl=None)
+def test_metrics_are_means_over_the_steps_that_were_taken():
+    metrics = ppo_metrics(MEASURED[:2], planned=8, early_stop_kl=None)
     assert metrics["stopped_share"] == 0.75
-    assert ppo_metrics(MEASURED[:2], planned=8, stop_kl=0.09)["stopped_share"] == 0.875  # the second moved nothing
+    assert (
+        ppo_metrics(MEASURED[:2], planned=8, early_stop_kl=0.09)["stopped_share"] == 0.875
+    )  # the second changed no weight
     assert metrics["update_kl_nats"] == pytest.approx(0.1)
     assert metrics["policy_loss"] == pytest.approx(4 / 10)
     assert metrics["kl_nats"] == pytest.approx(3 / 10)
@@ -46,8 +48,8 @@ def test_figures_are_those_of_the_tokens_really_processed():
     check(metrics | imitation_metrics(MEASURED[0]))
 
 
-def test_figures_of_no_function_token_are_zero():
-    assert ppo_metrics([Sums(loss=0.0, actions=2)], planned=1, stop_kl=None)["entropy_nats"] == 0.0
+def test_metrics_of_no_function_token_are_zero():
+    assert ppo_metrics([Sums(loss=0.0, actions=2)], planned=1, early_stop_kl=None)["entropy_nats"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_without_a_target_the_coefficient_stays():
     assert fixed.after(9.0) == fixed
 
 
-def test_a_moved_coefficient_is_kept_and_an_unmoved_one_is_every_runs_own(tmp_path):
+def test_an_adapted_coefficient_is_saved_and_without_one_every_run_uses_its_own(tmp_path):
     ppo = PPO(kl_coefficient=0.05, kl_target=0.02)
     start = kl_controller.configured(ppo)
     kl_controller.save(start, ppo, tmp_path)

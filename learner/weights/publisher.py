@@ -1,0 +1,87 @@
+"""Publishes versions of the policy's weights to the rollout engines, by the configured transport.
+
+    ray_shm   rank 0 packs the gathered weights into buckets; Ray's object store keeps them for whoever fetches them
+    nccl      the ranks broadcast the weights straight into the engines' GPUs (not run)
+
+Every version carries probes: token ids and the logprobs that the new weights give them. An engine that serves the
+version must agree with them.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from agile_ray.errors import LearnerError
+from agile_ray.types import Int32
+from agile_ray.weights import Bucket, Probe, WeightsRef
+from learner.rank_actors import RankActors
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+    from learner.weights.buckets import BucketPlan
+
+
+class Publisher:
+    """The driver's side of publishing."""
+
+    def __init__(
+        self,
+        ranks: RankActors,
+        *,
+        plans: "Sequence[BucketPlan]",
+        transport: Literal["ray_shm", "nccl"],
+        probes: Sequence[Int32],
+    ) -> None:
+        """Publish the weights of these ranks.
+
+        Args:
+            plans: the buckets' layout, as the ranks reported it.
+            probes: token ids, int32 [T] each.
+        """
+        self._ranks = ranks
+        self._plans = tuple(plans)
+        self._transport = transport
+        self._probes = tuple(probes)
+        self._connected = False
+
+    def publish(self, version: int) -> WeightsRef:
+        """Make the present weights available as a version.
+
+        Raises:
+            LearnerError: a rank died; or the transport is nccl and `connect` was never called.
+            DeadlineError: a rank was late.
+        """
+        if self._transport == "nccl":
+            return self._broadcast(version)
+        first, *others = self._ranks.handles
+        # The driver owns the buckets, so they outlive the ranks: a restarted rollout actor can always fetch them.
+        answer = first.buckets.options(num_returns=1 + len(self._plans)).remote()
+        checksums, *_ = self._ranks.wait("publish", [answer[0], *(actor.help_buckets.remote() for actor in others)])
+        buckets = tuple(
+            Bucket(index=index, size_bytes=plan.size_bytes, checksum=checksum, tensors=plan.tensors)
+            for index, (plan, checksum) in enumerate(zip(self._plans, checksums, strict=True))
+        )
+        return WeightsRef(version=version, buckets=buckets, blobs=tuple(answer[1:]), probes=self._probe())
+
+    def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
+        """Open the nccl transport. Not run.
+
+        Args:
+            handles: rollout actors with vLLM's weight-transfer methods.
+            workers: GPUs of all rollout actors together.
+
+        Raises:
+            LearnerError: a rank died.
+            DeadlineError: a rank was late.
+        """
+        self._ranks.wait("connect", [actor.connect.remote(handles, workers=workers) for actor in self._ranks.handles])
+        self._connected = True
+
+    def _broadcast(self, version: int) -> WeightsRef:
+        if not self._connected:
+            raise LearnerError("learner.publish: the nccl transport must be connected, found it closed; call connect")
+        self._ranks.wait("publish", [actor.send.remote() for actor in self._ranks.handles])
+        return WeightsRef(version=version, buckets=(), blobs=(), probes=self._probe())
+
+    def _probe(self) -> tuple[Probe, ...]:
+        return self._ranks.wait("probe", [actor.probe.remote(self._probes) for actor in self._ranks.handles])[0]

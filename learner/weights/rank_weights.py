@@ -1,0 +1,69 @@
+"""One rank's side of publishing: packs its weights into buckets and scores the probes. It needs no Ray."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agile_ray.types import Float32, Int32
+from agile_ray.weights import Probe
+from learner.logprobs import token_logprobs
+from learner.micro_batch import make_probe_batch
+from learner.weights.buckets import Bytes, pack, plan_buckets
+
+if TYPE_CHECKING:
+    from learner.engine import DeepSpeedEngine
+
+
+class RankWeights:
+    """The policy's parameters on one rank. Every method is collective: all ranks call it, in the same order."""
+
+    def __init__(self, engine: "DeepSpeedEngine", dtype: torch.dtype) -> None:
+        """Plan the buckets.
+
+        Args:
+            dtype: of the published weights.
+        """
+        self._engine = engine
+        self.dtype = dtype
+        # Tied embeddings are published under both names: an engine that got only one would keep the other's old values.
+        self._parameters = dict(engine.language_model.named_parameters(remove_duplicate=False))
+        shapes = ((name, _shape(parameter)) for name, parameter in self._parameters.items())
+        self.plans = plan_buckets(shapes, dtype)  # the same for every version
+
+    def buckets(self) -> list[Bytes]:
+        """Pack the present weights; rank 0 returns the buckets, the others only help to gather and return none."""
+        packed: list[Bytes] = []
+        for plan in self.plans:
+            parameters = [self._parameters[spec.name] for spec in plan.tensors]
+            with self._engine.gathered(set(parameters)):
+                if self._engine.rank == 0:
+                    packed.append(pack(plan, parameters, self.dtype))
+        return packed
+
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield every parameter complete, in the published dtype."""
+        for name, parameter in self._parameters.items():
+            with self._engine.gathered([parameter]):
+                yield name, parameter.detach().to(self.dtype)
+
+    @torch.no_grad()
+    def probe(self, probes: Sequence[Int32]) -> tuple[Probe, ...]:
+        """Score these token ids with the present weights at temperature 1.
+
+        Args:
+            probes: int32 [T] each.
+        """
+        return tuple(Probe(ids=ids, logprobs=self._logprobs(ids)) for ids in probes)
+
+    def _logprobs(self, ids: Int32) -> Float32:
+        batch = make_probe_batch(ids, self._engine.device)
+        logits_AV = self._engine.forward(batch).logits
+        logprobs_A = token_logprobs(logits_AV, batch.actions, temperature=1.0)
+        return np.concatenate([[np.float32(0)], logprobs_A.cpu().numpy()])
+
+
+def _shape(parameter: Tensor) -> tuple[int, ...]:
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))  # under ZeRO 3 `shape` is that of the shard
