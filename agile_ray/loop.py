@@ -54,6 +54,7 @@ def train(
     recorder: Recorder,
     stopping: Callable[[], bool],
     past: Iterable[Sequence[Session]] = (),
+    credit: assign.CreditAssigner | None = None,
 ) -> RunState:
     """PPO: collect, cut, score, credit, learn, publish, until `loop.iterations` are done.
 

@@ -23,7 +23,7 @@ import envs
 from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError, DeadlineError, EngineError
 from agile_ray.evaluation.plays import plays
-from agile_ray.record.receipts import place
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.actor import Post, RolloutActor
@@ -218,7 +218,7 @@ class RolloutPool:
 
 
 def _asked(config: RunConfig, index: int) -> Path:
-    return place(config.run_folder.absolute(), index)
+    return RunFolder(config.run_folder.absolute()).journal(index)
 
 
 def _result(name: str, index: int, reference: "ray.ObjectRef[Result]") -> Result:

@@ -1,24 +1,35 @@
-"""The sessions of a run's final evaluations, one Parquet file for each policy."""
+"""The sessions of a run's final evaluations, one Parquet file per policy."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from agile_ray.record import store
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Session
 
-EVALUATION = "evaluation"
 
-
-def keep(run_folder: Path, entry: str, sessions: Sequence[Session]) -> None:
+def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
     """Store one policy's final evaluation under its entry: `ppo`, `oracle`, ..."""
-    store.write_sessions(run_folder / EVALUATION / f"{entry}.parquet", sessions)
+    store.write_sessions(run.evaluation_file(entry), sessions)
 
 
-def has(run_folder: Path, entry: str) -> bool:
+def has(run: RunFolder, entry: str) -> bool:
     """Whether a policy's final evaluation is stored."""
-    return (run_folder / EVALUATION / f"{entry}.parquet").exists()
+    return run.evaluation_file(entry).exists()
 
 
-def kept(run_folder: Path) -> dict[str, list[Session]]:
-    """Every stored final evaluation, by entry."""
-    return {path.stem: store.read_sessions(path) for path in sorted((run_folder / EVALUATION).glob("[!.]*.parquet"))}
+def read(run: RunFolder, entry: str) -> list[Session]:
+    """One stored final evaluation.
+
+    Raises:
+        ConfigError: it is not stored, or another version wrote it.
+    """
+    return store.read_sessions(run.evaluation_file(entry))
+
+
+def kept(run: RunFolder) -> dict[str, list[Session]]:
+    """Every stored final evaluation, by entry.
+
+    Raises:
+        ConfigError: another version wrote one of them.
+    """
+    return {entry: read(run, entry) for entry in run.evaluated_entries()}

@@ -1,39 +1,248 @@
-"""The run folder: the names of its files, and how they are written."""
+"""The run folder: every name that a run keeps on disk.
 
-import os
-from collections.abc import Iterator
+runs/quickstart/
+    config.yaml                        the resolved configuration of the last start
+    run.json                           every start: configuration, code, packages, machine
+    history.jsonl                      one line per imitation step, iteration, evaluation and resumption
+    segments/iteration-00012.parquet   what one iteration trained on
+    evaluation/ppo.parquet             the sessions of one final evaluation
+    events/imitation, events/ppo       TensorBoard, by optimizer step and by iteration
+    checkpoints/iteration-00010        the last few checkpoints; `best` links to the best one on validation
+    sft                                the last checkpoint of imitation, kept for good
+    logs                               logs of the engines
+    asked-0.jsonl                      purchases of rollout actor 0 in the running collection
+    abandoned.jsonl                    purchases of work that a resumed run discarded
+    report.json, report.html           the results; report.json marks the run as finished
+    replay.json                        only of a replay: the run that it repeats, and how they compare
+    reprice-0.5.json                   the results at another price of advice
+    .lock                              held by the process that trains here
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
-from agile_ray.errors import ConfigError
-
-SEGMENTS = "segments"
-"""The folder of a run's segments."""
-
-
-def stored(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield (iteration, file) of every stored iteration, in order."""
-    for path in sorted(folder.glob("iteration-*.parquet")):
-        yield int(path.stem.removeprefix("iteration-")), path
+if TYPE_CHECKING:
+    from agile_ray.config import RunConfig
+    from agile_ray.types import RunState
 
 
-def segment_file(folder: Path, iteration: int) -> Path:
-    """Where an iteration's segments lie."""
-    return folder / f"iteration-{iteration:05d}.parquet"
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run, which need not exist."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, config: "RunConfig") -> Self:
+        """The folder that a configuration names."""
+        return cls(config.run_folder)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration of the last start."""
+        return self.path / "config.yaml"
+
+    @property
+    def starts(self) -> Path:
+        """Every start of the run."""
+        return self.path / "run.json"
+
+    @property
+    def history(self) -> Path:
+        """What happened, one line per event."""
+        return self.path / "history.jsonl"
+
+    @property
+    def segments(self) -> Path:
+        """Folder of the segment files."""
+        return self.path / "segments"
+
+    def segment_file(self, iteration: int) -> Path:
+        """The segments of one iteration."""
+        return self.segments / f"iteration-{iteration:05d}.parquet"
+
+    def stored_iterations(self) -> list[int]:
+        """The iterations that have a segment file, in order."""
+        return sorted(int(path.stem.removeprefix("iteration-")) for path in self.segments.glob("iteration-*.parquet"))
+
+    @property
+    def evaluations(self) -> Path:
+        """Folder of the final evaluations."""
+        return self.path / "evaluation"
+
+    def evaluation_file(self, entry: str) -> Path:
+        """The sessions of one policy's final evaluation; `entry` is `ppo`, `oracle`, ..."""
+        return self.evaluations / f"{entry}.parquet"
+
+    def evaluated_entries(self) -> list[str]:
+        """The entries that have a final evaluation, in alphabetical order."""
+        return sorted(path.stem for path in self.evaluations.glob("[!.]*.parquet"))
+
+    @property
+    def imitation_events(self) -> Path:
+        """Folder of the TensorBoard events of imitation."""
+        return self.path / "events" / "imitation"
+
+    @property
+    def ppo_events(self) -> Path:
+        """Folder of the TensorBoard events of PPO."""
+        return self.path / "events" / "ppo"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, state: "RunState") -> "CheckpointFolder":
+        """The checkpoint of a state."""
+        if state.iteration:
+            return CheckpointFolder(self.checkpoints / f"iteration-{state.iteration:05d}")
+        return CheckpointFolder(self.checkpoints / f"imitation-{state.imitation_steps:05d}")
+
+    def complete_checkpoints(self) -> list["CheckpointFolder"]:
+        """Every complete checkpoint, in no particular order; `best` is not listed again."""
+        folders = [CheckpointFolder(path) for path in self.checkpoints.glob("i*-*")]
+        return [folder for folder in folders if folder.is_complete]
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """Link to the checkpoint with the highest score on validation."""
+        return self.checkpoints / "best"
+
+    @property
+    def sft(self) -> "CheckpointFolder":
+        """The last checkpoint of imitation: the frozen reference policy."""
+        return CheckpointFolder(self.path / "sft")
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the engines' logs."""
+        return self.path / "logs"
+
+    def journal(self, actor: int) -> Path:
+        """The purchases of one rollout actor in the running collection."""
+        return self.path / f"asked-{actor}.jsonl"
+
+    def journals(self) -> list[Path]:
+        """The journals that exist, in alphabetical order."""
+        return sorted(self.path.glob("asked-*.jsonl"))
+
+    @property
+    def abandoned(self) -> Path:
+        """Purchases of work that resumed runs discarded."""
+        return self.path / "abandoned.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The results; written last, so it exists if and only if the run has finished."""
+        return self.path / "report.json"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has written its report."""
+        return self.report.is_file()
+
+    @property
+    def report_page(self) -> Path:
+        """The results as a web page."""
+        return self.path / "report.html"
+
+    @property
+    def replay(self) -> Path:
+        """Which run this folder replays, and how the two compare."""
+        return self.path / "replay.json"
+
+    def repriced(self, price: int) -> Path:
+        """The results at another price of one ask, in thousandths."""
+        return self.path / f"reprice-{price / 1000:g}.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that trains here."""
+        return self.path / ".lock"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file aside, then rename it; its folder is made.
+@dataclass(frozen=True, slots=True)
+class CheckpointFolder:
+    """A checkpoint: a Hugging Face folder that plain vLLM serves, and what resuming needs in `resume/`."""
 
-    Raises:
-        ConfigError: the path can't be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise ConfigError(f"{path}: a file can't be written there ({error.strerror})") from error
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def learners(self) -> Path:
+        """Folder of the learners: optimizer, critic and random states."""
+        return self.path / "resume" / "learners"
+
+    @property
+    def lanes(self) -> Path:
+        """The rollout lanes with their memories; absent before the first iteration."""
+        return self.path / "resume" / "lanes"
+
+    @property
+    def credit(self) -> Path:
+        """What credit assignment remembers of earlier iterations; absent before the first iteration."""
+        return self.path / "resume" / "credit"
+
+    @property
+    def state(self) -> Path:
+        """Progress of the run, the score on validation and the schema version."""
+        return self.path / "resume" / "state.json"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a run can resume from it."""
+        return self.state.is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class SweepFolder:
+    """The folder of a sweep: one run folder for each run, and files about all of them."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def table(self) -> Path:
+        """The results of the finished runs, written by `agile-ray sweep`."""
+        return self.path / "sweep.json"
+
+    @property
+    def study_table(self) -> Path:
+        """What a study computes from the results."""
+        return self.path / "table.json"
+
+    @property
+    def initial_learners(self) -> Path:
+        """Folder of the learners as they start, while runs share machines."""
+        return self.path / ".first"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the process that runs the sweep."""
+        return self.path / ".lock"
+
+    def run(self, name: str) -> RunFolder:
+        """The folder of one run."""
+        return RunFolder(self.path / name)
+
+    def runs(self) -> list[RunFolder]:
+        """The runs that have started, in alphabetical order."""
+        return [RunFolder(path.parent) for path in sorted(self.path.glob("*/config.yaml"))]
+
+    def finished_runs(self) -> list[RunFolder]:
+        """The runs that have a report, in alphabetical order."""
+        return [RunFolder(path.parent) for path in sorted(self.path.glob("*/report.json"))]

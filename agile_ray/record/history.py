@@ -1,23 +1,23 @@
-"""`history.jsonl`: one line for each imitation step, iteration, evaluation and resumption; what reports read.
+"""`history.jsonl`: one line for each imitation step, iteration, evaluation and resumption. Reports read it.
 
 Example, shortened:
     {"event": "iteration", "iteration": 3, "metrics": {"total_score": 0.71}, "seconds": {"collect": 31.5}}
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from agile_ray.errors import ConfigError
+from agile_ray.record.json_files import read_json_lines
+from agile_ray.record.whole import write_whole
 from agile_ray.types import RunState
 
 
 class Event(StrEnum):
-    """What a line tells of."""
+    """What a line records."""
 
     IMITATION = "imitation"
     ITERATION = "iteration"
@@ -28,30 +28,30 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """Sessions that were played and not trained on."""
+    """Number of sessions that were played and not trained on, for one reason, length and way of asking."""
 
     reason: str  # "failed", "empty" (the policy wrote nothing) or "no_row"
     asked: bool
-    tokens_up_to: int  # their length is at most this power of two, and more than half of it
+    tokens_up_to: int  # a power of two; lengths are at most this and more than half of it
     sessions: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """What happened since the line before."""
+    """One event of a run."""
 
     event: Event
-    name: str  # of the evaluation; "" elsewhere
-    imitation_steps: int  # these three: the run's state after the event
+    name: str  # of the evaluation; "" for other events
+    imitation_steps: int  # this and the next two: state of the run after the event
     iteration: int
     version: int
     metrics: dict[str, float]  # by the names in metrics.py
     counts: dict[str, int]  # "ending/cut", "remark/refused", "discarded/rows"
     dropped: tuple[Dropped, ...]
-    seconds: dict[str, float]  # wall time by phase
+    seconds: dict[str, float]  # wall time since the previous line, by phase
 
     def follows(self, state: RunState) -> bool:
-        """Whether this happened after the state; resumptions are kept, for their counts."""
+        """Whether resuming from the state discards this line; resumptions stay, because their counts add up."""
         later = self.iteration > state.iteration or self.imitation_steps > state.imitation_steps
         return later and self.event is not Event.RESUME
 
@@ -60,29 +60,20 @@ _LINE = TypeAdapter(Line)
 
 
 def append(path: Path, line: Line) -> None:
-    """Add a line and hand it to the operating system."""
+    """Add a line and pass it to the operating system."""
     with path.open("ab") as file:
         file.write(_LINE.dump_json(line) + b"\n")
 
 
 def read(path: Path) -> list[Line]:
-    """Every whole line; a last one without its end was cut off by a kill and is left out. [] if there is no file.
+    """Every complete line; [] if the file does not exist. A last line that was cut off is left out.
 
     Raises:
-        ConfigError: a whole line is not a history line.
+        ConfigError: a complete line is not a history line.
     """
-    if not path.exists():
-        return []
-    whole = path.read_bytes().split(b"\n")[:-1]
-    try:
-        return [_LINE.validate_json(text) for text in whole]
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(f"{path}: not a history of this version: {problem['loc']}: {problem['msg']}") from error
+    return read_json_lines(path, _LINE.validate_json, expected="a history line")
 
 
 def rewrite(path: Path, lines: Sequence[Line]) -> None:
-    """Replace the file at once."""
-    aside = path.with_name(f".{path.name}.aside")
-    aside.write_bytes(b"".join(_LINE.dump_json(line) + b"\n" for line in lines))
-    os.replace(aside, path)
+    """Replace the whole file."""
+    write_whole(path, b"".join(_LINE.dump_json(line) + b"\n" for line in lines))

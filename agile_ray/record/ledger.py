@@ -1,46 +1,46 @@
-"""The ledger: where every ask's price went, and whether that is what the learner was charged.
+"""The ledger: books every receipt into one account, and checks that the learner was charged the same amounts.
 
-account      holds the receipts of
+account      receipts of
 trained      sessions that were trained on
-failed       sessions that a broken tool or expert ended
-abandoned    what was thrown away: iterations and collections after the checkpoint a run went on from, attempts at a
-             session that was played again, sessions without a row to train on
+failed       sessions that a tool or expert error ended
+abandoned    discarded work: iterations and collections after the checkpoint that a run resumed from, attempts at a
+             session that was played again, sessions without a training row
 
-Evaluations are in none of them. Money is in integer thousandths, so that the books agree exactly or not at all.
+Evaluations are in no account. Money is in integer thousandths, so sums are exact.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 from agile_ray.errors import ContractError
-from agile_ray.record import abandoned, store
-from agile_ray.record.folder import SEGMENTS
+from agile_ray.record import store
+from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event, Line
+from agile_ray.record.receipts import read_abandoned
 from agile_ray.record.store import Earned
 from agile_ray.types import Ending, Receipt, Session
 
 TOLERANCE = 1e-9
-"""Between a figure of the history and the same one from integers; both are one division of the same numbers."""
+"""Largest difference between a metric of the history and the same metric computed from integers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Receipts, added up."""
+    """Sums over receipts."""
 
     asks: int = 0
     charged: int = 0  # thousandths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """The books of one iteration; what a resumption threw away is in none."""
+class IterationBooks:
+    """The books of one iteration, without the receipts of discarded work."""
 
     iteration: int
     sessions: int  # trained on
-    accuracy: float  # of them
-    total_score: float  # of them: accuracy - trained.charged / (1000 sessions), reward per session
+    accuracy: float  # of those sessions
+    total_score: float  # of those sessions: accuracy - trained.charged / (1000 sessions), reward per session
     trained: Account
     failed: Account
     abandoned: Account
@@ -48,58 +48,56 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """The books of a run; of one that has not trained, empty."""
+    """The books of a run; empty if it has not trained."""
 
-    sessions: int = 0  # trained on, as in Entry
+    sessions: int = 0  # trained on, as in IterationBooks
     accuracy: float = 0.0
     total_score: float = 0.0
     trained: Account = Account()
     failed: Account = Account()
     abandoned: Account = Account()
-    iterations: tuple[Entry, ...] = ()
+    iterations: tuple[IterationBooks, ...] = ()
 
     @property
     def asks(self) -> int:
-        """Everything that was ever paid for."""
+        """All asks that were paid for."""
         return self.trained.asks + self.failed.asks + self.abandoned.asks
 
     @property
     def charged(self) -> int:
-        """All of it, in thousandths."""
+        """What all asks cost, in thousandths."""
         return self.trained.charged + self.failed.charged + self.abandoned.charged
 
 
-def audit(run_folder: Path, lines: Iterable[Line]) -> Ledger:
-    """The books of a run's folder, as far as its history goes: an iteration that has no line yet is not recorded yet.
+def audit(run: RunFolder, lines: Iterable[Line]) -> Ledger:
+    """The books of a run, for the iterations in its history.
 
     Raises:
-        ConfigError: an iteration of the history is not stored, or by another version.
-        ContractError: as `books`.
+        ConfigError: an iteration of the history is not stored, or another version stored it.
+        ContractError: as in `books`.
     """
-    segments = run_folder / SEGMENTS
     recorded = [line for line in lines if line.event is Event.ITERATION]
-    stored = ((line, store.earned(segments, line.iteration)) for line in recorded)
-    thrown = (attempt.receipts for attempt in abandoned.read(run_folder))
-    return books(stored, thrown_away=list(chain.from_iterable(thrown)))
+    stored = ((line, store.earned(run, line.iteration)) for line in recorded)
+    discarded = (attempt.receipts for attempt in read_abandoned(run))
+    return books(stored, discarded=list(chain.from_iterable(discarded)))
 
 
-def books(iterations: Iterable[tuple[Line, Sequence[Earned]]], *, thrown_away: Sequence[Receipt] = ()) -> Ledger:
-    """Book every receipt, and compare with what the learner saw and with what the history says.
+def books(iterations: Iterable[tuple[Line, Sequence[Earned]]], *, discarded: Sequence[Receipt] = ()) -> Ledger:
+    """Book every receipt, and compare the books with the learner's rewards and with the history.
 
     Args:
-        iterations: the history's line of each, and its stored sessions.
-        thrown_away: receipts of iterations that are no longer stored.
+        iterations: the history line of each iteration, and its stored sessions.
+        discarded: receipts of work that is no longer stored.
 
     Raises:
-        ContractError: of trained sessions, an ask was charged twice, or one was charged or rewarded otherwise than its
-            receipts and its answer say; an iteration's accuracy or total score is not that of the history. Names the
-            first of them.
+        ContractError: a trained session was charged twice for one ask; its rewards differ from its receipts and its
+            answer; or an iteration's accuracy or total score differs from the history. Names the first case.
     """
     charged: dict[str, int] = {}
     trained: list[Session] = []
-    rest: list[Receipt] = list(thrown_away)
+    abandoned: list[Receipt] = list(discarded)
     failed: list[Receipt] = []
-    entries: list[Entry] = []
+    by_iteration: list[IterationBooks] = []
     for line, stored in iterations:
         parts = _split(stored)
         for earned in stored:
@@ -107,24 +105,24 @@ def books(iterations: Iterable[tuple[Line, Sequence[Earned]]], *, thrown_away: S
                 _check_rewards(earned, iteration=line.iteration)
         _charge(charged, parts.trained, iteration=line.iteration)
         _check_history(line, [earned.session for earned in stored])
-        entries.append(_entry(line.iteration, parts))
+        by_iteration.append(_iteration_books(line.iteration, parts))
         trained += parts.trained
         failed += parts.failed
-        rest += parts.abandoned
+        abandoned += parts.abandoned
     return Ledger(
         sessions=len(trained),
         accuracy=_accuracy(trained),
         total_score=_total(trained),
         trained=_account(_receipts(trained)),
         failed=_account(failed),
-        abandoned=_account(rest),
-        iterations=tuple(entries),
+        abandoned=_account(abandoned),
+        iterations=tuple(by_iteration),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """One iteration, by account."""
+    """One iteration, split by account."""
 
     trained: list[Session]
     failed: list[Receipt]
@@ -141,42 +139,47 @@ def _split(stored: Sequence[Earned]) -> _Parts:
 
 
 def _check_rewards(earned: Earned, *, iteration: int) -> None:
-    """A price and the reward for an answer never land on one token, so that each can be read off by its sign."""
+    """Compare a session's rewards with its receipts and its answer.
+
+    No token carries both a price and the reward for an answer, so the sign of a reward tells which one it is.
+    """
     session = earned.session
     where = f"ledger: iteration {iteration}, session {session.stream}#{session.position}"
     paid = [receipt.price for receipt in session.receipts if receipt.price]
     seen = [round(-1000 * float(reward)) for reward in earned.rewards if reward < 0]
     if paid != seen:
-        raise ContractError(f"{where}: the learner is charged what receipts say, {paid} thousandths, found {seen}")
+        raise ContractError(
+            f"{where}: the learner must be charged what the receipts say, {paid} thousandths, found {seen}"
+        )
     due = 1000 * session.correct
     gained = sum(round(1000 * float(reward)) for reward in earned.rewards if reward > 0)
     if gained != due:
-        raise ContractError(f"{where}: an answer earns {due} thousandths, the learner saw {gained}")
+        raise ContractError(f"{where}: the learner must be given {due} thousandths for the answer, found {gained}")
 
 
 def _charge(charged: dict[str, int], sessions: Iterable[Session], *, iteration: int) -> None:
     for receipt in _receipts(sessions):
         if receipt.key in charged:
             raise ContractError(
-                f"ledger: an ask is charged once, but {receipt.key} is in iteration {charged[receipt.key]} and in "
-                f"iteration {iteration}"
+                f"ledger: an ask must be charged once, but {receipt.key} is charged in iteration "
+                f"{charged[receipt.key]} and in iteration {iteration}"
             )
         charged[receipt.key] = iteration
 
 
 def _check_history(line: Line, played: Iterable[Session]) -> None:
-    """The history's metrics are of all sessions that did not fail, as agile_ray/evaluation/score.py has them."""
+    """Compare with the history, whose metrics cover all sessions that did not fail (agile_ray/evaluation/score.py)."""
     kept = [session for session in played if session.ending is not Ending.FAILED]
     for name, value in (("accuracy", _accuracy(kept)), ("total_score", _total(kept))):
         if abs(line.metrics[name] - value) > TOLERANCE:
             raise ContractError(
-                f"ledger: iteration {line.iteration}: {name} of the stored sessions is {value}, the history says "
-                f"{line.metrics[name]}"
+                f"ledger: iteration {line.iteration}: {name} in the history must be that of the stored sessions, "
+                f"{value}, found {line.metrics[name]}"
             )
 
 
-def _entry(iteration: int, parts: _Parts) -> Entry:
-    return Entry(
+def _iteration_books(iteration: int, parts: _Parts) -> IterationBooks:
+    return IterationBooks(
         iteration=iteration,
         sessions=len(parts.trained),
         accuracy=_accuracy(parts.trained),

@@ -1,7 +1,7 @@
-"""Where a run's numbers come from: its configuration, the code, the stack and the machine.
+"""Provenance: the configuration, code, packages and machine that produced a run.
 
-`run.json` lists every start of the run: a resumed one may run other code than the first. `config.yaml` beside it is the
-resolved configuration of the last start. Nothing here fails for want of knowledge: what can't be told is "unknown".
+`run.json` lists every start of the run, because a resumed run may use other code than the first start. `config.yaml` is
+the resolved configuration of the last start. What can't be found out is recorded as "unknown" and is no error.
 """
 
 import os
@@ -13,11 +13,14 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from agile_ray.config import RunConfig
 from agile_ray.config_file import load
 from agile_ray.errors import ConfigError
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.json_files import read_json
+from agile_ray.record.whole import write_whole
 
 UNKNOWN = "unknown"
 PACKAGES = (
@@ -33,14 +36,11 @@ PACKAGES = (
     "numpy",
     "pyarrow",
 )
-"""Those that are not installed are left out."""
+"""Packages whose versions are recorded, if they are installed."""
 
 MAY_CHANGE = ("run.", "cluster.", "evaluate.", "loop.iterations", "loop.checkpoint_every", "loop.evaluate_every",
               "learner.deadline_s", "rollout.deadline_s", "env.split")  # fmt: skip
 """Keys by their beginnings that a resumed run may set anew: they say how long and where, not what is learned."""
-
-STARTS_FILE = "run.json"
-CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ class Git:
 class Machine:
     """The driver's machine."""
 
-    cores: int  # that this process may use
-    memory_gib: float  # 0.0 where the system does not say
+    cores: int  # available to this process
+    memory_gib: float  # 0.0 if the system does not report it
     python: str
     system: str
 
@@ -73,7 +73,7 @@ class Start:
 
 
 def describe(config: RunConfig) -> Start:
-    """Look at everything that makes this start reproducible."""
+    """Collect what is needed to reproduce this start."""
     return Start(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         config_hash=config.digest,
@@ -83,23 +83,23 @@ def describe(config: RunConfig) -> Start:
     )
 
 
-def write(run_folder: Path, config: RunConfig) -> Start:
-    """Note a start in the run folder, and the configuration that it resolves to."""
+def write(config: RunConfig) -> Start:
+    """Record a start and its resolved configuration in the run's folder."""
+    run = RunFolder.of(config)
     start = describe(config)
-    starts = [*read(run_folder), start]
-    run_folder.mkdir(parents=True, exist_ok=True)
-    _replace(run_folder / CONFIG_FILE, config.yaml().encode())
-    _replace(run_folder / STARTS_FILE, _STARTS.dump_json(starts, indent=2))
+    starts = [*read(run), start]
+    write_whole(run.config, config.yaml().encode())
+    write_whole(run.starts, _STARTS.dump_json(starts, indent=2))
     return start
 
 
 def check_resumable(config: RunConfig) -> None:
-    """Refuse to go on with a run under another configuration than it began with.
+    """Refuse to resume a run with another configuration than it was started with.
 
     Raises:
-        ConfigError: names every key that differs and may not.
+        ConfigError: names every key that differs and may not differ.
     """
-    path = config.run_folder / CONFIG_FILE
+    path = RunFolder.of(config).config
     if not path.exists():
         return
     if changed := changes(load(path), config, free=MAY_CHANGE):
@@ -127,27 +127,22 @@ def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
     return found
 
 
-def read(run_folder: Path) -> Sequence[Start]:
-    """Every noted start, the first one first; [] if none was.
+def read(run: RunFolder) -> Sequence[Start]:
+    """Every recorded start, earliest first; [] if there is none.
 
     Raises:
         ConfigError: the file was not written by this version.
     """
-    path = run_folder / STARTS_FILE
-    if not path.exists():
+    if not run.starts.exists():
         return []
-    try:
-        return _STARTS.validate_json(path.read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(f"{path}: not a list of starts: {problem['loc']}: {problem['msg']}") from error
+    return read_json(run.starts, _STARTS.validate_json, expected="a list of starts")
 
 
 _STARTS = TypeAdapter(list[Start])
 
 
 def git_state(checkout: Path) -> Git:
-    """Commit and cleanliness of a checkout; a folder inside somebody else's checkout has none."""
+    """Commit and cleanliness of a checkout; "unknown" for a folder that is not the top of a checkout."""
     if _git(checkout, "rev-parse", "--show-toplevel") != str(checkout):
         return Git(commit=UNKNOWN, dirty=False)
     commit = _git(checkout, "rev-parse", "HEAD")
@@ -155,7 +150,7 @@ def git_state(checkout: Path) -> Git:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What git says, "" if it says nothing, is not there or takes longer than ten seconds."""
+    """Output of git; "" if it fails, is not installed or takes longer than ten seconds."""
     try:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -185,9 +180,3 @@ def _machine() -> Machine:
         python=platform.python_version(),
         system=platform.platform(),
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.aside")
-    aside.write_bytes(content)
-    os.replace(aside, path)

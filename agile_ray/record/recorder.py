@@ -1,75 +1,69 @@
-"""The recorder: history, TensorBoard events and stored segments of one run. It prints nothing and decides nothing.
-
-run folder/
-    history.jsonl       a line per event, read by reports
-    segments/           Parquet, one file per iteration
-    asked-0.jsonl       receipts of the collection that runs, deleted once it is stored
-    abandoned.jsonl     receipts of what a resumed run threw away
-    events/imitation    TensorBoard, by optimizer step
-    events/ppo          TensorBoard, by iteration
-"""
+"""The recorder: history, TensorBoard events and stored segments of one run. It prints nothing and decides nothing."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from agile_ray.evaluation.score import Score, score
-from agile_ray.record import history, receipts, resume, store
-from agile_ray.record.folder import SEGMENTS
+from agile_ray.record import history, store
+from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Dropped, Event, Line
-from agile_ray.record.metrics import check
-from agile_ray.record.tensorboard import EventLog
+from agile_ray.record.metrics import check_metrics
+from agile_ray.record.receipts import clear_journals
+from agile_ray.record.resume import discard_after
 from agile_ray.types import Assigned, Ending, RunState, Session, TrainingRow, Update
 
-HISTORY = "history.jsonl"
-EVENTS = "events"
-
 ShownMetrics = Mapping[str, str | int | float]
-"""What the console is shown of a line: its event, name and counters, then its metrics."""
+"""What the console is given of a line: event, name and iteration, then the metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Discarded:
-    """What lay after the checkpoint that a run resumes from."""
+class Rollback:
+    """What was recorded after the checkpoint that a run resumes from, and is discarded."""
 
     lines: int  # of the history
     rows: int  # stored segments
-    seconds: float  # wall time that went into them
+    seconds: float  # wall time of the discarded work
 
 
 class RunRecorder:
     """Records one run into its folder, across resumptions.
 
-    Wall time of the phases is written with the next line, so `close` writes what is left.
+    The wall time of phases is written with the next line; `close` writes what remains.
     """
 
     def __init__(
         self,
-        folder: Path,
+        run: RunFolder,
         *,
         console: Callable[[ShownMetrics], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`console` is called with the metrics of each line; `clock` counts seconds from any start."""
-        self._folder = folder
-        self._history = folder / HISTORY
-        self._segments = folder / SEGMENTS
+        """Open a run's record, creating its folder.
+
+        Args:
+            run: the run's folder.
+            console: called with the metrics of each line.
+            clock: returns seconds since any fixed moment.
+        """
+        from agile_ray.record.tensorboard import EventLog  # slow to import, so only a training imports it
+
+        self._run = run
         self._console = console
         self._clock = clock
         self._seconds: dict[str, float] = {}
         self._calls: Counter[str] = Counter()
         self._state = RunState(imitation_steps=0, iteration=0, version=0)
         self._closed = False
-        folder.mkdir(parents=True, exist_ok=True)
-        self._imitation_events = EventLog(folder / EVENTS / "imitation")
-        self._ppo_events = EventLog(folder / EVENTS / "ppo")
+        run.path.mkdir(parents=True, exist_ok=True)
+        self._imitation_events = EventLog(run.imitation_events)
+        self._ppo_events = EventLog(run.ppo_events)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the wall time of the block to the phase, also when the block raises."""
+        """Add the wall time of the block to the phase, even if the block raises."""
         start = self._clock()
         try:
             yield
@@ -77,32 +71,32 @@ class RunRecorder:
             self._seconds[phase] = self._seconds.get(phase, 0.0) + self._clock() - start
             self._calls[phase] += 1
 
-    def resume(self, state: RunState) -> Discarded:
-        """Drop what was recorded after the restored state; on a fresh folder, do nothing.
+    def resume(self, state: RunState) -> Rollback:
+        """Discard what was recorded after the restored state; in a new folder, do nothing.
 
-        Call it once, before anything is recorded. What TensorBoard has after the state is hidden, not deleted.
+        Call it once, before anything is recorded. Later events of TensorBoard are hidden, not deleted.
         """
         self._state = state
-        lines = history.read(self._history)
+        lines = history.read(self._run.history)
         kept = [line for line in lines if not line.follows(state)]
-        discarded = Discarded(
+        rollback = Rollback(
             lines=len(lines) - len(kept),
-            rows=resume.discard_after(self._segments, state.iteration),
+            rows=discard_after(self._run, state.iteration),
             seconds=sum(sum(line.seconds.values()) for line in lines if line.follows(state)),
         )
-        if lines or discarded.rows:
-            history.rewrite(self._history, kept)
+        if lines or rollback.rows:
+            history.rewrite(self._run.history, kept)
             self._imitation_events.restart(state.imitation_steps + 1)
             self._ppo_events.restart(state.iteration + 1)
             self._write(
                 Event.RESUME,
-                metrics={"discarded_seconds": discarded.seconds},
-                counts={"discarded/lines": discarded.lines, "discarded/rows": discarded.rows},
+                metrics={"discarded_seconds": rollback.seconds},
+                counts={"discarded/lines": rollback.lines, "discarded/rows": rollback.rows},
             )
-        return discarded
+        return rollback
 
     def imitation(self, state: RunState, update: Update) -> None:
-        """Record one SFT step."""
+        """Record one step of imitation."""
         self._state = state
         self._write(Event.IMITATION, metrics=_update_metrics(update))
 
@@ -117,8 +111,8 @@ class RunRecorder:
         """Record one iteration and store its segments."""
         self._state = state
         rows = assigned.rows
-        store.write(self._segments, state.iteration, sessions, rows)
-        receipts.clear(self._folder)
+        store.write(self._run, state.iteration, sessions, rows)
+        clear_journals(self._run)
         self._write(
             Event.ITERATION,
             metrics=_session_metrics(sessions, score(sessions))
@@ -131,16 +125,15 @@ class RunRecorder:
         )
         self._ppo_events.flush()
 
-    def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> float:
-        """Record an evaluation and return its total score."""
+    def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> None:
+        """Record an evaluation."""
         self._state = state
-        measured = score(sessions)
-        self._write(Event.EVALUATION, name=name, metrics=_session_metrics(sessions, measured), counts=_counts(sessions))
+        metrics = _session_metrics(sessions, score(sessions))
+        self._write(Event.EVALUATION, name=name, metrics=metrics, counts=_counts(sessions))
         self._ppo_events.flush()
-        return measured.total_score
 
     def close(self) -> None:
-        """Write the time that no line has yet, and finish the events; again, it does nothing."""
+        """Write the wall time that no line has yet, and close the events. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -179,8 +172,8 @@ class RunRecorder:
             dropped=tuple(dropped),
             seconds=seconds,
         )
-        check(line.metrics)
-        history.append(self._history, line)
+        check_metrics(line.metrics)
+        history.append(self._run.history, line)
         self._write_events(line)
         if self._console is not None:
             self._console({"event": event, "name": name, "iteration": line.iteration, **line.metrics})
@@ -239,7 +232,10 @@ def _counts(sessions: Sequence[Session]) -> dict[str, int]:
 
 
 def _dropped(sessions: Sequence[Session], rows: Sequence[TrainingRow]) -> list[Dropped]:
-    """Asking makes sessions longer, so what is dropped is told by both: a silent drop would bias against asking."""
+    """Count sessions without a training row by reason, asking and length.
+
+    Asking makes a session longer, so dropping long sessions would bias training against asking.
+    """
     trained = {(row.segment.stream, row.segment.position) for row in rows}
     found: Counter[tuple[str, bool, int]] = Counter()
     for session in sessions:

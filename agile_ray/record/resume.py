@@ -1,48 +1,49 @@
-"""Discards what was stored after the checkpoint that a run resumes from."""
+"""Discards what a run stored after the checkpoint that it resumes from, and books what that had cost."""
 
-from pathlib import Path
-
-import pyarrow.parquet as pq
-
-from agile_ray.record import abandoned, receipts
-from agile_ray.record.folder import stored
-from agile_ray.record.store import outcomes
+from agile_ray.record import store
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.receipts import abandon, read_journal
+from agile_ray.record.whole import remove_unfinished
 from agile_ray.types import Receipt
 
 
-def discard_after(folder: Path, iteration: int) -> int:
-    """Delete what was stored after an iteration, and what a killed process left unfinished.
+def discard_after(run: RunFolder, iteration: int) -> int:
+    """Delete the segments stored after an iteration, the journals, and files that a killed process left unfinished.
 
-    What was paid is booked in `abandoned.jsonl`, beside the folder, before its file is deleted.
+    Receipts are booked in abandoned.jsonl before their file is deleted.
 
     Returns:
-        Whole rows deleted.
+        Segments deleted.
 
     Raises:
-        ConfigError: a file's schema, or what is booked, is another version's.
+        ConfigError: a file was written by another version.
     """
-    _discard_journals(folder)  # first: what they hold of a stored iteration is known only as long as it is stored
+    _discard_journals(run)  # first, because it compares with the last stored iteration
     discarded = 0
-    for number, path in stored(folder):
+    for number in run.stored_iterations():
         if number > iteration:
-            discarded += pq.read_metadata(path).num_rows
-            abandoned.add(folder.parent, path, iteration=number, receipts=_bought(folder, number))
+            path = run.segment_file(number)
+            discarded += store.count_segments(run, number)
+            abandon(run, path, iteration=number, receipts=_bought(run, number))
             path.unlink()
-    for unfinished in folder.glob(".*.aside"):
-        unfinished.unlink()
+    for folder in (run.path, run.segments, run.evaluations):
+        remove_unfinished(folder)
     return discarded
 
 
-def _discard_journals(folder: Path) -> None:
-    """A killed process leaves them: of a collection that was cut short, or of one that had just been stored."""
-    last = max((number for number, _ in stored(folder)), default=0)
-    booked = set(_bought(folder, last)) if last else set()
-    for path in receipts.journals(folder.parent):
-        left = [receipt for receipt in receipts.read(path) if receipt not in booked]
-        abandoned.add(folder.parent, path, iteration=last + 1, receipts=left)
+def _discard_journals(run: RunFolder) -> None:
+    """Book and delete the journals of a killed process.
+
+    They belong to a collection that was cut short, or to one that had just been stored.
+    """
+    last = max(run.stored_iterations(), default=0)
+    booked = set(_bought(run, last)) if last else set()
+    for path in run.journals():
+        left = [receipt for receipt in read_journal(path) if receipt not in booked]
+        abandon(run, path, iteration=last + 1, receipts=left)
         path.unlink()
 
 
-def _bought(folder: Path, iteration: int) -> list[Receipt]:
-    played = outcomes(folder, iteration)
+def _bought(run: RunFolder, iteration: int) -> list[Receipt]:
+    played = store.outcomes(run, iteration)
     return [receipt for session in played for receipt in (*session.receipts, *session.abandoned)]

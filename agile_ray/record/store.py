@@ -1,13 +1,12 @@
 """Sessions on disk, as Parquet: what training saw and what evaluations measured.
 
-    segments/iteration-00012.parquet    one row per segment: tokens, credit, and the session's fields repeated.
-                                        Failed sessions stay too, with the tokens of their turns, untrained
-    evaluation/ppo.parquet              one row per session, no tokens
+    segments/iteration-00012.parquet    one line per segment: tokens, credit, and the session's fields repeated;
+                                        failed sessions too, with the tokens of their turns, untrained
+    evaluation/ppo.parquet              one line per session, no tokens
 
-A file is written aside, then renamed: one that has its final name is whole. Every file names its schema version.
+Every file is whole or absent, and names its schema version.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agile_ray.errors import ConfigError, ContractError
-from agile_ray.record.folder import segment_file
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.whole import whole_file
 from agile_ray.segments import cut, turns
 from agile_ray.types import (
     Counterfactual,
@@ -89,7 +89,7 @@ _SEGMENT = {
 _TRAINING = {
     "trained": pa.bool_(),
     "credit": pa.float32(),  # null where `trained` is false
-    "counterfactuals": pa.list_(_COUNTERFACTUAL),  # of the session, in its last row
+    "counterfactuals": pa.list_(_COUNTERFACTUAL),  # of the session, with its last segment
 }
 _DTYPES = {
     "token_ids": np.int32,
@@ -101,160 +101,159 @@ _DTYPES = {
 }
 
 Cell = str | int | float | bool | None | Sequence[str] | Sequence[tuple[str, int]] | Sequence[Mapping[str, object]]
-Row = dict[str, Cell]
+Record = dict[str, Cell]
+"""One line of a Parquet file, by column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSegment:
-    """One row of a segment file."""
+    """One line of a segment file."""
 
-    session: Session  # its `turns` are empty; its counterfactuals are on its last segment
+    session: Session  # without turns; with counterfactuals only on its last segment
     segment: Segment | None  # None if the session failed before its first token
     trained: bool
-    credit: float | None  # None if it was not trained on
+    credit: float | None  # None if the segment was not trained on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earned:
-    """One session, and the rewards that the learner saw of it."""
+    """One session, and the rewards that the learner was given for it."""
 
     session: Session  # without turns and counterfactuals
     trained: bool
-    rewards: Float32  # own rewards of all its segments, in order, zeros left out
+    rewards: Float32  # own rewards of all its segments in order, without zeros
 
 
-def write(folder: Path, iteration: int, sessions: Sequence[Session], rows: Sequence[TrainingRow]) -> int:
+def write(run: RunFolder, iteration: int, sessions: Sequence[Session], rows: Sequence[TrainingRow]) -> int:
     """Store an iteration: every segment of every session, trained on or not.
 
     Returns:
-        Rows written.
+        Lines written.
 
     Raises:
-        ContractError: a row belongs to none of the sessions.
+        ContractError: a training row belongs to none of the sessions.
     """
-    trained = {_place(row.segment): row for row in rows}
-    records: list[Row] = []
+    trained = {_key(row.segment): row for row in rows}
+    records: list[Record] = []
     for session in sessions:
         common = _session_record(session)
         for segment in _all_segments(session):
-            row = trained.pop(_place(segment), None)
+            row = trained.pop(_key(segment), None)
             credit = None if row is None else row.credit
             own = _segment_record(segment) | {"trained": row is not None, "credit": credit}
-            records.append(common | own | (_imagined(session) if segment.last else {}))
+            records.append(common | own | (_counterfactuals(session) if segment.last else {}))
         if not session.turns:
-            records.append(common | {"index": 0, "last": True, "trained": False} | _imagined(session))
+            records.append(common | {"index": 0, "last": True, "trained": False} | _counterfactuals(session))
     if trained:
-        raise ContractError(f"store: every row belongs to a session, but {len(trained)} do not: {min(trained)}")
-    _write_table(segment_file(folder, iteration), records, _PLAYED | _SEGMENT | _TRAINING)
+        raise ContractError(
+            f"store: every training row belongs to a session, but {len(trained)} do not, such as {min(trained)}"
+        )
+    _write_table(run.segment_file(iteration), records, _PLAYED | _SEGMENT | _TRAINING)
     return len(records)
 
 
-def read(folder: Path, iteration: int) -> list[StoredSegment]:
-    """What `write` stored.
+def read(run: RunFolder, iteration: int) -> list[StoredSegment]:
+    """The segments of an iteration, in the order in which `write` was given their sessions.
 
     Raises:
         ConfigError: the file is missing, or its schema is another version's.
     """
     return [
         StoredSegment(
-            session=_session(row),
-            segment=_segment(row),
-            trained=row["trained"],
-            credit=row["credit"],
+            session=_session(record),
+            segment=_segment(record),
+            trained=record["trained"],
+            credit=record["credit"],
         )
-        for row in table(folder, iteration).to_pylist()
+        for record in table(run, iteration).to_pylist()
     ]
 
 
-def sessions(folder: Path, iteration: int) -> list[Session]:
-    """The sessions that `write` stored, turns and all, in its order.
+def sessions(run: RunFolder, iteration: int) -> list[Session]:
+    """The sessions of an iteration with their turns, in the order in which `write` was given them.
 
     Raises:
         ConfigError: the file is missing, or its schema is another version's.
     """
     found: list[Session] = []
     segments: list[Segment] = []
-    for row in read(folder, iteration):
-        if row.segment is not None:
-            segments.append(row.segment)
-        if row.segment is None or row.segment.last:
-            found.append(replace(row.session, turns=tuple(turns(segments))))
+    for stored in read(run, iteration):
+        if stored.segment is not None:
+            segments.append(stored.segment)
+        if stored.segment is None or stored.segment.last:
+            found.append(replace(stored.session, turns=tuple(turns(segments))))
             segments = []
     return found
 
 
-def outcomes(folder: Path, iteration: int) -> list[Session]:
-    """What `sessions` reads, without turns and counterfactuals, in a fraction of the time.
+def outcomes(run: RunFolder, iteration: int) -> list[Session]:
+    """The sessions of an iteration without turns and counterfactuals, which is much faster than `sessions`.
 
     Raises:
         ConfigError: the file is missing, or its schema is another version's.
     """
-    rows = _read_table(segment_file(folder, iteration), columns=[*_PLAYED, "last"])
-    return [_session(row) for row in rows.filter(rows["last"]).to_pylist()]
+    lines = _read_table(run.segment_file(iteration), columns=[*_PLAYED, "last"])
+    return [_session(record) for record in lines.filter(lines["last"]).to_pylist()]
 
 
-def before(folder: Path, iteration: int, *, window: int) -> list[list[Session]]:
-    """Outcomes of the `window - 1` iterations up to and with this one, as far as there are any, the oldest first.
-
-    Raises:
-        ConfigError: a file is missing, or its schema is another version's.
-    """
-    return [outcomes(folder, number) for number in range(max(1, iteration + 2 - window), iteration + 1)]
-
-
-def table(folder: Path, iteration: int) -> pa.Table:
-    """A stored iteration as it lies there, a row for each segment.
+def table(run: RunFolder, iteration: int) -> pa.Table:
+    """The segment file of an iteration, as stored.
 
     Raises:
         ConfigError: the file is missing, or its schema is another version's.
     """
-    return _read_table(segment_file(folder, iteration))
+    return _read_table(run.segment_file(iteration))
 
 
-def earned(folder: Path, iteration: int) -> list[Earned]:
-    """What `outcomes` reads, each with its rewards.
+def count_segments(run: RunFolder, iteration: int) -> int:
+    """Number of lines in an iteration's segment file, which exists."""
+    return pq.read_metadata(run.segment_file(iteration)).num_rows
+
+
+def earned(run: RunFolder, iteration: int) -> list[Earned]:
+    """The sessions of an iteration like `outcomes`, each with its rewards.
 
     Raises:
         ConfigError: the file is missing, or its schema is another version's.
     """
-    rows = _read_table(segment_file(folder, iteration), columns=[*_PLAYED, "last", "trained", "rewards"])
-    rewards = rows["rewards"].combine_chunks()
+    lines = _read_table(run.segment_file(iteration), columns=[*_PLAYED, "last", "trained", "rewards"])
+    rewards = lines["rewards"].combine_chunks()
     values, offsets = rewards.values.to_numpy(), rewards.offsets.to_numpy()
     found: list[Earned] = []
     start = offsets[0]
-    for row, end in zip(rows.drop_columns("rewards").to_pylist(), offsets[1:], strict=True):
-        if row["last"]:  # the segments of a session follow one another
+    for record, end in zip(lines.drop_columns("rewards").to_pylist(), offsets[1:], strict=True):
+        if record["last"]:  # the segments of a session are adjacent
             own = values[start:end]
-            found.append(Earned(session=_session(row), trained=row["trained"], rewards=own[own != 0]))
+            found.append(Earned(session=_session(record), trained=record["trained"], rewards=own[own != 0]))
             start = end
     return found
 
 
 def write_sessions(path: Path, sessions: Sequence[Session]) -> None:
-    """Store an evaluation: one row per session, without tokens."""
+    """Store the sessions of an evaluation, without their turns."""
     _write_table(path, [_session_record(session) for session in sessions], _PLAYED)
 
 
 def read_sessions(path: Path) -> list[Session]:
-    """What `write_sessions` stored; the turns are gone.
+    """The sessions of an evaluation, without their turns.
 
     Raises:
         ConfigError: the file is missing, or its schema is another version's.
     """
-    return [_session(row) for row in _read_table(path).to_pylist()]
+    return [_session(record) for record in _read_table(path).to_pylist()]
 
 
-def _place(segment: Segment) -> tuple[str, int, int]:
+def _key(segment: Segment) -> tuple[str, int, int]:
     return segment.stream, segment.position, segment.index
 
 
 def _all_segments(session: Session) -> Iterable[Segment]:
-    """Segments of a failed session too, which `cut` leaves out because nothing is trained on them."""
+    """The segments of a session, also of a failed one, for which `cut` returns none."""
     return cut(replace(session, ending=Ending.DONE, error=None) if session.ending is Ending.FAILED else session)
 
 
-def _session_record(session: Session) -> Row:
-    record: Row = {name: getattr(session, name) for name in _SESSION}
+def _session_record(session: Session) -> Record:
+    record: Record = {name: getattr(session, name) for name in _SESSION}
     record |= {name: getattr(session.hindsight, name) for name in _HINDSIGHT}
     record["memory_sizes"] = list(session.hindsight.memory_sizes.items())
     for name in ("receipts", "abandoned", "reads", "writes"):
@@ -262,33 +261,33 @@ def _session_record(session: Session) -> Row:
     return record
 
 
-def _imagined(session: Session) -> Row:
+def _counterfactuals(session: Session) -> Record:
     return {"counterfactuals": [asdict(one) for one in session.hindsight.counterfactuals]}
 
 
-def _segment_record(segment: Segment) -> Row:
+def _segment_record(segment: Segment) -> Record:
     return {name: getattr(segment, name) for name in _SEGMENT}
 
 
-def _session(row: dict) -> Session:
+def _session(record: dict) -> Session:
     return Session(
-        **{name: row[name] for name in _SESSION if name not in _REBUILT},
+        **{name: record[name] for name in _SESSION if name not in _REBUILT},
         turns=(),
         hindsight=Hindsight(
-            known=row["known"],
-            memory_sizes=dict(row["memory_sizes"]),
-            stored_similar=row["stored_similar"],
-            later_similar=row["later_similar"],
-            decided_after=row["decided_after"],
-            counterfactuals=tuple(_counterfactual(entry) for entry in row.get("counterfactuals") or ()),
+            known=record["known"],
+            memory_sizes=dict(record["memory_sizes"]),
+            stored_similar=record["stored_similar"],
+            later_similar=record["later_similar"],
+            decided_after=record["decided_after"],
+            counterfactuals=tuple(_counterfactual(entry) for entry in record.get("counterfactuals") or ()),
         ),
-        ending=Ending(row["ending"]),
-        origin=None if row["origin"] is None else Origin(row["origin"]),
-        receipts=tuple(Receipt(**entry) for entry in row["receipts"]),
-        abandoned=tuple(Receipt(**entry) for entry in row["abandoned"]),
-        reads=tuple(MemoryUse(**entry) for entry in row["reads"]),
-        writes=tuple(MemoryUse(**entry) for entry in row["writes"]),
-        remarks=tuple(row["remarks"]),
+        ending=Ending(record["ending"]),
+        origin=None if record["origin"] is None else Origin(record["origin"]),
+        receipts=tuple(Receipt(**entry) for entry in record["receipts"]),
+        abandoned=tuple(Receipt(**entry) for entry in record["abandoned"]),
+        reads=tuple(MemoryUse(**entry) for entry in record["reads"]),
+        writes=tuple(MemoryUse(**entry) for entry in record["writes"]),
+        remarks=tuple(record["remarks"]),
     )
 
 
@@ -300,20 +299,20 @@ def _counterfactual(entry: dict) -> Counterfactual:
     )
 
 
-def _segment(row: dict) -> Segment | None:
-    if row["token_ids"] is None:
+def _segment(record: dict) -> Segment | None:
+    if record["token_ids"] is None:
         return None
-    arrays = {name: np.array(row[name], dtype) for name, dtype in _DTYPES.items()}
-    return Segment(stream=row["stream"], position=row["position"], index=row["index"], last=row["last"], **arrays)
+    arrays = {name: np.array(record[name], dtype) for name, dtype in _DTYPES.items()}
+    return Segment(
+        stream=record["stream"], position=record["position"], index=record["index"], last=record["last"], **arrays
+    )
 
 
-def _write_table(path: Path, records: Sequence[Row], columns: dict[str, pa.DataType]) -> None:
+def _write_table(path: Path, records: Sequence[Record], columns: dict[str, pa.DataType]) -> None:
     schema = pa.schema(columns, metadata={"agile_ray_schema": str(SCHEMA_VERSION)})
     table = pa.table([pa.array([r.get(name) for r in records], kind) for name, kind in columns.items()], schema=schema)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.aside")
-    pq.write_table(table, aside, compression="zstd")
-    os.replace(aside, path)
+    with whole_file(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
 
 
 def _read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:

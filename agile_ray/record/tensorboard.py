@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, through its own event writer, which needs no torch."""
+"""Scalars for TensorBoard, through TensorBoard's own event writer, which needs no torch."""
 
 import time
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from pathlib import Path
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-# Protocol buffers make their classes when imported, so a type checker can't see them.
+# Protocol buffers create their classes at import, so a type checker can't see them.
 Summary = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
 Message = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
 SessionLog = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class EventLog:
-    """One folder of events along one axis of steps."""
+    """A folder of events along one axis of steps."""
 
     def __init__(self, folder: Path) -> None:
         self._writer = EventFileWriter(str(folder))
@@ -25,12 +25,12 @@ class EventLog:
         self._writer.add_event(Message(step=step, wall_time=time.time(), summary=summary))
 
     def restart(self, step: int) -> None:
-        """Make TensorBoard forget what it has from this step on."""
+        """Make TensorBoard ignore earlier events from this step on."""
         start = SessionLog(status=SessionLog.START)
         self._writer.add_event(Message(step=step, wall_time=time.time(), session_log=start))
 
     def flush(self) -> None:
-        """Hand everything to the file."""
+        """Write buffered events to the file."""
         self._writer.flush()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""An expert that repeats what a past run's expert said."""
+"""An expert that repeats the advice of a past run's expert."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,31 +6,31 @@ from pathlib import Path
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice
 from agile_ray.errors import ConfigError, ExpertError
-from agile_ray.record import store
-from agile_ray.record.folder import SEGMENTS, stored
+from agile_ray.record import evaluations, store
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Receipt
 
 
 class RecordedExpert:
-    """Says what a past run's expert said about the same session, and knows nothing else."""
+    """Repeats what a past run's expert said in the same session, and knows nothing else."""
 
     source = "recorded"
 
     def __init__(self, run: Path) -> None:
-        """Read a run's receipts: of all that it trained on, and of its final evaluations.
+        """Read the receipts of a run's training and of its final evaluations.
 
         Raises:
-            ConfigError: the folder holds no segments, or another version's.
+            ConfigError: the folder holds no segments, or another version wrote them.
         """
         self._run = run
         self._said: dict[str, Advice] = {}
-        for receipt in _recorded(run):
+        for receipt in _recorded(RunFolder(run)):
             advice = Advice(text=receipt.advice, answer=receipt.answer)
             self._said.setdefault(receipt.key, advice)
             self._said.setdefault(_place(receipt.key), advice)
 
     async def advise(self, question: Question, *, key: str) -> Advice:
-        """The answer to this very ask, else to the first ask of the same session.
+        """The recorded advice of this ask, else of the first ask of the same session.
 
         Raises:
             ExpertError: the run has no receipt of that session.
@@ -41,16 +41,18 @@ class RecordedExpert:
         return advice
 
 
-def _recorded(run: Path) -> Iterator[Receipt]:
-    segments = run / SEGMENTS
-    numbers = [number for number, _ in stored(segments)]
-    if not numbers:
-        raise ConfigError(f"env.recorded: {segments} holds no iteration; name the folder of a run that has trained")
-    played = [session for number in numbers for session in store.outcomes(segments, number)]
-    for path in sorted((run / "evaluation").glob("[!.]*.parquet")):
-        played += store.read_sessions(path)
-    for session in played:
-        yield from session.receipts
+def _recorded(run: RunFolder) -> Iterator[Receipt]:
+    iterations = run.stored_iterations()
+    if not iterations:
+        raise ConfigError(
+            f"env.recorded: {run.segments} must hold iterations, found none; name the folder of a run that has trained"
+        )
+    for iteration in iterations:
+        for session in store.outcomes(run, iteration):
+            yield from session.receipts
+    for played in evaluations.kept(run).values():
+        for session in played:
+            yield from session.receipts
 
 
 def _place(key: str) -> str:

@@ -1,39 +1,37 @@
-"""Sessions that another run stored, in place of engines that play them."""
-
-from pathlib import Path
+"""Rollouts that return the sessions that another run stored."""
 
 from agile_ray.errors import ContractError
 from agile_ray.record import store
-from agile_ray.record.folder import segment_file
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 
 
 class RecordedRollouts:
-    """Implements `agile_ray.protocols.Rollouts`: iteration after iteration as stored, whatever weights are given."""
+    """Implements `agile_ray.protocols.Rollouts`: returns the stored iterations in order, whatever the weights."""
 
-    def __init__(self, segments: Path) -> None:
-        """Begin before the first iteration of a run's folder of segments."""
-        self._segments = segments
+    def __init__(self, run: RunFolder) -> None:
+        """Start before the first iteration of a run."""
+        self._run = run
         self._collected = 0  # iterations
 
     @property
     def exhausted(self) -> bool:
         """Whether the next iteration is not stored, so that `collect` would fail."""
-        return not segment_file(self._segments, self._collected + 1).is_file()
+        return not self._run.segment_file(self._collected + 1).is_file()
 
     def collect(self) -> list[Session]:
-        """The next iteration's sessions, as they were played.
+        """The sessions of the next iteration, as they were played.
 
         Raises:
-            ConfigError: it is not stored, or by another version.
+            ConfigError: the iteration is not stored, or another version stored it.
         """
-        sessions = store.sessions(self._segments, self._collected + 1)
+        sessions = store.sessions(self._run, self._collected + 1)
         self._collected += 1
         return sessions
 
     def evaluate(self, *, split: str, sessions: int | None, greedy: bool) -> list[Session]:
-        """Refuse: nothing is played here.
+        """Refuse, because a recording can't play new sessions.
 
         Raises:
             ContractError: always.
@@ -44,12 +42,12 @@ class RecordedRollouts:
         )
 
     def load(self, weights: WeightsRef) -> None:
-        """Leave the weights alone: what was played is what it was."""
+        """Do nothing, because no weights change what was played."""
 
     def state(self) -> bytes:
-        """How many iterations were collected."""
+        """The number of collected iterations."""
         return str(self._collected).encode()
 
     def restore(self, state: bytes) -> None:
-        """Go on behind as many iterations."""
+        """Continue after the number of iterations that `state` returned."""
         self._collected = int(state)

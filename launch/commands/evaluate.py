@@ -5,7 +5,6 @@ a reference policy's name   nothing: no model, no Ray, no torch
 a checkpoint's folder       Ray and an engine, as in training; greedy, lanes in lockstep
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,7 @@ from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import plays
 from agile_ray.evaluation.score import Score, score
 from agile_ray.experts import build_expert
-from agile_ray.record.folder import write_text
+from agile_ray.record.json_files import write_json
 from agile_ray.scripted.references import REFERENCES, Habits, play_sessions, reference, script_rules
 from agile_ray.types import Session
 from launch.run.shipped_configs import read
@@ -64,7 +63,7 @@ def command(
     _print(policy, settings, result)
     if output is not None:
         metrics = {"policy": policy, "habits": asdict(habits), **_origin(settings), **asdict(result)}
-        write_text(output, json.dumps(metrics, indent=2) + "\n")
+        write_json(output, metrics)
 
 
 def read_for_evaluation(config: str, overrides: Sequence[str]) -> RunConfig:

@@ -16,6 +16,7 @@ import envs
 from agile_ray.agent.executor import SAYINGS
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
+from agile_ray.record.whole import whole_folder
 from launch.run.preflight import check_model
 
 if TYPE_CHECKING:
@@ -113,16 +114,11 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
     # To save, transformers imports DeepSpeed, which looks for an accelerator and warns that it found none.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     model, tokenizer = make()
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    try:
-        aside.mkdir(parents=True)
+    with whole_folder(folder) as aside:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         if folder.exists():
             shutil.rmtree(folder)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     print(f"{folder}: {model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens")
 
 

@@ -10,14 +10,12 @@ The loop is that of training (agile_ray/loop.py); it ends with the last iteratio
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from agile_ray.record.folder import RunFolder
 from launch.run.replay import replay
-
-if TYPE_CHECKING:
-    pass
 
 
 def command(
@@ -43,4 +41,4 @@ def command(
       agile-ray replay runs/quickstart
       agile-ray replay runs/quickstart credit.mode=none --output no-credit
     """
-    replay(run.resolve(), overrides or (), name=output)
+    replay(RunFolder(run.resolve()), overrides or (), name=output)

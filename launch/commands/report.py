@@ -14,9 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from agile_ray.record import provenance
-from launch.report import page
-from launch.report.files import HTML, JSON, _replace, compose, load, write
+from agile_ray.record.folder import RunFolder
+from launch.report.files import compose, load, write, write_page
 from launch.report.tables import show
 
 
@@ -27,10 +26,11 @@ def command(
 
     Example: agile-ray report runs/quickstart
     """
-    found = compose(run) if (run / provenance.CONFIG_FILE).is_file() else load(run)
-    if (run / JSON).is_file():
-        write(run, found)
+    folder = RunFolder(run)
+    found = compose(folder) if folder.config.is_file() else load(folder)
+    if folder.is_finished:
+        write(folder, found)
     else:
-        _replace(run / HTML, page.render(found).encode())
+        write_page(folder, found)
     show(found, Console())
-    print(f"{run / HTML}")
+    print(folder.report_page)

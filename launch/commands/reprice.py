@@ -9,7 +9,6 @@ RUN/reprice-<price>.json                                        written
 Money is counted in integer thousandths until that division. Failed sessions are left out and counted.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +20,8 @@ from rich.table import Table
 
 from agile_ray.errors import ConfigError
 from agile_ray.record import evaluations, store
-from agile_ray.record.folder import stored, write_text
-from agile_ray.record.recorder import SEGMENTS
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.json_files import write_json
 from agile_ray.types import Ending, Session
 
 
@@ -40,11 +39,11 @@ def command(
     if not 0 <= advice_cost <= 1:
         raise ConfigError(f"--advice-cost: a price lies between 0 and 1, found {advice_cost:g}")
     price = round(1000 * advice_cost)
-    found = reprice(run, price=price)
+    folder = RunFolder(run)
+    found = reprice(folder, price=price)
     show(found, Console(), title=f"{run.name}: as paid, and at {price / 1000:g} for each ask")
-    output = run / f"reprice-{price / 1000:g}.json"
-    write_text(output, json.dumps({"advice_cost": price / 1000, **metrics(found)}, indent=2) + "\n")
-    print(output)
+    write_json(folder.repriced(price), {"advice_cost": price / 1000, **metrics(found)})
+    print(folder.repriced(price))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +90,7 @@ class Repriced:
     evaluations: dict[str, Bill]
 
 
-def reprice(run: Path, *, price: int) -> Repriced:
+def reprice(run: RunFolder, *, price: int) -> Repriced:
     """Bill everything that a run has stored.
 
     Args:
@@ -103,13 +102,14 @@ def reprice(run: Path, *, price: int) -> Repriced:
     """
     found = Repriced(
         iterations={
-            iteration: bill(store.outcomes(run / SEGMENTS, iteration), price=price)
-            for iteration, _ in stored(run / SEGMENTS)
+            iteration: bill(store.outcomes(run, iteration), price=price) for iteration in run.stored_iterations()
         },
         evaluations={name: bill(sessions, price=price) for name, sessions in evaluations.kept(run).items()},
     )
     if not found.iterations and not found.evaluations:
-        raise ConfigError(f"{run}: a run's folder holds sessions in {SEGMENTS} or {evaluations.EVALUATION}, found none")
+        raise ConfigError(
+            f"{run}: a run's folder holds sessions in {run.segments.name} or {run.evaluations.name}, found none"
+        )
     return found
 
 

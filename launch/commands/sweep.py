@@ -15,7 +15,6 @@ sweep.json. A run with a report is finished, and is not run again.
 """
 
 import itertools
-import json
 import re
 import shlex
 import signal
@@ -33,7 +32,8 @@ from pydantic import ValidationError
 from agile_ray.config import RunConfig, Section
 from agile_ray.config_file import explain
 from agile_ray.errors import AgileError, ConfigError
-from agile_ray.record.folder import write_text
+from agile_ray.record.folder import RunFolder, SweepFolder
+from agile_ray.record.json_files import write_json
 from launch.report import files, paired_runs, sweep_table
 from launch.run.lock import alone
 from launch.run.shipped_configs import SWEEPS, find, read
@@ -78,9 +78,9 @@ class Job:
     overrides: dict[str, str]  # its own, by key
 
     @property
-    def report(self) -> Path:
-        """Written last by a training: its presence means that the run is finished."""
-        return self.config.run_folder / files.JSON
+    def folder(self) -> RunFolder:
+        """Where the run is trained."""
+        return RunFolder.of(self.config)
 
 
 def command(
@@ -107,18 +107,19 @@ def command(
     jobs = plan(path, sheet, overrides or ())
     if dry_run:
         for job in jobs:
-            print(shlex.join(["agile-ray", *job.words]) + ("  # finished" if job.report.exists() else ""))
+            print(shlex.join(["agile-ray", *job.words]) + ("  # finished" if job.folder.is_finished else ""))
         return
+    folder = SweepFolder(jobs[0].config.run.folder)
     failed = []
     if not only_table:
-        with alone(jobs[0].config.run.folder):
+        with alone(folder):
             failed = _train(jobs, together=sheet.together)
-    finished = [job for job in jobs if job.report.exists()]
+    finished = [job for job in jobs if job.folder.is_finished]
     if only_table:
         print(f"{len(finished)} of {len(jobs)} runs are finished")
         if not finished:
             return
-    rows = [sweep_table.row(files.load(job.config.run_folder), group=job.group) for job in finished]
+    rows = [sweep_table.row(files.load(job.folder), group=job.group) for job in finished]
     compared = paired_runs.compare(_pairs(jobs, sheet.compare)) if sheet.compare else []
     table = {
         "sweep": path.stem,
@@ -127,7 +128,7 @@ def command(
         "compared": [asdict(one) for one in compared],
         "failed": failed,
     }
-    write_text(jobs[0].config.run.folder / "sweep.json", json.dumps(table, indent=2) + "\n")
+    write_json(folder.table, table)
     sweep_table.show(rows)
     paired_runs.show(compared)
     if failed:
@@ -209,13 +210,13 @@ def _check(path: Path, compare: Compare, jobs: Sequence[Job]) -> None:
 
 def _pairs(jobs: Sequence[Job], compare: Compare) -> list[paired_runs.Pair]:
     """Finished runs beside the finished run that differs from them by the compared key alone."""
-    finished = [job for job in jobs if job.report.exists() and compare.key in job.overrides]
+    finished = [job for job in jobs if job.folder.is_finished and compare.key in job.overrides]
     by_rest = {_rest(job, compare.key): job for job in finished if job.overrides[compare.key] == compare.to}
     return [
         paired_runs.Pair(
             group=job.group,
-            folder=job.config.run_folder,
-            to=by_rest[_rest(job, compare.key)].config.run_folder,
+            folder=job.folder,
+            to=by_rest[_rest(job, compare.key)].folder,
         )
         for job in finished
         if job.overrides[compare.key] != compare.to and _rest(job, compare.key) in by_rest
@@ -239,7 +240,7 @@ def _name(overrides: Sequence[str]) -> str:
 
 def _run(job: Job) -> int:
     """Train in a process of its own; its exit code, 0 if it had finished before."""
-    if job.report.exists():
+    if job.folder.is_finished:
         print(f"{job.config.run.name}: finished", flush=True)
         return 0
     print(f"{job.config.run.name}: {shlex.join(['agile-ray', *job.words])}", flush=True)

@@ -1,68 +1,52 @@
 """report.json and report.html: composed from a run's folder, written and read."""
 
-import os
-from pathlib import Path
-
-from pydantic import ValidationError
-
 from agile_ray import config_file
 from agile_ray.errors import ConfigError
 from agile_ray.record import history, ledger, provenance
 from agile_ray.record.evaluations import kept
-from agile_ray.record.recorder import HISTORY
+from agile_ray.record.folder import RunFolder, SweepFolder
+from agile_ray.record.json_files import read_json
+from agile_ray.record.whole import write_whole
 from launch.report import page
 from launch.report.summary import Report, build
 
-JSON, HTML = "report.json", "report.html"
 
-
-JSON, HTML = "report.json", "report.html"
-
-
-def compose(run_folder: Path) -> Report:
+def compose(run: RunFolder) -> Report:
     """Build the report from what the run has stored so far.
 
     Raises:
-        ConfigError: the folder is no run's, or was written by another version.
-        ContractError: the books don't agree with what the learner saw.
+        ConfigError: the folder is not a run's, or another version wrote it.
+        ContractError: the ledger differs from what the learner was given.
     """
-    chosen = config_file.load(run_folder / provenance.CONFIG_FILE)
-    lines = history.read(run_folder / HISTORY)
+    lines = history.read(run.history)
     return build(
-        kept(run_folder),
-        config=chosen,
+        kept(run),
+        config=config_file.load(run.config),
         lines=lines,
-        starts=provenance.read(run_folder),
-        ledger=ledger.audit(run_folder, lines),
+        starts=provenance.read(run),
+        ledger=ledger.audit(run, lines),
     )
 
 
-def load(run_folder: Path) -> Report:
+def load(run: RunFolder) -> Report:
     """Read report.json.
 
     Raises:
-        ConfigError: it is missing, or was written by another version.
+        ConfigError: it is missing, or another version wrote it.
     """
-    path = run_folder / JSON
-    if not path.is_file():
-        runs = sorted(run_folder.glob(f"*/{provenance.CONFIG_FILE}"))
-        found = f"the folders of runs, such as {runs[0].parent}; give one of those" if runs else "neither"
-        raise ConfigError(f"{run_folder}: a run's folder holds {provenance.CONFIG_FILE} or {JSON}, found {found}")
-    try:
-        return Report.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(f"{path}: not a report of this version: {problem['loc']}: {problem['msg']}") from error
+    if not run.is_finished:
+        runs = SweepFolder(run.path).runs()
+        found = f"the folders of runs, such as {runs[0]}; give one of those" if runs else "neither"
+        raise ConfigError(f"{run}: a run's folder holds {run.config.name} or {run.report.name}, found {found}")
+    return read_json(run.report, Report.model_validate_json, expected="a report")
 
 
-def write(run_folder: Path, report: Report) -> None:
-    """Write the page, then report.json, each at once; report.json tells that the run has finished."""
-    _replace(run_folder / HTML, page.render(report).encode())
-    _replace(run_folder / JSON, report.model_dump_json(indent=2).encode() + b"\n")
+def write(run: RunFolder, report: Report) -> None:
+    """Write the page, then report.json, which marks the run as finished."""
+    write_page(run, report)
+    write_whole(run.report, report.model_dump_json(indent=2).encode() + b"\n")
 
 
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.aside")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+def write_page(run: RunFolder, report: Report) -> None:
+    """Write the page alone, for a run that has not finished."""
+    write_whole(run.report_page, page.render(report).encode())

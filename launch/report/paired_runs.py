@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from agile_ray.evaluation.intervals import Estimate, estimate
 from agile_ray.evaluation.score import paired_difference
-from agile_ray.record import evaluations, store
+from agile_ray.record import evaluations
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Session
 from launch.report import wording
 from launch.report.sweep_table import WIDTH
@@ -24,8 +24,8 @@ class Pair:
     """Two finished runs."""
 
     group: str  # of pairs that differ by their seed alone
-    folder: Path
-    to: Path
+    folder: RunFolder
+    to: RunFolder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +68,9 @@ def _versus(group: str, entry: str, pairs: Sequence[Pair]) -> Versus:
     )
 
 
-def _played(run_folder: Path, entry: str, pair: Pair) -> list[Session]:
+def _played(run: RunFolder, entry: str, pair: Pair) -> list[Session]:
     """A run's sessions, in streams that are named after the pair: what two seeds play may have one name."""
-    sessions = store.read_sessions(run_folder / evaluations.EVALUATION / f"{entry}.parquet")
+    sessions = evaluations.read(run, entry)
     return [replace(session, stream=f"{pair.folder.name}/{session.stream}") for session in sessions]
 
 

@@ -1,66 +1,67 @@
-"""Tells how far a replay repeats its run: a table, a sentence, and `replay.json` in the replay's folder."""
+"""Reports whether a replay repeats its run: a table, a sentence, and `replay.json` in the replay's folder."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from agile_ray.errors import ContractError
 from agile_ray.record import history
-from agile_ray.record.folder import stored, write_text
-from agile_ray.record.recorder import HISTORY, SEGMENTS
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.json_files import write_json
 from agile_ray.replay.comparison import LOSSES, TOLERANCE, Comparison, compare, losses
 
-RECORD = "replay.json"
+
+def name_run(run: RunFolder, folder: RunFolder) -> None:
+    """Write into a replay's folder which run it repeats."""
+    write_json(folder.replay, {"run": str(run)})
 
 
-def conclude(run: Path, folder: Path, overrides: Sequence[str]) -> None:
-    """Compare every iteration of a replay with the run's, show it and note it.
+def conclude(run: RunFolder, folder: RunFolder, overrides: Sequence[str]) -> None:
+    """Compare every iteration of a replay with the run's, print and store the result.
 
     Args:
         run: the run's folder.
-        folder: the replay's.
-        overrides: of the replay's configuration; with any, it is an experiment that may differ.
+        folder: the replay's folder.
+        overrides: of the replay's configuration; if there are any, the replay is an experiment and may differ.
 
     Raises:
         ConfigError: a file is missing, or its schema is another version's.
-        ContractError: there are no overrides, and something differs.
+        ContractError: there are no overrides, and an iteration differs.
     """
-    before, after = losses(history.read(run / HISTORY)), losses(history.read(folder / HISTORY))
+    before, after = losses(history.read(run.history)), losses(history.read(folder.history))
     found = [
         compare(
             iteration,
-            run=run / SEGMENTS,
-            replay=folder / SEGMENTS,
+            run=run,
+            replay=folder,
             run_losses=before.get(iteration, {}),
             replay_losses=after.get(iteration, {}),
         )
-        for iteration, _ in stored(folder / SEGMENTS)
+        for iteration in folder.stored_iterations()
     ]
     record = {"run": str(run), "overrides": list(overrides), "iterations": [asdict(one) for one in found]}
-    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    write_json(folder.replay, record)
     show(found, Console())
     differing = [one.iteration for one in found if not one.same]
     if not differing:
-        measured = sum(bool(one.losses) for one in found)  # a run may be killed between its segments and its history
+        measured = sum(bool(one.losses) for one in found)  # a killed run may have segments without a history line
         print(
-            f"{len(found)} iterations repeat {run}: stored and credited bit for bit; "
-            f"losses of {measured} differ by less than {TOLERANCE:g} of themselves"
+            f"{len(found)} iterations repeat {run}: stored sessions and credit are equal bit for bit; "
+            f"losses of {measured} iterations differ by less than a share of {TOLERANCE:g}"
         )
     elif overrides:
-        print(f"{len(differing)} of {len(found)} iterations differ from {run}, under {' '.join(overrides)}")
+        print(f"{len(differing)} of {len(found)} iterations differ from {run} with {' '.join(overrides)}")
     else:
         raise ContractError(
-            f"replay: without overrides it repeats the run, but {len(differing)} of {len(found)} iterations differ "
-            f"from {run}, the first is {differing[0]}; another machine or another number of ranks sums in another order"
+            f"replay: without overrides it must repeat the run, but {len(differing)} of {len(found)} iterations differ "
+            f"from {run}, the first is {differing[0]}; another machine or number of ranks adds floats in another order"
         )
 
 
 def show(found: Sequence[Comparison], console: Console) -> None:
-    """Print where replay and run differ, an iteration to a line; fits into 80 columns."""
+    """Print where replay and run differ, one line per iteration, within 80 columns."""
     title = "replay against run: rows that differ, and by what share losses do"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for head in ("iteration", "rows", "stored", "credit", "by at most", *LOSSES):

@@ -9,7 +9,7 @@ from agile_ray.config import RunConfig
 from agile_ray.evaluation.score import Bin, Difference, Score, curve, paired_difference, score
 from agile_ray.record.history import Dropped, Event, Line
 from agile_ray.record.ledger import Ledger
-from agile_ray.record.metrics import pool
+from agile_ray.record.metrics import pool_metrics
 from agile_ray.record.provenance import Start
 from agile_ray.types import Session
 
@@ -139,7 +139,7 @@ def build(
         curves={name: curve(results[name]) for name in CURVES if name in results},
         seconds=_sum(line.seconds for line in lines),
         throughput=_throughput(lines),
-        metrics=pool(line.metrics for line in iterations),
+        metrics=pool_metrics(line.metrics for line in iterations),
         counts=dict(sum((Counter(line.counts) for line in iterations), Counter[str]())),
         dropped=_dropped(iterations),
         discarded=_discarded(lines),

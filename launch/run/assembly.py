@@ -1,4 +1,4 @@
-"""Builds what a run is made of from its configuration: the only place that knows every class."""
+"""Builds the parts of a training or a replay from a configuration: the only module that knows every class."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,69 +11,74 @@ from agile_ray.agent.environment import Environment
 from agile_ray.agent.functions import Function
 from agile_ray.agent.lane import Rules
 from agile_ray.config import RunConfig
-from agile_ray.record import store
-from agile_ray.record.checkpoints import FolderCheckpoints
-from agile_ray.record.recorder import SEGMENTS, RunRecorder
-from agile_ray.types import Int32, RunState, Session
+from agile_ray.credit.assign import CreditAssigner
+from agile_ray.record.checkpoints import FolderCheckpoints, Saved, Stateful
+from agile_ray.record.folder import CheckpointFolder, RunFolder
+from agile_ray.record.recorder import RunRecorder
+from agile_ray.types import Int32, RunState
 from launch.run.progress import Progress
 
 if TYPE_CHECKING:
     from learner.group import LearnerGroup
     from rollout.pool import RolloutPool
 
-SFT = "sft"
 PROBES = 16
-"""Token sequences by which every sync is checked."""
+"""Number of token sequences that every weight sync is checked with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """A run, put together."""
+    """The parts of a training."""
 
     config: RunConfig
     environment: Environment
     rules: Rules
     learners: "LearnerGroup"
     rollouts: "RolloutPool"
+    credit: CreditAssigner
     checkpoints: FolderCheckpoints
     recorder: RunRecorder
     progress: Progress
     stopping: Callable[[], bool]
 
     @property
-    def folder(self) -> Path:
-        """The run's own folder."""
-        return self.config.run_folder
+    def folder(self) -> RunFolder:
+        """The run's folder."""
+        return RunFolder.of(self.config)
 
     @property
     def sft(self) -> Path:
-        """The frozen SFT policy, a plain Hugging Face folder; there once imitation is finished."""
-        return self.folder / SFT
+        """The frozen SFT policy, a plain Hugging Face folder; it exists once imitation is finished."""
+        return self.folder.sft.path
 
-    def past(self, state: RunState) -> list[list[Session]]:
-        """What was collected in the iterations before, as far as credit looks back, the oldest first."""
-        return store.before(self.folder / SEGMENTS, state.iteration, window=self.config.credit.window)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """What writes into a run's folder."""
+
+    recorder: RunRecorder
+    checkpoints: FolderCheckpoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machines:
-    """Engines and learner ranks that are up; one run after the other may use them."""
+    """Running engines and learner ranks; several runs may use them one after the other."""
 
-    config: RunConfig  # what they were started with
+    config: RunConfig  # the one that they were started with
     learners: "LearnerGroup"
     rollouts: "RolloutPool"
 
     def fit(self, config: RunConfig) -> bool:
-        """Whether another run can use them as they are."""
+        """Whether another run can use them without a restart."""
         return _started_with(self.config) == _started_with(config)
 
     def reopen(self, config: RunConfig, progress: Progress) -> None:
-        """Make them another run's; the learners keep their weights until they are given others."""
+        """Hand them to another run; the learners keep their weights until they load others."""
         self.learners.reopen(ppo=config.ppo, imitation=config.imitation)
         self.rollouts.reopen(config, bar=progress.bar)
 
     def close(self) -> None:
-        """End engines and ranks, in the order that leaves nothing waiting."""
+        """End engines, then ranks: an engine may be waiting for a rank."""
         self.rollouts.shutdown()
         self.learners.shutdown()
 
@@ -91,22 +96,22 @@ def _started_with(config: RunConfig) -> tuple[object, ...]:
 
 
 def start(config: RunConfig, environment: Environment, progress: Progress) -> Machines:
-    """Start engines and learners, side by side.
+    """Start engines and learners in parallel.
 
     Raises:
-        AgileError: something did not start; whatever had is ended.
+        AgileError: a part did not start; the others are ended.
     """
     from rollout.pool import RolloutPool
     from rollout.rules import build_rules
 
-    logs = config.run_folder / "logs"
+    logs = RunFolder.of(config).logs
     rollouts = RolloutPool(config, model=config.model.path, logs=logs, bar=progress.bar)
     try:
         learners = start_learners(
             config, probes(environment, build_rules(config, environment, model=config.model.path))
         )
         rollouts.wait_until_ready()
-        if config.rollout.transport == "nccl":  # not run here: it needs GPUs
+        if config.rollout.transport == "nccl":
             learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
     except BaseException:
         rollouts.shutdown()
@@ -115,13 +120,14 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
 
 
 def start_learners(config: RunConfig, probes: Sequence[Int32]) -> "LearnerGroup":
-    """Start the learner ranks alone.
+    """Start the learner ranks without engines.
 
     Args:
-        probes: token ids that every published version is tried on.
+        config: of the run.
+        probes: token sequences that every published version is checked with.
 
     Raises:
-        AgileError: a rank did not start; whatever had is ended.
+        AgileError: a rank did not start; the others are ended.
     """
     from learner.group import LearnerGroup
     from rollout.tokenizer import HFTokenizer
@@ -143,44 +149,76 @@ def start_learners(config: RunConfig, probes: Sequence[Int32]) -> "LearnerGroup"
 def assemble(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> Parts:
-    """Open the run's folder and put it together with what is up."""
+    """Open the run's folder, and combine it with running machines."""
     from rollout.rules import build_rules
 
-    folder = config.run_folder
-    learners, rollouts = machines.learners, machines.rollouts
-    recorder = RunRecorder(folder, console=progress.line)
-
-    def resumed(state: RunState) -> None:
-        discarded = recorder.resume(state)
-        if state.imitation_steps or discarded.lines:
-            progress.say(
-                f"resumed after {state.imitation_steps} imitation steps and {state.iteration} iterations; discarded "
-                f"{discarded.rows} segments and {discarded.seconds:.0f} s of work that came after"
-            )
-
-    checkpoints = FolderCheckpoints(
-        folder / "checkpoints",
-        keep=config.run.keep_checkpoints,
-        learners=learners,
-        lanes=rollouts,
-        resumed=resumed,
-        sft=folder / SFT,
+    credit = CreditAssigner(config.credit)
+    record = open_record(
+        config,
+        learners=machines.learners,
+        lanes=machines.rollouts,
+        credit=credit,
+        sft=RunFolder.of(config).sft,
+        progress=progress,
     )
     return Parts(
         config=config,
         environment=environment,
         rules=build_rules(config, environment, model=config.model.path),
-        learners=learners,
-        rollouts=rollouts,
-        checkpoints=checkpoints,
-        recorder=recorder,
+        learners=machines.learners,
+        rollouts=machines.rollouts,
+        credit=credit,
+        checkpoints=record.checkpoints,
+        recorder=record.recorder,
         progress=progress,
         stopping=stopping,
     )
 
 
+def open_record(
+    config: RunConfig,
+    *,
+    learners: Saved,
+    lanes: Stateful,
+    credit: Stateful,
+    sft: CheckpointFolder,
+    progress: Progress,
+) -> RunRecord:
+    """Open the recorder and the checkpoints of a run's folder.
+
+    Args:
+        config: of the run.
+        learners: as checkpoints save and restore them.
+        lanes: of the rollouts, likewise.
+        credit: what credit assignment remembers, likewise.
+        sft: the last checkpoint of imitation, where a run without checkpoints begins.
+        progress: shows the recorder's lines, and what a resumed run discards.
+    """
+    run = RunFolder.of(config)
+    recorder = RunRecorder(run, console=progress.line)
+
+    def resumed(state: RunState) -> None:
+        rollback = recorder.resume(state)
+        if state.imitation_steps or rollback.lines:
+            progress.say(
+                f"resumed after {state.imitation_steps} imitation steps and {state.iteration} iterations; discarded "
+                f"{rollback.rows} segments and {rollback.seconds:.0f} s of later work"
+            )
+
+    checkpoints = FolderCheckpoints(
+        run,
+        keep=config.run.keep_checkpoints,
+        learners=learners,
+        lanes=lanes,
+        credit=credit,
+        resumed=resumed,
+        sft=sft,
+    )
+    return RunRecord(recorder=recorder, checkpoints=checkpoints)
+
+
 def probes(environment: Environment, rules: Rules) -> list[Int32]:
-    """Openings of sessions, as the agent would read them: what engines and learners must agree on."""
+    """The first tokens of training sessions, on which engines and learners must agree."""
     questions = environment.stream(split="train", index=0).questions[:PROBES]
     texts = (rules.tokenizer.encode(question.shown) for question in questions)
     longest = rules.agent.session_tokens - 1

@@ -10,7 +10,7 @@ from agile_ray.config import RunConfig
 from agile_ray.evaluation.plays import plays
 from agile_ray.evaluation.score import score
 from agile_ray.record import evaluations
-from agile_ray.record.checkpoints import best
+from agile_ray.record.checkpoints import best_checkpoint
 from agile_ray.scripted.optimum import best_first
 from agile_ray.scripted.references import Habits, play_sessions, reference, script_rules
 from agile_ray.types import RunState, Session
@@ -32,10 +32,10 @@ def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
 
 def compare(parts: Parts, state: RunState) -> None:
     """Evaluate the best checkpoint and the reference policies, write the report and show it."""
-    leader = best(parts.checkpoints.folder)
+    leader = best_checkpoint(parts.folder)
     if leader is not None and leader.state != state:
-        parts.progress.say(f"best on validation: {leader.folder.name}")
-        parts.learners.load(leader.folder / "resume" / "learners")
+        parts.progress.say(f"best on validation: {leader.folder.path.name}")
+        parts.learners.load(leader.folder.learners)
         parts.rollouts.load(parts.learners.publish(leader.state.version))
     evaluate_policy("ppo", parts, state)
     with parts.recorder.timed("references"):
@@ -47,7 +47,7 @@ def compare(parts: Parts, state: RunState) -> None:
     found = files.compose(parts.folder)
     files.write(parts.folder, found)
     tables.show(found, Console())
-    print(parts.folder / files.HTML)
+    print(parts.folder.report_page)
 
 
 def references(config: RunConfig, environment: Environment, *, trained: list[Session]) -> dict[str, list[Session]]:

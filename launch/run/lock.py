@@ -1,24 +1,24 @@
-"""Files that are whole or absent, and folders that one process at a time writes into."""
+"""A lock on a folder that one process at a time may write into."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from agile_ray.errors import ConfigError
+from agile_ray.record.folder import RunFolder, SweepFolder
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder for the length of a `with` block; it is let go with this process, however that ends.
+def alone(folder: RunFolder | SweepFolder) -> Iterator[None]:
+    """Lock a folder during a `with` block, creating it; the lock ends with this process at the latest.
 
     Raises:
-        ConfigError: another process holds it, or it can't be made.
+        ConfigError: another process holds the lock, or the folder can't be created.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+", encoding="utf-8")
+        folder.path.mkdir(parents=True, exist_ok=True)
+        file = folder.lock.open("a+", encoding="utf-8")
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         raise ConfigError(f"{folder}: no folder can be written there ({error.strerror})") from error
     with file:
@@ -27,8 +27,8 @@ def alone(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise ConfigError(
-                f"{folder}: one process at a time trains there, and process {file.read() or '?'} does; wait for it, or "
-                "choose another run.name or run.folder"
+                f"{folder}: only one process at a time may train there, and process {file.read() or '?'} does; "
+                "wait for it, or choose another run.name or run.folder"
             ) from error
         file.truncate(0)
         file.write(f"{os.getpid()}")

@@ -9,6 +9,7 @@ from agile_ray import loop
 from agile_ray.agent.environment import Environment
 from agile_ray.config import RunConfig
 from agile_ray.record import evaluations, provenance
+from agile_ray.record.folder import RunFolder
 from agile_ray.scripted import demonstrations
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import RunState
@@ -42,7 +43,7 @@ def train(config: RunConfig) -> None:
     """
     environment = prepare(config)
     stop = Stop()
-    with alone(config.run_folder), progress_of(config) as progress, cluster(config.cluster, cpus=cpus(config)):
+    with alone(RunFolder.of(config)), progress_of(config) as progress, cluster(config.cluster, cpus=cpus(config)):
         stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
         progress.say(f"run {config.run_folder}: starting engines and learners")
         machines = start(config, environment, progress)
@@ -81,7 +82,7 @@ def run(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> None:
     """Train on machines that are up, in a folder that can be resumed."""
-    provenance.write(config.run_folder, config)
+    provenance.write(config)
     parts = assemble(config, environment, machines, progress, stopping)
     try:
         _run(parts)
@@ -104,10 +105,10 @@ def _run(parts: Parts) -> None:
         state,
         rollouts=parts.rollouts,
         learners=parts.learners,
+        credit=parts.credit,
         checkpoints=parts.checkpoints,
         recorder=parts.recorder,
         stopping=parts.stopping,
-        past=parts.past(state),
     )
     if parts.stopping():
         return _stopped(parts, state)

@@ -1,4 +1,4 @@
-"""Plays a checkpoint on its own: engines from its folder, no learner."""
+"""Plays a checkpoint: engines start from its folder, and there is no learner."""
 
 import shutil
 import tempfile
@@ -24,7 +24,7 @@ def play_checkpoint(config: RunConfig, folder: Path) -> list[Session]:
     ):
         from rollout.pool import RolloutPool
 
-        logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # stays if an engine fails, for its error names it
+        logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if an engine fails, because its error names it
         rollouts = RolloutPool(config, model=folder, logs=logs, bar=progress.bar)
         try:
             rollouts.wait_until_ready()

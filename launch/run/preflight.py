@@ -10,6 +10,7 @@ from pathlib import Path
 from agile_ray.agent.functions import Function
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
+from agile_ray.record.folder import RunFolder
 from launch.cluster.address import check_port, check_shared, joins
 
 CHECKPOINT_FACTOR = 8
@@ -80,9 +81,10 @@ def check_recorded(run: Path | None) -> None:
     Raises:
         ConfigError: it holds none.
     """
-    if run is not None and not any((run / "segments").glob("iteration-*.parquet")):
+    if run is not None and not RunFolder(run).stored_iterations():
         raise ConfigError(
-            f"env.recorded: {run / 'segments'} holds no iteration; name the folder of a run that has trained"
+            f"env.recorded: {RunFolder(run).segments} must hold iterations, found none; "
+            "name the folder of a run that has trained"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar for what takes long, a line for what is done."""
+"""What a run shows in the terminal: a bar for each long step, a line for each result."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,14 +13,19 @@ from rich.progress import Progress as Bars
 from agile_ray.record.history import Event
 
 IMITATION_LINES = 10
-"""Lines printed over a whole imitation; TensorBoard has every step."""
+"""Number of lines printed during imitation; TensorBoard has every step."""
 
 
 class Progress:
-    """Bars on a terminal, lines everywhere."""
+    """Prints lines, and on a terminal shows bars too."""
 
     def __init__(self, *, imitation_steps: int, iterations: int) -> None:
-        """Args: both are the totals that lines are counted against; the first is an estimate until it has begun."""
+        """Prepare the display; nothing is shown yet.
+
+        Args:
+            imitation_steps: estimated number of optimizer steps of imitation, which spaces their lines.
+            iterations: number of iterations of PPO, shown in their lines.
+        """
         self._console = Console(soft_wrap=True)
         self._bars = Bars(
             TextColumn("{task.description}"),
@@ -46,12 +51,12 @@ class Progress:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """Print a line, stamped with the minutes since the start."""
+        """Print a line that begins with the minutes since the start."""
         self._console.print(f"[dim]{(time.monotonic() - self._start) / 60:5.1f} min[/dim]  {text}", highlight=False)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar for the length of a block; the yielded function sets how far it is."""
+        """Show a bar during the block; call the yielded function with the number of finished units."""
         task = self._bars.add_task(title, total=total)
         try:
             yield lambda done: self._bars.update(task, completed=done)
@@ -59,7 +64,7 @@ class Progress:
             self._bars.remove_task(task)
 
     def line(self, metrics: Mapping[str, str | int | float]) -> None:
-        """The recorder's console: a line for each iteration and evaluation, some of imitation's."""
+        """Print a recorded line: every iteration and evaluation, and some steps of imitation."""
         match metrics["event"]:
             case Event.IMITATION:
                 self._imitated += 1

@@ -17,10 +17,10 @@ from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError
 from agile_ray.record import evaluations
 from agile_ray.record.checkpoints import adopt
+from agile_ray.record.folder import RunFolder, SweepFolder
 from launch.cluster.ray_cluster import cluster
-from launch.report import files
 from launch.run import pipeline
-from launch.run.assembly import SFT, Machines, start
+from launch.run.assembly import Machines, start
 from launch.run.lock import alone
 from launch.run.pipeline import Stop
 
@@ -30,8 +30,6 @@ UNSEEN = ("env.split", "learner.deadline_s")
 PRICE = "env.advice_cost"
 """Seen by the teacher that asks by judgement, and by no other."""
 PPO_SEEN = ("discount", "critic_learning_rate")
-FIRST = ".first"
-"""Folder beside the runs, shared as they are: learners as they started, as long as machines are up."""
 
 
 def train_all(configs: Sequence[RunConfig]) -> list[str]:
@@ -52,7 +50,7 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
         return []
     failed: list[str] = []
     stop = Stop()
-    first = left[0].run.folder.absolute() / FIRST
+    first = SweepFolder(left[0].run.folder.absolute()).initial_learners
     with cluster(left[0].cluster, cpus=max(map(pipeline.cpus, left))), _Bench(first) as bench:
         stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
         for config in left:
@@ -71,7 +69,7 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
 
 
 def _finished(config: RunConfig) -> bool:
-    return (config.run_folder / files.JSON).exists()
+    return RunFolder.of(config).is_finished
 
 
 class _Bench:
@@ -97,7 +95,7 @@ class _Bench:
     def train(self, config: RunConfig, stop: Stop) -> None:
         """Train one run, on the machines that are up if they fit."""
         environment = pipeline.prepare(config)
-        with alone(config.run_folder), pipeline.progress_of(config) as progress:
+        with alone(RunFolder.of(config)), pipeline.progress_of(config) as progress:
             if self._machines is not None and not self._machines.fit(config):
                 self.clear()
             if self._machines is None:
@@ -113,14 +111,16 @@ class _Bench:
 
 def _adopt(config: RunConfig, others: Sequence[RunConfig]) -> None:
     """Take over the imitation of a run that imitated alike, if there is one."""
-    if (config.run_folder / SFT).exists() or (config.run_folder / "checkpoints").exists():
+    run = RunFolder.of(config)
+    if run.sft.path.exists() or run.checkpoints.exists():
         return
     alike = [other for other in others if imitation_of(other) == imitation_of(config)]
-    donors = [other for other in alike if evaluations.has(other.run_folder, "sft_sampled")]
+    donors = [other for other in alike if evaluations.has(RunFolder.of(other), "sft_sampled")]
     for donor in sorted(donors, key=lambda other: other.env != config.env)[:1]:  # best one at the same price
-        adopt(donor.run_folder / SFT, config.run_folder / SFT)
+        source = RunFolder.of(donor)
+        adopt(source.sft.path, run.sft.path)
         if donor.env == config.env:  # then what its evaluation says of the policy after imitation holds here too
-            adopt(donor.run_folder / evaluations.EVALUATION, config.run_folder / evaluations.EVALUATION, only="sft*")
+            adopt(source.evaluations, run.evaluations, only="sft*")
 
 
 def imitation_of(config: RunConfig) -> dict[str, object]:

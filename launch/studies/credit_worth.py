@@ -28,7 +28,7 @@ from rich.table import Table
 
 from agile_ray.agent.environment import Question
 from agile_ray.record import store
-from agile_ray.record.folder import SEGMENTS, stored
+from agile_ray.record.folder import RunFolder
 from envs.shop import Shop
 from launch.studies.shop_optimum import with_later
 from launch.studies.shop_runs import Compare, finished
@@ -61,24 +61,23 @@ class Line:
     worth: float | None
 
 
-def played(folder: Path, *, seed: int, last: int) -> list[Played]:
+def played(run: RunFolder, *, seed: int, last: int) -> list[Played]:
     """What a run played in its last iterations.
 
     Raises:
         ConfigError: a segment file is another version's.
     """
-    segments = folder / SEGMENTS
-    iterations = [iteration for iteration, _ in stored(segments)][-last:]
-    return [one for iteration in iterations for one in _iteration(segments, iteration, seed)]
+    iterations = run.stored_iterations()[-last:]
+    return [one for iteration in iterations for one in _iteration(run, iteration, seed)]
 
 
-def _iteration(segments: Path, iteration: int, seed: int) -> list[Played]:
+def _iteration(run: RunFolder, iteration: int, seed: int) -> list[Played]:
     credit: dict[tuple[str, int], float] = {}
-    for row in store.table(segments, iteration).select(["stream", "position", "credit"]).to_pylist():
+    for row in store.table(run, iteration).select(["stream", "position", "credit"]).to_pylist():
         place = row["stream"], row["position"]
         credit[place] = credit.get(place, 0.0) + (row["credit"] or 0.0)
     found = []
-    for session in store.outcomes(segments, iteration):
+    for session in store.outcomes(run, iteration):
         guessable = _guessable(session.stream, seed)
         if session.position in guessable and session.error is None:
             question, later = guessable[session.position]

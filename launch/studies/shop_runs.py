@@ -42,9 +42,9 @@ from agile_ray.agent.environment import Question
 from agile_ray.config import RunConfig
 from agile_ray.evaluation.intervals import estimate
 from agile_ray.evaluation.score import paired_difference, reward
-from agile_ray.record import evaluations, provenance, store
+from agile_ray.record import evaluations, provenance
+from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.types import Ending, Session
-from launch.report import files
 from launch.report.paired_runs import ENTRIES
 from launch.run import shipped_configs
 from launch.studies.shop_optimum import (
@@ -100,17 +100,14 @@ class Compare:
         return -config.env.advice_cost, value != self.base, value
 
 
-def finished(folder: Path, compare: Compare) -> list[tuple[Path, RunConfig]]:
+def finished(folder: Path, compare: Compare) -> list[tuple[RunFolder, RunConfig]]:
     """The finished runs of a sweep on the shop, in the order of `Compare.kind`, then by seed.
 
     Raises:
         SystemExit: a run is not on the shop, there is no such key, or two runs differ in more than price, seed, the key
             and where they ran.
     """
-    runs = [
-        (path.parent, shipped_configs.read(str(path.parent / provenance.CONFIG_FILE)))
-        for path in folder.glob(f"*/{files.JSON}")
-    ]
+    runs = [(run, shipped_configs.read(str(run.config))) for run in SweepFolder(folder).finished_runs()]
     for path, config in runs:
         if config.env.name != "shop":
             sys.exit(f"{path}: a run on {config.env.name}; chances are known of the shop's questions only")
@@ -139,8 +136,7 @@ class Trained:
 def trained(folder: Path, entry: str, compare: Compare) -> list[Trained]:
     """The finished runs of a sweep, in the order of `finished`."""
     return [
-        Trained(config=config, sessions=store.read_sessions(path / evaluations.EVALUATION / f"{entry}.parquet"))
-        for path, config in finished(folder, compare)
+        Trained(config=config, sessions=evaluations.read(path, entry)) for path, config in finished(folder, compare)
     ]
 
 

@@ -20,8 +20,9 @@ from rich.table import Table
 
 from agile_ray.evaluation.intervals import estimate
 from agile_ray.record import history
+from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.history import Event
-from agile_ray.record.recorder import HISTORY
+from agile_ray.record.json_files import write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +38,17 @@ class Setting:
     effective_share: tuple[float, ...]  # the least of an iteration
 
 
-def settings(folder: Path) -> list[Setting]:
+def settings(folder: SweepFolder) -> list[Setting]:
     """The finished runs of the sweep, in its order."""
-    rows = json.loads((folder / "sweep.json").read_text())["rows"]
+    rows = json.loads(folder.table.read_text())["rows"]
     return [
-        _setting(name, [folder / row["run"] for row in rows if row["group"] == name])
+        _setting(name, [folder.run(row["run"]) for row in rows if row["group"] == name])
         for name in dict.fromkeys(row["group"] for row in rows)
     ]
 
 
-def _setting(name: str, runs: Sequence[Path]) -> Setting:
-    lines = [history.read(run / HISTORY) for run in runs]
+def _setting(name: str, runs: Sequence[RunFolder]) -> Setting:
+    lines = [history.read(run.history) for run in runs]
     metrics = [[line.metrics for line in run if line.event is Event.ITERATION] for run in lines]
     return Setting(
         setting=name,
@@ -94,12 +95,12 @@ def main() -> None:
     """Read, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="?", type=Path, default=Path("runs/stability"), help="folder of the sweep's runs")
-    folder: Path = parser.parse_args().runs
-    if not (folder / "sweep.json").is_file():
-        sys.exit(f"{folder}: holds no sweep.json; `agile-ray sweep stability` writes it at its end")
+    folder = SweepFolder(parser.parse_args().runs)
+    if not folder.table.is_file():
+        sys.exit(f"{folder}: holds no {folder.table.name}; `agile-ray sweep stability` writes it at its end")
     table = settings(folder)
     show(table)
-    (folder / "table.json").write_text(json.dumps([asdict(one) for one in table], indent=2) + "\n")
+    write_json(folder.study_table, [asdict(one) for one in table])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from agile_ray.evaluation.intervals import estimate
+from agile_ray.record.folder import RunFolder, SweepFolder
+from agile_ray.record.json_files import write_json
 
 MODES = ("none", "heuristic", "fitted", "linked")
 GUESS = 0.5
@@ -47,17 +49,17 @@ def optimum(mode: str, price: float, *, beta: float) -> float:
     return float(1 - price + credit > GUESS)
 
 
-def cells(folder: Path) -> list[Cell]:
+def cells(folder: SweepFolder) -> list[Cell]:
     """The finished runs of the sweep, by price and mode."""
-    rows = json.loads((folder / "sweep.json").read_text())["rows"]
-    configs = {row["run"]: yaml.safe_load((folder / row["run"] / "config.yaml").read_text()) for row in rows}
+    rows = json.loads(folder.table.read_text())["rows"]
+    configs = {row["run"]: yaml.safe_load(folder.run(row["run"]).config.read_text()) for row in rows}
     found: dict[tuple[float, str], Cell] = {}
     for row in sorted(rows, key=lambda row: row["seed"]):
         config = configs[row["run"]]
         price, mode = config["env"]["advice_cost"], config["credit"]["mode"]
         if config["ppo"]["kl_coefficient"] or config["ppo"]["entropy_coefficient"]:
             sys.exit(
-                f"{folder / row['run']}: the optimum is known without KL penalty and entropy bonus; this run has one"
+                f"{folder.run(row['run'])}: the optimum is known without KL penalty and entropy bonus; this run has one"
             )
         best = optimum(mode, price, beta=config["credit"]["beta"])
         cell = found.setdefault(
@@ -78,13 +80,13 @@ def cells(folder: Path) -> list[Cell]:
         cell["first_sight_greedy"].append(row["asked_new"])
         cell["repeats"].append(row["sampled_asked_known"])  # who never asks knows nothing, so nothing is a repeat
         cell["repeats_greedy"].append(row["asked_known"])
-        cell["total"].append(_sampled_total(folder / row["run"]))
+        cell["total"].append(_sampled_total(folder.run(row["run"])))
         cell["total_greedy"].append(row["total_score"])
     return [found[key] for key in sorted(found, key=lambda key: (key[0], MODES.index(key[1])))]
 
 
-def _sampled_total(run: Path) -> float:
-    return json.loads((run / "report.json").read_text())["ppo_sampled"]["total_score"]
+def _sampled_total(run: RunFolder) -> float:
+    return json.loads(run.report.read_text())["ppo_sampled"]["total_score"]
 
 
 def show(table: Sequence[Cell]) -> None:
@@ -131,12 +133,12 @@ def main() -> None:
     parser.add_argument(
         "runs", nargs="?", type=Path, default=Path("runs/three_prices"), help="folder of the sweep's runs"
     )
-    folder: Path = parser.parse_args().runs
-    if not (folder / "sweep.json").is_file():
-        sys.exit(f"{folder}: holds no sweep.json; `agile-ray sweep three_prices` writes it at its end")
+    folder = SweepFolder(parser.parse_args().runs)
+    if not folder.table.is_file():
+        sys.exit(f"{folder}: holds no {folder.table.name}; `agile-ray sweep three_prices` writes it at its end")
     table = cells(folder)
     show(table)
-    (folder / "table.json").write_text(json.dumps(table, indent=2) + "\n")
+    write_json(folder.study_table, table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from agile_ray.config import Agent, Env
 from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.experts import build_expert
 from agile_ray.record import store
-from agile_ray.record.receipts import Journal, read
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.receipts import Journal, read_journal
 from agile_ray.replay.expert import RecordedExpert
 from agile_ray.types import Ending, Receipt
 from launch.run.preflight import check_recorded
@@ -72,8 +73,8 @@ def test_a_journal_holds_every_purchase_once_before_it_is_used(tmp_path):
     bought = []
     for key in ("s#0#0", "s#1#0", "s#0#0"):
         bought.append(asyncio.run(till.ask(WET, key=key, price=300)))
-        assert read(path)[-1] in bought
-    assert read(path) == bought[:2]
+        assert read_journal(path)[-1] in bought
+    assert read_journal(path) == bought[:2]
 
 
 def test_what_an_earlier_attempt_bought_and_a_later_one_did_not_is_on_its_session():
@@ -130,8 +131,8 @@ def run(tmp_path):
     """A run that asked twice in session 3, and once in an evaluation."""
     trained = changed(SESSION, position=3, receipts=(receipt("s#3#0"), receipt("s#3#1", said="no")))
     evaluated = changed(SESSION, stream="test", receipts=(receipt("test#0#0", said="never"),))
-    store.write(tmp_path / "segments", 1, [SESSION, trained], [])
-    store.write_sessions(tmp_path / "evaluation" / "ppo.parquet", [evaluated])
+    store.write(RunFolder(tmp_path), 1, [SESSION, trained], [])
+    store.write_sessions(RunFolder(tmp_path).evaluation_file("ppo"), [evaluated])
     return tmp_path
 
 
@@ -160,5 +161,5 @@ def test_a_folder_that_recorded_nothing_is_refused_before_anything_starts(run, t
     check_recorded(run)
     check_recorded(None)
     for refuse in (check_recorded, RecordedExpert):
-        with pytest.raises(ConfigError, match="env.recorded: .* holds no iteration"):
+        with pytest.raises(ConfigError, match="env.recorded: .* must hold iterations, found none"):
             refuse(tmp_path / "nowhere")

@@ -226,7 +226,7 @@ def test_one_rank_learns_and_reports_metrics_that_are_defined(alone: Course):
     assert distance(alone.start, alone.imitated) > 1e-4
     assert distance(alone.imitated, alone.learned) > 1e-4
     for update in alone.updates:
-        metrics.check(update.metrics)
+        metrics.check_metrics(update.metrics)
         assert np.isfinite(list(update.metrics.values())).all()
     ppo = alone.updates[-1]
     assert ppo.tokens == 2 * sum(len(one.token_ids) for one in segments(20, 9))

@@ -14,7 +14,8 @@ import ray
 
 from agile_ray.config import Agent, Env, Learner, Loop, Model, Rollout, Run, RunConfig
 from agile_ray.errors import ConfigError, EngineError, SyncError
-from agile_ray.record.receipts import journals, read
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.receipts import clear_journals, read_journal
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.pool import RolloutPool
@@ -72,10 +73,10 @@ def test_every_lane_plays_its_sessions_and_goes_on_where_it_stood(rig: Rig) -> N
 
 
 def test_every_ask_of_a_collection_is_in_the_journal_before_it_is_stored(rig: Rig) -> None:
-    for path in journals(rig.config.run_folder):
-        path.unlink()
+    run = RunFolder.of(rig.config)
+    clear_journals(run)
     bought = [receipt for session in rig.pool.collect() for receipt in session.receipts]
-    written_down = [receipt for path in journals(rig.config.run_folder) for receipt in read(path)]
+    written_down = [receipt for path in run.journals() for receipt in read_journal(path)]
     assert sorted(written_down, key=lambda receipt: receipt.key) == sorted(bought, key=lambda receipt: receipt.key)
 
 

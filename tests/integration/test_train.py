@@ -91,7 +91,7 @@ def test_a_replay_repeats_its_run_also_when_it_is_resumed(job: Job) -> None:
 
     shutil.rmtree(folder / "checkpoints" / f"iteration-{ITERATIONS:05}")  # as if it had been killed before
     said, folder = replay(job)
-    assert f"resumed after {ITERATIONS - 2} iterations" in said
+    assert f"resumed after {STEPS} imitation steps and {ITERATIONS - 2} iterations" in said
     assert repeated(folder) == list(range(1, ITERATIONS + 1))
     lines = [line for line in history.read(folder / "history.jsonl") if line.event is Event.ITERATION]
     assert [line.iteration for line in lines] == list(range(1, ITERATIONS + 1))

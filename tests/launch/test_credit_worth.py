@@ -7,7 +7,7 @@ import pytest
 
 from agile_ray.config import Agent, Memory
 from agile_ray.record import store
-from agile_ray.record.folder import SEGMENTS
+from agile_ray.record.folder import RunFolder
 from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.segments import cut
 from agile_ray.types import TokenScores, TrainingRow
@@ -59,10 +59,10 @@ def test_sessions_are_read_from_a_runs_folder(tmp_path):
         for segment in cut(session)
     ]
     for iteration in (1, 2):
-        store.write(tmp_path / SEGMENTS, iteration, sessions, rows)
+        store.write(RunFolder(tmp_path), iteration, sessions, rows)
     questions = [question for index in range(2) for question in shop.stream(split="train", index=index).questions]
     asked = [session.asks > 0 for session in sessions]
-    found = played(tmp_path, seed=0, last=1)
+    found = played(RunFolder(tmp_path), seed=0, last=1)
     assert len(found) == sum(not question.query for question in questions)
     assert [one.asked for one in found] == [
         did for did, question in zip(asked, questions, strict=True) if not question.query
@@ -76,4 +76,4 @@ def test_sessions_are_read_from_a_runs_folder(tmp_path):
         for behind in stream[place + 1 :]
         if not question.query
     )
-    assert len(played(tmp_path, seed=0, last=2)) == 2 * len(found)
+    assert len(played(RunFolder(tmp_path), seed=0, last=2)) == 2 * len(found)

@@ -8,6 +8,7 @@ from rich.console import Console
 from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.record import evaluations, provenance
+from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Dropped, Event, Line
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.types import RunState, Update
@@ -42,8 +43,8 @@ def config(folder):
 def finished(tmp_path_factory):
     """A run that has finished: history, provenance, all evaluations, and its report."""
     chosen = config(tmp_path_factory.mktemp("runs"))
-    folder = chosen.run_folder
-    provenance.write(folder, chosen)
+    folder = RunFolder.of(chosen)
+    provenance.write(chosen)
     recorder = RunRecorder(folder)
     state = RunState(imitation_steps=0, iteration=0, version=0).imitated()
     with recorder.timed("imitate"):
@@ -53,7 +54,7 @@ def finished(tmp_path_factory):
     for name in PLAYED:
         evaluations.keep(folder, name, played(name))
     files.write(folder, files.compose(folder))
-    return folder
+    return folder.path
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_report_json_holds_what_other_tools_read(run_folder):
     low, high = found["references"]["random"]["ci95"]
     assert low <= found["references"]["random"]["total_score"] <= high
     assert found["differences"]["sft"].keys() >= {"mean", "ci95"}
-    assert files.load(run_folder) == files.compose(run_folder)
+    assert files.load(RunFolder(run_folder)) == files.compose(RunFolder(run_folder))
 
 
 def test_the_page_needs_no_other_file_and_no_network(run_folder):
@@ -206,7 +207,7 @@ def test_the_command_names_the_runs_of_a_sweep(run_folder):
 
 def test_the_table_fits_into_80_columns(run_folder):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    tables.show(files.compose(run_folder), console)
+    tables.show(files.compose(RunFolder(run_folder)), console)
     text = console.export_text()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 80

@@ -6,6 +6,7 @@ import pytest
 
 from agile_ray.evaluation.score import score
 from agile_ray.record import evaluations, store
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Ending, Receipt
 from launch.commands.reprice import bill
 from tests.conftest import one_line
@@ -34,10 +35,10 @@ SECOND = [asking(4, right=True), asking(5, 300, right=True, ending=Ending.FAILED
 def run(tmp_path):
     """Two stored iterations, and two evaluations of four sessions."""
     folder = tmp_path / "small"
-    store.write(folder / "segments", 1, FIRST, [])
-    store.write(folder / "segments", 2, SECOND, [])
+    store.write(RunFolder(folder), 1, FIRST, [])
+    store.write(RunFolder(folder), 2, SECOND, [])
     for name in ("sft", "ppo"):
-        evaluations.keep(folder, name, played(name))
+        evaluations.keep(RunFolder(folder), name, played(name))
     return folder
 
 

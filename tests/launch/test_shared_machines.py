@@ -9,8 +9,9 @@ import pytest
 
 from agile_ray.config import RunConfig
 from agile_ray.record import evaluations
+from agile_ray.record.folder import RunFolder
 from launch.commands import sweep
-from launch.report import files, paired_runs
+from launch.report import paired_runs
 from launch.report.paired_runs import Pair
 from launch.run import pipeline, shared_machines, shipped_configs
 from launch.run.assembly import Machines
@@ -77,7 +78,7 @@ def told(monkeypatch):
     def train_all(runs: list[RunConfig], *, in_run: str, unfinished: str = "") -> list[str]:
         def run(config: RunConfig, *_: object) -> None:
             if config.run.name != unfinished:
-                (config.run_folder / files.JSON).write_text("{}")
+                RunFolder.of(config).report.write_text("{}")
             if config.run.name == in_run:
                 signal.raise_signal(signal.SIGTERM)
 
@@ -125,12 +126,14 @@ def test_the_toy_sweeps_four_ways_to_give_credit_over_three_prices_and_three_see
 def test_two_runs_are_compared_on_the_same_questions_by_run_and_over_all_streams(tmp_path: Path):
     def keep(run: str, *, like: str) -> None:
         for entry in paired_runs.ENTRIES:
-            evaluations.keep(tmp_path / run, entry, played(like))
+            evaluations.keep(RunFolder(tmp_path / run), entry, played(like))
 
     for seed in (0, 1):  # whose streams have the same names
         keep(f"a{seed}", like="ppo")
         keep(f"b{seed}", like=("never_ask", "always_ask")[seed])
-    pairs = [Pair(group="a", folder=tmp_path / f"a{seed}", to=tmp_path / f"b{seed}") for seed in (0, 1)]
+    pairs = [
+        Pair(group="a", folder=RunFolder(tmp_path / f"a{seed}"), to=RunFolder(tmp_path / f"b{seed}")) for seed in (0, 1)
+    ]
     greedy, sampled = paired_runs.compare(pairs)
     # Right in all of 4 and asked twice, against right once; and against all right, all asked, at price 0.3.
     assert [one.mean for one in greedy.by_run] == pytest.approx([1 - 0.15 - 0.25, 0.85 - 0.7])

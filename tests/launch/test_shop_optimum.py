@@ -7,10 +7,9 @@ import pytest
 
 from agile_ray.agent.environment import Submission
 from agile_ray.evaluation.score import reward
-from agile_ray.record import provenance
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Receipt
 from envs.shop import Shop
-from launch.report import files
 from launch.run import shipped_configs
 from launch.studies.shop_optimum import POLICIES, TEST_STREAMS, Future, play, streams
 from launch.studies.shop_runs import Compare, Known, finished
@@ -106,8 +105,8 @@ def test_missed_counts_decisions_that_are_not_the_policys_where_memory_lacks_the
 def keep_finished(folder, *overrides):
     """The traces of a finished run that say how it was configured."""
     folder.mkdir()
-    (folder / provenance.CONFIG_FILE).write_text(shipped_configs.read("shop", overrides).yaml())
-    (folder / files.JSON).touch()
+    RunFolder(folder).config.write_text(shipped_configs.read("shop", overrides).yaml())
+    RunFolder(folder).report.touch()
 
 
 def test_runs_are_read_in_the_order_of_the_table(tmp_path):

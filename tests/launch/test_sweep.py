@@ -11,6 +11,7 @@ import pytest
 
 from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.evaluation import intervals
+from agile_ray.record.folder import SweepFolder
 from launch.commands import sweep
 from launch.report import sweep_table
 from launch.report.summary import build
@@ -66,7 +67,7 @@ def test_an_override_of_what_the_sweep_sets_is_refused(call, sheet, override):
 
 
 def test_a_second_sweep_keeps_out_of_the_folder_of_the_first(call, sheet, tmp_path):
-    with alone(tmp_path / "prices"):
+    with alone(SweepFolder(tmp_path / "prices")):
         code, _, said = call("sweep", sheet, f"run.folder={tmp_path}")
     assert code == 2
     assert f"{tmp_path / 'prices'}: one process at a time trains there, and process {os.getpid()} does" in said
@@ -130,7 +131,7 @@ def test_the_table_of_a_sweep_that_is_on_shows_what_is_finished_and_runs_nothing
     finished = tmp_path / "prices" / "advice_cost-0.5_seed-1"
     finished.mkdir(parents=True)
     finished.joinpath("report.json").write_text(measured(run=finished.name, seed=1).model_dump_json())
-    with alone(tmp_path / "prices"):
+    with alone(SweepFolder(tmp_path / "prices")):
         code, out, _ = call("sweep", sheet, f"run.folder={tmp_path}", "--table")
     assert code == 0
     assert out.startswith("1 of 5 runs are finished\n")

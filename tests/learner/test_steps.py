@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agile_ray.config import PPO
-from agile_ray.record.metrics import check
+from agile_ray.record.metrics import check_metrics
 from learner import kl_controller
 from learner.kl_controller import KLController
 from learner.messages import Sums
@@ -45,7 +45,7 @@ def test_metrics_are_means_over_the_steps_that_were_taken():
     assert metrics["entropy_nats"] == pytest.approx(2 / 4)
     assert metrics["loss"] == pytest.approx(1.5)
     assert metrics["gradient_norm"] == pytest.approx(4)
-    check(metrics | imitation_metrics(MEASURED[0]))
+    check_metrics(metrics | imitation_metrics(MEASURED[0]))
 
 
 def test_metrics_of_no_function_token_are_zero():

@@ -3,12 +3,13 @@ import json
 import pytest
 
 from agile_ray.errors import ConfigError
-from agile_ray.record.checkpoints import FolderCheckpoints, adopt, best, every
+from agile_ray.record.checkpoints import FolderCheckpoints, adopt, best_checkpoint, saved_checkpoints
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import RunState
 
 
 class Memo:
-    """Learners and lanes that are one number."""
+    """Learners, lanes or credit that are one number."""
 
     def __init__(self, number=0):
         self.number = number
@@ -38,12 +39,18 @@ def at(iteration):
     return RunState(imitation_steps=3, iteration=iteration, version=iteration)
 
 
-def checkpoints(folder, memo, *, keep=2, resumed=lambda state: None):
-    return FolderCheckpoints(folder, keep=keep, learners=memo, lanes=memo, resumed=resumed, sft=folder.parent / "sft")
+def checkpoints(folder, memo, *, credit=None, keep=2, resumed=lambda state: None):
+    run = RunFolder(folder)
+    parts = {"learners": memo, "lanes": memo, "credit": credit or Memo(), "sft": run.sft}
+    return FolderCheckpoints(run, keep=keep, resumed=resumed, **parts)
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def saved(folder):
+    return names(folder / "checkpoints")
 
 
 def test_restore_goes_on_where_the_latest_checkpoint_stood(tmp_path):
@@ -56,6 +63,16 @@ def test_restore_goes_on_where_the_latest_checkpoint_stood(tmp_path):
     assert (fresh.number, told) == (20, [at(2)])
 
 
+def test_what_credit_remembers_is_kept_once_ppo_has_begun(tmp_path):
+    checkpoints(tmp_path, Memo(), credit=Memo(7)).save(at(0), score=None)
+    fresh = Memo()
+    checkpoints(tmp_path, Memo(), credit=fresh).restore()
+    assert fresh.number == 0
+    checkpoints(tmp_path, Memo(), credit=Memo(8)).save(at(1), score=None)
+    checkpoints(tmp_path, Memo(), credit=fresh).restore()
+    assert fresh.number == 8
+
+
 def test_restore_of_nothing_starts_at_nothing(tmp_path):
     assert checkpoints(tmp_path, Memo()).restore() == RunState(imitation_steps=0, iteration=0, version=0)
 
@@ -63,9 +80,9 @@ def test_restore_of_nothing_starts_at_nothing(tmp_path):
 def test_the_last_few_and_the_best_are_kept(tmp_path):
     for iteration, score in enumerate([0.5, 0.9, None, 0.9, 0.8]):
         checkpoints(tmp_path, Memo()).save(at(iteration + 1), score=score)
-    assert names(tmp_path) == ["best", "iteration-00002", "iteration-00004", "iteration-00005"]
-    assert (tmp_path / "best").resolve().name == "iteration-00002"
-    leader = best(tmp_path)
+    assert saved(tmp_path) == ["best", "iteration-00002", "iteration-00004", "iteration-00005"]
+    assert RunFolder(tmp_path).best_checkpoint.resolve().name == "iteration-00002"
+    leader = best_checkpoint(RunFolder(tmp_path))
     assert leader is not None
     assert leader.score == 0.9
 
@@ -74,33 +91,34 @@ def test_a_checkpoint_that_could_not_be_written_leaves_no_trace(tmp_path):
     checkpoints(tmp_path, Memo()).save(at(1), score=None)
     with pytest.raises(OSError, match="No space"):
         checkpoints(tmp_path, Full()).save(at(2), score=None)
-    assert names(tmp_path) == ["iteration-00001"]
+    assert saved(tmp_path) == ["iteration-00001"]
 
 
 def test_half_a_checkpoint_of_a_killed_run_is_removed_and_not_read(tmp_path):
-    (tmp_path / ".writing-dead" / "resume").mkdir(parents=True)
-    (tmp_path / "iteration-00007").mkdir()
+    folder = RunFolder(tmp_path).checkpoints
+    (folder / ".iteration-00007.dead.aside" / "resume").mkdir(parents=True)
+    (folder / "iteration-00007").mkdir()
     assert checkpoints(tmp_path, Memo()).restore().iteration == 0
-    assert every(tmp_path) == []
-    assert not (tmp_path / ".writing-dead").exists()
+    assert saved_checkpoints(RunFolder(tmp_path)) == []
+    assert saved(tmp_path) == ["iteration-00007"]
 
 
 def test_another_schema_is_an_error_that_says_what_to_do(tmp_path):
     checkpoints(tmp_path, Memo()).save(at(1), score=None)
-    record = tmp_path / "iteration-00001" / "resume" / "state.json"
+    record = RunFolder(tmp_path).checkpoint(at(1)).state
     record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 99}))
-    with pytest.raises(ConfigError, match="schema is 99, this version reads 2"):
-        every(tmp_path)
+    with pytest.raises(ConfigError, match="schema must be 3, found 99; resume with"):
+        saved_checkpoints(RunFolder(tmp_path))
 
 
 def test_a_run_without_checkpoints_begins_with_the_policy_after_imitation(tmp_path):
-    one = checkpoints(tmp_path / "a" / "checkpoints", Memo(7))
+    one = checkpoints(tmp_path / "a", Memo(7))
     done = RunState(imitation_steps=3, iteration=0, version=0)
     one.save(done, score=None)
     one.keep_sft(done)
-    adopt(tmp_path / "a" / "sft", tmp_path / "b" / "sft")
+    adopt(RunFolder(tmp_path / "a").sft.path, RunFolder(tmp_path / "b").sft.path)
     memo = Memo()
-    assert checkpoints(tmp_path / "b" / "checkpoints", memo).restore() == done
+    assert checkpoints(tmp_path / "b", memo).restore() == done
     assert memo.number == 7
 
 

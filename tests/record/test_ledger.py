@@ -7,11 +7,11 @@ import pytest
 from agile_ray.agent.lane import Lane
 from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.errors import ConfigError, ContractError
-from agile_ray.record import abandoned, history, resume, store
-from agile_ray.record.folder import segment_file
+from agile_ray.record import history, resume, store
+from agile_ray.record.folder import RunFolder
 from agile_ray.record.ledger import Account, Ledger, audit, books
 from agile_ray.record.provenance import write
-from agile_ray.record.receipts import Journal, journals, place
+from agile_ray.record.receipts import Journal, read_abandoned
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.segments import cut
 from agile_ray.types import Assigned, Ending, Receipt, RunState, TokenScores, TrainingRow, Update
@@ -56,7 +56,7 @@ def record(recorder, state, sessions, *, trained=None):
 
 
 def run(folder, *, iterations=2, **kwargs):
-    recorder = RunRecorder(folder)
+    recorder = RunRecorder(RunFolder(folder))
     state = FRESH
     for number in range(1, iterations + 1):
         state = state.next()
@@ -66,13 +66,15 @@ def run(folder, *, iterations=2, **kwargs):
 
 
 def checked(folder):
-    return audit(folder, history.read(folder / "history.jsonl"))
+    run = RunFolder(folder)
+    return audit(run, history.read(run.history))
 
 
 def stored(folder, iteration=1):
     """What `books` is given, as a run left it."""
-    line = next(one for one in history.read(folder / "history.jsonl") if one.iteration == iteration)
-    return line, store.earned(folder / "segments", iteration)
+    run = RunFolder(folder)
+    line = next(one for one in history.read(run.history) if one.iteration == iteration)
+    return line, store.earned(run, iteration)
 
 
 def test_every_receipt_is_in_one_account_and_the_total_is_that_of_the_history(tmp_path):
@@ -83,7 +85,7 @@ def test_every_receipt_is_in_one_account_and_the_total_is_that_of_the_history(tm
     assert (found.sessions, found.accuracy, found.total_score) == (8, 0.75, 0.75 - 1800 / 8000)
     first, second = found.iterations
     assert (first.iteration, first.sessions, first.trained.charged, first.failed.charged) == (1, 4, 900, 300)
-    [line, _] = history.read(tmp_path / "history.jsonl")
+    [line, _] = history.read(RunFolder(tmp_path).history)
     assert first.total_score == second.total_score == line.metrics["total_score"]
 
 
@@ -97,15 +99,18 @@ def test_prices_are_read_off_the_rewards_exactly(tmp_path, price):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda earned: changed(earned, rewards=-earned.rewards), r"train/1#0: the learner is charged .* \[300\]"),
+        (lambda earned: changed(earned, rewards=-earned.rewards), r"train/1#0: the learner must be charged .* \[300\]"),
         (
             lambda earned: changed(earned, rewards=earned.rewards - np.float32(0.001)),
             r"train/1#0: .* \[300\] thousandths, found \[301\]",
         ),
-        (lambda earned: changed(earned, session=changed(earned.session, receipts=())), r"says?, \[\] .* found \[300\]"),
+        (
+            lambda earned: changed(earned, session=changed(earned.session, receipts=())),
+            r"receipts say, \[\] .* found \[300\]",
+        ),
         (
             lambda earned: changed(earned, session=changed(earned.session, correct=False)),
-            "iteration 1, session train/1#0: an answer earns 0 thousandths, the learner saw 1000",
+            "iteration 1, session train/1#0: the learner must be given 0 thousandths for the answer, found 1000",
         ),
     ],
 )
@@ -119,24 +124,24 @@ def test_a_session_that_was_charged_otherwise_is_named(tmp_path, change, says):
 def test_an_ask_that_was_charged_twice_is_named(tmp_path):
     run(tmp_path)
     one, two = stored(tmp_path), stored(tmp_path, 2)
-    with pytest.raises(ContractError, match="train/1#0#0 is in iteration 1 and in iteration 2"):
+    with pytest.raises(ContractError, match="train/1#0#0 is charged in iteration 1 and in iteration 2"):
         books([one, (two[0], one[1])])
 
 
 @pytest.mark.parametrize("name", ["accuracy", "total_score"])
 def test_a_history_that_says_otherwise_is_refused_by_iteration(tmp_path, name):
     run(tmp_path)
-    path = tmp_path / "history.jsonl"
+    path = RunFolder(tmp_path).history
     lines = [json.loads(text) for text in path.read_text().splitlines()]
     lines[1]["metrics"][name] += 1e-6
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(ContractError, match=f"iteration 2: {name} of the stored sessions"):
+    with pytest.raises(ContractError, match=f"iteration 2: {name} in the history must be that of the stored sessions"):
         checked(tmp_path)
 
 
 def test_an_iteration_of_the_history_that_is_not_stored_is_refused(tmp_path):
     run(tmp_path)
-    segment_file(tmp_path / "segments", 2).unlink()
+    RunFolder(tmp_path).segment_file(2).unlink()
     with pytest.raises(ConfigError, match="iteration-00002.parquet: no such file"):
         checked(tmp_path)
 
@@ -144,7 +149,7 @@ def test_an_iteration_of_the_history_that_is_not_stored_is_refused(tmp_path):
 def test_a_resumed_run_books_what_it_throws_away_and_pays_again(tmp_path):
     run(tmp_path, iterations=3)
     for _ in range(2):  # the same iteration is thrown away twice: two purchases
-        recorder = RunRecorder(tmp_path)
+        recorder = RunRecorder(RunFolder(tmp_path))
         recorder.resume(FRESH.next().next())
         record(recorder, FRESH.next().next().next(), played(3))
         recorder.close()
@@ -155,14 +160,14 @@ def test_a_resumed_run_books_what_it_throws_away_and_pays_again(tmp_path):
 
 def test_a_crash_while_discarding_neither_loses_nor_doubles_a_receipt(tmp_path):
     run(tmp_path, iterations=2)
-    segments = tmp_path / "segments"
-    last = segment_file(segments, 2)
+    folder = RunFolder(tmp_path)
+    last = folder.segment_file(2)
     content = last.read_bytes()
-    resume.discard_after(segments, 1)
-    booked = abandoned.read(tmp_path)
+    resume.discard_after(folder, 1)
+    booked = read_abandoned(folder)
     last.write_bytes(content)  # as if it had been killed between booking and deleting
-    resume.discard_after(segments, 1)
-    assert abandoned.read(tmp_path) == booked
+    resume.discard_after(folder, 1)
+    assert read_abandoned(folder) == booked
     assert [receipt.key for receipt in booked[0].receipts] == [
         "train/2#0#0",
         "train/2#2#0",
@@ -175,38 +180,40 @@ def test_a_collection_that_was_cut_short_is_booked_when_the_run_goes_on(tmp_path
     run(tmp_path, iterations=1)
     bought = [receipt for session in played(2) for receipt in session.receipts]
     for actor, receipts in enumerate((bought[:3], bought[3:])):
-        journal = Journal(place(tmp_path, actor))
+        journal = Journal(RunFolder(tmp_path).journal(actor))
         for receipt in receipts:
             journal.add(receipt)
-    with place(tmp_path, 1).open("ab") as file:
+    with RunFolder(tmp_path).journal(1).open("ab") as file:
         file.write(b'{"key": "train/2#5')  # the disk was full, or the machine lost power
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(RunFolder(tmp_path))
     recorder.resume(FRESH.next())
     recorder.close()
-    assert [list(attempt.receipts) for attempt in abandoned.read(tmp_path)] == [bought[:3], bought[3:]]
-    assert {attempt.iteration for attempt in abandoned.read(tmp_path)} == {2}
-    assert not list(journals(tmp_path))
+    assert [list(attempt.receipts) for attempt in read_abandoned(RunFolder(tmp_path))] == [bought[:3], bought[3:]]
+    assert {attempt.iteration for attempt in read_abandoned(RunFolder(tmp_path))} == {2}
+    assert not RunFolder(tmp_path).journals()
     assert checked(tmp_path).abandoned == Account(asks=4, charged=1200)
 
 
 @pytest.mark.parametrize("checkpoint", [0, 1])
 def test_a_journal_of_a_stored_collection_is_not_booked_again(tmp_path, checkpoint):
     run(tmp_path, iterations=1)
-    journal = Journal(place(tmp_path, 0))
-    stored = store.outcomes(tmp_path / "segments", 1)
+    journal = Journal(RunFolder(tmp_path).journal(0))
+    stored = store.outcomes(RunFolder(tmp_path), 1)
     for receipt in (receipt for session in stored for receipt in session.receipts):
         journal.add(receipt)  # as if it had been killed between storing and deleting the journal
-    resume.discard_after(tmp_path / "segments", checkpoint)
-    assert not list(journals(tmp_path))
-    assert sum(len(attempt.receipts) for attempt in abandoned.read(tmp_path)) == (4 if checkpoint == 0 else 0)
+    resume.discard_after(RunFolder(tmp_path), checkpoint)
+    assert not RunFolder(tmp_path).journals()
+    assert sum(len(attempt.receipts) for attempt in read_abandoned(RunFolder(tmp_path))) == (
+        4 if checkpoint == 0 else 0
+    )
 
 
 def test_a_journal_goes_when_its_collection_is_stored(tmp_path):
-    recorder = RunRecorder(tmp_path)
-    Journal(place(tmp_path, 0)).add(played(1)[0].receipts[0])
+    recorder = RunRecorder(RunFolder(tmp_path))
+    Journal(RunFolder(tmp_path).journal(0)).add(played(1)[0].receipts[0])
     record(recorder, FRESH.next(), played(1))
     recorder.close()
-    assert not list(journals(tmp_path))
+    assert not RunFolder(tmp_path).journals()
 
 
 def test_a_replayed_lane_is_booked_once_with_what_its_first_attempt_bought_beyond(tmp_path):
@@ -216,7 +223,7 @@ def test_a_replayed_lane_is_booked_once_with_what_its_first_attempt_bought_beyon
         asyncio.run(one.play(Says(*turns)))
     one.restore(start)
     sessions = [asyncio.run(one.play(Says(*turns))) for turns in (ASKS, PREDICTS)]
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(RunFolder(tmp_path))
     record(recorder, FRESH.next(), sessions)
     recorder.close()
     found = checked(tmp_path)
@@ -224,7 +231,7 @@ def test_a_replayed_lane_is_booked_once_with_what_its_first_attempt_bought_beyon
 
 
 def test_a_session_without_a_row_to_train_on_is_abandoned(tmp_path):
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(RunFolder(tmp_path))
     sessions = played(1, course=(ASKS, ASKS))
     record(recorder, FRESH.next(), sessions, trained=sessions[:1])
     recorder.close()
@@ -233,12 +240,12 @@ def test_a_session_without_a_row_to_train_on_is_abandoned(tmp_path):
 
 
 def test_a_session_that_failed_before_its_first_token_has_no_rewards(tmp_path):
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(RunFolder(tmp_path))
     sessions = played(1, course=(PREDICTS, ASKS))
     blank = changed(sessions[1], turns=(), receipts=(), ending=Ending.FAILED, error="ToolError: gone", position=2)
     record(recorder, FRESH.next(), [sessions[0], blank, sessions[1]])
     recorder.close()
-    assert [earned.rewards.tolist() for earned in store.earned(tmp_path / "segments", 1)] == [
+    assert [earned.rewards.tolist() for earned in store.earned(RunFolder(tmp_path), 1)] == [
         [1.0],
         [],
         pytest.approx([-0.3, 1.0]),
@@ -252,13 +259,13 @@ def config(folder):
 
 def test_a_report_shows_the_ledger_in_file_page_and_print(tmp_path, capsys):
     chosen = config(tmp_path)
-    write(chosen.run_folder, chosen)
+    write(chosen)
     run(chosen.run_folder, iterations=2)
     report.command(chosen.run_folder)
     text = " ".join(capsys.readouterr().out.split())
     assert "trained 6 1.800 failed 2 0.600 abandoned 0 0.000 all 8 2.400" in text
     assert "Books agree: 2 iterations, 8 sessions trained on. Their total score is 0.750" in text
-    found = files.compose(chosen.run_folder)
+    found = files.compose(RunFolder.of(chosen))
     assert json.loads(found.model_dump_json())["ledger"]["trained"] == {"asks": 6, "charged": 1800}
     assert type(found).model_validate_json(found.model_dump_json()) == found
     assert agreement(found.ledger) in render(found)
@@ -266,25 +273,25 @@ def test_a_report_shows_the_ledger_in_file_page_and_print(tmp_path, capsys):
 
 def test_a_report_whose_books_disagree_is_an_error(tmp_path):
     chosen = config(tmp_path)
-    write(chosen.run_folder, chosen)
+    write(chosen)
     run(chosen.run_folder, iterations=1)
     sessions = played(1)
     overcharged = changed(sessions[0], receipts=(changed(sessions[0].receipts[0], price=301),))
     rows = [row(segment) for session in sessions for segment in cut(session)]
-    store.write(chosen.run_folder / "segments", 1, [overcharged, *sessions[1:]], rows)
+    store.write(RunFolder.of(chosen), 1, [overcharged, *sessions[1:]], rows)
     with pytest.raises(ContractError, match="iteration 1, session train/1#0"):
-        files.compose(chosen.run_folder)
+        files.compose(RunFolder.of(chosen))
 
 
 def test_a_run_without_iterations_has_an_empty_ledger_and_a_report(tmp_path, capsys):
     chosen = config(tmp_path)
-    write(chosen.run_folder, chosen)
+    write(chosen)
     report.command(chosen.run_folder)
     assert "Books agree: 0 iterations" in capsys.readouterr().out
-    assert files.compose(chosen.run_folder).ledger == Ledger()
+    assert files.compose(RunFolder.of(chosen)).ledger == Ledger()
 
 
 def test_accounts_are_shown_in_rewards_with_three_decimals():
     receipts = [Receipt(key=f"s#0#{n}", price=7, source="gold", latency_s=0, advice="", answer="") for n in range(1200)]
-    shown = accounts(books([], thrown_away=receipts))
+    shown = accounts(books([], discarded=receipts))
     assert shown[2:] == [["abandoned", "1,200", "8.400"], ["all", "1,200", "8.400"]]

@@ -9,8 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from agile_ray.config import Env, Loop, Model, Run, RunConfig
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.record import history, metrics, provenance, store
+from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Dropped, Event
-from agile_ray.record.recorder import Discarded, RunRecorder
+from agile_ray.record.recorder import Rollback, RunRecorder
 from agile_ray.segments import cut
 from agile_ray.types import Assigned, Ending, Receipt, RunState, TokenScores, TrainingRow, Turn, Update
 from tests.fakes.lineage import check_lineage
@@ -91,10 +92,10 @@ def play(recorder, state, *, iterations, clock):
 
 def test_an_iteration_leaves_one_line_with_its_metrics(tmp_path):
     clock, shown = Clock(), []
-    recorder = RunRecorder(tmp_path, console=shown.append, clock=clock)
+    recorder = RunRecorder(RunFolder(tmp_path), console=shown.append, clock=clock)
     play(recorder, FRESH, iterations=1, clock=clock)
     recorder.close()
-    [line] = history.read(tmp_path / "history.jsonl")
+    [line] = history.read(RunFolder(tmp_path).history)
     assert (line.event, line.iteration, line.version) == (Event.ITERATION, 1, 1)
     assert line.metrics["total_score"] == 0.85
     assert (line.metrics["asked_share"], line.metrics["credit"], line.metrics["policy_loss"]) == (0.5, 0.1, 0.5)
@@ -108,7 +109,7 @@ def test_an_iteration_leaves_one_line_with_its_metrics(tmp_path):
 
 
 def test_dropped_sessions_are_counted_by_reason_length_and_asking(tmp_path):
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(RunFolder(tmp_path))
     kept = session(0)
     dropped = [
         session(1, ending=Ending.FAILED, asks=1, prompt=7),
@@ -123,42 +124,42 @@ def test_dropped_sessions_are_counted_by_reason_length_and_asking(tmp_path):
         update=UPDATE,
     )
     recorder.close()
-    [line] = history.read(tmp_path / "history.jsonl")
+    [line] = history.read(RunFolder(tmp_path).history)
     assert line.dropped == (
         Dropped(reason="failed", asked=False, tokens_up_to=8, sessions=1),
         Dropped(reason="failed", asked=True, tokens_up_to=16, sessions=2),
         Dropped(reason="no_row", asked=False, tokens_up_to=8, sessions=1),
     )
     assert line.counts == {"ending/cut": 1, "ending/done": 1, "ending/failed": 3, "remark/refused": 2}
-    assert len(store.read(tmp_path / "segments", 1)) == 5
+    assert len(store.read(RunFolder(tmp_path), 1)) == 5
 
 
 def test_a_phase_is_timed_also_when_it_raises_and_close_writes_what_is_left(tmp_path):
     clock = Clock()
-    recorder = RunRecorder(tmp_path, clock=clock)
+    recorder = RunRecorder(RunFolder(tmp_path), clock=clock)
     with contextlib.suppress(ValueError), recorder.timed("collect"):
         clock.now += 4
         raise ValueError("x")
     recorder.close()
     recorder.close()
-    [line] = history.read(tmp_path / "history.jsonl")
+    [line] = history.read(RunFolder(tmp_path).history)
     assert (line.event, line.seconds) == (Event.CLOSE, {"collect": 4})
 
 
 def test_resuming_drops_what_follows_the_checkpoint_with_a_count(tmp_path):
     clock = Clock()
-    first = RunRecorder(tmp_path, clock=clock)
+    first = RunRecorder(RunFolder(tmp_path), clock=clock)
     first.resume(FRESH)
     state = play(first, FRESH.imitated(), iterations=2, clock=clock)
     first.evaluation(state, "validation", [session(0)])
     play(first, state, iterations=2, clock=clock)
     first.close()
 
-    second = RunRecorder(tmp_path, clock=clock)
-    assert second.resume(state) == Discarded(lines=2, rows=4, seconds=6)
+    second = RunRecorder(RunFolder(tmp_path), clock=clock)
+    assert second.resume(state) == Rollback(lines=2, rows=4, seconds=6)
     play(second, state, iterations=1, clock=clock)
     second.close()
-    lines = history.read(tmp_path / "history.jsonl")
+    lines = history.read(RunFolder(tmp_path).history)
     assert [(line.event, line.iteration) for line in lines] == [
         ("iteration", 1),
         ("iteration", 2),
@@ -167,64 +168,66 @@ def test_resuming_drops_what_follows_the_checkpoint_with_a_count(tmp_path):
         ("iteration", 3),
     ]
     assert lines[3].counts == {"discarded/lines": 2, "discarded/rows": 4}
-    assert check_lineage(tmp_path / "segments") == 6
+    assert check_lineage(RunFolder(tmp_path)) == 6
 
 
 def test_resuming_inside_imitation_drops_the_steps_that_come_again(tmp_path):
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(RunFolder(tmp_path))
     state = FRESH
     for _ in range(3):
         state = state.imitated()
         recorder.imitation(state, Update(tokens=10, padding=0.0, seconds=1.0, metrics={"loss": 2.0}))
     assert recorder.resume(FRESH.imitated()).lines == 2
     recorder.close()
-    lines = history.read(tmp_path / "history.jsonl")
+    lines = history.read(RunFolder(tmp_path).history)
     assert [line.event for line in lines] == [Event.IMITATION, Event.RESUME]
 
 
 def test_a_fresh_folder_has_nothing_to_resume(tmp_path):
-    recorder = RunRecorder(tmp_path)
-    assert recorder.resume(FRESH) == Discarded(lines=0, rows=0, seconds=0)
+    recorder = RunRecorder(RunFolder(tmp_path))
+    assert recorder.resume(FRESH) == Rollback(lines=0, rows=0, seconds=0)
     recorder.close()
-    assert history.read(tmp_path / "history.jsonl") == []
+    assert history.read(RunFolder(tmp_path).history) == []
 
 
 def test_a_line_cut_off_by_a_kill_is_left_out_and_a_foreign_one_is_refused(tmp_path):
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(RunFolder(tmp_path))
     recorder.evaluation(FRESH, "validation", [session(0)])
     recorder.close()
-    path = tmp_path / "history.jsonl"
+    path = RunFolder(tmp_path).history
     path.write_bytes(path.read_bytes() + b'{"event": "iter')
     assert len(history.read(path)) == 1
     path.write_text('{"event": "party"}\n')
-    with pytest.raises(ConfigError, match="not a history of this version"):
+    with pytest.raises(
+        ConfigError, match=r"history.jsonl:1: must be a history line, as this version writes it; found .*party"
+    ):
         history.read(path)
 
 
-def test_a_figure_without_a_definition_is_refused(tmp_path):
-    recorder = RunRecorder(tmp_path)
+def test_a_metric_without_a_definition_is_refused(tmp_path):
+    recorder = RunRecorder(RunFolder(tmp_path))
     with pytest.raises(ContractError, match="found fun, joy"):
         recorder.imitation(FRESH, Update(tokens=1, padding=0.0, seconds=1.0, metrics={"joy": 1.0, "fun": 2.0}))
     recorder.close()
 
 
-def test_figures_are_pooled_as_their_definition_says():
+def test_metrics_are_pooled_as_their_definition_says():
     lines = [{"tokens": 3.0, "padding": 0.1, "accuracy": 0.2}, {"tokens": 4.0, "padding": 0.3, "accuracy": 0.9}]
-    assert metrics.pool(lines) == {"tokens": 7.0, "padding": 0.2, "accuracy": 0.9}
+    assert metrics.pool_metrics(lines) == {"tokens": 7.0, "padding": 0.2, "accuracy": 0.9}
 
 
 def test_tensorboard_reads_the_scalars_and_forgets_what_was_discarded(tmp_path):
     clock = Clock()
-    first = RunRecorder(tmp_path, clock=clock)
+    first = RunRecorder(RunFolder(tmp_path), clock=clock)
     state = play(first, FRESH, iterations=1, clock=clock)
     play(first, state, iterations=2, clock=clock)
     first.close()
-    second = RunRecorder(tmp_path, clock=clock)
+    second = RunRecorder(RunFolder(tmp_path), clock=clock)
     second.resume(state)
     play(second, state, iterations=1, clock=clock)
     second.evaluation(state, "validation", [session(0)])
     second.close()
-    events = EventAccumulator(str(tmp_path / "events" / "ppo"))
+    events = EventAccumulator(str(RunFolder(tmp_path).ppo_events))
     events.Reload()
     assert [point.step for point in events.Scalars("iteration/total_score")] == [1, 2]
     assert events.Scalars("validation/total_score")[0].value == 1.0
@@ -232,13 +235,13 @@ def test_tensorboard_reads_the_scalars_and_forgets_what_was_discarded(tmp_path):
 
 def test_a_finished_start_is_noted_beside_the_earlier_ones(tmp_path):
     config = RunConfig(run=Run(name="r", folder=tmp_path), model=Model(path=tmp_path), env=Env(name="shop"))
-    provenance.write(config.run_folder, config)
-    provenance.write(config.run_folder, config)
-    first, second = provenance.read(config.run_folder)
+    provenance.write(config)
+    provenance.write(config)
+    first, second = provenance.read(RunFolder.of(config))
     assert first.config_hash == second.config_hash == config.digest
     assert first.versions["numpy"] == np.__version__
     assert first.machine.cores >= 1
-    assert (config.run_folder / "config.yaml").read_text() == config.yaml()
+    assert RunFolder.of(config).config.read_text() == config.yaml()
 
 
 def test_git_state_tells_a_commit_from_changed_files_and_from_no_checkout(tmp_path):
@@ -257,7 +260,7 @@ def test_git_state_tells_a_commit_from_changed_files_and_from_no_checkout(tmp_pa
 def test_a_run_goes_on_for_longer_but_not_as_another_one(tmp_path):
     config = RunConfig(run=Run(name="r", folder=tmp_path), model=Model(path=tmp_path), env=Env(name="shop"))
     provenance.check_resumable(config)
-    provenance.write(config.run_folder, config)
+    provenance.write(config)
     provenance.check_resumable(config.model_copy(update={"loop": Loop(iterations=99)}))
     other = config.model_copy(update={"env": Env(name="shop", advice_cost=0.5)})
     with pytest.raises(ConfigError, match=r"env.advice_cost was 0.3, is 0.5; give it another run.name"):
@@ -265,8 +268,8 @@ def test_a_run_goes_on_for_longer_but_not_as_another_one(tmp_path):
 
 
 def test_history_lines_are_plain_json(tmp_path):
-    recorder = RunRecorder(tmp_path)
+    recorder = RunRecorder(RunFolder(tmp_path))
     recorder.evaluation(FRESH, "validation", [session(0)])
     recorder.close()
-    [text] = (tmp_path / "history.jsonl").read_text().splitlines()
+    [text] = RunFolder(tmp_path).history.read_text().splitlines()
     assert json.loads(text)["metrics"]["total_score"] == 1.0

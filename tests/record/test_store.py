@@ -9,7 +9,7 @@ from agile_ray.config import Agent, Memory
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.evaluation.score import score
 from agile_ray.record import resume, store
-from agile_ray.record.folder import segment_file
+from agile_ray.record.folder import RunFolder
 from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.segments import cut
 from agile_ray.types import (
@@ -94,9 +94,9 @@ BLANK = session(position=3, ending=Ending.FAILED)
 
 def test_a_stored_iteration_reads_back_as_it_was(tmp_path):
     trained = rows(ONE, REWRITTEN)
-    assert store.write(tmp_path, 12, [ONE, REWRITTEN], trained) == 3
-    assert (tmp_path / "iteration-00012.parquet").exists()
-    for found, expected in zip(store.read(tmp_path, 12), trained, strict=True):
+    assert store.write(RunFolder(tmp_path), 12, [ONE, REWRITTEN], trained) == 3
+    assert RunFolder(tmp_path).segment_file(12).exists()
+    for found, expected in zip(store.read(RunFolder(tmp_path), 12), trained, strict=True):
         assert found.trained
         assert found.credit == pytest.approx(expected.credit)
         for name in ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards"):
@@ -105,12 +105,14 @@ def test_a_stored_iteration_reads_back_as_it_was(tmp_path):
             assert stored.tolist() == original.tolist()
         assert (found.segment.index, found.segment.last) == (expected.segment.index, expected.segment.last)
     fields = [name for name in Session.__slots__ if name != "turns"]
-    assert [getattr(store.read(tmp_path, 12)[0].session, name) for name in fields] == [getattr(ONE, n) for n in fields]
+    assert [getattr(store.read(RunFolder(tmp_path), 12)[0].session, name) for name in fields] == [
+        getattr(ONE, n) for n in fields
+    ]
 
 
 def test_failed_sessions_are_kept_with_their_tokens_and_not_trained(tmp_path):
-    assert store.write(tmp_path, 1, [FAILED, BLANK], []) == 2
-    with_tokens, without = store.read(tmp_path, 1)
+    assert store.write(RunFolder(tmp_path), 1, [FAILED, BLANK], []) == 2
+    with_tokens, without = store.read(RunFolder(tmp_path), 1)
     assert with_tokens.segment.token_ids.tolist() == [1, 2]
     assert (with_tokens.trained, with_tokens.credit, with_tokens.session.error) == (False, None, "ToolError: gone")
     assert (without.segment, without.trained) == (None, False)
@@ -140,7 +142,7 @@ def played(draw, position):
 
 @given(st.tuples(*(played(position) for position in (5, 0, 1))))
 def test_whole_sessions_read_back_as_they_were_played(tmp_path_factory, expected):
-    folder = tmp_path_factory.mktemp("store")
+    folder = RunFolder(tmp_path_factory.mktemp("store"))
     store.write(folder, 1, expected, rows(*expected))
     found = store.sessions(folder, 1)
     assert [one.position for one in found] == [5, 0, 1]
@@ -153,13 +155,13 @@ def test_whole_sessions_read_back_as_they_were_played(tmp_path_factory, expected
         assert changed(one, **bare) == changed(original, **bare)
     assert store.outcomes(folder, 1) == [changed(one, turns=(), counterfactuals=()) for one in expected]
     store.write(folder, 2, found, rows(*found))
-    assert segment_file(folder, 2).read_bytes() == segment_file(folder, 1).read_bytes()
+    assert folder.segment_file(2).read_bytes() == folder.segment_file(1).read_bytes()
 
 
 @pytest.mark.parametrize(("one", "segments"), [(ONE, 1), (REWRITTEN, 2), (FAILED, 0), (BLANK, 0)])
 def test_sessions_read_back_are_cut_as_before(tmp_path, one, segments):
-    store.write(tmp_path, 1, [one], rows(one))
-    (found,) = store.sessions(tmp_path, 1)
+    store.write(RunFolder(tmp_path), 1, [one], rows(one))
+    (found,) = store.sessions(RunFolder(tmp_path), 1)
     again, before = list(cut(found)), list(cut(one))
     assert len(again) == len(before) == segments
     for left, right in zip(again, before, strict=True):
@@ -168,67 +170,52 @@ def test_sessions_read_back_are_cut_as_before(tmp_path, one, segments):
     assert len(found.turns) == len(one.turns)
 
 
-def test_credit_looks_back_on_the_iterations_before_as_far_as_there_are_any(tmp_path):
-    for iteration in (1, 2, 3):
-        one = changed(ONE, stream=f"train/cups/{iteration}")
-        store.write(tmp_path, iteration, [one], rows(one))
-
-    def looked_back_on(iteration, window):
-        return [sessions[0].stream[-1] for sessions in store.before(tmp_path, iteration, window=window)]
-
-    assert (looked_back_on(3, 3), looked_back_on(2, 9), looked_back_on(3, 1), looked_back_on(0, 5)) == (
-        ["2", "3"],
-        ["1", "2"],
-        [],
-        [],
-    )
-
-
 def test_a_row_of_no_session_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ContractError, match="1 do not"):
-        store.write(tmp_path, 1, [], rows(ONE))
+        store.write(RunFolder(tmp_path), 1, [], rows(ONE))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_follows_a_checkpoint_is_discarded_with_a_count(tmp_path):
-    segments = tmp_path / "segments"
+    run = RunFolder(tmp_path)
     for iteration in (1, 2, 3):
-        store.write(segments, iteration, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
-    (segments / ".iteration-00004.parquet.aside").write_bytes(b"half")
-    assert resume.discard_after(segments, 1) == 6
-    assert [path.name for path in segments.iterdir()] == ["iteration-00001.parquet"]
-    assert resume.discard_after(segments, 1) == 0
-    assert resume.discard_after(tmp_path / "nowhere", 0) == 0
+        store.write(run, iteration, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
+    (run.segments / ".iteration-00004.parquet.dead.aside").write_bytes(b"half")
+    assert resume.discard_after(run, 1) == 6
+    assert [path.name for path in run.segments.iterdir()] == ["iteration-00001.parquet"]
+    assert resume.discard_after(run, 1) == 0
+    assert resume.discard_after(RunFolder(tmp_path / "nowhere"), 0) == 0
 
 
 def test_lineage_counts_the_sessions_that_were_trained(tmp_path):
-    store.write(tmp_path, 1, [ONE, FAILED], rows(ONE))
-    store.write(tmp_path, 2, [REWRITTEN], rows(REWRITTEN))
-    assert check_lineage(tmp_path) == 2
+    store.write(RunFolder(tmp_path), 1, [ONE, FAILED], rows(ONE))
+    store.write(RunFolder(tmp_path), 2, [REWRITTEN], rows(REWRITTEN))
+    assert check_lineage(RunFolder(tmp_path)) == 2
 
 
 def test_lineage_refuses_a_session_trained_twice(tmp_path):
-    store.write(tmp_path, 1, [ONE], rows(ONE))
-    store.write(tmp_path, 2, [ONE], rows(ONE))
+    store.write(RunFolder(tmp_path), 1, [ONE], rows(ONE))
+    store.write(RunFolder(tmp_path), 2, [ONE], rows(ONE))
     with pytest.raises(ContractError, match="1 were trained again: \\('train/cups/0', 0, 0\\)"):
-        check_lineage(tmp_path)
+        check_lineage(RunFolder(tmp_path))
 
 
 def test_lineage_refuses_a_session_trained_in_part(tmp_path):
-    store.write(tmp_path, 1, [REWRITTEN], rows(REWRITTEN)[1:])
+    store.write(RunFolder(tmp_path), 1, [REWRITTEN], rows(REWRITTEN)[1:])
     with pytest.raises(ContractError, match="whole or not at all"):
-        check_lineage(tmp_path)
+        check_lineage(RunFolder(tmp_path))
 
 
 def test_lineage_refuses_a_missing_iteration(tmp_path):
-    store.write(tmp_path, 2, [ONE], rows(ONE))
+    store.write(RunFolder(tmp_path), 2, [ONE], rows(ONE))
     with pytest.raises(ContractError, match=r"from 1, found \[2\]"):
-        check_lineage(tmp_path)
+        check_lineage(RunFolder(tmp_path))
 
 
 def test_sessions_of_an_evaluation_read_back_without_their_turns(tmp_path):
-    store.write_sessions(tmp_path / "evaluation" / "ppo.parquet", [ONE, BLANK])
-    first, second = store.read_sessions(tmp_path / "evaluation" / "ppo.parquet")
+    path = RunFolder(tmp_path).evaluation_file("ppo")
+    store.write_sessions(path, [ONE, BLANK])
+    first, second = store.read_sessions(path)
     assert first.turns == ()
     assert (first.receipts, first.origin, first.price) == (ONE.receipts, Origin.ADVICE, 300)
     assert second == BLANK
@@ -240,7 +227,7 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="must be 3, found 0"):
         store.read_sessions(path)
     with pytest.raises(ConfigError, match="no such file"):
-        store.read(tmp_path, 1)
+        store.read(RunFolder(tmp_path), 1)
 
 
 def test_sessions_that_the_executor_played_keep_their_score_and_say_where_answers_came_from(tmp_path):

@@ -7,9 +7,10 @@ import pytest
 
 from agile_ray import loop
 from agile_ray.config import RunConfig
+from agile_ray.credit.assign import CreditAssigner
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.record import provenance, store
-from agile_ray.record.folder import segment_file
+from agile_ray.record.folder import RunFolder
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.replay.comparison import TOLERANCE, compare
 from agile_ray.replay.rollouts import RecordedRollouts
@@ -51,9 +52,10 @@ def settings(folder, name):
 
 
 def train(config, rollouts, fake, *, stopping=lambda: False):
-    provenance.write(config.run_folder, config)
-    recorder = RunRecorder(config.run_folder)
-    parts = {"learners": fake, "checkpoints": fake, "recorder": recorder, "stopping": stopping}
+    provenance.write(config)
+    recorder = RunRecorder(RunFolder.of(config))
+    credit = CreditAssigner(config.credit)
+    parts = {"learners": fake, "credit": credit, "checkpoints": fake, "recorder": recorder, "stopping": stopping}
     state = loop.train(config, START, rollouts=rollouts, **parts)
     recorder.close()
     return state
@@ -68,7 +70,7 @@ def run(tmp_path):
 
 
 def replayed(run, **measured):
-    config, rollouts = settings(run.parent, "small-replay"), RecordedRollouts(run / "segments")
+    config, rollouts = settings(run.parent, "small-replay"), RecordedRollouts(RunFolder(run))
     return config, train(config, rollouts, Fake(**measured), stopping=lambda: rollouts.exhausted)
 
 
@@ -76,21 +78,21 @@ def test_a_replay_learns_what_the_run_stored(run):
     config, state = replayed(run)
     assert state.iteration == 3
     for iteration in (1, 2, 3):
-        mine, its = (segment_file(folder / "segments", iteration) for folder in (config.run_folder, run))
+        mine, its = (RunFolder(folder).segment_file(iteration) for folder in (config.run_folder, run))
         assert mine.read_bytes() == its.read_bytes()
 
 
 def test_a_recording_goes_on_from_its_state(run):
-    first, second = RecordedRollouts(run / "segments"), RecordedRollouts(run / "segments")
+    first, second = RecordedRollouts(RunFolder(run)), RecordedRollouts(RunFolder(run))
     first.collect()
     second.restore(first.state())
     assert [one.stream for one in second.collect()] == ["2/0", "2/1"]
 
 
 def test_a_recording_ends_before_the_first_iteration_that_is_not_stored(run):
-    segment_file(run / "segments", 2).unlink()
+    RunFolder(run).segment_file(2).unlink()
     assert replayed(run)[1].iteration == 1
-    rollouts = RecordedRollouts(run / "segments")
+    rollouts = RecordedRollouts(RunFolder(run))
     rollouts.collect()
     with pytest.raises(ConfigError, match="iteration-00002"):
         rollouts.collect()
@@ -98,23 +100,27 @@ def test_a_recording_ends_before_the_first_iteration_that_is_not_stored(run):
 
 def test_a_recording_can_not_play(run):
     with pytest.raises(ContractError, match="evaluate_every must be none"):
-        RecordedRollouts(run / "segments").evaluate(split="validation", sessions=8, greedy=True)
+        RecordedRollouts(RunFolder(run)).evaluate(split="validation", sessions=8, greedy=True)
+
+
+def compared(folder, **losses):
+    return compare(1, run=RunFolder(folder / "run"), replay=RunFolder(folder / "replay"), **losses)
 
 
 def test_a_comparison_counts_rows_that_differ_and_measures_credit(tmp_path):
     changed = replace(ONE, answer="red")
-    store.write(tmp_path / "run", 1, [ONE, REWRITTEN, FAILED], rows(ONE, REWRITTEN, credit=0.0625))
-    store.write(tmp_path / "replay", 1, [changed, REWRITTEN, FAILED], rows(changed, REWRITTEN, credit=0.25))
-    found = compare(1, run=tmp_path / "run", replay=tmp_path / "replay", run_losses=MEASURED, replay_losses={})
+    store.write(RunFolder(tmp_path / "run"), 1, [ONE, REWRITTEN, FAILED], rows(ONE, REWRITTEN, credit=0.0625))
+    store.write(RunFolder(tmp_path / "replay"), 1, [changed, REWRITTEN, FAILED], rows(changed, REWRITTEN, credit=0.25))
+    found = compared(tmp_path, run_losses=MEASURED, replay_losses={})
     assert (found.rows, found.differing) == (4, {"answer": 1})
     assert (found.credit_differing, found.credit_distance) == (2, 0.1875)  # only last segments have credit
     assert (found.losses, found.same) == ({}, False)
 
 
 def test_a_comparison_finds_rows_that_one_side_lacks(tmp_path):
-    store.write(tmp_path / "run", 1, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
-    store.write(tmp_path / "replay", 1, [ONE], rows(ONE))
-    found = compare(1, run=tmp_path / "run", replay=tmp_path / "replay", run_losses={}, replay_losses={})
+    store.write(RunFolder(tmp_path / "run"), 1, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
+    store.write(RunFolder(tmp_path / "replay"), 1, [ONE], rows(ONE))
+    found = compared(tmp_path, run_losses={}, replay_losses={})
     assert found.differing["token_ids"] == found.credit_differing == 2
     assert not found.same
 
@@ -122,18 +128,18 @@ def test_a_comparison_finds_rows_that_one_side_lacks(tmp_path):
 @pytest.mark.parametrize(("share", "same"), [(0.0, True), (0.5 * TOLERANCE, True), (2 * TOLERANCE, False)])
 def test_a_loss_may_differ_by_a_small_share_of_itself(tmp_path, share, same):
     for name in ("run", "replay"):
-        store.write(tmp_path / name, 1, [ONE], rows(ONE))
+        store.write(RunFolder(tmp_path / name), 1, [ONE], rows(ONE))
     other = MEASURED | {"policy_loss": MEASURED["policy_loss"] * (1 + share)}
-    found = compare(1, run=tmp_path / "run", replay=tmp_path / "replay", run_losses=MEASURED, replay_losses=other)
+    found = compared(tmp_path, run_losses=MEASURED, replay_losses=other)
     assert found.losses["policy_loss"].distance == pytest.approx(share, rel=0.01)
     assert found.same is same
 
 
 def test_a_replay_that_repeats_its_run_says_so(run, capsys):
     config, _ = replayed(run)
-    conclude(run, config.run_folder, [])
+    conclude(RunFolder(run), RunFolder.of(config), [])
     assert "3 iterations repeat" in capsys.readouterr().out
-    record = json.loads((config.run_folder / "replay.json").read_text())
+    record = json.loads(RunFolder.of(config).replay.read_text())
     assert record["run"] == str(run)
     assert [one["iteration"] for one in record["iterations"]] == [1, 2, 3]
 
@@ -141,15 +147,16 @@ def test_a_replay_that_repeats_its_run_says_so(run, capsys):
 def test_a_replay_that_differs_is_an_error_unless_it_is_an_experiment(run, capsys):
     config, _ = replayed(run, value_loss=0.5)
     with pytest.raises(ContractError, match="3 of 3 iterations differ .* the first is 1"):
-        conclude(run, config.run_folder, [])
-    conclude(run, config.run_folder, ["ppo.learning_rate=1e-3"])
+        conclude(RunFolder(run), RunFolder.of(config), [])
+    conclude(RunFolder(run), RunFolder.of(config), ["ppo.learning_rate=1e-3"])
     assert "3 of 3 iterations differ" in capsys.readouterr().out
 
 
 def imitated(run):
     """The run, with something in the place of its policy after imitation."""
-    (run / "sft" / "resume").mkdir(parents=True)
-    (run / "sft" / "resume" / "state.json").write_text("{}")
+    state = RunFolder(run).sft.state
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
     return run
 
 
@@ -168,7 +175,7 @@ def test_a_run_without_its_policy_after_imitation_is_refused(call, run):
 
 
 def test_a_run_without_its_first_iteration_is_refused(call, run):
-    segment_file(run / "segments", 1).unlink()
+    RunFolder(run).segment_file(1).unlink()
     assert "iteration-00001.parquet: no such file" in refused(call, imitated(run))
 
 

@@ -1,0 +1,72 @@
+"""Writes files and folders that are whole or absent, whenever the process is killed.
+
+Content is first written to a hidden name in the same folder, such as `.report.json.1f3a9c02.aside`, and then renamed.
+`remove_unfinished` deletes what a killed process left under such names.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agile_ray.errors import ConfigError
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, replacing an existing one; its folder is created.
+
+    Raises:
+        ConfigError: the path can't be written.
+    """
+    with whole_file(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield the path to write a file (or link) to; at the end of the block it replaces `path`.
+
+    Raises:
+        ConfigError: the path can't be written.
+    """
+    aside = _aside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise ConfigError(f"{path}: a file can't be written there ({error.strerror})") from error
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to write into; at the end of the block it is renamed to `path`.
+
+    Raises:
+        OSError: `path` is a folder that holds something.
+    """
+    aside = _aside(path)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed process left unfinished directly in a folder, if the folder exists."""
+    for aside in folder.glob(".*.aside"):
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink()
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.aside")
