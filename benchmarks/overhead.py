@@ -19,6 +19,7 @@ from pathlib import Path
 
 import ray
 
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Session
 from launch.run import shipped_configs
 from rollout.actor import Post, RolloutActor
@@ -79,7 +80,7 @@ def main(words: Sequence[str]) -> None:
         index=0,
         model=config.model.path.absolute(),
         log=scratch / "engine.log",
-        asked=scratch / "asked-0.jsonl",
+        asked=RunFolder(scratch).journal(0),
     )
     actor = ray.remote(num_cpus=1)(Bare).remote(post)
     ray.get(actor.start.remote(), timeout=900)

@@ -24,7 +24,7 @@ class Rollback:
     """What was recorded after the checkpoint that a run resumes from, and is discarded."""
 
     lines: int  # of the history
-    rows: int  # stored segments
+    segments: int
     seconds: float  # wall time of the discarded work
 
 
@@ -81,17 +81,17 @@ class RunRecorder:
         kept = [line for line in lines if not line.follows(state)]
         rollback = Rollback(
             lines=len(lines) - len(kept),
-            rows=discard_after(self._run, state.iteration),
+            segments=discard_after(self._run, state.iteration),
             seconds=sum(sum(line.seconds.values()) for line in lines if line.follows(state)),
         )
-        if lines or rollback.rows:
+        if lines or rollback.segments:
             history.rewrite(self._run.history, kept)
             self._imitation_events.restart(state.imitation_steps + 1)
             self._ppo_events.restart(state.iteration + 1)
             self._write(
                 Event.RESUME,
                 metrics={"discarded_seconds": rollback.seconds},
-                counts={"discarded/lines": rollback.lines, "discarded/rows": rollback.rows},
+                counts={"discarded/lines": rollback.lines, "discarded/rows": rollback.segments},
             )
         return rollback
 

@@ -48,7 +48,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to write into; at the end of the block it is renamed to `path`.
 
     Raises:
-        OSError: `path` is a folder that holds something.
+        OSError: `path` is a folder that is not empty, or a file.
     """
     aside = _aside(path)
     aside.mkdir(parents=True)

@@ -41,7 +41,7 @@ class Comparison:
     """One iteration of a run and of its replay."""
 
     iteration: int
-    rows: int  # segments that the run stored
+    segments: int  # that the run stored
     differing: dict[str, int]  # segments that differ in a bit, by column; without equal columns and credit
     credit_differing: int  # segments
     credit_distance: float  # largest |difference|, reward
@@ -82,7 +82,7 @@ def compare(
     counts = {name: _differing(before[name], after[name]) for name in before.column_names}
     return Comparison(
         iteration=iteration,
-        rows=before.num_rows,
+        segments=before.num_rows,
         differing={name: count for name, count in counts.items() if count and name != "credit"},
         credit_differing=counts["credit"],
         credit_distance=_distance(before["credit"], after["credit"]),

@@ -62,14 +62,14 @@ def conclude(run: RunFolder, folder: RunFolder, overrides: Sequence[str]) -> Non
 
 def show(found: Sequence[Comparison], console: Console) -> None:
     """Print where replay and run differ, one line per iteration, within 80 columns."""
-    title = "replay against run: rows that differ, and by what share losses do"
+    title = "replay against run: segments that differ, relative difference of losses"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
-    for head in ("iteration", "rows", "stored", "credit", "by at most", *LOSSES):
+    for head in ("iteration", "segments", "stored", "credit", "by at most", *LOSSES):
         table.add_column(head, justify="right", no_wrap=True)
     for one in found:
         table.add_row(
             str(one.iteration),
-            str(one.rows),
+            str(one.segments),
             str(max(one.differing.values(), default=0)),
             str(one.credit_differing),
             f"{one.credit_distance:.2g}",

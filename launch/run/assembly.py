@@ -78,7 +78,7 @@ class Machines:
         self.rollouts.reopen(config, bar=progress.bar)
 
     def close(self) -> None:
-        """End engines, then ranks: an engine may be waiting for a rank."""
+        """End the engines, then the ranks, so that neither waits for the other."""
         self.rollouts.shutdown()
         self.learners.shutdown()
 
@@ -202,7 +202,7 @@ def open_record(
         if state.imitation_steps or rollback.lines:
             progress.say(
                 f"resumed after {state.imitation_steps} imitation steps and {state.iteration} iterations; discarded "
-                f"{rollback.rows} segments and {rollback.seconds:.0f} s of later work"
+                f"{rollback.segments} segments and {rollback.seconds:.0f} s of later work"
             )
 
     checkpoints = FolderCheckpoints(

@@ -70,7 +70,7 @@ def test_a_second_sweep_keeps_out_of_the_folder_of_the_first(call, sheet, tmp_pa
     with alone(SweepFolder(tmp_path / "prices")):
         code, _, said = call("sweep", sheet, f"run.folder={tmp_path}")
     assert code == 2
-    assert f"{tmp_path / 'prices'}: one process at a time trains there, and process {os.getpid()} does" in said
+    assert f"{tmp_path / 'prices'}: only one process at a time may train there, and process {os.getpid()} does" in said
 
 
 def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path):

@@ -156,7 +156,7 @@ def test_resuming_drops_what_follows_the_checkpoint_with_a_count(tmp_path):
     first.close()
 
     second = RunRecorder(RunFolder(tmp_path), clock=clock)
-    assert second.resume(state) == Rollback(lines=2, rows=4, seconds=6)
+    assert second.resume(state) == Rollback(lines=2, segments=4, seconds=6)
     play(second, state, iterations=1, clock=clock)
     second.close()
     lines = history.read(RunFolder(tmp_path).history)
@@ -185,7 +185,7 @@ def test_resuming_inside_imitation_drops_the_steps_that_come_again(tmp_path):
 
 def test_a_fresh_folder_has_nothing_to_resume(tmp_path):
     recorder = RunRecorder(RunFolder(tmp_path))
-    assert recorder.resume(FRESH) == Rollback(lines=0, rows=0, seconds=0)
+    assert recorder.resume(FRESH) == Rollback(lines=0, segments=0, seconds=0)
     recorder.close()
     assert history.read(RunFolder(tmp_path).history) == []
 

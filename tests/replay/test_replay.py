@@ -107,17 +107,17 @@ def compared(folder, **losses):
     return compare(1, run=RunFolder(folder / "run"), replay=RunFolder(folder / "replay"), **losses)
 
 
-def test_a_comparison_counts_rows_that_differ_and_measures_credit(tmp_path):
+def test_a_comparison_counts_segments_that_differ_and_measures_credit(tmp_path):
     changed = replace(ONE, answer="red")
     store.write(RunFolder(tmp_path / "run"), 1, [ONE, REWRITTEN, FAILED], rows(ONE, REWRITTEN, credit=0.0625))
     store.write(RunFolder(tmp_path / "replay"), 1, [changed, REWRITTEN, FAILED], rows(changed, REWRITTEN, credit=0.25))
     found = compared(tmp_path, run_losses=MEASURED, replay_losses={})
-    assert (found.rows, found.differing) == (4, {"answer": 1})
+    assert (found.segments, found.differing) == (4, {"answer": 1})
     assert (found.credit_differing, found.credit_distance) == (2, 0.1875)  # only last segments have credit
     assert (found.losses, found.same) == ({}, False)
 
 
-def test_a_comparison_finds_rows_that_one_side_lacks(tmp_path):
+def test_a_comparison_finds_segments_that_one_side_lacks(tmp_path):
     store.write(RunFolder(tmp_path / "run"), 1, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
     store.write(RunFolder(tmp_path / "replay"), 1, [ONE], rows(ONE))
     found = compared(tmp_path, run_losses={}, replay_losses={})
