@@ -9,12 +9,12 @@ import numpy as np
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.functions import Function
-from agile_ray.agent.lane import Rules
+from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
-from agile_ray.record import store
+from agile_ray.credit.assign import CreditAssigner
 from agile_ray.record.checkpoints import FolderCheckpoints
-from agile_ray.record.recorder import SEGMENTS, RunRecorder
-from agile_ray.types import Int32, RunState, Session
+from agile_ray.record.recorder import RunRecorder
+from agile_ray.types import Int32, RunState
 from launch.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Parts:
     rules: Rules
     learners: "LearnerGroup"
     rollouts: "RolloutPool"
+    credit: CreditAssigner
     checkpoints: FolderCheckpoints
     recorder: RunRecorder
     progress: Progress
@@ -49,10 +50,6 @@ class Parts:
     def sft(self) -> Path:
         """The frozen SFT policy, a plain Hugging Face folder; there once imitation is finished."""
         return self.folder / SFT
-
-    def past(self, state: RunState) -> list[list[Session]]:
-        """What was collected in the iterations before, as far as credit looks back, the oldest first."""
-        return store.before(self.folder / SEGMENTS, state.iteration, window=self.config.credit.window)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +147,7 @@ def assemble(
 
     folder = config.run_folder
     learners, rollouts = machines.learners, machines.rollouts
+    credit = CreditAssigner(config.credit)
     recorder = RunRecorder(folder, console=progress.line)
 
     def resumed(state: RunState) -> None:
@@ -165,6 +163,7 @@ def assemble(
         keep=config.run.keep_checkpoints,
         learners=learners,
         lanes=rollouts,
+        credit=credit,
         resumed=resumed,
         sft=folder / SFT,
     )
@@ -174,6 +173,7 @@ def assemble(
         rules=build_rules(config, environment, model=config.model.path),
         learners=learners,
         rollouts=rollouts,
+        credit=credit,
         checkpoints=checkpoints,
         recorder=recorder,
         progress=progress,

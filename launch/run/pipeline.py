@@ -104,10 +104,10 @@ def _run(parts: Parts) -> None:
         state,
         rollouts=parts.rollouts,
         learners=parts.learners,
+        credit=parts.credit,
         checkpoints=parts.checkpoints,
         recorder=parts.recorder,
         stopping=parts.stopping,
-        past=parts.past(state),
     )
     if parts.stopping():
         return _stopped(parts, state)
@@ -126,7 +126,7 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
             parts.rules,
             teacher,
             seed=parts.config.seed,
-            discount=parts.config.ppo.discount,
+            price=parts.config.env.price,
             progress=played,
         )
     with parts.progress.bar("imitation", len(batches)) as learned:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agile_ray import loop
 from agile_ray.config import RunConfig
+from agile_ray.credit.assign import CreditAssigner
 from agile_ray.errors import ConfigError
 from agile_ray.record import provenance, store
 from agile_ray.record.checkpoints import FolderCheckpoints
@@ -116,6 +117,7 @@ def _train(
     provenance.write(folder, config)
     recorder = RunRecorder(folder, console=progress.line)
     rollouts = RecordedRollouts(run / SEGMENTS)
+    credit = CreditAssigner(config.credit)
 
     def resumed(state: RunState) -> None:
         discarded = recorder.resume(state)
@@ -127,6 +129,7 @@ def _train(
         keep=config.run.keep_checkpoints,
         learners=learners,
         lanes=rollouts,
+        credit=credit,
         resumed=resumed,
         sft=run / SFT,
     )
@@ -138,10 +141,10 @@ def _train(
             state,
             rollouts=rollouts,
             learners=learners,
+            credit=credit,
             checkpoints=checkpoints,
             recorder=recorder,
             stopping=lambda: stopping() or rollouts.exhausted,
-            past=store.before(folder / SEGMENTS, state.iteration, window=config.credit.window),
         )
     finally:
         recorder.close()

@@ -22,9 +22,9 @@ STREAMS = range(12)
 
 
 def play(name: str, *, price: int = 300, split: str = "validation", agent: Agent = AGENT, **habits) -> list[Session]:
-    rules = script_rules(SHOP, price=price, agent=agent, memory=MEMORY)
+    rules = script_rules(SHOP, agent=agent, memory=MEMORY)
     policy = reference(name, SHOP, Habits(**habits))
-    return play_streams(policy, SHOP, split=split, indices=STREAMS, rules=rules)
+    return play_streams(policy, SHOP, split=split, indices=STREAMS, rules=rules, price=price)
 
 
 def questions(split: str = "validation") -> list[tuple[Question, ...]]:
@@ -92,19 +92,19 @@ def test_the_random_teacher_asks_by_its_share_where_neither_memory_nor_the_tool_
 
 
 def test_random_choices_hang_on_the_stream_and_not_on_the_order_of_play():
-    rules = script_rules(SHOP, price=300, agent=Agent(), memory=MEMORY)
+    rules = script_rules(SHOP, agent=Agent(), memory=MEMORY)
     policy = reference("teacher", SHOP, Habits(seed=5))
-    there = play_streams(policy, SHOP, split="train", indices=[0, 1], rules=rules)
-    back = play_streams(policy, SHOP, split="train", indices=[1, 0], rules=rules)
+    there = play_streams(policy, SHOP, split="train", indices=[0, 1], rules=rules, price=300)
+    back = play_streams(policy, SHOP, split="train", indices=[1, 0], rules=rules, price=300)
     asks = {(session.stream, session.position): session.asks for session in there}
     assert asks == {(session.stream, session.position): session.asks for session in back}
 
 
 def test_an_evaluation_may_stop_within_a_stream():
-    rules = script_rules(SHOP, price=300, agent=AGENT, memory=MEMORY)
+    rules = script_rules(SHOP, agent=AGENT, memory=MEMORY)
     chosen = plays(SHOP, split="validation", sessions=60)
     policy = reference("teacher", SHOP, Habits())
-    sessions = play_sessions(policy, SHOP, split="validation", plays=chosen, rules=rules)
+    sessions = play_sessions(policy, SHOP, split="validation", plays=chosen, rules=rules, price=300)
     whole = play("teacher")
     assert [(s.stream, s.position, s.asks) for s in sessions] == [(s.stream, s.position, s.asks) for s in whole[:60]]
 
