@@ -214,8 +214,8 @@ def turns(*, rewards: Sequence[float], observations: int, critic: Sequence[float
         critic: value of every action token and observation token of a turn.
     """
     drawn = [(reward * (k == 7), critic[turn], k == 0) for turn, reward in enumerate(rewards) for k in range(8)]
-    behind = [8 * turn for turn in range(1, len(rewards)) for _ in range(observations)]
-    return insert(session(drawn), behind, [critic[index // 8] for index in behind])
+    after = [8 * turn for turn in range(1, len(rewards)) for _ in range(observations)]
+    return insert(session(drawn), after, [critic[index // 8] for index in after])
 
 
 NO_CRITIC = (0.0, 0.0, 0.0, 0.0)

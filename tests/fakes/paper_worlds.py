@@ -61,7 +61,7 @@ def on(item: str, **changes: object) -> Ask:
 class Outcome:
     """One way for a session to go."""
 
-    chance: float
+    probability: float
     correct: bool
     paid: int  # thousandths
     wrote: Memory
@@ -75,7 +75,7 @@ class Outcome:
 class Path:
     """One way for a stream to go from a session on: what memory held before each, and what came of it."""
 
-    chance: float = 1.0
+    probability: float = 1.0
     memories: tuple[Memory, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
 
@@ -92,29 +92,29 @@ def asks(one: Ask, memory: Memory) -> float:
 
 def outcomes(one: Ask, memory: Memory, position: int) -> list[Outcome]:
     known = [one.reads[entry.name] * entry.right for entry in memory if entry.name in one.reads]
-    chance = max(known) if holds(one, memory) else one.guess
+    probability = max(known) if holds(one, memory) else one.guess
     asking = asks(one, memory)
     right, wrong = (
         tuple(Entry(writer=position, name=name, right=it_is) for name in one.writes) for it_is in (True, False)
     )
     every = [
-        Outcome(chance=asking * one.advice, correct=True, paid=one.price, wrote=right),
-        Outcome(chance=asking * (1 - one.advice), correct=False, paid=one.price, wrote=wrong),
-        Outcome(chance=(1 - asking) * chance, correct=True, paid=0, wrote=()),
-        Outcome(chance=(1 - asking) * (1 - chance), correct=False, paid=0, wrote=()),
+        Outcome(probability=asking * one.advice, correct=True, paid=one.price, wrote=right),
+        Outcome(probability=asking * (1 - one.advice), correct=False, paid=one.price, wrote=wrong),
+        Outcome(probability=(1 - asking) * probability, correct=True, paid=0, wrote=()),
+        Outcome(probability=(1 - asking) * (1 - probability), correct=False, paid=0, wrote=()),
     ]
-    return [outcome for outcome in every if outcome.chance > 0]
+    return [outcome for outcome in every if outcome.probability > 0]
 
 
 def own_value(one: Ask, memory: Memory) -> float:
-    return sum(outcome.chance * outcome.reward for outcome in outcomes(one, memory, 0))
+    return sum(outcome.probability * outcome.reward for outcome in outcomes(one, memory, 0))
 
 
 def value(world: World, memory: Memory, position: int) -> float:
     if position == len(world):
         return 0.0
     return sum(
-        outcome.chance * (outcome.reward + value(world, memory + outcome.wrote, position + 1))
+        outcome.probability * (outcome.reward + value(world, memory + outcome.wrote, position + 1))
         for outcome in outcomes(world[position], memory, position)
     )
 
@@ -136,7 +136,7 @@ def paths(world: World, memory: Memory, position: int) -> Iterator[Path]:
     for outcome in outcomes(world[position], memory, position):
         for rest in paths(world, memory + outcome.wrote, position + 1):
             yield Path(
-                chance=outcome.chance * rest.chance,
+                probability=outcome.probability * rest.probability,
                 memories=(memory, *rest.memories),
                 outcomes=(outcome, *rest.outcomes),
             )
@@ -147,11 +147,11 @@ def states(world: World, writer: int) -> list[tuple[float, Memory]]:
     before: dict[Memory, float] = {}
     for path in paths(world[:writer], (), 0):
         end = path.memories[-1] + path.outcomes[-1].wrote if path.outcomes else ()
-        before[end] = before.get(end, 0.0) + path.chance
+        before[end] = before.get(end, 0.0) + path.probability
     asked = changed(world[writer], ask=1.0, again=1.0)
     return [
-        (chance * outcome.chance, memory + outcome.wrote)
-        for memory, chance in before.items()
+        (probability * outcome.probability, memory + outcome.wrote)
+        for memory, probability in before.items()
         for outcome in outcomes(asked, memory, writer)
     ]
 
@@ -223,7 +223,7 @@ def expected(
         prefixes = linked.prefixes(sessions, threshold=THRESHOLD)
         scores = [learner.score(int(prefix.token_ids[0])) for prefix in prefixes]
         links = linked.link(sessions, scores, threshold=THRESHOLD)
-        total = total + path.chance * estimate([session.own_reward for session in sessions], links)
+        total = total + path.probability * estimate([session.own_reward for session in sessions], links)
     return np.asarray(total)
 
 
