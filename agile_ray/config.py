@@ -66,6 +66,11 @@ class Env(Section):
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query, in seconds."""
 
+    @property
+    def price(self) -> int:
+        """Price of one ask, thousandths of the reward for a right answer."""
+        return round(1000 * self.advice_cost)
+
 
 class Agent(Section):
     """The executor's rules and budgets of one session."""

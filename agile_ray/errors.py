@@ -1,12 +1,12 @@
-"""Everything this project raises on purpose.
+"""The errors that this project raises on purpose.
 
 AgileError
-    ConfigError      the run can not start; fix what the message names (exit code 2)
-    ContractError    a value breaks what its type promises; always a bug
-    SessionError     one session failed; recorded on its session, the run goes on
+    ConfigError      the run can't start; fix what the message names (exit code 2)
+    ContractError    a value violates what its type promises; always a bug
+    SessionError     one session failed; recorded on the session, the run continues
         ToolError        a tool broke or missed its deadline (a wrong query is an observation instead)
         ExpertError      the expert broke or missed its deadline
-    EngineError      vLLM rejected, lost or mis-served a request
+    EngineError      vLLM rejected, lost or misserved a request
     SyncError        a rollout engine does not serve the weights it was given
     LearnerError     a learner rank died or its loss is not finite; resume from the last checkpoint
     StarvedError     a whole collection held nothing to train on
@@ -21,29 +21,29 @@ class AgileError(Exception):
 
 
 class ConfigError(AgileError):
-    """The run can not start as configured."""
+    """The run can't start as configured."""
 
 
 class ContractError(AgileError):
-    """A value breaks what its type promises."""
+    """A value violates what its type promises."""
 
     @classmethod
     def mismatch(cls, where: str, **shapes: tuple[int, ...]) -> Self:
-        """Name every shape that should have been equal."""
+        """Build the error for shapes that should be equal, naming each."""
         listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         return cls(f"{where}: shapes must be equal, got {listing}")
 
 
 class SessionError(AgileError):
-    """One session failed; the run goes on."""
+    """One session failed; the run continues."""
 
 
 class ToolError(SessionError):
-    """A tool broke. A query that the tool can read but not answer is no error: it is an observation."""
+    """A tool broke. A query that the tool can't run is an observation instead."""
 
 
 class ExpertError(SessionError):
-    """The expert broke or was late."""
+    """The expert broke or missed its deadline."""
 
 
 class EngineError(AgileError):

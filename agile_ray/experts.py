@@ -1,4 +1,4 @@
-"""Experts by configuration: the only place that lists them."""
+"""Chooses the expert by configuration."""
 
 from agile_ray.agent.expert import Expert, GoldExpert
 from agile_ray.config import Env
@@ -6,7 +6,7 @@ from agile_ray.replay.expert import RecordedExpert
 
 
 def build_expert(env: Env) -> Expert:
-    """The expert that `env.recorded` chooses: a past run's receipts, else the gold answers.
+    """Build the expert that `env.recorded` chooses: a past run's receipts, else the gold answers.
 
     Raises:
         ConfigError: `env.recorded` holds no segments, or another version's.

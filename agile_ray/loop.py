@@ -1,15 +1,15 @@
-"""The training loop. It knows protocols, not Ray: a test runs it with fakes in milliseconds."""
+"""The training loop. It depends on protocols, not on Ray, so tests run it with fakes in milliseconds."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from agile_ray.config import RunConfig
-from agile_ray.credit import assign
+from agile_ray.credit.assign import CreditAssigner
 from agile_ray.errors import StarvedError
+from agile_ray.evaluation.score import score
 from agile_ray.protocols import Checkpoints, Learners, Recorder, Rollouts
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
-from agile_ray.types import Demonstration, RunState, Session
+from agile_ray.types import Demonstration, RunState
 
 
 def imitate(
@@ -23,11 +23,17 @@ def imitate(
     stopping: Callable[[], bool],
     progress: Callable[[int], None],
 ) -> RunState:
-    """SFT: one optimizer step on each batch of the teacher's demonstrations that is still to be learned.
+    """SFT: one optimizer step on each remaining batch of the teacher's demonstrations.
 
     Args:
-        stopping: asked after each step; True saves a checkpoint and returns.
-        progress: told how many steps are done.
+        config: of the run.
+        state: how many batches are learned already.
+        batches: all of them, in order.
+        learners: learn.
+        checkpoints: save.
+        recorder: records each step.
+        stopping: checked before each step; if True, saves a checkpoint and returns.
+        progress: called with the number of finished steps.
 
     Raises:
         LearnerError: a learner rank died. The same run name resumes from the last checkpoint.
@@ -50,26 +56,31 @@ def train(
     *,
     rollouts: Rollouts,
     learners: Learners,
+    credit: CreditAssigner,
     checkpoints: Checkpoints,
     recorder: Recorder,
     stopping: Callable[[], bool],
-    past: Iterable[Sequence[Session]] = (),
-    credit: assign.CreditAssigner | None = None,
 ) -> RunState:
     """PPO: collect, cut, score, credit, learn, publish, until `loop.iterations` are done.
 
     Args:
-        stopping: asked after each iteration; True saves a checkpoint and returns.
+        config: of the run.
+        state: where the run is; everything else was restored to it.
+        rollouts: play sessions.
+        learners: score them and learn.
+        credit: assigns credit across sessions.
+        checkpoints: save.
+        recorder: records each iteration and evaluation.
+        stopping: checked after each iteration; if True, saves a checkpoint and returns.
 
     Raises:
         LearnerError: a learner rank died. The same run name resumes from the last checkpoint.
-        StarvedError: a whole collection held nothing to train on.
-        SyncError: an engine does not serve the weights that it was given.
+        StarvedError: none of the collected sessions can be trained on.
+        SyncError: an engine does not serve the weights it was given.
     """
     with recorder.timed("publish"):
         rollouts.load(learners.publish(state.version))  # no token is ever sampled from unnamed weights
 
-    window = deque(past, maxlen=config.credit.window - 1)
     while state.iteration < config.loop.iterations and not stopping():
         with recorder.timed("collect"):
             sessions = rollouts.collect()
@@ -78,9 +89,8 @@ def train(
             raise StarvedError(f"iteration {state.iteration + 1}: {len(sessions)} sessions, none to train on")
 
         with recorder.timed("score"):
-            scores = learners.score([*segments, *assign.prefixes(sessions, config.credit)])
-        assigned = assign.assign(sessions, segments, scores, config.credit, past=window)
-        window.append(sessions)
+            scores, prefix_scores = learners.score(segments, credit.prefixes(sessions))
+        assigned = credit.assign(sessions, segments, scores, prefix_scores)
         with recorder.timed("learn"):
             done = state.iteration / config.loop.iterations
             update = learners.learn(assigned.rows, seed=derive(config.seed, "learn", state.iteration), done=done)
@@ -96,7 +106,8 @@ def train(
                 validation = rollouts.evaluate(
                     split="validation", sessions=config.evaluate.validation_sessions, greedy=True
                 )
-            checkpoints.save(state, score=recorder.evaluation(state, "validation", validation))
+            recorder.evaluation(state, "validation", validation)
+            checkpoints.save(state, score=score(validation).total_score)
         elif last or stopping() or state.iteration % config.loop.checkpoint_every == 0:
             checkpoints.save(state, score=None)
 

@@ -1,4 +1,4 @@
-"""What the loop needs from the rest of the system, and nothing more."""
+"""What the loop needs from the rest of the system."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -9,24 +9,24 @@ from agile_ray.weights import WeightsRef
 
 
 class Rollouts(Protocol):
-    """Plays sessions with the weights it was last given."""
+    """Plays sessions with the weights that it was last given."""
 
     def collect(self) -> list[Session]:
-        """One iteration's sessions, of every lane, in stream order within a lane."""
+        """Play one iteration: the sessions of every lane, in stream order within a lane."""
         ...
 
     def evaluate(self, *, split: str, sessions: int | None, greedy: bool) -> list[Session]:
-        """Play what `agile_ray.evaluation.plays` names, with fresh memories; the lanes of `collect` are untouched.
+        """Play the streams that `agile_ray.evaluation.plays` chooses, with empty memories.
 
-        Greedy evaluations step their lanes in lockstep, so that they repeat exactly.
+        The lanes of `collect` are not affected. Greedy evaluations step all lanes in lockstep, so they repeat exactly.
         """
         ...
 
     def load(self, weights: WeightsRef) -> None:
-        """Serve these weights from now on, and check that it is so.
+        """Serve these weights from now on, and verify it.
 
         Raises:
-            SyncError: the engine's logprobs say that it does not.
+            SyncError: an engine's logprobs are not those of the weights.
         """
         ...
 
@@ -36,44 +36,67 @@ class Rollouts(Protocol):
 
 
 class Learners(Protocol):
-    """One policy and one critic, sharded over ranks the caller never sees."""
+    """One policy and one critic, sharded over ranks that the caller never sees."""
 
     def imitate(self, demonstrations: Sequence[Demonstration], *, step: int) -> Update:
-        """One SFT step on the action tokens of these segments; `step`, from 0, sets the learning rate."""
+        """Take one SFT step on the action tokens of these segments; `step`, from 0, sets the learning rate."""
         ...
 
-    def score(self, prefixes: Sequence[Segment]) -> list[TokenScores]:
-        """What the present weights think of every action token, also of counterfactual prefixes."""
+    def score(
+        self, segments: Sequence[Segment], prefixes: Sequence[Segment]
+    ) -> tuple[list[TokenScores], list[TokenScores]]:
+        """Score every action token with the current weights.
+
+        Args:
+            segments: of sessions.
+            prefixes: counterfactual ones that credit needs; may be empty.
+
+        Returns:
+            the scores of the segments, and the scores of the prefixes.
+        """
         ...
 
     def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
-        """One PPO update.
+        """Run one PPO update.
 
         Args:
-            done: share of the run's iterations that lie behind, from 0 to 1; sets the learning rate.
+            rows: what to learn from.
+            seed: of the order of minibatches.
+            done: share of the run's iterations that are finished, from 0 to 1; sets the learning rate.
 
         Raises:
             LearnerError: a rank died, or the loss is not finite (before the optimizer step).
         """
         ...
 
-    def publish(self, version: int) -> WeightsRef: ...
+    def publish(self, version: int) -> WeightsRef:
+        """Offer the current weights to the engines, as this version."""
+        ...
 
 
 class Checkpoints(Protocol):
-    """Saves and restores a run so that it continues as if never stopped."""
+    """Saves and restores a run, so that it continues as if it had never stopped."""
 
-    def restore(self) -> RunState: ...
+    def restore(self) -> RunState:
+        """Restore every part of the run to its last checkpoint; return where that is."""
+        ...
 
     def save(self, state: RunState, *, score: float | None) -> None:
-        """Write aside, then rename. `score`: total on validation, if it was measured for this state."""
+        """Save a checkpoint, completely or not at all.
+
+        Args:
+            state: of the run.
+            score: total score on validation; None if it was not evaluated at this state.
+        """
         ...
 
 
 class Recorder(Protocol):
-    """Writes what happened. Never decides anything."""
+    """Records what happened. It never decides anything."""
 
-    def timed(self, phase: str) -> AbstractContextManager[None]: ...
+    def timed(self, phase: str) -> AbstractContextManager[None]:
+        """Measure the wall time of a phase."""
+        ...
 
     def imitation(self, state: RunState, update: Update) -> None: ...
 
@@ -86,6 +109,4 @@ class Recorder(Protocol):
         update: Update,
     ) -> None: ...
 
-    def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> float:
-        """Record it and return its total score."""
-        ...
+    def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> None: ...

@@ -1,4 +1,4 @@
-"""From sessions to segments, and back. Pure functions, no I/O."""
+"""Converts sessions to segments and back. Pure functions, no I/O."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,9 +8,9 @@ from agile_ray.types import NO_TURN, NO_VERSION, Ending, Segment, Session, Turn
 
 
 def cut(session: Session) -> Iterator[Segment]:
-    """Yield the session's segments in order; none if the session failed or the policy never wrote.
+    """Yield the session's segments in order; none if it failed or has no turns.
 
-    A new segment starts at each turn whose prompt does not extend what came before it.
+    A new segment starts at each turn whose prompt does not extend the tokens before it.
     """
     if session.ending is Ending.FAILED or not session.turns:
         return
@@ -30,10 +30,10 @@ def turns(segments: Iterable[Segment]) -> Iterator[Turn]:
     """Yield the turns that one session's segments were cut from, in order: the inverse of `cut`."""
     for segment in segments:
         for number in np.unique(segment.turn_ids[segment.action_mask]):
-            places = np.flatnonzero(segment.turn_ids == number)  # side by side: one call of the engine wrote them
-            written = slice(places[0], places[-1] + 1)
+            indices = np.flatnonzero(segment.turn_ids == number)  # adjacent: one engine call wrote them
+            written = slice(indices[0], indices[-1] + 1)
             yield Turn(
-                prompt_ids=segment.token_ids[: places[0]],
+                prompt_ids=segment.token_ids[: indices[0]],
                 completion_ids=segment.token_ids[written],
                 logprobs=segment.behavior_logprobs[written],
                 versions=segment.versions[written],

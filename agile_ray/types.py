@@ -1,13 +1,13 @@
-"""What crosses a process boundary: turns, sessions, segments.
+"""The data that crosses process boundaries: turns, sessions, segments, training rows.
 
-NumPy only. No torch, no Ray, no vLLM: an environment author can read and build these on a laptop.
+It needs NumPy only, not torch, Ray or vLLM.
 
 Dimensions: P = prompt tokens, C = completion tokens, T = tokens of one segment, A = action tokens of one segment.
 
-Alignment, the same in every file: entry t of a [T] array describes token t, and
+Alignment, everywhere: entry t of a [T] array describes token t, and
 `behavior_logprobs[t]` is log pi(token t | tokens before t) in nats. Token 0 is never an action.
 
-Money is kept in integer thousandths of the reward for a right answer.
+Prices and payments are integer thousandths of the reward for a right answer.
 """
 
 from dataclasses import dataclass, field, replace
@@ -25,17 +25,17 @@ Int64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 NO_VERSION = -1
-"""Stands in `versions` where the executor, not the policy, wrote the token."""
+"""Entry of `versions` where the executor, not the policy, wrote the token."""
 NO_TURN = -1
-"""Stands in `turn_ids` where the executor, not the policy, wrote the token."""
+"""Entry of `turn_ids` where the executor, not the policy, wrote the token."""
 
 
 class Ending(StrEnum):
     """Why a session stopped."""
 
     DONE = "done"  # the policy cleared its context
-    CUT = "cut"  # a budget of tokens or turns ran out: terminal, trained on, keeps what it earned and paid
-    FAILED = "failed"  # a tool or the expert broke: kept, never trained on
+    CUT = "cut"  # a budget of tokens or turns ran out: trained on as terminal, with what it earned and paid
+    FAILED = "failed"  # a tool or the expert broke: stored, never trained on
 
 
 class Origin(StrEnum):
@@ -48,7 +48,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One engine call: what the policy read, what it wrote, what that earned.
+    """One engine call: what the policy read, what it wrote, and what that earned.
 
     Example: the policy reads `[BOS]` and writes `[GetQuestion]`. The executor appends the question, so the next
     turn's prompt is `[BOS] [GetQuestion] question ...`: prompts extend one another.
@@ -60,7 +60,7 @@ class Turn:
     prompt_ids: Int32  # [P], what the engine read
     completion_ids: Int32  # [C], what it sampled, at least one token
     logprobs: Float32  # [C], nats, under the version that sampled the token
-    versions: Int32  # [C], the policy's number when the token was sampled
+    versions: Int32  # [C], of the policy that sampled the token
     rewards: Float32  # [C], own reward received at the token
 
     def __post_init__(self) -> None:
@@ -78,14 +78,14 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """Proof of one ask."""
+    """One paid ask."""
 
-    key: str  # idempotency key: the same ask, replayed, has the same key and is charged once
+    key: str  # of the ask, `stream#position#number`; a replayed ask has the same key and is charged once
     price: int  # thousandths
     source: str  # the expert that answered
     latency_s: float
     advice: str  # what the policy read
-    answer: str  # what is submitted if the policy submits advice
+    answer: str  # what is submitted if the policy submits the advice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class MemoryUse:
     """An entry that a session read or wrote."""
 
     kind: str  # "qa" or "knowledge"
-    writer: int  # position in the stream of the session that wrote it
+    writer: int  # position of the session that wrote it
     similarity: float  # cosine to the question; 1.0 for a write
 
 
@@ -101,34 +101,36 @@ class MemoryUse:
 class Counterfactual:
     """What the policy would have read after [RetrieveMemory] if some earlier sessions had written nothing."""
 
-    writers: tuple[int, ...]  # positions of those sessions, ascending: one, or all that this session read from
-    similarity: float  # cosine of this session's question to the writer's; the least of several
-    prefix_ids: Int32  # [P], the context up to and with the reply, next-best entries and recounted status in it
+    writers: tuple[int, ...]  # positions of those sessions, ascending: a single one, or all that were read
+    similarity: float  # cosine of this session's question and the writer's; the least of several
+    prefix_ids: Int32  # [P], the context including the reply, with next-best entries and a recounted status line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hindsight:
-    """What credit needs to know about a session and the agent cannot: hidden items, the future, other pasts.
+    """What credit needs to know about a session and the agent can't: hidden items, the future, other pasts.
 
     An *item* is the hidden fact that a question's answer depends on (`Question.item`).
     """
 
-    known: bool = False  # memory held, before the session, what an earlier question on the same item had bought
-    memory_sizes: dict[str, int] = field(
-        default_factory=dict
-    )  # by topic: earlier sessions that memory holds entries of
-    stored_similar: int = 0  # entries similar to the question, before the session: M of AGILE, eq. 7
-    later_similar: int = 0  # similar questions that follow in the stream: N of AGILE, eq. 7
+    known: bool = False  # before the session, memory held an entry written on the same item
+    # by topic: number of earlier sessions whose entries memory held
+    memory_sizes: dict[str, int] = field(default_factory=dict)
+    # M of AGILE, eq. 7: similar entries before the session; QA pairs of its product or knowledge, whichever are more
+    stored_similar: int = 0
+    later_similar: int = 0  # N of AGILE, eq. 7: similar questions that follow in the stream
     counterfactuals: tuple[Counterfactual, ...] = ()
-    decided_after: int = 0  # action tokens up to and including the one that decided whether the session writes memory
+    # action tokens up to and including the one that decided whether the session writes memory: its first write, else
+    # its submission, else its last action token
+    decided_after: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One finished question-answer round: what happened, in the order it was played.
+    """One question and what the agent did with it.
 
     Raises:
-        ContractError: it has an error but did not fail, or the other way round.
+        ContractError: `error` is set although it did not fail, or the other way round.
     """
 
     stream: str  # id of the episode's task
@@ -136,19 +138,21 @@ class Session:
     stream_length: int
     question_id: str  # unique within the stream
     kind: str  # the question's kind, for reports
-    topic: str  # the question's topic: entries are counted by it
-    price: int  # of one ask, thousandths, paid or not
+    topic: str  # the question's topic
+    price: int  # offered for one ask, thousandths; `paid` is what was spent
     turns: tuple[Turn, ...]
     ending: Ending
     error: str | None  # set if and only if `ending` is FAILED
     answer: str | None  # what was submitted; None if nothing was
-    correct: bool  # what was submitted is right
+    correct: bool  # the submitted answer is right
     receipts: tuple[Receipt, ...]
     reads: tuple[MemoryUse, ...]
     writes: tuple[MemoryUse, ...]
-    remarks: tuple[str, ...]  # misuse of functions, one word each: "bad_query", "refused", "past_stop"
-    origin: Origin | None = None  # of `answer`, for the error budget; None if nothing was submitted
-    abandoned: tuple[Receipt, ...] = ()  # bought by earlier attempts at this session and not asked for in this one
+    remarks: tuple[
+        str, ...
+    ]  # what was unusual, one word each: "bad_query", "refused", "past_stop", "long_counterfactual"
+    origin: Origin | None = None  # of `answer`; None if nothing was submitted
+    abandoned: tuple[Receipt, ...] = ()  # bought by earlier attempts at this session, but not by this one
     hindsight: Hindsight = Hindsight()
 
     def __post_init__(self) -> None:
@@ -167,18 +171,18 @@ class Session:
 
     @property
     def reward(self) -> int:
-        """Own reward in thousandths: 1000 for a right answer, minus what was paid (AGILE, section 4.1)."""
+        """Own reward, thousandths: 1000 for a right answer, minus what was paid (AGILE, section 4.1)."""
         return 1000 * self.correct - self.paid
 
     @property
     def own_reward(self) -> float:
-        """The same in units of the reward for a right answer."""
+        """Own reward, in units of the reward for a right answer."""
         return self.reward / 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A training row: an append-only run of tokens inside one session.
+    """An append-only run of tokens of one session.
 
     Example, `o` observed and `a` acted, price 0.3, right answer:
         token_ids    [BOS  [GetQuestion]  who  ?   [SeekAdvice]  Bob  [SubmitAnswer]]
@@ -192,14 +196,14 @@ class Segment:
 
     stream: str
     position: int  # of the session in its stream
-    index: int  # 0-based place among the session's segments
+    index: int  # 0-based, among the session's segments
     token_ids: Int32  # [T]
     action_mask: Mask  # [T], True where the policy sampled the token
     turn_ids: Int32  # [T], which of the session's turns wrote the token, from 0; NO_TURN off the mask
     behavior_logprobs: Float32  # [T], nats, 0.0 off the mask
     versions: Int32  # [T], NO_VERSION off the mask
     rewards: Float32  # [T], own reward, 0.0 off the mask
-    last: bool  # the session ends here; otherwise its next segment follows
+    last: bool  # the session's last segment
 
     def __post_init__(self) -> None:
         shapes = {
@@ -225,25 +229,25 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScores:
-    """What the learner thinks of one segment before it learns from it; entry k belongs to action token k."""
+    """The learner's predictions for one segment before the update; entry k belongs to action token k."""
 
-    logprobs: Float32  # [A], nats, the learner's weights
-    reference_logprobs: Float32  # [A], nats, the frozen reference policy
-    own_values: Float32  # [A], the critic's value of the state before the token: own rewards to come
-    write_probabilities: Float32  # [A], in [0, 1], that the session writes an entry to memory
+    logprobs: Float32  # [A], nats, of the current policy
+    reference_logprobs: Float32  # [A], nats, of the frozen reference policy
+    own_values: Float32  # [A], the critic's estimate, before the token, of the session's own rewards from there on
+    write_probabilities: Float32  # [A], in [0, 1], predicted before the token, that the session writes to memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstration:
-    """A segment that a teacher played, with what imitation needs to learn from it.
+    """A segment that a teacher played, with the targets of imitation.
 
     Raises:
         ContractError: there are not as many returns as action tokens.
     """
 
     segment: Segment
-    returns: Float32  # [actions], own rewards from each action token to the session's end, discounted by ppo.discount
-    wrote: bool  # the session wrote an entry to memory
+    returns: Float32  # [A], sum of own rewards from each action token to the end of the session
+    wrote: bool  # the session wrote to memory
 
     def __post_init__(self) -> None:
         if self.returns.shape != (self.segment.actions,):
@@ -252,20 +256,18 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRow:
-    """A segment with everything that PPO needs to learn from it.
+    """A segment with what PPO needs to learn from it.
 
     Raises:
-        ContractError: there are not as many values as action tokens, or no action token where the credit lands.
+        ContractError: there are not as many values as action tokens, or credit without an action token for it.
     """
 
     segment: Segment
     scores: TokenScores
-    credit: float  # A_i of the session, on its action token `decided_after` - 1; 0.0 on every other segment
-    credit_baseline: float  # expected `credit` before the session began; 0.0 where `credit` belongs to another segment
-    decided_after: (
-        int  # of this segment's action tokens: up to and including the one that decided on writing, in [0, A]
-    )
-    wrote: bool  # the session wrote an entry to memory
+    credit: float  # A_i of the session, if this segment holds the deciding token; else 0.0
+    credit_baseline: float  # expected `credit` before the session began, on the same segment; else 0.0
+    decided_after: int  # number of this segment's action tokens up to and including the deciding one, in [0, A]
+    wrote: bool  # the session wrote to memory
 
     def __post_init__(self) -> None:
         if self.scores.own_values.shape != (self.segment.actions,):
@@ -274,7 +276,7 @@ class TrainingRow:
             )
         if not 0 <= self.decided_after <= self.segment.actions or (self.credit != 0.0 and self.decided_after == 0):
             raise ContractError(
-                f"TrainingRow: credit lands on action token `decided_after` - 1, found {self.decided_after} of "
+                f"TrainingRow: credit belongs to action token `decided_after` - 1, found {self.decided_after} of "
                 f"{self.segment.actions} with credit {self.credit}"
             )
 
@@ -289,21 +291,21 @@ class Assigned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What one call of `Learners.learn` or `Learners.imitate` did."""
+    """The result of one call of `Learners.learn` or `Learners.imitate`."""
 
     tokens: int  # tokens processed in forward-backward passes, padding excluded
-    padding: float  # share of processed tokens that were padding
+    padding: float  # share of processed tokens, padding included, that were padding
     seconds: float  # wall time of the call
     metrics: dict[str, float]  # by the names in metrics.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """The counters a checkpoint must hold to resume exactly."""
+    """The counters of a run."""
 
     imitation_steps: int  # finished optimizer steps of imitation
     iteration: int  # finished iterations of the PPO loop
-    version: int  # of the policy; each iteration publishes one
+    version: int  # of the policy; each iteration publishes the next
 
     def imitated(self) -> "RunState":
         """One SFT step later."""

@@ -1,4 +1,4 @@
-"""A published version of the weights: what the learner hands out and the rollout engines fetch."""
+"""A published version of the weights, which the learner offers and the rollout engines fetch."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from agile_ray.types import Float32, Int32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """Where one parameter lies in its bucket."""
+    """One parameter in its bucket."""
 
     name: str  # as in the Hugging Face checkpoint
     dtype: str  # "float32" or "bfloat16"
@@ -19,7 +19,7 @@ class TensorSpec:
 class Bucket:
     """Parameters packed into one run of bytes."""
 
-    index: int  # 0-based place among the version's buckets
+    index: int  # 0-based, among the version's buckets
     size_bytes: int
     checksum: int  # crc32 of the bytes
     tensors: tuple[TensorSpec, ...]
@@ -27,7 +27,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Token ids and what these weights think of them; how an engine proves that it serves them."""
+    """Token ids and their logprobs under these weights, by which an engine proves that it serves them."""
 
     ids: Int32  # [T]
     logprobs: Float32  # [T], nats; entry 0 is 0.0
@@ -38,6 +38,6 @@ class WeightsRef:
     """One version, by reference."""
 
     version: int
-    buckets: tuple[Bucket, ...]  # empty where the transport moved the bytes itself (nccl)
+    buckets: tuple[Bucket, ...]  # empty if the transport moves the bytes itself (nccl)
     blobs: tuple[object, ...]  # one per bucket: a Ray object reference to its bytes (numpy uint8)
     probes: tuple[Probe, ...]

@@ -95,7 +95,8 @@ class RolloutActor:
             numbers=range(first, first + rollout.lanes),
             total=rollout.actors * rollout.lanes,
             temperature=rollout.temperature,
-            journal=Journal(self._post.asked),
+            price=config.env.price,
+            bought=Journal(self._post.asked).add,
         )
 
     @property

@@ -5,16 +5,16 @@ streams n, n + N, n + 2N, ..., so that no two lanes ever play the same one.
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from agile_ray.agent.environment import Environment
-from agile_ray.agent.lane import Lane, LaneState, Rules
+from agile_ray.agent.lane import Lane, LaneState
 from agile_ray.agent.policy import Policy
+from agile_ray.agent.rules import Rules
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Play
-from agile_ray.record.receipts import Journal
-from agile_ray.types import Session
+from agile_ray.types import Receipt, Session
 from rollout.engine import VLLMEngine
 from rollout.engine_policy import EnginePolicy, Lockstep
 
@@ -40,7 +40,8 @@ class Player:
         numbers: range,
         total: int,
         temperature: float,
-        journal: Journal,
+        price: int,
+        bought: Callable[[Receipt], None],
     ) -> None:
         """Open every lane at the start of its first stream.
 
@@ -48,7 +49,8 @@ class Player:
             numbers: of the lanes played here.
             total: lanes of all actors.
             temperature: of sampling.
-            journal: of what training pays for.
+            price: of one ask, thousandths.
+            bought: called with the receipt of every ask that training pays for.
         """
         self.engine = engine
         self.played = 0  # sessions of the call that runs
@@ -56,13 +58,15 @@ class Player:
         self._rules = rules
         self._total = total
         self._temperature = temperature
-        self._journal = journal
+        self._price = price
+        self._bought = bought
         self._rounds = dict.fromkeys(numbers, 0)
         self._lanes = {number: self._open(number) for number in numbers}
 
     def _open(self, number: int) -> Lane:
         index = number + self._rounds[number] * self._total
-        return Lane(self._environment.stream(split="train", index=index), self._rules, journal=self._journal)
+        stream = self._environment.stream(split="train", index=index)
+        return Lane(stream, self._rules, price=self._price, bought=self._bought)
 
     async def collect(self, sessions: int) -> list[Session]:
         """Play this many sessions on every lane, all lanes at once; lane after lane, each in stream order.
@@ -109,7 +113,7 @@ class Player:
         return [session for place in range(len(plays)) for session in results[place]]
 
     async def _play_stream(self, play: Play, *, split: str, policy: Policy) -> list[Session]:
-        lane = Lane(self._environment.stream(split=split, index=play.index), self._rules)
+        lane = Lane(self._environment.stream(split=split, index=play.index), self._rules, price=self._price)
         sessions: list[Session] = []
         for _ in range(play.sessions):
             sessions.append(await lane.play(policy))

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from agile_ray.agent.environment import Environment
-from agile_ray.agent.lane import Rules
 from agile_ray.agent.memory import Embedder, HashedEmbedder
+from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
 from agile_ray.experts import build_expert
 from rollout.tokenizer import HFTokenizer
@@ -27,7 +27,6 @@ def build_rules(config: RunConfig, environment: Environment, *, model: Path) -> 
         expert=build_expert(config.env),
         agent=config.agent,
         memory=config.memory,
-        price=round(1000 * config.env.advice_cost),
     )
 
 

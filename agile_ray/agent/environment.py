@@ -1,7 +1,7 @@
-"""What an environment offers the agent: streams of questions with a tool, a judge and a gold answer.
+"""What an environment provides: streams of questions, each stream with a tool and a judge.
 
-Environments speak text and never see a token. Everything here is deterministic: playing the same stream twice
-gives the same questions, rows and judgements.
+Environments speak text and never see a token. They are deterministic: playing the same stream twice gives the same
+questions, results and judgements.
 """
 
 from collections.abc import Sequence
@@ -16,76 +16,78 @@ class Question:
     """One session's question."""
 
     id: str  # unique within its stream
-    product: str  # QA pairs are remembered under it, and found only under it
-    kind: str  # for reports; the policy reads it, if at all, from the text
-    topic: str  # one of few: `fitted` credit learns for each what remembering an answer is worth
-    text: str  # what the user says; the query for memory
-    shown: str  # all that [GetQuestion] appends, beside the status line: schema, product, question
-    item: str  # the hidden thing that the answer rests on: equal items have equal answers
+    product: str  # QA pairs are stored under it and found only under it
+    kind: str  # for reports; not shown to the policy
+    topic: str  # one of few; `fitted` credit learns for each topic what an entry in memory is worth
+    text: str  # the user's words; also the query for memory
+    shown: str  # what [GetQuestion] appends after the status line: schema, product, question
+    item: str  # the hidden fact that the answer depends on: equal items have equal answers
     answer: str  # gold short answer
-    advice: str  # what an infallible expert says: the gold long answer, or the short one
-    knowledge: str  # what there is to learn beyond this product; "" if nothing
-    query: str  # gold query where the tool answers the question; "" elsewhere
-    guess: str  # the best answer without knowing the item's value
-    guess_chance: float  # chance that `guess` is right, in [0, 1]; what an oracle may use
+    advice: str  # what the gold expert says: the gold long answer, or the short one
+    knowledge: str  # what can be learned beyond this product; "" if nothing
+    query: str  # gold query, if the tool answers the question; else ""
+    guess: str  # the best answer without knowing the item
+    guess_chance: float  # probability that `guess` is right, in [0, 1]; only oracles may use it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a tool answered."""
+    """What the tool returned."""
 
     text: str  # what the policy reads, an error message included
-    rows: tuple[str, ...]  # ids found; what is submitted if the policy predicts nothing after
-    bad_query: bool  # the tool could not run it; the text says why
+    rows: tuple[str, ...]  # ids found; submitted if the policy predicts nothing afterwards
+    bad_query: bool  # the tool could not run the query; the text says why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What the policy submits: words that it wrote or was told, or the rows that its tool returned."""
+    """What the policy submits: its own words, the expert's answer, or the rows that the tool returned."""
 
     text: str
-    rows: tuple[str, ...] | None  # None: judge the text
-    advised: bool = False  # the text is the expert's, word for word
+    rows: tuple[str, ...] | None  # None: the text is judged
+    advised: bool = False  # the text is the expert's answer
 
 
 class Stream(Protocol):
-    """One episode's task: questions in order, and what answers them."""
+    """The task of one episode: questions in order, with their tool and judge."""
 
     @property
-    def id(self) -> str: ...  # names split, category and seed, so that two different streams never share it
+    def id(self) -> str: ...  # names split, category and seed, so it is unique
 
     @property
     def questions(self) -> Sequence[Question]: ...
 
     def search(self, query: str) -> Found:
-        """Run the tool on what the policy wrote.
+        """Run the tool on a query that the policy wrote.
 
         Raises:
-            ToolError: the tool itself broke. A query it can't run is a `Found` with `bad_query`.
+            ToolError: the tool itself broke. For a query that it can't run, return a `Found` with `bad_query`.
         """
         ...
 
-    def judge(self, question: Question, submission: Submission) -> bool: ...
+    def judge(self, question: Question, submission: Submission) -> bool:
+        """Whether the submission is right."""
+        ...
 
 
 class Environment(Protocol):
-    """A task family with splits. Built once per process from the config."""
+    """A family of tasks with splits. Built once per process from the config."""
 
     @property
     def search_function(self) -> Function: ...  # how the tool is called here
 
     def stream(self, *, split: str, index: int) -> Stream:
-        """The `index`-th stream of a split; what is hidden in it is drawn from (seed, split, index).
+        """Build the `index`-th stream of a split; its hidden facts are drawn from (seed, split, index).
 
         Raises:
-            ConfigError: no such split.
+            ConfigError: there is no such split.
         """
         ...
 
     def streams(self, split: str) -> int | None:
-        """How many different streams the split has; None if it never ends."""
+        """Number of different streams in the split; None if it never ends."""
         ...
 
     def texts(self) -> Sequence[str]:
-        """Texts to train a tokenizer on: everything the agent may read or write, from the training split."""
+        """Texts to train a tokenizer on: what the agent may read or write in the training split."""
         ...

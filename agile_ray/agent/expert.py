@@ -1,12 +1,35 @@
-"""The expert: answers a question for a price. Every answer that was asked for is paid for with a receipt, once.
-
-The key of an ask is `stream#position#n`: ask n, from 0, of the session at that position of a stream.
-"""
+"""The expert: answers a question for a price."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from agile_ray.agent.environment import Question
+from agile_ray.errors import ContractError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskKey:
+    """Identifies one ask: the same ask, played again, has the same key. Written as `stream#position#number`."""
+
+    stream: str
+    position: int  # of the session in its stream
+    number: int  # of the ask in its session, from 0
+
+    def __str__(self) -> str:
+        return f"{self.stream}#{self.position}#{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote.
+
+        Raises:
+            ContractError: it is not a key.
+        """
+        try:
+            stream, position, number = text.rsplit("#", 2)
+            return cls(stream=stream, position=int(position), number=int(number))
+        except ValueError as error:
+            raise ContractError(f"AskKey: a key reads stream#position#number, found {text!r}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,21 +41,25 @@ class Advice:
 
 
 class Expert(Protocol):
-    """Answers questions, right or wrong, soon or late."""
+    """Answers questions. An answer may be wrong or late."""
 
     @property
-    def source(self) -> str: ...  # names it on receipts
+    def source(self) -> str: ...  # names the expert on receipts
 
-    async def advise(self, question: Question, *, key: str) -> Advice:
-        """Raise ExpertError if there will be no answer. `key` names the ask."""
+    async def advise(self, question: Question, *, key: AskKey) -> Advice:
+        """Answer one ask.
+
+        Raises:
+            ExpertError: there will be no answer.
+        """
         ...
 
 
 class GoldExpert:
-    """Simulates an expert who is always right, by reading the gold answer (as AGILE does)."""
+    """Simulates an expert who is always right by reading the gold answer, as AGILE does."""
 
     source = "gold"
 
-    async def advise(self, question: Question, *, key: str) -> Advice:
+    async def advise(self, question: Question, *, key: AskKey) -> Advice:
         del key
         return Advice(text=question.advice, answer=question.answer)

@@ -1,4 +1,4 @@
-"""The agent's functions: one special token each (AGILE, Table 1 and Appendix B)."""
+"""The agent's functions, one special token each (AGILE, Table 1 and Appendix B)."""
 
 from enum import StrEnum
 
@@ -19,11 +19,11 @@ class Function(StrEnum):
 
 
 SEARCHES = frozenset({Function.SEARCH_PRODUCT, Function.SEARCH})
-"""Functions whose argument the policy writes after the token, up to its end token."""
+"""Functions whose argument the policy writes after the token, up to the end token."""
 
 STOPS = frozenset({Function.GET_QUESTION, Function.RETRIEVE_MEMORY, Function.SEEK_ADVICE, Function.CLEAR_CONTEXT})
 """Functions after which the executor appends an observation or ends the session, so the engine stops.
 
-The others append nothing when they are in order, so the policy writes on in the same engine call. When one of
-them is out of order the executor cuts the call behind it: what follows was written without the reply.
+The other functions append nothing when they are in order, so the policy continues in the same engine call. When one of
+them is out of order, the executor cuts the call off after it: what follows was written without seeing the reply.
 """

@@ -1,18 +1,103 @@
-"""How often a question comes back later in its stream: N of AGILE, eq. 7. Hindsight, for training only."""
+"""What credit needs to know about a session beyond what the agent sees: hidden items, the future, other pasts."""
 
+from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.memory import Embedder
+from agile_ray.agent.rules import Rules
+from agile_ray.agent.session_memory import Retrieved, SessionMemory
+from agile_ray.types import Counterfactual, Hindsight
+
+LONG_COUNTERFACTUAL = "long_counterfactual"
+"""Remark of a session: a counterfactual prefix does not fit into `agent.session_tokens` and was dropped."""
+
+
+class HindsightObserver:
+    """Watches one session and builds its `Hindsight`. Changes nothing that the policy reads."""
+
+    def __init__(self, memory: SessionMemory, rules: Rules) -> None:
+        """Look at memory before the session begins."""
+        self._memory = memory
+        self._embedder = rules.embedder
+        self._threshold = rules.memory.threshold
+        self._session_tokens = rules.agent.session_tokens
+        written_on = [memory.questions[writer] for writer in memory.writers]
+        self._known = any(question.item == memory.question.item for question in written_on)
+        self._memory_sizes = dict(Counter(question.topic for question in written_on))
+        self._stored_similar = max(memory.similar())  # of the kind that has more
+        self._counterfactuals: list[Counterfactual] = []
+        self._decided_after: int | None = None
+
+    def retrieved(self, found: Retrieved, *, context_ids: Sequence[int], shown: slice) -> list[str]:
+        """Build what the policy would have read without each session that wrote what memory returned, and without all.
+
+        Args:
+            found: what memory returned.
+            context_ids: the context before the reply of [RetrieveMemory].
+            shown: where the reply of [GetQuestion] is in the context.
+
+        Returns:
+            Remarks for the session: one for each counterfactual that is too long to be kept.
+        """
+        writers = sorted({match.entry.writer for matches in found.values() for match in matches})
+        groups = [(writer,) for writer in writers] + ([tuple(writers)] if len(writers) > 1 else [])
+        imagined = [self._without(group, context_ids=context_ids, shown=shown) for group in groups]
+        self._counterfactuals = [one for one in imagined if len(one.prefix_ids) < self._session_tokens]
+        return [LONG_COUNTERFACTUAL] * (len(imagined) - len(self._counterfactuals))
+
+    def _without(self, writers: tuple[int, ...], *, context_ids: Sequence[int], shown: slice) -> Counterfactual:
+        prefix = [
+            *context_ids[: shown.start],
+            *self._memory.question_reply(writers),
+            *context_ids[shown.stop :],
+            *self._memory.retrieval_reply(self._memory.retrieve(writers)),
+        ]
+        return Counterfactual(
+            writers=writers,
+            similarity=min(self._memory.cosine(writer) for writer in writers),
+            prefix_ids=np.array(prefix, dtype=np.int32),
+        )
+
+    def decided(self, *, actions: int) -> None:
+        """Note that the session has written memory, or can no longer; only the first call counts.
+
+        Args:
+            actions: action tokens taken so far, the deciding one included.
+        """
+        if self._decided_after is None:
+            self._decided_after = actions
+
+    def hindsight(self, *, actions: int) -> Hindsight:
+        """Everything that was observed.
+
+        Args:
+            actions: action tokens of the whole session; the last one decides if none did before.
+        """
+        return Hindsight(
+            known=self._known,
+            memory_sizes=self._memory_sizes,
+            stored_similar=self._stored_similar,
+            later_similar=later_similar(
+                self._memory.questions, self._memory.position, embedder=self._embedder, threshold=self._threshold
+            ),
+            counterfactuals=tuple(self._counterfactuals),
+            decided_after=actions if self._decided_after is None else self._decided_after,
+        )
 
 
 def later_similar(questions: Sequence[Question], position: int, *, embedder: Embedder, threshold: float) -> int:
-    """Count later questions that could use what the session at `position` may write.
+    """Count later questions that could use what the session at `position` may write: N of AGILE, eq. 7.
 
-    A QA pair is found under its product alone, knowledge everywhere: so another product's question counts only where
-    there is knowledge to be learned.
+    A QA pair is found only under its product, knowledge everywhere. So a question on another product counts only if
+    both questions have knowledge to learn.
 
     Args:
+        questions: of the whole stream.
+        position: of the session in it.
+        embedder: of the lane's memory.
         threshold: cosine above which two questions are similar.
     """
     asked = questions[position]

@@ -1,7 +1,7 @@
-"""What the agent remembers: QA pairs under a product, knowledge for the whole episode; cosine search in FAISS.
+"""What the agent remembers: QA pairs per product and knowledge for the whole episode, searched by cosine with FAISS.
 
-AGILE, Appendix B, with two choices of our own: a QA pair is found by its question alone (the answer would only blur the
-match), and every entry names the session that wrote it, which is what credit across sessions needs.
+AGILE, Appendix B, with two differences: a QA pair is found by its question alone, since the answer would blur the
+match; and every entry names the session that wrote it, which credit across sessions needs.
 """
 
 import re
@@ -22,18 +22,18 @@ KNOWLEDGE = "knowledge"
 
 
 class Embedder(Protocol):
-    """Maps texts to points whose inner product is their cosine similarity."""
+    """Maps texts to vectors whose inner product is their cosine similarity."""
 
     @property
     def dimension(self) -> int: ...
 
     def embed(self, texts: Sequence[str]) -> Float32:
-        """float32 [N, dimension], rows of length 1."""
+        """Embed N texts as float32 [N, dimension], each vector of length 1."""
         ...
 
 
 class HashedEmbedder:
-    """Character n-grams of words, hashed with a sign: needs no model, and long rare words weigh most."""
+    """Embeds hashed character n-grams with a sign. Needs no model; long words weigh most."""
 
     dimension = 256
 
@@ -69,7 +69,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """An entry and how like the question it is."""
+    """An entry and its similarity to the question."""
 
     entry: Entry
     similarity: float  # cosine
@@ -87,27 +87,27 @@ class Memory:
     """One episode's memory."""
 
     def __init__(self, embedder: Embedder, *, capacity: int) -> None:
-        faiss.omp_set_num_threads(1)  # indexes are small and lanes many: threads would only fight
+        faiss.omp_set_num_threads(1)  # indexes are small and lanes are many: threads would only compete
         self._embedder = embedder
         self._capacity = capacity
         self._shelves = {kind: _Shelf(embedder.dimension) for kind in (QA, KNOWLEDGE)}
         self._order: list[Entry] = []
         self._vectors: list[Float32] = []
-        self._known: set[tuple[str, str, str]] = set()
-        self._writers: dict[int, None] = {}  # in the order in which they wrote
+        self._texts: set[tuple[str, str, str]] = set()
+        self._writers: dict[int, None] = {}  # an ordered set
 
     def __len__(self) -> int:
         return len(self._order)
 
     def write(self, entry: Entry) -> bool:
-        """Add an entry; False if the same text is there already or the kind is full.
+        """Add an entry; return False if memory has the same text already or the kind is full.
 
         Raises:
             ContractError: memory has no such kind.
         """
         if entry.kind not in self._shelves:
             raise ContractError(f"Memory: an entry is {QA!r} or {KNOWLEDGE!r}, got {entry.kind!r}")
-        if (entry.kind, entry.scope, entry.text) in self._known or len(self._shelves[entry.kind]) >= self._capacity:
+        if (entry.kind, entry.scope, entry.text) in self._texts or len(self._shelves[entry.kind]) >= self._capacity:
             return False
         self._add(entry, self._embedder.embed([entry.key])[0])
         return True
@@ -117,56 +117,64 @@ class Memory:
         self._order.append(entry)
         self._vectors.append(vector)
         self._writers[entry.writer] = None
-        self._known.add((entry.kind, entry.scope, entry.text))
+        self._texts.add((entry.kind, entry.scope, entry.text))
 
     def retrieve(self, question: str, *, kind: str, scope: str, top_k: int, without: Collection[int]) -> list[Match]:
-        """The entries of one kind and scope that are most like a question, best first.
+        """Find the entries of one kind and scope that are most similar to a question, best first.
 
         Args:
-            without: positions of sessions whose entries are passed over: the one that asks, at least.
+            question: compared with the entries' keys.
+            kind: QA or KNOWLEDGE.
+            scope: of the entries.
+            top_k: largest number of entries.
+            without: positions of sessions whose entries are skipped.
         """
         return self._shelves[kind].search(self._embedder.embed([question])[0], scope, top_k, without)
 
     def similar(self, question: str, *, kind: str, scope: str, threshold: float, without: Collection[int] = ()) -> int:
-        """How many entries of one kind and scope have a cosine above `threshold` to a question.
+        """Count the entries of one kind and scope whose cosine to a question is above `threshold`.
 
         Args:
+            question: compared with the entries' keys.
+            kind: QA or KNOWLEDGE.
+            scope: of the entries.
+            threshold: cosine.
             without: positions of sessions whose entries are not counted.
         """
         return self._shelves[kind].count(self._embedder.embed([question])[0], scope, threshold, without)
 
     def cosine(self, first: str, second: str) -> float:
-        """How like two questions are."""
+        """Cosine of two texts."""
         left, right = self._embedder.embed([first, second])
         return float(left @ right)
 
     @property
     def writers(self) -> Collection[int]:
-        """Positions of the sessions that wrote what is held."""
+        """Positions of the sessions that wrote entries, in the order in which they wrote."""
         return self._writers
 
     def forget(self, writer: int) -> list[Entry]:
-        """Drop what the session at a position wrote, as if it had never been there, and return it."""
+        """Remove and return what the session at a position wrote, as if it had never been written."""
         if writer not in self._writers:
             return []
         dropped = [entry for entry in self._order if entry.writer == writer]
         del self._writers[writer]
-        kept = [place for place, entry in enumerate(self._order) if entry.writer != writer]
-        self._known -= {(entry.kind, entry.scope, entry.text) for entry in dropped}
-        self._order = [self._order[place] for place in kept]
-        self._vectors = [self._vectors[place] for place in kept]
+        kept = [index for index, entry in enumerate(self._order) if entry.writer != writer]
+        self._texts -= {(entry.kind, entry.scope, entry.text) for entry in dropped}
+        self._order = [self._order[index] for index in kept]
+        self._vectors = [self._vectors[index] for index in kept]
         for shelf in self._shelves.values():
             shelf.drop(writer)
         return dropped
 
     def snapshot(self) -> Snapshot:
-        """All entries with their vectors, to restore without embedding again."""
+        """All entries with their vectors, so that restoring does not embed again."""
         empty = np.zeros((0, self._embedder.dimension), dtype=np.float32)
         return Snapshot(entries=tuple(self._order), vectors=np.stack(self._vectors) if self._vectors else empty)
 
     @classmethod
     def restore(cls, snapshot: Snapshot, embedder: Embedder, *, capacity: int) -> Self:
-        """A memory that holds exactly what the snapshot holds."""
+        """Build a memory with exactly the entries of a snapshot."""
         memory = cls(embedder, capacity=capacity)
         for entry, vector in zip(snapshot.entries, snapshot.vectors, strict=True):
             memory._add(entry, vector)
@@ -179,43 +187,43 @@ class _Shelf:
     def __init__(self, dimension: int) -> None:
         self._index = faiss.IndexFlatIP(dimension)
         self._entries: list[Entry] = []
-        self._places: dict[str, list[int]] = {}
+        self._by_scope: dict[str, list[int]] = {}  # indices of the entries that can be found
 
     def __len__(self) -> int:
         """Entries that can be found."""
-        return sum(map(len, self._places.values()))
+        return sum(map(len, self._by_scope.values()))
 
     def add(self, entry: Entry, vector: Float32) -> None:
-        self._places.setdefault(entry.scope, []).append(len(self._entries))
+        self._by_scope.setdefault(entry.scope, []).append(len(self._entries))
         self._entries.append(entry)
         self._index.add(vector[None])
 
     def drop(self, writer: int) -> None:
-        """Make entries of a writer unfindable; their vectors stay, since an index's places never move."""
-        for scope, places in self._places.items():
-            self._places[scope] = [place for place in places if self._entries[place].writer != writer]
+        """Make entries of a writer unfindable; their vectors stay, since FAISS indices must not shift."""
+        for scope, indices in self._by_scope.items():
+            self._by_scope[scope] = [index for index in indices if self._entries[index].writer != writer]
 
     def search(self, vector: Float32, scope: str, top_k: int, without: Collection[int]) -> list[Match]:
-        places = self._open(scope, without)
-        if not places:
+        indices = self._findable(scope, without)
+        if not indices:
             return []
-        found, order = self._index.search(vector[None], min(top_k, len(places)), params=_only(places))
+        found, order = self._index.search(vector[None], min(top_k, len(indices)), params=_only(indices))
         return [
-            Match(entry=self._entries[place], similarity=float(similarity))
-            for similarity, place in zip(found[0], order[0], strict=True)
+            Match(entry=self._entries[index], similarity=float(similarity))
+            for similarity, index in zip(found[0], order[0], strict=True)
         ]
 
     def count(self, vector: Float32, scope: str, threshold: float, without: Collection[int]) -> int:
-        places = self._open(scope, without)
-        if not places:
+        indices = self._findable(scope, without)
+        if not indices:
             return 0
-        limits, _, _ = self._index.range_search(vector[None], threshold, params=_only(places))
+        limits, _, _ = self._index.range_search(vector[None], threshold, params=_only(indices))
         return int(limits[1])
 
-    def _open(self, scope: str, without: Collection[int]) -> list[int]:
-        return [place for place in self._places.get(scope, ()) if self._entries[place].writer not in without]
+    def _findable(self, scope: str, without: Collection[int]) -> list[int]:
+        return [index for index in self._by_scope.get(scope, ()) if self._entries[index].writer not in without]
 
 
-def _only(places: list[int]) -> faiss.SearchParameters:
-    selector = faiss.IDSelectorBatch(np.array(places, dtype=np.int64))
+def _only(indices: list[int]) -> faiss.SearchParameters:
+    selector = faiss.IDSelectorBatch(np.array(indices, dtype=np.int64))
     return faiss.SearchParameters(sel=selector)  # pyright: ignore[reportCallIssue]  its stub misses the keyword

@@ -1,4 +1,4 @@
-"""Who writes the tokens: an engine, or a script that reads the same session."""
+"""Who writes the tokens: an engine, or a script that looks at the same session."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,16 +42,16 @@ class SessionView(Protocol):
     def question(self) -> Question: ...
 
     @property
-    def price(self) -> int: ...  # of advice now, thousandths
+    def price(self) -> int: ...  # of one ask, thousandths
 
     @property
     def last(self) -> Function | None: ...  # the function that ran last
 
     @property
-    def reads(self) -> Sequence[MemoryUse]: ...  # what [RetrieveMemory] has returned
+    def reads(self) -> Sequence[MemoryUse]: ...  # entries that [RetrieveMemory] returned
 
     @property
-    def found(self) -> Found | None: ...  # what the tool has answered
+    def found(self) -> Found | None: ...  # what the tool returned last
 
     @property
     def advised(self) -> bool: ...  # the expert has answered
@@ -60,4 +60,6 @@ class SessionView(Protocol):
 class Policy(Protocol):
     """Writes one turn."""
 
-    async def write(self, view: SessionView) -> Completion: ...
+    async def write(self, view: SessionView) -> Completion:
+        """Write the next turn; at most `view.room` tokens."""
+        ...

@@ -1,4 +1,4 @@
-"""From text to token ids: the protocol, and a vocabulary that grows for players that need no model."""
+"""Text to token ids: the protocol, and a tokenizer with a growing vocabulary for policies without a model."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from agile_ray.agent.functions import Function
 
 
 class Tokenizer(Protocol):
-    """Encodes observations and decodes what the policy wrote. Never applied twice to the same tokens."""
+    """Encodes observations and decodes what the policy wrote; no token is decoded and encoded again."""
 
     @property
     def bos_id(self) -> int: ...  # opens every context
@@ -17,7 +17,7 @@ class Tokenizer(Protocol):
     def eos_id(self) -> int: ...  # ends a search query
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text: no BOS, no EOS, and never a function token, whatever the text holds."""
+        """Encode plain text: without BOS and EOS, and never as a function token, whatever the text says."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
@@ -28,9 +28,9 @@ class Tokenizer(Protocol):
 
 
 class WordTokenizer:
-    """A reversible vocabulary of words that grows as it reads; for scripted policies, which have no model.
+    """A reversible vocabulary of words that grows as it encodes; for scripted policies, which have no model.
 
-    Two instances give different ids: nothing encoded by one may be decoded by another.
+    Ids depend on the order of encoding, so ids of one instance can't be decoded by another.
     """
 
     bos_id = 0

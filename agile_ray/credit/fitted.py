@@ -1,67 +1,19 @@
-"""Credit by a fit: V(S), what a stream is still worth, as a linear function of the state between two sessions.
+"""Credit by a fit: V(S), what a stream is still worth, is linear in the state between two sessions.
 
-    V(S) = sum over topics of V_topic(S)     what is still to come from questions on the topic, reward
+    V(S) = sum over topics of V_topic(S)     expected rewards of the questions to come on the topic
     V_topic(S) = theta . phi(S)              phi: what is left of the stream, how many questions on the topic came, how
-                                             much memory holds on it, and the price where prices differ; see `Schema`
-    A_i  = V(S_{i+1}) - V(S_{i+1} had i written nothing)
+                                             much memory holds on it, and the price if prices differ; see `Schema`
+    A_i  = V(S_{i+1}) - V(S_{i+1} if i had written nothing)
          = theta_size + left_{i+1} theta_left*size, of i's topic, if i wrote what memory lacked
-         = 0 if memory held the answer already, and behind the last session
+         = 0 if memory held the answer already, and after the last session of a stream
 
-The environment declares topics (`Question.topic`) so that what is remembered on one serves the questions on it. So
-each topic is a fit of its own, on the rewards of its own sessions. Of a reward it sees what memory has to do with it:
+theta is fitted per topic by LSTD(lambda) (credit/lstd.py), over several iterations. Of a session's reward the fit sees
+only what memory contributed:
 
     r_i = gain if memory held the answer, else 0     gain = (mean own reward where it did) - (mean where it did not)
 
-both over the topic's sessions of that iteration; 0 where one of the two has none. The rest is the luck of a guess, and
-how the policy was sampled: it hangs on nothing in S. On stored sessions of the shop (48 fits, four topics) what an
-entry is worth had 1.9 times the deviation with it (median; 1.0 to 6.2). What this can't see: what memory does where it
-lacks the answer.
-
-Streams differ in what they ask about. Where many questions on a topic came, many are still to come, and memory holds
-many entries, none of which brought them: so what came counts beside what is held. In the shop, under a policy that
-asks 0.1 to 0.4 of what is new, entries then get 0.83 to 0.98 of what they are worth (measured; tests/test_fitted.py
-holds 0.75 to 1.1). Under one
-that asks 0.9, what came and what is held are nearly one: 0.4 to 1.2 by topic, and 1.5 to 1.7 if what came is left out;
-there the interval, which knows chance but not what the features leave out, may miss the truth.
-
-The sizes don't tell a second entry on an item from one on a new item, but i's session does: what asks again although
-memory has the answer adds nothing, and were it paid like a new entry, that would be worth asking for wherever an entry
-is worth more than advice costs. The few there are still count as entries when V is fitted, and so take from its slope.
-Who puts wrong advice right gets nothing either: the fit takes all advice for right.
-
-An entry's worth falls with what is left of the stream where its readers come at any time. It stays the same to the end
-where all is asked at first sight: then V = sessions left - price * items not yet known. So both have a coefficient. The
-second case needs the constant in the trend: without it, the sizes stand in for one, and come out near 0.
-
-Several iterations are fitted at once, and between them the policy changed. So each has a trend of its own: with one for
-all, an iteration that asks more and so remembers more would lend its level, good or bad, to what entries are worth.
-
-theta solves the projected Bellman equation of session-level TD(lambda) (LSTD(lambda), Boyan 2002): with those rewards
-r_i, phi' = phi(S_{i+1}), phi = 0 behind the end of a stream, and traces z_i = lambda z_{i-1} + phi_i,
-
-    theta = (M + n P)^-1 b      M = sum z_i (phi_i - phi'_i)^T      b = sum z_i r_i
-
-P = diag(1 / prior^2) shrinks each theta towards 0. The covariance counts streams, not sessions, as independent (a
-cluster-robust sandwich; a stream that goes on in the next iteration counts there again), and the prior as what it is:
-
-    Cov = (M + n P)^-1 (sum over streams of u u^T + n^2 P) (M + n P)^-T
-    u   = sum over a stream of z_i (r_i + theta phi'_i - theta phi_i)
-
-scaled up by G / (G - F) for G streams; then, unscaled, for each iteration one more u u^T, u the deviation of its gain
-times the sum of z_i over those who had it. n is the noise per unit of information, tr(sum u u^T) / tr(M), features
-measured by their size, and LEAST_NOISE at least; 1 where tr(M) is not above 0. Where G is F or fewer neither says
-anything, and rewards of variance 1 stand in: sum z z^T.
-Where the data can't tell a theta (once asking is deterministic, what memory holds may be a function of the place in
-the stream), its interval is that of the prior, and so says it.
-
-Behind the end of a stream V is 0, and that ties it down. Where a run is cut off inside a stream, what was left there is
-V's own word, and takes phi' phi'^T / 2 times 1 + lambda + ... + lambda^(m-1) from the symmetric part of M, m sessions
-in the run; that part has to be positive for P to shrink anything.
-While no stream has ended, theta runs off (an entry of the shop was found worth -50 to 350). So where fewer runs than
-ENDED end with their streams, the answer is the prior's: 0, with its interval.
-
-How often memory was hit is left out on purpose: hits are how entries come to be worth something, and held constant they
-would hide it (where all that is new is asked, sessions = entries + hits, and nothing could be told apart).
+Example: an entry at the start of a stream (left = 1) is worth theta_size + theta_left*size; halfway (left = 0.5) it is
+worth theta_size + 0.5 theta_left*size. docs/credit.md says why these features, and where the fit is biased.
 
 Dimensions: S = sessions, F = features.
 """
@@ -77,36 +29,38 @@ from agile_ray.credit.lstd import Fit, Transitions
 from agile_ray.types import Ending, Float64, Int64, Session
 
 TREND = ("1", "left", "left^2", "left^3")
-"""What a stream is worth without any memory, at least near any place of it."""
+"""Features of what a stream is worth without any memory; one set per iteration."""
 MET = ("met", "left*met")
-"""How many questions on the topic the stream had so far: where there were many, more come, and memory holds more."""
+"""Features of how many questions on the topic came so far: after many, more come, and memory holds more."""
 ENTRY = ("size", "left*size")
-"""What an entry adds to."""
+"""Features of how many entries memory holds on the topic."""
 PRIOR = 1.0
-"""Standard deviation of what an entry, or a question met, is worth at a stream's start, before any data; reward."""
+"""Prior standard deviation of the worth of an entry, or of a question met, at the start of a stream; reward."""
 PRIOR_TREND = 1e4
-"""Of the coefficients of the trend: far beyond the length of any stream, or else it would pull on what entries are
-worth where the data can't tell the two apart."""
+"""Prior standard deviation of the trend's coefficients: far beyond the length of any stream, since a tighter one would
+bias the worth of entries where the data can't tell the two apart."""
+TD_LAMBDA = 0.9
+"""Lambda of the fit, per session."""
 Z_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """What the features of one topic are."""
+    """The features of one topic."""
 
     topic: str
     priced: bool  # prices differ, so they are a feature
-    iterations: int  # that are fitted at once
+    iterations: int  # fitted at once
 
     @classmethod
     def of(cls, iterations: Sequence[Sequence[Session]], topic: str) -> Self:
-        """Look whether prices differ."""
+        """The schema for these iterations; prices are a feature if they differ."""
         prices = {session.price for sessions in iterations for session in sessions}
         return cls(topic=topic, priced=len(prices) > 1, iterations=len(iterations))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the features, in order."""
+        """Names of the features, in order."""
         price = ("left*price",) if self.priced else ()
         trends = (f"{name} of {iteration}" for iteration in range(self.iterations) for name in TREND)
         return (*trends, *MET, *price, *ENTRY)
@@ -119,8 +73,7 @@ class Schema:
 
 
 def metrics(fit: Fit, schema: Schema) -> dict[str, float]:
-    """What an entry on the topic is worth at the start of a stream, reward, with the ends of its 95 % interval:
-    1.96 standard deviations to either side."""
+    """Worth of an entry on the topic at the start of a stream, reward, with its 95 % interval (1.96 deviations)."""
     entry = np.array([float(name in ENTRY) for name in schema.names])
     worth, deviation = entry @ fit.theta, np.sqrt(max(entry @ fit.covariance @ entry, 0.0))
     return {
@@ -131,50 +84,57 @@ def metrics(fit: Fit, schema: Schema) -> dict[str, float]:
 
 
 def topics(iterations: Sequence[Sequence[Session]]) -> list[str]:
-    """Those on which something was written: what has a worth to be fitted."""
+    """Topics on which something was written, so that an entry's worth can be fitted."""
     return sorted({session.topic for sessions in iterations for session in sessions if session.writes})
 
 
 def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Transitions:
-    """Features of every session that did not fail; a gap in a stream ends a run."""
+    """Features and rewards of every session that did not fail; a gap in a stream ends a run."""
     given = [(number, session) for number, sessions in enumerate(iterations) for session in sessions]
 
-    def at(place: int) -> tuple[int, str, int]:
-        return given[place][0], given[place][1].stream, given[place][1].position
+    def key(index: int) -> tuple[int, str, int]:
+        return given[index][0], given[index][1].stream, given[index][1].position
 
-    kept = sorted((p for p, (_, session) in enumerate(given) if session.ending is not Ending.FAILED), key=at)
-    streams, before = [], None
-    for place in kept:
-        follows = before is not None and at(place) == (*before[:2], before[2] + 1)
-        streams.append(streams[-1] + (not follows) if streams else 0)
-        before = at(place)
-    chosen = [given[place] for place in kept]
+    kept = sorted((i for i, (_, session) in enumerate(given) if session.ending is not Ending.FAILED), key=key)
+    runs = _runs([key(index) for index in kept])
+    chosen = [given[index] for index in kept]
     gains = [_gain(sessions, schema.topic) for sessions in iterations]
     known = np.array([one.hindsight.known for _, one in chosen], dtype=np.bool_)
-    held = known & np.array([one.topic == schema.topic for _, one in chosen], dtype=np.bool_)
+    gained = known & np.array([one.topic == schema.topic for _, one in chosen], dtype=np.bool_)
     numbers = np.array([number for number, _ in chosen], dtype=np.int64)
     met = _met(given, schema.topic)
     width = len(schema.names)
 
-    def state(place: int, *, done: int, wrote: bool) -> list[float]:
-        number, session = given[place]
-        return _features(session, schema, number, met=int(met[place]), done=done, wrote=wrote)
+    def state(index: int, *, done: int, wrote: bool) -> list[float]:
+        number, session = given[index]
+        return _features(session, schema, number, met=int(met[index]), done=done, wrote=wrote)
 
-    features = _stack([state(place, done=0, wrote=False) for place in kept], width)
-    behind = _stack([state(place, done=1, wrote=bool(given[place][1].writes)) for place in kept], width)
-    without = _stack([state(place, done=1, wrote=False) for place in kept], width)
-    following = behind.copy()
-    seen = np.flatnonzero(np.diff(streams) == 0)  # the next session tells better: its price may be another
-    following[seen] = features[seen + 1]
+    features = _stack([state(index, done=0, wrote=False) for index in kept], width)
+    after = _stack([state(index, done=1, wrote=bool(given[index][1].writes)) for index in kept], width)
+    without = _stack([state(index, done=1, wrote=False) for index in kept], width)
+    following = after.copy()
+    continued = np.flatnonzero(np.diff(runs) == 0)
+    following[continued] = features[continued + 1]  # as the next session found it: its price may differ
     return Transitions(
         features=features,
         following=following,
-        added=np.where(known[:, None], 0.0, behind - without),
-        rewards=held.astype(np.float64) * np.array([mean for mean, _ in gains])[numbers],
-        deviations=held[:, None].astype(np.float64) * np.diag([deviation for _, deviation in gains])[numbers],
-        streams=np.array(streams, dtype=np.int64),
-        places=np.array(kept, dtype=np.int64),
+        added=np.where(known[:, None], 0.0, after - without),
+        rewards=gained.astype(np.float64) * np.array([mean for mean, _ in gains])[numbers],
+        deviations=gained[:, None].astype(np.float64) * np.diag([deviation for _, deviation in gains])[numbers],
+        streams=np.array(runs, dtype=np.int64),
+        indices=np.array(kept, dtype=np.int64),
     )
+
+
+def _runs(keys: Sequence[tuple[int, str, int]]) -> list[int]:
+    """Number of the run of each session, given (iteration, stream, position) in order."""
+    runs: list[int] = []
+    before = None
+    for iteration, stream, position in keys:
+        follows = before == (iteration, stream, position - 1)
+        runs.append(runs[-1] + (not follows) if runs else 0)
+        before = iteration, stream, position
+    return runs
 
 
 def _features(session: Session, schema: Schema, iteration: int, *, met: int, done: int, wrote: bool) -> list[float]:
@@ -192,40 +152,42 @@ def _features(session: Session, schema: Schema, iteration: int, *, met: int, don
 
 
 def _met(given: Sequence[tuple[int, Session]], topic: str) -> Int64:
-    """Questions on the topic that each session's stream had before it, as far as given and not failed, int64 [S]."""
+    """Questions on the topic before each session in its stream, of those given that did not fail, int64 [S]."""
     met, counts = np.zeros(len(given), dtype=np.int64), Counter[str]()
-    for place in sorted(range(len(given)), key=lambda place: given[place][1].position):
-        session = given[place][1]
-        met[place] = counts[session.stream]
+    for index in sorted(range(len(given)), key=lambda index: given[index][1].position):
+        session = given[index][1]
+        met[index] = counts[session.stream]
         counts[session.stream] += session.topic == topic and session.ending is not Ending.FAILED
     return met
 
 
 def _gain(sessions: Sequence[Session], topic: str) -> tuple[float, float]:
-    """What a session on the topic earns more where memory holds its answer, and the deviation of that estimate."""
+    """How much more a session on the topic earns if memory holds its answer, and the estimate's standard deviation."""
     on_topic = [one for one in sessions if one.topic == topic and one.ending is not Ending.FAILED]
-    held = [one.own_reward for one in on_topic if one.hindsight.known]
-    lacking = [one.own_reward for one in on_topic if not one.hindsight.known]
-    if not held or not lacking:
+    known = [one.own_reward for one in on_topic if one.hindsight.known]
+    unknown = [one.own_reward for one in on_topic if not one.hindsight.known]
+    if not known or not unknown:
         return 0.0, 0.0
-    variance = np.var(held) / len(held) + np.var(lacking) / len(lacking)
-    return float(np.mean(held) - np.mean(lacking)), float(np.sqrt(variance))
+    variance = np.var(known) / len(known) + np.var(unknown) / len(unknown)
+    return float(np.mean(known) - np.mean(unknown)), float(np.sqrt(variance))
 
 
-def _stack(rows: Sequence[Sequence[float]], width: int) -> Float64:
-    return np.array(rows, dtype=np.float64).reshape(len(rows), width)
+def _stack(states: Sequence[Sequence[float]], width: int) -> Float64:
+    return np.array(states, dtype=np.float64).reshape(len(states), width)
 
 
 def fitted(steps: Transitions, fit: Fit, *, sessions: int) -> Float64:
-    """A_i = V(S_{i+1}) - V(S_{i+1} without what i wrote).
+    """Compute A_i = V(S_{i+1}) - V(S_{i+1} without what i wrote).
 
     Args:
-        sessions: S, how many were given to `transitions`.
+        steps: of all sessions.
+        fit: to the same steps.
+        sessions: S, the number of sessions given to `transitions`.
 
     Returns:
         float64 [S], reward; 0 for sessions that failed, wrote nothing, or whose answer memory held before, and for the
         last of a stream.
     """
     amounts = np.zeros(sessions)
-    amounts[steps.places] = steps.added @ fit.theta
+    amounts[steps.indices] = steps.added @ fit.theta
     return amounts

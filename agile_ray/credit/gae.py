@@ -1,6 +1,6 @@
 """Advantage estimation on flat arrays of action tokens: NumPy, no Ray, no torch.
 
-Observation tokens and padding never get here, so inserting them can not change a number.
+Observation tokens and padding are never passed in, so inserting them can't change a number.
 A = action tokens of all sessions, in session order.
 """
 
@@ -22,46 +22,46 @@ def gae(
     *,
     session_ids_A: Ints,
     turn_ids_A: Ints,
-    discount: float,
-    decay: float,
+    gae_lambda: float,
+    discount: float = 1.0,
 ) -> NDArray[Real]:
     """Generalized advantage estimates (Schulman et al., 2016, eq. 16) over action tokens; every session is terminal.
 
-        advantage_t = sum over k >= t in t's session of (discount * decay)^(k - t) * td_error_k
-        td_error_k  = reward_k + discount * value_{k+1} - value_k,   value 0 behind a session's last action
+        advantage_t = sum over k >= t in t's session of (discount * gae_lambda)^(k - t) * td_error_k
+        td_error_k  = reward_k + discount * value_{k+1} - value_k,   value 0 after a session's last action
 
     t and k count action tokens: an action is one token, and what the executor appends belongs to the transition (AGILE,
-    section 2). A session ends where its id does, never where a reward is or where positions jump. Turn ids are there to
-    check the layout and change no advantage: with a recursion per turn, credit would depend on how a text was cut into
+    section 2). A session ends where its id changes, not where a reward is or where positions jump. Turn ids only check
+    the layout and change no advantage: with a recursion per turn, advantages would depend on how a text was cut into
     turns.
 
     Args:
         rewards_A: [A], in units of reward, received after the token.
         values_A: [A], in units of reward, of the state before the token.
-        session_ids_A: int [A], equal for tokens of one session, which stand side by side.
+        session_ids_A: int [A], equal for tokens of one session, which are adjacent.
         turn_ids_A: int [A], which turn of its session wrote the token, from 0, in the order written.
+        gae_lambda: lambda, per action token, in [0, 1].
         discount: gamma, per action token, in [0, 1].
-        decay: lambda, per action token, in [0, 1].
 
     Returns:
         [A], in units of reward, summed in float64; float64 if rewards or values are, otherwise float32.
 
     Raises:
-        ContractError: the arrays differ in length, a session comes back after another began, or turns are out of order
-            or below 0: a mask or an order does not belong to these rewards.
+        ContractError: the arrays differ in length, a session continues after another began, or turns are negative or
+            out of order: a mask or an order does not belong to these rewards.
     """
     _check_layout(rewards_A, values_A, session_ids_A=session_ids_A, turn_ids_A=turn_ids_A)
     advantages_A = np.zeros(len(rewards_A), dtype=np.float64)
     next_value = next_advantage = 0.0
     next_session = None
     steps = zip(rewards_A.tolist(), values_A.tolist(), session_ids_A.tolist(), strict=True)
-    for place, (reward, value, session) in reversed(list(enumerate(steps))):
+    for index, (reward, value, session) in reversed(list(enumerate(steps))):
         if session != next_session:
             next_value = next_advantage = 0.0
         td_error = reward + discount * next_value - value
-        next_advantage = td_error + discount * decay * next_advantage
+        next_advantage = td_error + discount * gae_lambda * next_advantage
         next_value, next_session = value, session
-        advantages_A[place] = next_advantage
+        advantages_A[index] = next_advantage
     return advantages_A.astype(np.result_type(rewards_A, values_A, np.float32))
 
 
@@ -74,9 +74,9 @@ def whiten(advantages_A: Float32) -> Float32:
 
 
 def explained_variance(values_A: Float32, returns_A: Float32) -> float:
-    """1 - Var(returns - values) / Var(returns): 1 is right up to a constant, 0 no better than one, below 0 worse.
+    """Compute 1 - Var(returns - values) / Var(returns); 0 if returns do not vary.
 
-    0 where returns do not vary.
+    1: values are right up to a constant. 0: no better than a constant. Below 0: worse than a constant.
     """
     spread = float(np.var(returns_A, dtype=np.float64))
     if spread == 0.0:
@@ -97,7 +97,7 @@ def _check_layout(rewards_A: NDArray[Real], values_A: NDArray[Real], *, session_
     sessions, runs = np.unique([*session_ids_A[:1], *session_ids_A[1:][~same_session]], return_counts=True)
     if (runs > 1).any():
         again = sessions[runs.argmax()]
-        raise ContractError(f"gae: tokens of one session stand side by side, session {again} came back after another")
+        raise ContractError(f"gae: tokens of one session are adjacent, session {again} continues after another")
     outside = np.flatnonzero(turn_ids_A < 0)
     if len(outside):
         raise ContractError(f"gae: an action token has a turn, token {outside[0]} has {turn_ids_A[outside[0]]}")

@@ -4,22 +4,35 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
 import numpy as np
-from numpy.typing import NDArray
 
 from agile_ray.seeds import derive
-from agile_ray.types import Session
+from agile_ray.types import Float64, Session
 
+CONFIDENCE = 0.95
 RESAMPLES = 2000
-"""Of one interval: its ends then move by about 2 % of its width from seed to seed."""
+"""Of one bootstrap; the ends of an interval then vary by about 2 % of its width from seed to seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean and its 95 % interval."""
+
+    mean: float
+    ci95: tuple[float, float] | None  # None: a single value has no interval
 
 
 def bootstrap(valued: Sequence[tuple[Session, float]], *, seed: int) -> tuple[tuple[float, float], str]:
-    """The 95 % interval of the mean over sessions, and what it resamples."""
+    """Compute the 95 % percentile interval of the mean over sessions.
+
+    Args:
+        valued: sessions with their values, thousandths.
+        seed: of the resampling.
+
+    Returns:
+        the interval, in units of reward, and a description of what is resampled.
+    """
     sums, counts, units = _units(valued)
     generator = np.random.default_rng(derive(seed, "bootstrap"))
     times = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
@@ -28,8 +41,22 @@ def bootstrap(valued: Sequence[tuple[Session, float]], *, seed: int) -> tuple[tu
     return (float(low), float(high)), units
 
 
-def _units(valued: Sequence[tuple[Session, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
-    """Sums in thousandths and session counts of the resampled units, and their description."""
+def estimate(values: Sequence[float]) -> Estimate:
+    """Compute the mean with Student's interval, for few values of unknown variance.
+
+    mean -+ t(0.975, n - 1) * s / sqrt(n)     s with divisor n - 1; a single value has no interval
+    """
+    from scipy.stats import t  # slow to import, and rarely needed
+
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Estimate(mean=mean, ci95=None)
+    width = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(mean=mean, ci95=(mean - width, mean + width))
+
+
+def _units(valued: Sequence[tuple[Session, float]]) -> tuple[Float64, Float64, str]:
+    """Sums and session counts of the resampled units, and their description."""
     streams = sorted({session.stream for session, _ in valued})
     if len(streams) > 1:
         number = {stream: index for index, stream in enumerate(streams)}
@@ -45,28 +72,3 @@ def _units(valued: Sequence[tuple[Session, float]]) -> tuple[NDArray[np.float64]
     np.add.at(sums, unit, values)
     np.add.at(counts, unit, 1)
     return sums, counts, text
-
-
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A mean and its 95 % interval."""
-
-    mean: float
-    ci95: tuple[float, float] | None  # None: one value alone says nothing of its spread
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean with Student's interval: the values are few and their spread is unknown.
-
-    mean -+ t(0.975, n - 1) * s / sqrt(n)     s with divisor n - 1; a single value has no interval
-    """
-    from scipy.stats import t  # heavy, and needed at the end only
-
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return Estimate(mean=mean, ci95=None)
-    width = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return Estimate(mean=mean, ci95=(mean - width, mean + width))

@@ -1,4 +1,4 @@
-"""What an evaluation plays: the same streams, and as much of them, for every policy that is compared."""
+"""What an evaluation plays: the same sessions of the same streams for every policy that is compared."""
 
 from dataclasses import dataclass
 
@@ -15,20 +15,22 @@ class Play:
 
 
 def plays(environment: Environment, *, split: str, sessions: int | None) -> list[Play]:
-    """The first streams of a split, whole except for the last.
+    """Choose the first streams of a split, whole except for the last.
 
     Args:
-        sessions: how many in all; None plays every stream to its end. Fewer where the split has no more.
+        environment: of the streams.
+        split: of the streams.
+        sessions: number in all; None plays every stream to its end. Fewer if the split has no more.
 
     Raises:
-        ConfigError: no such split, or it never ends and `sessions` is None.
+        ConfigError: there is no such split, or it never ends and `sessions` is None.
     """
-    known = environment.streams(split)
-    if sessions is None and known is None:
+    available = environment.streams(split)
+    if sessions is None and available is None:
         raise ConfigError(f"evaluate.sessions: the streams of split {split} never end; say how many sessions to play")
     chosen: list[Play] = []
     left = sessions
-    while (known is None or len(chosen) < known) and (left is None or left > 0):
+    while (available is None or len(chosen) < available) and (left is None or left > 0):
         length = len(environment.stream(split=split, index=len(chosen)).questions)
         chosen.append(Play(index=len(chosen), sessions=length if left is None else min(length, left)))
         left = None if left is None else left - chosen[-1].sessions

@@ -1,11 +1,11 @@
-"""What sessions are worth: shares, totals, intervals, the error budget, and how they change along a stream.
+"""Scores of sessions: shares, totals, intervals, the error budget, and how they change along a stream.
 
-Failed sessions are left out of every figure and counted beside it. Money stays in integer thousandths until the
-final division. Intervals are percentile bootstraps over units that may depend on one another only inside:
+Failed sessions are left out of every number and counted separately. Payments stay integer thousandths until the final
+division. Intervals are percentile bootstraps over units that are independent of one another:
 
     two or more streams    a unit is a whole stream: its sessions share one memory
-    one stream             resampling streams would return the same one every time, so a unit is a run of
-                           ceil(sqrt(sessions)) sessions in a row, the last one shorter
+    one stream             resampling streams would always return the same one, so a unit is a run of
+                           ceil(sqrt(sessions)) consecutive sessions, the last one shorter
 """
 
 from collections import Counter
@@ -19,13 +19,13 @@ from agile_ray.types import Ending, Origin, Session
 
 
 class Cause(StrEnum):
-    """Why a session that did not fail has no right answer; exactly one each, the first that applies."""
+    """Why a session that did not fail has no right answer: the first cause that applies."""
 
     CUT = "cut"  # a budget ran out before anything was submitted
     NO_ANSWER = "no_answer"  # the context was cleared, nothing was submitted
-    ADVICE_WRONG = "advice_wrong"  # advice was paid for, and what was submitted is wrong all the same
+    ADVICE_WRONG = "advice_wrong"  # advice was paid for, but the submitted answer is wrong
     BAD_QUERY = "bad_query"  # the tool could not run a query of the session
-    ROWS_WRONG = "rows_wrong"  # what the tool found is not what was asked for
+    ROWS_WRONG = "rows_wrong"  # the rows that the tool found are wrong
     PREDICTED_WRONG = "predicted_wrong"  # the policy's own words are wrong
 
 
@@ -42,19 +42,19 @@ class KindScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What a set of sessions is worth."""
+    """The score of a set of sessions."""
 
     sessions: int  # that did not fail
     asked_share: float  # share that asked at least once
-    asked_new: float | None  # the same where memory did not hold the answer: at first sight; None: no such session
-    asked_known: float | None  # where it did: on repeats
+    asked_new: float | None  # the same, of sessions whose answer memory did not hold; None: there are none
+    asked_known: float | None  # of sessions whose answer memory held
     asks_per_session: float
     accuracy: float
     total_score: float  # accuracy - thousandths paid / (1000 sessions), reward per session
     ci95: tuple[float, float]  # [low, high] of total_score
     units: str  # what was resampled: "64 streams" or "25 runs of 25 sessions"
     failed: int  # sessions left out
-    failed_price: int  # thousandths that they paid, in no other figure
+    failed_price: int  # thousandths that they paid, in no other number
     endings: dict[Ending, int]
     kinds: dict[str, KindScore]
 
@@ -66,13 +66,13 @@ class Difference:
     mean: float
     ci95: tuple[float, float]
     sessions: int  # pairs compared
-    failed: int  # pairs left out, because one of the two failed
+    failed: int  # pairs left out because one of the two failed
     units: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """Sessions between two places of their streams, as shares of the stream's length."""
+    """Sessions in one part of their streams; bounds are shares of the stream's length."""
 
     start: float  # included
     end: float  # excluded
@@ -87,12 +87,16 @@ def reward(session: Session) -> int:
 
 
 def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
-    """Measure a set of sessions.
+    """Score a set of sessions.
+
+    Args:
+        sessions: of one policy; each question is played once.
+        seed: of the bootstrap.
 
     Raises:
-        ContractError: no session that did not fail, or one was played twice.
+        ContractError: all sessions failed, or a question was played twice.
     """
-    _by_place(sessions)
+    _by_question(sessions)
     kept = [session for session in sessions if session.ending is not Ending.FAILED]
     if not kept:
         raise ContractError(f"score: needs a session that did not fail, found {len(sessions)} failed and no other")
@@ -128,24 +132,27 @@ def paired_difference(
     """Total score of `first` minus `second`, question by question.
 
     Args:
-        worth: what one session counts for, thousandths.
+        first: sessions of one policy.
+        second: sessions of the other, on the same questions.
+        worth: value of one session, thousandths.
+        seed: of the bootstrap.
 
     Raises:
-        ContractError: they do not cover the same questions, one is there twice, or every pair has a failed session.
+        ContractError: they do not cover the same questions, one was played twice, or every pair has a failed session.
     """
-    left, right = _by_place(first), _by_place(second)
-    if (unpaired := left.keys() ^ right.keys()) or any(
-        left[place].question_id != right[place].question_id for place in left
-    ):
-        example = min(unpaired) if unpaired else min(p for p in left if left[p].question_id != right[p].question_id)
+    left, right = _by_question(first), _by_question(second)
+    if (unpaired := left.keys() ^ right.keys()) or any(left[key].question_id != right[key].question_id for key in left):
+        example = (
+            min(unpaired) if unpaired else min(key for key in left if left[key].question_id != right[key].question_id)
+        )
         raise ContractError(
             f"paired_difference: both sides must cover the same questions, but stream {example[0]} differs at "
             f"position {example[1]} ({len(left)} against {len(right)} sessions); play the same streams"
         )
     pairs = [
-        (session, worth(session) - worth(right[place]))
-        for place, session in left.items()
-        if Ending.FAILED not in (session.ending, right[place].ending)
+        (session, worth(session) - worth(right[key]))
+        for key, session in left.items()
+        if Ending.FAILED not in (session.ending, right[key].ending)
     ]
     if not pairs:
         raise ContractError(f"paired_difference: each of {len(left)} pairs has a failed session; nothing to compare")
@@ -160,7 +167,7 @@ def paired_difference(
 
 
 def curve(sessions: Iterable[Session], *, bins: int = 10) -> list[Bin]:
-    """Asked share and accuracy along the stream, in `bins` equal parts; parts without a session are left out."""
+    """Asked share and accuracy along the stream, in `bins` equal parts; empty parts are left out."""
     parts: list[list[Session]] = [[] for _ in range(bins)]
     for session in sessions:
         if session.ending is not Ending.FAILED:
@@ -218,11 +225,11 @@ def _right(session: Session) -> bool:
     return session.correct
 
 
-def _by_place(sessions: Sequence[Session]) -> dict[tuple[str, int], Session]:
-    places = {(session.stream, session.position): session for session in sessions}
-    if len(places) != len(sessions):
+def _by_question(sessions: Sequence[Session]) -> dict[tuple[str, int], Session]:
+    by_question = {(session.stream, session.position): session for session in sessions}
+    if len(by_question) != len(sessions):
         (stream, position), times = Counter((s.stream, s.position) for s in sessions).most_common(1)[0]
         raise ContractError(
-            f"scores: a question is played once in a set, stream {stream} position {position} is there {times} times"
+            f"score: a question is played once in a set, stream {stream} position {position} is there {times} times"
         )
-    return places
+    return by_question

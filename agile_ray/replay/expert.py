@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agile_ray.agent.environment import Question
-from agile_ray.agent.expert import Advice
+from agile_ray.agent.expert import Advice, AskKey
 from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.record import evaluations, store
 from agile_ray.record.folder import RunFolder
@@ -23,19 +23,21 @@ class RecordedExpert:
             ConfigError: the folder holds no segments, or another version wrote them.
         """
         self._run = run
-        self._said: dict[str, Advice] = {}
+        self._said: dict[AskKey, Advice] = {}
+        self._first: dict[tuple[str, int], Advice] = {}  # by stream and position of the session
         for receipt in _recorded(RunFolder(run)):
             advice = Advice(text=receipt.advice, answer=receipt.answer)
-            self._said.setdefault(receipt.key, advice)
-            self._said.setdefault(_place(receipt.key), advice)
+            key = AskKey.parse(receipt.key)
+            self._said.setdefault(key, advice)
+            self._first.setdefault((key.stream, key.position), advice)
 
-    async def advise(self, question: Question, *, key: str) -> Advice:
+    async def advise(self, question: Question, *, key: AskKey) -> Advice:
         """The recorded advice of this ask, else of the first ask of the same session.
 
         Raises:
             ExpertError: the run has no receipt of that session.
         """
-        advice = self._said.get(key) or self._said.get(_place(key))
+        advice = self._said.get(key) or self._first.get((key.stream, key.position))
         if advice is None:
             raise ExpertError(f"expert recorded: {self._run} has no receipt for {key} (question {question.id})")
         return advice
@@ -53,7 +55,3 @@ def _recorded(run: RunFolder) -> Iterator[Receipt]:
     for played in evaluations.kept(run).values():
         for session in played:
             yield from session.receipts
-
-
-def _place(key: str) -> str:
-    return key.rpartition("#")[0]

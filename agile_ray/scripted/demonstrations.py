@@ -1,4 +1,4 @@
-"""What imitation learns from: sessions that the environment's teacher plays through the agent's own executor."""
+"""What imitation learns from: sessions that a teacher plays through the agent's own executor."""
 
 import asyncio
 import math
@@ -10,8 +10,9 @@ import numpy as np
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.expert import GoldExpert
-from agile_ray.agent.lane import Lane, Rules
+from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Policy
+from agile_ray.agent.rules import Rules
 from agile_ray.config import Imitation
 from agile_ray.credit.gae import gae
 from agile_ray.errors import StarvedError
@@ -21,9 +22,9 @@ from agile_ray.segments import cut
 from agile_ray.types import Demonstration, Ending, Session
 
 FIRST_STREAM = 1_000_000
-"""Training streams from this index on belong to the teacher; PPO's lanes play those from 0 on."""
+"""Index of the teacher's first training stream; PPO's lanes play those from 0 on."""
 STREAMS = 32
-"""At least this many episodes, so that a batch mixes memories of all sizes and, where streams are long, categories."""
+"""Minimum number of episodes, so that a batch mixes memories of all sizes and, where streams are long, categories."""
 
 
 def batches(
@@ -32,20 +33,27 @@ def batches(
     rules: Rules,
     teacher: Policy,
     *,
+    price: int,
     seed: int,
-    discount: float,
     progress: Callable[[int], None],
 ) -> list[list[Demonstration]]:
-    """The same batches for the same seed, in the order in which they are learned.
+    """Play the teacher's sessions and return them as batches, in the order in which they are learned.
+
+    The same seed gives the same batches.
 
     Args:
-        discount: of later rewards, per action token.
-        progress: told the number of sessions played so far.
+        config: how much is played.
+        environment: whose training streams are played.
+        rules: of the lanes; the expert is always the gold one.
+        teacher: who plays.
+        price: of one ask, thousandths.
+        seed: root seed of the run.
+        progress: called with the number of sessions played so far.
 
     Raises:
-        StarvedError: a teacher's session did not end as it should; the environment or the budgets are wrong.
+        StarvedError: more than a tenth of the sessions ran out of a budget.
     """
-    return asyncio.run(_batches(config, environment, rules, teacher, seed=seed, discount=discount, progress=progress))
+    return asyncio.run(_batches(config, environment, rules, teacher, price=price, seed=seed, progress=progress))
 
 
 async def _batches(
@@ -54,27 +62,27 @@ async def _batches(
     rules: Rules,
     teacher: Policy,
     *,
+    price: int,
     seed: int,
-    discount: float,
     progress: Callable[[int], None],
 ) -> list[list[Demonstration]]:
-    rules = replace(rules, expert=GoldExpert())  # no recorded run has met the teacher's streams
+    rules = replace(rules, expert=GoldExpert())  # no recorded run has played the teacher's streams
     each = math.ceil(config.sessions / STREAMS)
     demonstrations: list[Demonstration] = []
     stream = FIRST_STREAM
     played = cut_short = 0
     while played < config.sessions:
-        lane = Lane(environment.stream(split="train", index=stream), rules)
+        lane = Lane(environment.stream(split="train", index=stream), rules, price=price)
         count = min(each, config.sessions - played, len(lane.stream.questions))
         if random.Random(derive(seed, "imitation", "warm", stream)).random() < config.warm_share:
             await _warm(lane, count, environment)
         for _ in range(count):
-            earlier = lane.memory.forget(lane.position)  # no session finds, or is told of, what it will write itself
+            earlier = lane.memory.forget(lane.position)  # a session must not find what it will write itself
             session = await lane.play(teacher)
             for entry in earlier:
                 lane.memory.write(entry)
             if session.ending is Ending.DONE:
-                demonstrations += _demonstrations(session, discount=discount)
+                demonstrations += _demonstrations(session)
             else:
                 cut_short += 1
             played += 1
@@ -91,7 +99,7 @@ async def _batches(
 
 
 async def _warm(lane: Lane, sessions: int, environment: Environment) -> None:
-    """Fill the memory as one does who asks wherever neither memory nor the tool helps, and go back to the start."""
+    """Fill the lane's memory by asking wherever neither memory nor the tool helps, then return to the start."""
     eager = reference("teacher", environment, Habits(asked_share=1.0))
     start = lane.position
     for _ in range(sessions):
@@ -99,18 +107,17 @@ async def _warm(lane: Lane, sessions: int, environment: Environment) -> None:
     lane.restore(replace(lane.state(), position=start))
 
 
-def _demonstrations(session: Session, *, discount: float) -> list[Demonstration]:
+def _demonstrations(session: Session) -> list[Demonstration]:
     segments = list(cut(session))
     rewards_A = np.concatenate([segment.rewards[segment.action_mask] for segment in segments]).astype(np.float32)
     turn_ids_A = np.concatenate([segment.turn_ids[segment.action_mask] for segment in segments])
-    # With no critic and lambda 1, advantages are the returns.
+    # Without a critic and with lambda 1, advantages are the undiscounted returns.
     returns_A = gae(
         rewards_A,
         np.zeros_like(rewards_A),
         session_ids_A=np.zeros_like(turn_ids_A),
         turn_ids_A=turn_ids_A,
-        discount=discount,
-        decay=1.0,
+        gae_lambda=1.0,
     )
     ends = np.cumsum([segment.actions for segment in segments])[:-1]
     return [

@@ -1,15 +1,16 @@
-"""The best that can be done with a stream, given each guess chance and the questions to come, never a guess's outcome.
+"""The best policy for a stream, given each question's guess probability and all questions to come.
 
-Advice on an item answers all its later questions, because memory is free to read. Take an item with n questions, guess
-chance g and price c. Asking at its j-th question, and nowhere else, earns (j - 1) g + (n - j + 1) - c. This falls with
-j, by 1 - g >= 0 at each step, so the first question is the best place; a second ask buys nothing. Against never asking,
-which earns n g, it gains
+It does not know whether a guess turns out right. Advice on an item answers all its later questions, because reading
+memory is free. Take an item with n questions, guess probability g and price c. Asking at its j-th question, and
+nowhere else, earns (j - 1) g + (n - j + 1) - c. This falls with j, by 1 - g >= 0 at each step, so the first question is
+the best time to ask; a second ask gains nothing. Compared with never asking, which earns n g, asking first gains
 
     n (1 - g) - c
 
-so it is right to ask at first sight if and only if n (1 - g) > c. Items do not touch one another, so the rule for each
-of them gives the optimum of the stream. What the tool answers is right for nothing and never asked.
-The rule takes memory to return what it holds: where retrieval misses, it is a bound that no policy need reach.
+so it is right to ask at first sight if and only if n (1 - g) > c. Items are independent, so this rule for each item
+gives the optimum of the stream. Questions that the tool answers are right for free and are never asked.
+
+The rule assumes that retrieval finds every entry it should. Where retrieval misses, the result is an upper bound.
 """
 
 from collections import Counter
@@ -22,18 +23,19 @@ from agile_ray.agent.environment import Question
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimum:
-    """What the optimum does with some streams."""
+    """The optimum of a set of streams."""
 
     asked_share: float  # of all sessions
     accuracy: float  # expected
-    total: float  # expected own reward a session
+    total: float  # expected own reward per session
 
 
 def worth_asking(question: Question, *, uses: int, price: int) -> bool:
     """Whether advice at first sight gains more than it costs.
 
     Args:
-        uses: questions that rest on the item from here on, this one included.
+        question: on the item.
+        uses: questions on the item from this one on, this one included.
         price: thousandths.
     """
     return not question.query and 1000 * uses * (1.0 - question.guess_chance) > price
@@ -61,17 +63,19 @@ def optimum(streams: Sequence[Sequence[Question]], *, price: int) -> Optimum:
 
 
 def best_first(streams: Sequence[Sequence[Question]], *, price: int) -> int:
-    """The K that is best for asking exactly the first K questions of every stream, in expectation; the least of equals.
+    """Find the K with the highest expected total when exactly the first K questions of every stream are asked.
 
-    Asking at a place too adds left * (1 - guess chance) - price / 1000, in reward, where neither memory nor the tool
-    has the answer, with `left` the questions on the item from there on; elsewhere it costs the price.
+    Asking one more question adds left * (1 - guess probability) - price / 1000, in reward, where neither memory nor the
+    tool has the answer; `left` counts the questions on the item from that one on. Elsewhere it costs the price. Of
+    equal totals the smallest K wins.
 
     Args:
-        streams: the questions of each episode, in order, at least one; of validation, since the choice looks at them.
+        streams: the questions of each episode, in order, at least one. Use validation streams: the choice depends on
+            them.
         price: of one ask, thousandths.
     """
     length = max(len(questions) for questions in streams)
-    gains = [0.0] * length  # by position: what asking there too adds, when all before are asked
+    gains = [0.0] * length  # by position: what asking there adds, if all earlier positions are asked
     for questions in streams:
         left = Counter(question.item for question in questions)
         known: set[str] = set()

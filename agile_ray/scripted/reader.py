@@ -1,8 +1,8 @@
-"""Scripted policies: one reader that answers as well as the agent could, and rules that say when it asks.
+"""Scripted policies: a reader that answers as well as an agent could, and rules that decide when it asks.
 
-The reader looks into a question's gold fields instead of its text: it shows what asking is worth, not what reading is.
-Memory where it holds the answer, else the tool where it applies, else the best guess. It writes tokens, turn by turn:
-what it plays is also what imitation learns from.
+The reader uses a question's gold fields instead of its text, so it measures the value of asking, not of reading. It
+answers from memory if memory holds the answer, else with the tool if the tool applies, else with the best guess. It
+writes tokens, turn by turn, so imitation can learn from what it plays.
 
     after                writes
     -                    [GetQuestion]
@@ -29,18 +29,19 @@ from agile_ray.seeds import derive
 Asker = Callable[[SessionView], bool]
 """Whether to ask for advice, once memory has been read."""
 
-_END = ""  # among the parts of a turn: the end token
+_END = ""  # the end token, among the parts of a turn
 
 
 class Scripted:
-    """A policy that asks when its asker says so, and otherwise answers as well as it can."""
+    """A policy that asks when its asker says so, and otherwise answers with what it has."""
 
     def __init__(self, asks: Asker, *, search_function: Function, guess: Callable[[Question], str]) -> None:
-        """Wire a script.
+        """Combine an asker with a guess.
 
         Args:
-            search_function: how the environment calls its tool.
-            guess: what to say where neither memory nor the tool helps.
+            asks: when to ask.
+            search_function: how the environment's tool is called.
+            guess: what to predict where neither memory nor the tool helps.
         """
         self._asks = asks
         self._search_function = search_function
@@ -79,7 +80,7 @@ _SUBMIT = (Function.SUBMIT_ANSWER, Function.CLEAR_CONTEXT)
 
 
 def _ids(parts: tuple[Function | str, ...], tokenizer: Tokenizer, *, room: int) -> list[int]:
-    """Encode the parts of a turn; where they are too long, the words lose their end, so that no function is lost."""
+    """Encode the parts of a turn. If they are too long, the longest words are cut off, never a function."""
     pieces: list[list[int]] = []
     for part in parts:
         if isinstance(part, Function):
@@ -94,7 +95,7 @@ def _ids(parts: tuple[Function | str, ...], tokenizer: Tokenizer, *, room: int) 
 
 
 def remembers(view: SessionView) -> bool:
-    """Something that was read was written by a session of this stream whose question rests on the same item."""
+    """Memory returned an entry written by a session whose question depends on the same item."""
     questions = view.stream.questions
     return any(questions[use.writer].item == view.question.item for use in view.reads)
 
@@ -105,12 +106,12 @@ def needs_advice(view: SessionView) -> bool:
 
 
 def by_judgement(view: SessionView) -> bool:
-    """Ask if 1 - guess chance > price, both in reward, of what needs advice; blind to what memory is worth tomorrow."""
+    """Ask where advice is needed and 1 - guess probability > price, in reward; ignores later uses of the answer."""
     return needs_advice(view) and 1000 * (1.0 - view.question.guess_chance) > view.price
 
 
 def at_random(share: float, *, seed: int, where: Asker) -> Asker:
-    """Ask with probability `share` where `where` holds; each draw hangs on (seed, stream, position) alone."""
+    """Ask with probability `share` where `where` holds; each draw depends only on (seed, stream, position)."""
 
     def asks(view: SessionView) -> bool:
         return where(view) and Random(derive(seed, "asks", view.stream.id, view.position)).random() < share

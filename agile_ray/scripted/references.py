@@ -1,13 +1,13 @@
-"""Reference policies: what a run is compared with. All answer through the scripted reader and differ in when they ask.
+"""Reference policies to compare a run with. All answer through the scripted reader; they differ in when they ask.
 
 always_ask          every question
 never_ask           none
 random              each question with the same probability
 non_adaptive        the first K questions of a stream
-ask_unless_search   every question that the tool can't answer, also what memory holds
-oracle              the optimum of envs/optimum.py: knows the future, but no guess's outcome
-yes_gold_sql        none, and says "yes" where the tool can't answer
-teacher             what imitation learns from: by chance or by judgement, where neither memory nor the tool helps
+ask_unless_search   every question that the tool can't answer, even if memory can
+oracle              the optimum (scripted/optimum.py): knows all questions to come, but not whether a guess is right
+yes_gold_sql        none; predicts "yes" where the tool can't answer
+teacher             what imitation learns from: at random or by judgement, where neither memory nor the tool helps
 """
 
 import asyncio
@@ -17,9 +17,10 @@ from typing import Literal
 
 from agile_ray.agent.environment import Environment, Question
 from agile_ray.agent.expert import Expert, GoldExpert
-from agile_ray.agent.lane import Lane, Rules
+from agile_ray.agent.lane import Lane
 from agile_ray.agent.memory import HashedEmbedder
 from agile_ray.agent.policy import Policy, SessionView
+from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import WordTokenizer
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
@@ -34,10 +35,12 @@ GOLD = GoldExpert()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
-    """What the reference policies leave open."""
+    """Parameters of the reference policies."""
 
     seed: int = 0
-    asked_share: float = 0.25  # of `random`; of the random `teacher` where neither memory nor the tool helps
+    asked_share: float = (
+        0.25  # probability of an ask: of `random`, and of the random `teacher` where nothing else helps
+    )
     first: int = 0  # K of `non_adaptive`
     asking: Literal["random", "judgement"] = "random"  # of `teacher`
 
@@ -80,11 +83,11 @@ REFERENCES: dict[str, Callable[[Habits], Asker]] = {
     "yes_gold_sql": lambda _: _never,
     "teacher": _teacher,
 }
-"""When each of them asks."""
+"""When each policy asks."""
 
 
 def reference(name: str, environment: Environment, habits: Habits) -> Policy:
-    """A reference policy by its name.
+    """Build a reference policy by its name.
 
     Raises:
         ConfigError: no such policy.
@@ -104,10 +107,8 @@ def _yes(question: Question) -> str:
     return "yes"
 
 
-def script_rules(
-    environment: Environment, *, price: int, agent: Agent, memory: MemoryConfig, expert: Expert = GOLD
-) -> Rules:
-    """Rules of lanes that need no model: words for tokens, hashed n-grams for embeddings."""
+def script_rules(environment: Environment, *, agent: Agent, memory: MemoryConfig, expert: Expert = GOLD) -> Rules:
+    """Build rules for lanes that need no model: tokens are words, embeddings are hashed n-grams."""
     return Rules(
         search_function=environment.search_function,
         tokenizer=WordTokenizer(),
@@ -115,22 +116,29 @@ def script_rules(
         expert=expert,
         agent=agent,
         memory=memory,
-        price=price,
     )
 
 
 def play_sessions(
-    policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules
+    policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules, price: int
 ) -> list[Session]:
-    """Play the first sessions of streams, as many as an evaluation chose of each, without engine or Ray.
+    """Play the streams of an evaluation one after the other, without engine or Ray.
 
-    The same call gives the same sessions.
+    The same call returns the same sessions.
+
+    Args:
+        policy: who plays.
+        environment: of the streams.
+        split: of the streams.
+        plays: which streams, and how many sessions of each.
+        rules: of the lanes.
+        price: of one ask, thousandths.
     """
 
     async def play() -> list[Session]:
         sessions: list[Session] = []
         for chosen in plays:
-            lane = Lane(environment.stream(split=split, index=chosen.index), rules)
+            lane = Lane(environment.stream(split=split, index=chosen.index), rules, price=price)
             sessions += [await lane.play(policy) for _ in range(chosen.sessions)]
         return sessions
 

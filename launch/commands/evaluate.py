@@ -88,7 +88,6 @@ def play(config: RunConfig, environment: Environment, policy: str, habits: Habit
         from launch.run.play_checkpoint import play_checkpoint
 
         return play_checkpoint(config, Path(policy))
-    price = round(1000 * config.env.advice_cost)
     return play_sessions(
         reference(policy, environment, habits),
         environment,
@@ -96,11 +95,11 @@ def play(config: RunConfig, environment: Environment, policy: str, habits: Habit
         plays=plays(environment, split=config.env.split, sessions=config.evaluate.sessions),
         rules=script_rules(
             environment,
-            price=price,
             agent=config.agent,
             memory=config.memory,
             expert=build_expert(config.env),
         ),
+        price=config.env.price,
     )
 
 

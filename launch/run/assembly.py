@@ -9,7 +9,7 @@ import numpy as np
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.functions import Function
-from agile_ray.agent.lane import Rules
+from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
 from agile_ray.record.checkpoints import FolderCheckpoints, Saved, Stateful

@@ -57,7 +57,7 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
         trained: sessions of the trained policy, whose asked share and asks per stream set `random` and one of the
             `non_adaptive` policies; `non_adaptive_best` asks in the first K sessions, K the best on validation.
     """
-    price = round(1000 * config.env.advice_cost)
+    price = config.env.price
     asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
     like_trained = Habits(seed=config.seed, asked_share=score(trained).asked_share, first=asks)
     validation = [
@@ -67,7 +67,7 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
     policies = dict.fromkeys(NAMES, like_trained)
     policies["non_adaptive_best"] = replace(like_trained, first=best_first(validation, price=price))
     chosen = plays(environment, split=SPLIT, sessions=config.test_sessions)
-    rules = script_rules(environment, price=price, agent=config.agent, memory=config.memory)
+    rules = script_rules(environment, agent=config.agent, memory=config.memory)
     return {
         name: play_sessions(
             reference(name.removesuffix("_best"), environment, habits),
@@ -75,6 +75,7 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
             split=SPLIT,
             plays=chosen,
             rules=rules,
+            price=price,
         )
         for name, habits in policies.items()
     }

@@ -127,7 +127,7 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
             parts.rules,
             teacher,
             seed=parts.config.seed,
-            discount=parts.config.ppo.discount,
+            price=parts.config.env.price,
             progress=played,
         )
     with parts.progress.bar("imitation", len(batches)) as learned:

@@ -3,11 +3,15 @@ import asyncio
 import numpy as np
 import pytest
 
+from agile_ray.agent.executor import Executor
 from agile_ray.agent.expert import Advice
+from agile_ray.agent.memory import Memory
+from agile_ray.agent.paid_expert import PaidExpert
+from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.config import Agent
 from agile_ray.errors import ExpertError
 from agile_ray.segments import cut
-from agile_ray.types import Ending
+from agile_ray.types import Ending, Hindsight
 from tests.fakes.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question, read, rules
 
 RUST = question(0, "does it rust ?", answer="no")
@@ -123,7 +127,7 @@ def test_a_further_ask_than_allowed_is_refused_and_not_paid():
     assert (session.asks, session.paid) == (1, 300)
 
 
-def test_what_was_written_behind_a_refused_call_is_cut_off_and_counted():
+def test_what_was_written_after_a_refused_call_is_cut_off_and_counted():
     session, _ = play("[RetrieveMemory] [PredictAnswer] yes", *PREDICTS)
     assert session.turns[0].completion_ids.shape == (1,)
     assert session.remarks == ("refused", "past_stop")
@@ -142,6 +146,28 @@ def test_a_broken_tool_fails_the_session_and_the_lane_goes_on():
     assert (session.ending, session.error) == (Ending.FAILED, "ToolError: shop.db: disk gone")
     assert list(cut(session)) == []
     assert asyncio.run(one.play(Says(*PREDICTS))).ending is Ending.DONE
+
+
+def test_an_executor_plays_the_same_session_without_an_observer():
+    watched, one = play(*ASKS, of=(RUST, RUST))
+    with_rules = rules()
+    memory = Memory(with_rules.embedder, capacity=9)
+    executor = Executor(
+        stream=one.stream,
+        rules=with_rules,
+        memory=SessionMemory(memory, questions=one.stream.questions, position=0, rules=with_rules),
+        expert=PaidExpert(with_rules.expert, deadline_s=1.0),
+        price=300,
+    )
+    policy = Says(*ASKS)
+    while executor.ending is None:
+        asyncio.run(executor.feed(asyncio.run(policy.write(executor))))
+    alone = executor.session()
+    assert (watched.hindsight.later_similar, alone.hindsight) == (1, Hindsight())
+    assert [entry.text for entry in memory.snapshot().entries] == ["does it rust ? no", "steel rusts"]
+    for mine, its in zip(alone.turns, watched.turns, strict=True):
+        assert mine.completion_ids.tolist() == its.completion_ids.tolist()
+        assert mine.rewards.tolist() == its.rewards.tolist()
 
 
 class Late:

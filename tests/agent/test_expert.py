@@ -3,10 +3,10 @@ import pickle
 
 import pytest
 
-from agile_ray.agent.expert import Advice, GoldExpert
-from agile_ray.agent.paid_expert import Till
+from agile_ray.agent.expert import Advice, AskKey, GoldExpert
+from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Agent, Env
-from agile_ray.errors import ConfigError, ExpertError
+from agile_ray.errors import ConfigError, ContractError, ExpertError
 from agile_ray.experts import build_expert
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
@@ -29,7 +29,7 @@ class Counting:
         self.asked = []
 
     async def advise(self, question, *, key):
-        self.asked.append(key)
+        self.asked.append(str(key))
         return Advice(text=f"say {len(self.asked)}", answer=f"answer {len(self.asked)}")
 
 
@@ -45,7 +45,15 @@ def receipt(key, *, said="yes"):
     return Receipt(key=key, price=300, source="gold", latency_s=0.5, advice=f"it is {said}", answer=said)
 
 
-def test_a_lane_that_is_put_back_asks_and_pays_once():
+def test_a_key_reads_back_as_it_was_written():
+    key = AskKey(stream="train/a#b/0", position=3, number=1)
+    assert str(key) == "train/a#b/0#3#1"
+    assert AskKey.parse(str(key)) == key
+    with pytest.raises(ContractError, match="stream#position#number, found 's#0'"):
+        AskKey.parse("s#0")
+
+
+def test_a_restored_lane_asks_and_pays_once():
     expert = Counting()
     one = open_lane(expert)
     play(one, *PREDICTS)
@@ -61,18 +69,18 @@ def test_a_lane_that_is_put_back_asks_and_pays_once():
 
 
 def test_a_replayed_ask_keeps_the_price_that_was_paid():
-    till = Till(Counting(), deadline_s=1.0)
-    first = asyncio.run(till.ask(WET, key="s#0#0", price=300))
-    assert asyncio.run(till.ask(WET, key="s#0#0", price=500)) == first
+    expert, key = PaidExpert(Counting(), deadline_s=1.0), AskKey(stream="s", position=0, number=0)
+    first = asyncio.run(expert.ask(WET, key=key, price=300))
+    assert asyncio.run(expert.ask(WET, key=key, price=500)) == first
     assert first.price == 300
 
 
 def test_a_journal_holds_every_purchase_once_before_it_is_used(tmp_path):
     path = tmp_path / "run" / "asked-0.jsonl"
-    till = Till(Counting(), deadline_s=1.0, journal=Journal(path))
+    expert = PaidExpert(Counting(), deadline_s=1.0, bought=Journal(path).add)
     bought = []
     for key in ("s#0#0", "s#1#0", "s#0#0"):
-        bought.append(asyncio.run(till.ask(WET, key=key, price=300)))
+        bought.append(asyncio.run(expert.ask(WET, key=AskKey.parse(key), price=300)))
         assert read_journal(path)[-1] in bought
     assert read_journal(path) == bought[:2]
 
@@ -142,7 +150,7 @@ def run(tmp_path):
 )
 def test_a_recorded_expert_says_what_was_said_in_that_session(run, key, answer):
     expert = RecordedExpert(run)
-    assert asyncio.run(expert.advise(WET, key=key)) == Advice(text=f"it is {answer}", answer=answer)
+    assert asyncio.run(expert.advise(WET, key=AskKey.parse(key))) == Advice(text=f"it is {answer}", answer=answer)
     assert expert.source == "recorded"
 
 

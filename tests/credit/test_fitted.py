@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from agile_ray.credit.fitted import Schema, fitted, metrics, topics, transitions
+from agile_ray.credit.fitted import TD_LAMBDA, Schema, fitted, metrics, topics, transitions
 from agile_ray.credit.lstd import Fit, fit
 from agile_ray.types import Ending, Float64, MemoryUse, Session
 from tests.fakes.fitted_worlds import (
@@ -30,17 +30,17 @@ STREAMS = 200
 WORTH_ASKING = 0.2  # credit above which asking beats guessing at this price: 1 - 0.7 + A > 0.5
 
 
-def learned(sessions: list[Session], *, decay: float = 0.9) -> tuple[Fit, Schema]:
+def learned(sessions: list[Session], *, td_lambda: float = TD_LAMBDA) -> tuple[Fit, Schema]:
     schema = Schema.of([sessions], "item")
-    return fit(transitions([sessions], schema), prior=schema.prior, decay=decay), schema
+    return fit(transitions([sessions], schema), prior=schema.prior, td_lambda=td_lambda), schema
 
 
 def _wrote(one: Session) -> tuple[MemoryUse, ...]:
     return (MemoryUse(kind="qa", writer=one.position, similarity=1.0),)
 
 
-def by_place(stream: list[Session], found: Fit, schema: Schema) -> Float64:
-    """The credit that a session at each place would have if it wrote what memory lacks, float64 [S]."""
+def by_position(stream: list[Session], found: Fit, schema: Schema) -> Float64:
+    """The credit that a session at each position would have if it wrote what memory lacks, float64 [S]."""
     asking = [changed(one, known=False, writes=_wrote(one)) for one in stream]
     return fitted(transitions([asking], schema), found, sessions=len(stream))
 
@@ -52,21 +52,21 @@ def test_credit_is_near_the_truth_in_the_toy_and_makes_asking_at_first_sight_rig
     streams = [recurring(random, stream, ask) for stream in range(STREAMS)]
     sessions = [one for stream, _ in streams for one in stream]
     again = np.array([times for _, stream in streams for times in stream])
-    places = np.array([one.position for one in sessions])
-    credit = by_place(streams[0][0], *learned(sessions))[places]
+    positions = np.array([one.position for one in sessions])
+    credit = by_position(streams[0][0], *learned(sessions))[positions]
 
     gain = 1 - (ask * (1 - PRICE / 1000) + (1 - ask) * GUESS)
-    truth = np.array([0.0, gain, (2 - ask) * gain])  # by how often the item comes again; tests/test_credit_worlds.py
+    truth = np.array([0.0, gain, (2 - ask) * gain])  # by how often the item comes again; tests/credit/test_worlds.py
     first, lacking = again == RECUR - 1, again >= 0
     assert credit[first].mean() == pytest.approx(truth[2], abs={0.25: 0.25, 0.5: 0.15}.get(ask, 0.12))
     assert (credit[first] > WORTH_ASKING).mean() > 0.98
-    # the state says when a session is, not whose item it is: the best that any fit can do is right on average by place
-    average = [truth[again[lacking & (places == place)]].mean() for place in places[lacking]]
+    # the state says when a session is, not whose item it is: the best fit is right on average by position
+    average = [truth[again[lacking & (positions == position)]].mean() for position in positions[lacking]]
     assert np.sqrt(np.mean((credit[lacking] - average) ** 2)) < (0.2 if ask < 0.9 else 0.1)
 
 
 @pytest.mark.parametrize(("streams", "length"), [(100, 24), (10, 1000)])
-def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_place(streams, length):
+def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_position(streams, length):
     sessions = asks_whatever_comes(np.random.default_rng(0), streams=streams, length=length)
     found, schema = learned(sessions)
     measured = metrics(found, schema)
@@ -75,7 +75,7 @@ def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_place(stre
     assert measured["credit_worth_high/item"] > 1.8
 
 
-def figures_of(seed: int, *, streams: int) -> dict[str, float]:
+def metrics_of(seed: int, *, streams: int) -> dict[str, float]:
     found, schema = learned(linear(np.random.default_rng(seed), streams=streams))
     return metrics(found, schema)
 
@@ -85,13 +85,13 @@ def width(metrics: dict[str, float]) -> float:
 
 
 def test_the_interval_shrinks_with_the_root_of_the_number_of_streams():
-    widths = [np.mean([width(figures_of(seed, streams=n)) for seed in range(4)]) for n in (50, 200, 800)]
+    widths = [np.mean([width(metrics_of(seed, streams=n)) for seed in range(4)]) for n in (50, 200, 800)]
     for few, four_times in pairwise(widths):
         assert few / four_times == pytest.approx(2.0, rel=0.15)
 
 
 def test_the_interval_covers_the_truth_of_a_linear_world():
-    found = [figures_of(seed, streams=60) for seed in range(100)]
+    found = [metrics_of(seed, streams=60) for seed in range(100)]
     covered = [f["credit_worth_low/item"] <= WORTH <= f["credit_worth_high/item"] for f in found]
     assert np.mean(covered) >= 0.85
     worths = [f["credit_worth/item"] for f in found]
@@ -101,8 +101,8 @@ def test_the_interval_covers_the_truth_of_a_linear_world():
 
 def states(sessions: list[Session]) -> Float64:
     """Features of whole streams, as they read."""
-    place = np.array([one.position for one in sessions])
-    left = (LENGTH - place) / LENGTH
+    position = np.array([one.position for one in sessions])
+    left = (LENGTH - position) / LENGTH
     here = np.array([one.topic == "item" for one in sessions]).reshape(-1, LENGTH)
     met = (here.cumsum(axis=1) - here).reshape(-1)
     price = np.array([one.price / 1000 for one in sessions])
@@ -119,9 +119,9 @@ def beyond(sessions: list[Session]) -> Float64:
     return here * known * (rewards[here & known].mean() - rewards[here & ~known].mean())
 
 
-def unshrunk(sessions: list[Session], *, decay: float) -> Float64:
+def unshrunk(sessions: list[Session], *, td_lambda: float) -> Float64:
     schema = Schema.of([sessions], "item")
-    return fit(transitions([sessions], schema), prior=np.full(len(schema.names), np.inf), decay=decay).theta
+    return fit(transitions([sessions], schema), prior=np.full(len(schema.names), np.inf), td_lambda=td_lambda).theta
 
 
 def test_with_all_of_the_trace_the_fit_is_least_squares_on_returns():
@@ -129,19 +129,19 @@ def test_with_all_of_the_trace_the_fit_is_least_squares_on_returns():
     rewards = beyond(sessions).reshape(-1, LENGTH)
     returns = rewards[:, ::-1].cumsum(axis=1)[:, ::-1].reshape(-1)
     slow, *_ = np.linalg.lstsq(states(sessions), returns)
-    np.testing.assert_allclose(unshrunk(sessions, decay=1.0), slow, rtol=1e-6)
+    np.testing.assert_allclose(unshrunk(sessions, td_lambda=1.0), slow, rtol=1e-6)
 
 
 def test_without_a_trace_the_fit_is_where_regressing_on_its_own_forecast_settles():
     sessions = offers(1)
     rewards = beyond(sessions)
     now = states(sessions)
-    behind = now.reshape(-1, LENGTH, now.shape[1])[:, 1:]  # the next session's state, its price in it
-    following = np.pad(behind, ((0, 0), (0, 1), (0, 0))).reshape(now.shape)
+    after = now.reshape(-1, LENGTH, now.shape[1])[:, 1:]  # the next session's state, its price in it
+    following = np.pad(after, ((0, 0), (0, 1), (0, 0))).reshape(now.shape)
     slow = np.zeros(now.shape[1])
     for _ in range(1000):
         slow, *_ = np.linalg.lstsq(now, rewards + following @ slow)
-    np.testing.assert_allclose(unshrunk(sessions, decay=0.0), slow, rtol=1e-6)
+    np.testing.assert_allclose(unshrunk(sessions, td_lambda=0.0), slow, rtol=1e-6)
 
 
 def test_a_failed_session_splits_its_stream_and_has_no_credit():
@@ -155,7 +155,7 @@ def test_a_failed_session_splits_its_stream_and_has_no_credit():
 
     credit = fitted(transitions([broken], schema), found, sessions=len(broken))
     had = {one.position for one, amount in zip(broken, credit, strict=True) if amount != 0.0}
-    assert had == set(range(LENGTH - 1)) - {5}  # nobody comes behind the last
+    assert had == set(range(LENGTH - 1)) - {5}  # no session follows the last
     assert all(amount == 0.0 for one, amount in zip(broken, credit, strict=True) if not one.writes)
 
 
@@ -165,15 +165,15 @@ def test_to_write_again_what_memory_holds_has_no_credit():
     again = [changed(one, writes=_wrote(one)) for one in sessions]
     credit = fitted(transitions([again], schema), found, sessions=len(again))
     known = np.array([one.hindsight.known for one in again])
-    behind = np.array([one.position + 1 < one.stream_length for one in again])
+    not_last = np.array([one.position + 1 < one.stream_length for one in again])
     assert known.sum() > 1000
     assert not credit[known].any()
-    assert (credit[~known & behind] > 0).mean() > 0.95
+    assert (credit[~known & not_last] > 0).mean() > 0.95
 
 
 def test_the_order_in_which_sessions_are_given_does_not_matter():
     sessions = linear(np.random.default_rng(3), streams=30)
-    shuffled = [sessions[place] for place in np.random.default_rng(4).permutation(len(sessions))]
+    shuffled = [sessions[position] for position in np.random.default_rng(4).permutation(len(sessions))]
     (found, schema), (other, _) = learned(sessions), learned(shuffled)
     np.testing.assert_allclose(other.theta, found.theta)
     credit = {(one.stream, one.position): amount for one, amount in _credits(sessions, found, schema)}
@@ -192,7 +192,9 @@ def test_streams_of_which_a_part_was_collected_are_learned_from():
 
 
 def test_where_nothing_was_ever_written_there_is_no_credit():
-    sessions = [session(0, place, 3, size=0, known=False, correct=True, asked=False, wrote=False) for place in range(3)]
+    sessions = [
+        session(0, position, 3, size=0, known=False, correct=True, asked=False, wrote=False) for position in range(3)
+    ]
     sessions = [changed(one, memory_sizes={}) for one in sessions]
     found, schema = learned(sessions)
     assert topics([sessions]) == []
@@ -236,7 +238,7 @@ def test_few_streams_say_little_even_where_the_fit_leaves_nothing_over(streams):
     assert width(metrics(learned(first)[0], Schema.of([sessions], "item"))) > 3.8
 
 
-def test_rewards_without_chance_leave_the_prior_where_memory_is_a_function_of_the_place():
+def test_rewards_without_randomness_leave_the_prior_where_memory_is_a_function_of_the_position():
     noisy = asks_whatever_comes(np.random.default_rng(7), streams=30, length=24)
     measured = metrics(learned([changed(one, correct=True) for one in noisy])[0], Schema.of([noisy], "item"))
     assert measured["credit_worth_low/item"] < -1.9
@@ -249,7 +251,7 @@ def test_iterations_of_different_policies_do_not_lend_their_levels_to_what_entri
     often = linear(random, streams=200)
     seldom = [changed(one, stream=f"later {one.stream}") for one in linear(random, streams=200, writing=0.1)]
     schema = Schema.of([often, seldom], "item")
-    apart = metrics(fit(transitions([often, seldom], schema), prior=schema.prior, decay=0.9), schema)
+    apart = metrics(fit(transitions([often, seldom], schema), prior=schema.prior, td_lambda=TD_LAMBDA), schema)
     together = metrics(learned([*often, *seldom])[0], Schema.of([often], "item"))
     assert apart["credit_worth/item"] == pytest.approx(WORTH, abs=0.1)
     assert together["credit_worth/item"] > WORTH + 0.2
@@ -270,7 +272,7 @@ def test_in_the_shop_entries_get_most_of_what_they_are_worth(ask):
     for topic in topics([sessions]):
         schema = Schema.of([sessions], topic)
         steps = transitions([sessions], schema)
-        credit += fitted(steps, fit(steps, prior=schema.prior, decay=0.9), sessions=len(sessions))
+        credit += fitted(steps, fit(steps, prior=schema.prior, td_lambda=TD_LAMBDA), sessions=len(sessions))
     for topic in topics([sessions]):
         wrote = np.array([one.topic == topic and bool(one.writes) for one in sessions])
         assert 0.75 < credit[wrote].mean() / worth[wrote].mean() < 1.1
@@ -292,7 +294,7 @@ def credited(iterations: list[list[Session]]) -> tuple[Float64, list[Fit]]:
     for topic in topics(iterations):
         schema = Schema.of(iterations, topic)
         steps = transitions(iterations, schema)
-        fits.append(fit(steps, prior=schema.prior, decay=0.9))
+        fits.append(fit(steps, prior=schema.prior, td_lambda=TD_LAMBDA))
         credit += fitted(steps, fits[-1], sessions=len(credit))
     return credit[-len(iterations[-1]) :], fits
 

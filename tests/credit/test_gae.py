@@ -22,14 +22,14 @@ def estimate(*, sessions: list[int], turns: list[int], values: int | None = None
         session_ids_A=np.array(sessions, np.int64),
         turn_ids_A=np.array(turns, np.int32),
         discount=1.0,
-        decay=1.0,
+        gae_lambda=1.0,
     )
 
 
-def one_session(rewards, values, *, discount: float, decay: float):
+def one_session(rewards, values, *, discount: float, gae_lambda: float):
     """All in one turn."""
     ids = np.zeros(len(rewards), np.int64)
-    return gae(rewards, values, session_ids_A=ids, turn_ids_A=ids, discount=discount, decay=decay)
+    return gae(rewards, values, session_ids_A=ids, turn_ids_A=ids, discount=discount, gae_lambda=gae_lambda)
 
 
 def test_with_both_rates_one_the_advantage_is_what_is_still_to_come_minus_the_value():
@@ -39,18 +39,18 @@ def test_with_both_rates_one_the_advantage_is_what_is_still_to_come_minus_the_va
         session_ids_A=np.array([0, 0, 0, 1]),
         turn_ids_A=np.array([0, 1, 1, 0], dtype=np.int32),
         discount=1.0,
-        decay=1.0,
+        gae_lambda=1.0,
     )
     np.testing.assert_allclose(advantages, [0.2, 0.45, 0.25, 0.5], atol=1e-6)
 
 
 def test_three_tokens_by_hand():
-    advantages = one_session(np.array([0.0, 0.0, 1.0]), np.array([0.25, 0.5, 0.5]), discount=0.5, decay=0.5)
+    advantages = one_session(np.array([0.0, 0.0, 1.0]), np.array([0.25, 0.5, 0.5]), discount=0.5, gae_lambda=0.5)
     np.testing.assert_allclose(advantages, [-0.03125, -0.125, 0.5], rtol=0, atol=1e-15)  # td_errors 0, -0.25, 0.5
 
 
 def test_float64_stays_float64_to_its_last_digits():
-    wide = one_session(np.array([0.1, 0.2]), np.array([0.3, 0.4]), discount=1.0, decay=1.0)
+    wide = one_session(np.array([0.1, 0.2]), np.array([0.3, 0.4]), discount=1.0, gae_lambda=1.0)
     assert wide.dtype == np.float64
     np.testing.assert_allclose(wide, [0.0, -0.2], rtol=0, atol=1e-15)
 
@@ -58,7 +58,7 @@ def test_float64_stays_float64_to_its_last_digits():
 def test_float32_stays_float32_and_is_summed_in_float64():
     rewards = np.full(1025, 2.0**-25, np.float32)
     rewards[-1] = 1.0  # a float32 sum from the end would never leave 1
-    narrow = one_session(rewards, np.zeros(1025, np.float32), discount=1.0, decay=1.0)
+    narrow = one_session(rewards, np.zeros(1025, np.float32), discount=1.0, gae_lambda=1.0)
     assert narrow.dtype == np.float32
     assert narrow[0] == 1 + 2.0**-15
 
@@ -88,7 +88,7 @@ def test_a_turn_that_goes_back_is_refused():
             session_ids_A=np.zeros(2, np.int64),
             turn_ids_A=np.array([1, 0], np.uint8),
             discount=1.0,
-            decay=1.0,
+            gae_lambda=1.0,
         )
 
 
@@ -98,7 +98,7 @@ def test_a_token_of_no_turn_is_refused():
 
 
 def test_a_session_that_comes_back_is_refused():
-    with pytest.raises(ContractError, match="session 7 came back"):
+    with pytest.raises(ContractError, match="session 7 continues"):
         estimate(sessions=[7, 7, 3, 7], turns=[0, 0, 0, 1])
 
 

@@ -24,7 +24,7 @@ garbage = st.floats(-9, 9)
 steps = st.tuples(rewards, st.floats(-1, 1), st.booleans())  # reward, value, is the first of its turn
 
 
-def action_gae(tokens: Tokens, discount: float, decay: float) -> Float64:
+def action_gae(tokens: Tokens, discount: float, gae_lambda: float) -> Float64:
     """The estimator under test: `gae` after leaving out what the policy did not write."""
     acted = tokens.take(tokens.action_mask)
     return gae(
@@ -33,7 +33,7 @@ def action_gae(tokens: Tokens, discount: float, decay: float) -> Float64:
         session_ids_A=acted.session_ids,
         turn_ids_A=acted.turn_ids,
         discount=discount,
-        decay=decay,
+        gae_lambda=gae_lambda,
     )
 
 
@@ -44,7 +44,7 @@ def session(drawn: Sequence[tuple[float, float, bool]], number: int = 0) -> Toke
         values=np.array([value for _, value, _ in drawn]),
         action_mask=np.ones(len(drawn), dtype=np.bool_),
         session_ids=np.full(len(drawn), number),
-        turn_ids=np.cumsum([first and place > 0 for place, (_, _, first) in enumerate(drawn)]),
+        turn_ids=np.cumsum([first and index > 0 for index, (_, _, first) in enumerate(drawn)]),
     )
 
 
@@ -52,9 +52,9 @@ def lay(sessions: Sequence[Tokens]) -> Tokens:
     return Tokens(**{name: np.concatenate([getattr(one, name) for one in sessions]) for name in Tokens.__slots__})
 
 
-def insert(tokens: Tokens, places: Sequence[int], values: Sequence[float]) -> Tokens:
-    """Put observation tokens before those places; they join the session that follows, at the end the last one."""
-    where = np.array(places, dtype=np.int64)
+def insert(tokens: Tokens, indices: Sequence[int], values: Sequence[float]) -> Tokens:
+    """Insert observation tokens before those indices, into the session that follows; at the end, into the last one."""
+    where = np.array(indices, dtype=np.int64)
     return Tokens(
         rewards=np.insert(tokens.rewards, where, 0.0),
         values=np.insert(tokens.values, where, values),
@@ -70,7 +70,7 @@ def insert(tokens: Tokens, places: Sequence[int], values: Sequence[float]) -> To
 def insertions(draw: st.DrawFn, tokens: Tokens) -> Tokens:
     """The same actions with more observation tokens between them."""
     inserted = draw(st.lists(st.tuples(st.integers(0, len(tokens.rewards)), garbage), max_size=6))
-    return insert(tokens, [place for place, _ in inserted], [value for _, value in inserted])
+    return insert(tokens, [index for index, _ in inserted], [value for _, value in inserted])
 
 
 episodes = (
@@ -84,12 +84,12 @@ def same(found: Float64, wanted: Float64) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 
-def inserting_observations_changes_nothing(estimator, tokens, discount, decay, data):
+def inserting_observations_changes_nothing(estimator, tokens, discount, gae_lambda, data):
     longer = data.draw(insertions(tokens))
-    same(estimator(longer, discount, decay), estimator(tokens, discount, decay))
+    same(estimator(longer, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
-def padding_changes_nothing(estimator, tokens, discount, decay, data):
+def padding_changes_nothing(estimator, tokens, discount, gae_lambda, data):
     rows = tokens.sessions()
     width = max(len(row.rewards) for row in rows) + data.draw(st.integers(0, 3))
     left = data.draw(st.booleans())
@@ -98,48 +98,48 @@ def padding_changes_nothing(estimator, tokens, discount, decay, data):
         missing = width - len(row.rewards)
         values = data.draw(st.lists(garbage, min_size=missing, max_size=missing))
         padded.append(insert(row, [0 if left else len(row.rewards)] * missing, values))
-    same(estimator(lay(padded), discount, decay), estimator(tokens, discount, decay))
+    same(estimator(lay(padded), discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
-def packing_changes_nothing(estimator, tokens, discount, decay, data):
+def packing_changes_nothing(estimator, tokens, discount, gae_lambda, data):
     rows = tokens.sessions()
     order = data.draw(st.permutations(range(len(rows))))
-    apart = [estimator(rows[place], discount, decay) for place in order]
-    same(estimator(lay([rows[place] for place in order]), discount, decay), np.concatenate(apart))
+    apart = [estimator(rows[index], discount, gae_lambda) for index in order]
+    same(estimator(lay([rows[index] for index in order]), discount, gae_lambda), np.concatenate(apart))
 
 
-def relabelling_turns_changes_nothing(estimator, tokens, discount, decay, data):
+def relabelling_turns_changes_nothing(estimator, tokens, discount, gae_lambda, data):
     labels = np.cumsum(data.draw(st.lists(st.integers(1, 5), min_size=6, max_size=6)))
     relabelled = replace(tokens, turn_ids=np.where(tokens.action_mask, labels[tokens.turn_ids], NO_TURN))
-    same(estimator(relabelled, discount, decay), estimator(tokens, discount, decay))
+    same(estimator(relabelled, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
-def merging_and_splitting_turns_changes_nothing(estimator, tokens, discount, decay, data):
+def merging_and_splitting_turns_changes_nothing(estimator, tokens, discount, gae_lambda, data):
     count = len(tokens.rewards)
     turn_ids = np.cumsum(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
     recut = replace(tokens, turn_ids=np.where(tokens.action_mask, turn_ids, NO_TURN))
-    same(estimator(recut, discount, decay), estimator(tokens, discount, decay))
+    same(estimator(recut, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
-def a_reward_close_to_zero_counts_as_zero(estimator, tokens, discount, decay, data):
+def a_reward_close_to_zero_counts_as_zero(estimator, tokens, discount, gae_lambda, data):
     touched = replace(tokens, rewards=np.where(tokens.action_mask & (tokens.rewards == 0), 1e-9, tokens.rewards))
-    same(estimator(touched, discount, decay), estimator(tokens, discount, decay))
+    same(estimator(touched, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
-def without_discount_or_decay_it_is_what_is_still_to_come_minus_the_value(estimator, tokens, discount, decay, data):
+def undiscounted_it_is_the_rewards_to_come_minus_the_value(estimator, tokens, discount, gae_lambda, data):
     acted = [row.take(row.action_mask) for row in tokens.sessions()]
-    still = [[sum(row.rewards[place:]) for place in range(len(row.rewards))] for row in acted]
+    still = [[sum(row.rewards[index:]) for index in range(len(row.rewards))] for row in acted]
     same(estimator(tokens, 1.0, 1.0), np.concatenate(still) - np.concatenate([row.values for row in acted]))
 
 
-def it_is_the_double_sum(estimator, tokens, discount, decay, data):
+def it_is_the_double_sum(estimator, tokens, discount, gae_lambda, data):
     wanted = []
     for row in tokens.sessions():
         rewards, values = row.rewards[row.action_mask], row.values[row.action_mask]
         td_errors = rewards + discount * np.append(values[1:], 0.0) - values
         later = range(len(rewards))
-        wanted += [sum((discount * decay) ** (k - t) * td_errors[k] for k in later[t:]) for t in later]
-    same(estimator(tokens, discount, decay), np.array(wanted))
+        wanted += [sum((discount * gae_lambda) ** (k - t) * td_errors[k] for k in later[t:]) for t in later]
+    same(estimator(tokens, discount, gae_lambda), np.array(wanted))
 
 
 LAWS: list[Law] = [
@@ -149,7 +149,7 @@ LAWS: list[Law] = [
     relabelling_turns_changes_nothing,
     merging_and_splitting_turns_changes_nothing,
     a_reward_close_to_zero_counts_as_zero,
-    without_discount_or_decay_it_is_what_is_still_to_come_minus_the_value,
+    undiscounted_it_is_the_rewards_to_come_minus_the_value,
     it_is_the_double_sum,
 ]
 
@@ -160,14 +160,14 @@ CAUGHT: list[tuple[Estimator, Law]] = [
     (faulty_gae.valued_observations, padding_changes_nothing),
     (faulty_gae.valued_observations, it_is_the_double_sum),
     (faulty_gae.reward_turns, a_reward_close_to_zero_counts_as_zero),
-    (faulty_gae.reward_turns, without_discount_or_decay_it_is_what_is_still_to_come_minus_the_value),
+    (faulty_gae.reward_turns, undiscounted_it_is_the_rewards_to_come_minus_the_value),
     (faulty_gae.reward_turns, it_is_the_double_sum),
     (faulty_gae.turn_steps, merging_and_splitting_turns_changes_nothing),
     (faulty_gae.turn_steps, it_is_the_double_sum),
     (faulty_gae.turn_distances, relabelling_turns_changes_nothing),
     (faulty_gae.turn_distances, it_is_the_double_sum),
     (faulty_gae.one_session, packing_changes_nothing),
-    (faulty_gae.one_session, without_discount_or_decay_it_is_what_is_still_to_come_minus_the_value),
+    (faulty_gae.one_session, undiscounted_it_is_the_rewards_to_come_minus_the_value),
     (faulty_gae.one_session, it_is_the_double_sum),
 ]
 
@@ -178,9 +178,9 @@ def name_of(function: Callable[..., object]) -> str:
 
 def check(law: Law, estimator: Estimator, how: settings | None = None) -> None:
     @how or settings()
-    @given(tokens=episodes, discount=rates, decay=rates, data=st.data())
-    def holds(tokens: Tokens, discount: float, decay: float, data: st.DataObject) -> None:
-        law(estimator, tokens, discount, decay, data)
+    @given(tokens=episodes, discount=rates, gae_lambda=rates, data=st.data())
+    def holds(tokens: Tokens, discount: float, gae_lambda: float, data: st.DataObject) -> None:
+        law(estimator, tokens, discount, gae_lambda, data)
 
     holds()
 
@@ -203,8 +203,8 @@ def test_each_law_catches_a_faulty_estimator():
 
 
 @pytest.mark.parametrize("estimator", [faulty_gae.zeroed_observations, faulty_gae.valued_observations], ids=name_of)
-def test_without_discount_or_decay_nobody_notices_that_observations_count(estimator):
-    check(without_discount_or_decay_it_is_what_is_still_to_come_minus_the_value, estimator)
+def test_undiscounted_nobody_notices_that_observations_count(estimator):
+    check(undiscounted_it_is_the_rewards_to_come_minus_the_value, estimator)
 
 
 def turns(*, rewards: Sequence[float], observations: int, critic: Sequence[float]) -> Tokens:
@@ -214,8 +214,8 @@ def turns(*, rewards: Sequence[float], observations: int, critic: Sequence[float
         critic: value of every action token and observation token of a turn.
     """
     drawn = [(reward * (k == 7), critic[turn], k == 0) for turn, reward in enumerate(rewards) for k in range(8)]
-    behind = [8 * turn for turn in range(1, len(rewards)) for _ in range(observations)]
-    return insert(session(drawn), behind, [critic[place // 8] for place in behind])
+    after = [8 * turn for turn in range(1, len(rewards)) for _ in range(observations)]
+    return insert(session(drawn), after, [critic[index // 8] for index in after])
 
 
 NO_CRITIC = (0.0, 0.0, 0.0, 0.0)
@@ -235,8 +235,8 @@ HOPE = (0.5, 0.75, 0.875, 0.9375)
     ids=lambda given: getattr(given, "__name__", None),
 )
 def test_what_64_observation_tokens_between_turns_do_to_credit(estimator, near, far, change):
-    def estimate(observations: int, critic: Sequence[float], decay: float) -> Float64:
-        return estimator(turns(rewards=[0, 0, 0, 1], observations=observations, critic=critic), 1.0, decay)
+    def estimate(observations: int, critic: Sequence[float], gae_lambda: float) -> Float64:
+        return estimator(turns(rewards=[0, 0, 0, 1], observations=observations, critic=critic), 1.0, gae_lambda)
 
     assert estimate(0, NO_CRITIC, 0.95)[0] == pytest.approx(near, rel=0.03)
     assert estimate(64, NO_CRITIC, 0.95)[0] == pytest.approx(far, rel=0.03)

@@ -14,7 +14,7 @@ CHANCES = (0.0, 0.3, 0.8, 1.0)
 
 
 def exact(world: World, writer: int) -> None:
-    """Whatever memory holds behind the writer."""
+    """Whatever memory holds after the writer."""
     for _, memory in states(world, writer):
         assert credit(world, memory, writer) == pytest.approx(worth(world, memory, writer), abs=1e-9)
 
@@ -41,7 +41,7 @@ def test_credit_is_the_closed_form_where_an_item_recurs_twice(ask, price):
     assert worth(world, (Entry(writer=0, name="a"),), 0) == pytest.approx((2 - ask) * (1 - s), abs=1e-9)
 
 
-def test_credit_is_exact_where_chances_and_prices_vary_from_session_to_session():
+def test_credit_is_exact_where_probabilities_and_prices_vary_from_session_to_session():
     world = (
         on("a", ask=0.9),
         on("a", ask=0.2, guess=0.1, price=900),
@@ -76,7 +76,7 @@ def test_credit_is_exact_where_reads_in_between_are_of_no_use():
     exact(idle(similarity=0.1), 1)
 
 
-def test_a_useless_read_above_the_threshold_is_taken_for_a_rival_and_cuts_what_follows_by_its_chance_to_write():
+def test_a_useless_read_above_the_threshold_is_taken_for_a_rival_and_cuts_what_follows_by_its_probability_to_write():
     world, memory = idle(similarity=0.9), (Entry(writer=0, name="a"),)
     first, second = 1 - alone(world[2]), (1 - 0.3) * (1 - alone(world[4]))
     assert worth(world, memory, 0) == pytest.approx(first + second, abs=1e-9)
@@ -120,12 +120,12 @@ def test_with_fallible_advice_credit_is_exact_for_the_ask_but_not_given_how_the_
     world = 4 * (on("a", ask=ask, advice=advice),)
     lacking = [(1 - ask) ** k for k in range(3)]
     gap = 0.0
-    for chance, memory in states(world, 0):
+    for probability, memory in states(world, 0):
         error = credit(world, memory, 0) - worth(world, memory, 0)
         right = memory[0].right
-        # behind a rival the entry is right or not, the rival's on average: the estimate takes the two for alike
-        assert error == pytest.approx(-(right - advice) * sum(1 - chance for chance in lacking), abs=1e-9)
-        gap += chance * error
+        # after a rival the entry is right or not, the rival's on average: the estimate takes the two for alike
+        assert error == pytest.approx(-(right - advice) * sum(1 - p for p in lacking), abs=1e-9)
+        gap += probability * error
     assert gap == pytest.approx(0.0, abs=1e-9)
 
 
@@ -210,7 +210,7 @@ def test_where_repeats_ask_in_spite_of_the_entry_later_readers_are_cut_twice(ask
 
 
 @pytest.mark.parametrize("again", [0.3, 0.8])
-def test_the_second_cut_is_mended_by_the_chance_that_a_reader_does_not_ask(again):
+def test_the_second_cut_is_mended_by_the_probability_that_a_reader_does_not_ask(again):
     world, memory = 4 * (on("a", ask=0.9, again=again),), (Entry(writer=0, name="a"),)
 
     def mended(rewards: Sequence[float], links: Links) -> NDArray[np.float64]:

@@ -272,8 +272,10 @@ def test_the_config_builds_it(tiny: Path) -> None:
 
 
 def play(environment: ProductQA, policy: str) -> list[Session]:
-    rules = script_rules(environment, price=COST, agent=AGENT, memory=MemoryConfig())
-    return play_streams(reference(policy, environment, Habits()), environment, split="test", indices=[0], rules=rules)
+    rules = script_rules(environment, agent=AGENT, memory=MemoryConfig())
+    return play_streams(
+        reference(policy, environment, Habits()), environment, split="test", indices=[0], rules=rules, price=COST
+    )
 
 
 def booked(sessions: Sequence[Session]) -> tuple[int, int, int]:

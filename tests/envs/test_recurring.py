@@ -31,9 +31,9 @@ EPISODES = [WORLD.stream(split="train", index=index).questions for index in STRE
 
 
 def play(name: str, *, price: int = 700) -> list[Session]:
-    rules = script_rules(WORLD, price=price, agent=THREE_PRICES.agent, memory=THREE_PRICES.memory)
+    rules = script_rules(WORLD, agent=THREE_PRICES.agent, memory=THREE_PRICES.memory)
     policy = reference(name, WORLD, Habits(asked_share=0.5))
-    return play_streams(policy, WORLD, split="train", indices=STREAMS, rules=rules)
+    return play_streams(policy, WORLD, split="train", indices=STREAMS, rules=rules, price=price)
 
 
 def mean(numbers) -> float:
@@ -188,9 +188,11 @@ def test_every_word_to_copy_is_one_token_with_the_space_before_it(tokenizer):
 
 @pytest.mark.parametrize("name", ["teacher", "always_ask"])
 def test_sessions_are_short(tokenizer, name: str):
-    rules = script_rules(WORLD, price=700, agent=THREE_PRICES.agent, memory=THREE_PRICES.memory)
+    rules = script_rules(WORLD, agent=THREE_PRICES.agent, memory=THREE_PRICES.memory)
     policy = reference(name, WORLD, Habits(asked_share=0.5))
-    sessions = play_streams(policy, WORLD, split="train", indices=range(10), rules=changed(rules, tokenizer=tokenizer))
+    sessions = play_streams(
+        policy, WORLD, split="train", indices=range(10), rules=changed(rules, tokenizer=tokenizer), price=700
+    )
     assert all(session.ending is Ending.DONE and not session.remarks for session in sessions)
     lengths = [len(session.turns[-1].prompt_ids) + len(session.turns[-1].completion_ids) for session in sessions]
     assert max(lengths) <= THREE_PRICES.agent.session_tokens / 2

@@ -187,7 +187,7 @@ def test_paired_difference_refuses_sets_that_cover_other_questions():
         paired_difference([session(0, question="a")], [session(0, question="b")])
 
 
-def test_curve_follows_the_place_in_streams_of_any_length():
+def test_curve_follows_the_position_in_streams_of_any_length():
     sessions = [
         session(0, stream="long", length=4, asks=1),
         session(3, stream="long", length=4, right=False),

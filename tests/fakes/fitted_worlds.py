@@ -58,11 +58,13 @@ def recurring(random: np.random.Generator, stream: int, ask: float) -> tuple[lis
 
 
 def asks_whatever_comes(random: np.random.Generator, *, streams: int, length: int) -> list[Session]:
-    """Nothing recurs and all is asked: what memory holds is the place in the stream."""
+    """Nothing recurs and every question is asked: the size of memory is the position in the stream."""
     return [
-        session(stream, place, length, size=place, known=False, correct=random.random() < 0.9, asked=True, wrote=True)
+        session(
+            stream, position, length, size=position, known=False, correct=random.random() < 0.9, asked=True, wrote=True
+        )
         for stream in range(streams)
-        for place in range(length)
+        for position in range(length)
     ]
 
 
@@ -71,11 +73,11 @@ WORTH = 0.6
 
 
 def linear(random: np.random.Generator, *, streams: int, writing: float = 0.5) -> list[Session]:
-    """Sessions write by the toss of a coin, and are right with chance 0.2 + 0.05 size, whatever else: V is linear.
+    """Sessions write by the toss of a coin, and are right with probability 0.2 + 0.05 size, whatever else: V is linear.
 
-    Right: memory holds the answer, with chance 0.0625 size, or else a guess of 0.2 is.
+    Right: memory holds the answer, with probability 0.0625 size, or else a guess of 0.2 is right.
 
-    Behind place t, size grows by a half each session, so V = sum over the n sessions left of 0.2 + 0.05 (size + k / 2):
+    After position t, size grows by a half each session, so V = sum over the n sessions left of 0.2 + 0.05 (size + k/2):
     linear in n, n^2 and n size, and an entry at the start of a stream is worth 12 * 0.05 = 0.6.
     """
     sessions = []
@@ -87,7 +89,7 @@ def linear(random: np.random.Generator, *, streams: int, writing: float = 0.5) -
         sessions += [
             session(
                 stream,
-                place,
+                position,
                 LENGTH,
                 size=int(size),
                 known=bool(has),
@@ -95,7 +97,7 @@ def linear(random: np.random.Generator, *, streams: int, writing: float = 0.5) -
                 asked=False,
                 wrote=bool(writes),
             )
-            for place, (size, has, right, writes) in enumerate(zip(sizes, known, correct, wrote, strict=True))
+            for position, (size, has, right, writes) in enumerate(zip(sizes, known, correct, wrote, strict=True))
         ]
     return sessions
 
@@ -124,7 +126,7 @@ def busy(random: np.random.Generator, *, streams: int) -> list[Session]:
             changed(
                 session(
                     stream,
-                    place,
+                    position,
                     LENGTH,
                     size=int(size),
                     known=bool(has),
@@ -134,7 +136,7 @@ def busy(random: np.random.Generator, *, streams: int) -> list[Session]:
                 ),
                 topic="item" if on_topic else "other",
             )
-            for place, (size, has, new, on_topic) in enumerate(zip(sizes, known, wrote, here, strict=True))
+            for position, (size, has, new, on_topic) in enumerate(zip(sizes, known, wrote, here, strict=True))
         ]
     return sessions
 
@@ -143,24 +145,24 @@ CHEAP = changed(RECEIPTS[0], price=300)
 
 
 def shop(random: Random, stream: int, ask: float) -> tuple[list[Session], list[float]]:
-    """One stream of the shop, all that is new asked with one chance, and what an entry of each session is worth.
+    """One stream of the shop, where what is new is asked with probability `ask`, and the worth of each session's entry.
 
-    An entry on an item is read whenever the item comes again, by whoever has not asked before: credit by links, with
-    exact values (agile_ray/linked.py).
+    An entry on an item is read whenever the item comes again, by a session that has not asked before: credit by links,
+    with exact values (agile_ray/credit/linked.py).
     """
     questions = draw(random.choice(categories("train")), random).questions
     held: dict[str, str] = {}  # topics by item
     sessions, worth = [], []
-    for place, one in enumerate(questions):
+    for position, one in enumerate(questions):
         known = one.item in held
         asks = not known and not one.query and random.random() < ask
         right = known or asks or bool(one.query) or random.random() < one.guess_chance
-        played = session(stream, place, len(questions), size=0, known=known, correct=right, asked=asks, wrote=asks)
+        played = session(stream, position, len(questions), size=0, known=known, correct=right, asked=asks, wrote=asks)
         sizes = {topic: list(held.values()).count(topic) for topic in held.values()}
         receipts = (CHEAP,) if asks else ()
         sessions.append(changed(played, topic=one.topic, memory_sizes=sizes, receipts=receipts))
         lacking = ask * (1 - CHEAP.price / 1000) + (1 - ask) * one.guess_chance
-        again = sum(later.item == one.item for later in questions[place + 1 :])
+        again = sum(later.item == one.item for later in questions[position + 1 :])
         worth.append(sum((1 - ask) ** reader * (1 - lacking) for reader in range(again)))
         held |= {one.item: one.topic} if asks else {}
     return sessions, worth

@@ -1,11 +1,11 @@
 """Worlds small enough to add up on paper: every coin flip of a stream is enumerated, so each expectation is exact.
 
     V(M, k)            what sessions from k on earn in expectation, if memory holds M before k
-    states(world, i)   each memory M that i may leave behind when it asks, with its chance
+    states(world, i)   each memory M that i may leave behind when it asks, with its probability
     credit(...)        E[A_i | M], through the sessions, prefixes and links that a run has
     worth(...)         V(M, i+1) - V(M without what i wrote, i+1)
 
-A session that finds an entry answers from it; one that does not asks with its chance `ask`, or guesses.
+A session that finds an entry answers from it; one that does not asks with its probability `ask`, or guesses.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    writer: int  # place of the session that wrote it
+    writer: int  # position of the session that wrote it
     name: str
     right: bool = True
 
@@ -35,15 +35,17 @@ Memory = tuple[Entry, ...]
 class Ask:
     """A question, and what a session does with it."""
 
-    reads: Mapping[str, float]  # entries that memory returns: the chance that an answer from one is right, if it is
+    reads: Mapping[
+        str, float
+    ]  # entries that memory returns: the probability that an answer from one is right, if the entry is
     writes: tuple[str, ...]  # entries that an ask leaves
     together: bool = False  # only all of `reads` at once answer it; otherwise any does
     idle: frozenset[str] = frozenset()  # entries that memory returns and that are of no use
     similarity: float = 1.0  # of the question to those of the idle entries' writers
-    ask: float = 0.5  # p: chance to ask without an answer in memory
-    again: float = 0.0  # q: chance to ask in spite of one
-    guess: float = 0.5  # chance that a guess is right
-    advice: float = 1.0  # chance that advice is right
+    ask: float = 0.5  # p: probability to ask without an answer in memory
+    again: float = 0.0  # q: probability to ask in spite of one
+    guess: float = 0.5  # probability that a guess is right
+    advice: float = 1.0  # probability that advice is right
     price: int = 300  # thousandths
 
 
@@ -59,7 +61,7 @@ def on(item: str, **changes: object) -> Ask:
 class Outcome:
     """One way for a session to go."""
 
-    chance: float
+    probability: float
     correct: bool
     paid: int  # thousandths
     wrote: Memory
@@ -73,7 +75,7 @@ class Outcome:
 class Path:
     """One way for a stream to go from a session on: what memory held before each, and what came of it."""
 
-    chance: float = 1.0
+    probability: float = 1.0
     memories: tuple[Memory, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
 
@@ -84,36 +86,36 @@ def holds(one: Ask, memory: Memory) -> bool:
 
 
 def asks(one: Ask, memory: Memory) -> float:
-    """The chance that the session asks, and so writes."""
+    """The probability that the session asks, and so writes."""
     return one.again if holds(one, memory) else one.ask
 
 
-def outcomes(one: Ask, memory: Memory, place: int) -> list[Outcome]:
+def outcomes(one: Ask, memory: Memory, position: int) -> list[Outcome]:
     known = [one.reads[entry.name] * entry.right for entry in memory if entry.name in one.reads]
-    chance = max(known) if holds(one, memory) else one.guess
+    probability = max(known) if holds(one, memory) else one.guess
     asking = asks(one, memory)
     right, wrong = (
-        tuple(Entry(writer=place, name=name, right=it_is) for name in one.writes) for it_is in (True, False)
+        tuple(Entry(writer=position, name=name, right=it_is) for name in one.writes) for it_is in (True, False)
     )
     every = [
-        Outcome(chance=asking * one.advice, correct=True, paid=one.price, wrote=right),
-        Outcome(chance=asking * (1 - one.advice), correct=False, paid=one.price, wrote=wrong),
-        Outcome(chance=(1 - asking) * chance, correct=True, paid=0, wrote=()),
-        Outcome(chance=(1 - asking) * (1 - chance), correct=False, paid=0, wrote=()),
+        Outcome(probability=asking * one.advice, correct=True, paid=one.price, wrote=right),
+        Outcome(probability=asking * (1 - one.advice), correct=False, paid=one.price, wrote=wrong),
+        Outcome(probability=(1 - asking) * probability, correct=True, paid=0, wrote=()),
+        Outcome(probability=(1 - asking) * (1 - probability), correct=False, paid=0, wrote=()),
     ]
-    return [outcome for outcome in every if outcome.chance > 0]
+    return [outcome for outcome in every if outcome.probability > 0]
 
 
 def own_value(one: Ask, memory: Memory) -> float:
-    return sum(outcome.chance * outcome.reward for outcome in outcomes(one, memory, 0))
+    return sum(outcome.probability * outcome.reward for outcome in outcomes(one, memory, 0))
 
 
-def value(world: World, memory: Memory, place: int) -> float:
-    if place == len(world):
+def value(world: World, memory: Memory, position: int) -> float:
+    if position == len(world):
         return 0.0
     return sum(
-        outcome.chance * (outcome.reward + value(world, memory + outcome.wrote, place + 1))
-        for outcome in outcomes(world[place], memory, place)
+        outcome.probability * (outcome.reward + value(world, memory + outcome.wrote, position + 1))
+        for outcome in outcomes(world[position], memory, position)
     )
 
 
@@ -122,34 +124,34 @@ def without(memory: Memory, *writers: int) -> Memory:
 
 
 def worth(world: World, memory: Memory, *writers: int) -> float:
-    """V with minus V without what all of these sessions wrote, behind the last of them."""
+    """V with minus V without what all of these sessions wrote, after the last of them."""
     after = max(writers) + 1
     return value(world, memory, after) - value(world, without(memory, *writers), after)
 
 
-def paths(world: World, memory: Memory, place: int) -> Iterator[Path]:
-    if place == len(world):
+def paths(world: World, memory: Memory, position: int) -> Iterator[Path]:
+    if position == len(world):
         yield Path()
         return
-    for outcome in outcomes(world[place], memory, place):
-        for rest in paths(world, memory + outcome.wrote, place + 1):
+    for outcome in outcomes(world[position], memory, position):
+        for rest in paths(world, memory + outcome.wrote, position + 1):
             yield Path(
-                chance=outcome.chance * rest.chance,
+                probability=outcome.probability * rest.probability,
                 memories=(memory, *rest.memories),
                 outcomes=(outcome, *rest.outcomes),
             )
 
 
 def states(world: World, writer: int) -> list[tuple[float, Memory]]:
-    """Each memory that is possible behind an ask of `writer`, with the chance of it; chances of all add up to 1."""
+    """Each memory that is possible after an ask of `writer`, with its probability; they add up to 1."""
     before: dict[Memory, float] = {}
     for path in paths(world[:writer], (), 0):
         end = path.memories[-1] + path.outcomes[-1].wrote if path.outcomes else ()
-        before[end] = before.get(end, 0.0) + path.chance
+        before[end] = before.get(end, 0.0) + path.probability
     asked = changed(world[writer], ask=1.0, again=1.0)
     return [
-        (chance * outcome.chance, memory + outcome.wrote)
-        for memory, chance in before.items()
+        (probability * outcome.probability, memory + outcome.wrote)
+        for memory, probability in before.items()
         for outcome in outcomes(asked, memory, writer)
     ]
 
@@ -172,17 +174,17 @@ class Learner:
 
 
 def played(world: World, path: Path, start: int, learner: Learner) -> list[Session]:
-    """The sessions of a path that starts behind `start`; those before it are there, and read nothing."""
-    sessions = [changed(SESSION, position=place, stream_length=len(world)) for place in range(start)]
-    for place, memory, outcome in zip(range(start, len(world)), path.memories, path.outcomes, strict=True):
+    """The sessions of a path that starts at `start`; those before it are there, and read nothing."""
+    sessions = [changed(SESSION, position=position, stream_length=len(world)) for position in range(start)]
+    for position, memory, outcome in zip(range(start, len(world)), path.memories, path.outcomes, strict=True):
         receipt = Receipt(key="", price=outcome.paid, source="", latency_s=0.0, advice="", answer="")
         session = changed(
             SESSION,
-            position=place,
+            position=position,
             stream_length=len(world),
             correct=outcome.correct,
             receipts=(receipt,),
-            counterfactuals=tuple(imagined(world[place], memory, learner)),
+            counterfactuals=tuple(imagined(world[position], memory, learner)),
         )
         sessions.append(session)
     return sessions
@@ -221,12 +223,12 @@ def expected(
         prefixes = linked.prefixes(sessions, threshold=THRESHOLD)
         scores = [learner.score(int(prefix.token_ids[0])) for prefix in prefixes]
         links = linked.link(sessions, scores, threshold=THRESHOLD)
-        total = total + path.chance * estimate([session.own_reward for session in sessions], links)
+        total = total + path.probability * estimate([session.own_reward for session in sessions], links)
     return np.asarray(total)
 
 
 def credit(
     world: World, memory: Memory, writer: int, *, collected: int | None = None, estimate: Estimate = by_links
 ) -> float:
-    """E[A_i | what memory holds behind i]."""
+    """E[A_i | what memory holds after i]."""
     return float(expected(world, memory, writer + 1, collected=collected, estimate=estimate)[writer])

@@ -18,14 +18,14 @@ PLAYED = {
 }
 
 
-def session(place, *, right, asked):
+def session(index, *, right, asked):
     return changed(
         SESSION,
-        stream=f"test/{place // 2}",
-        position=place % 2,
+        stream=f"test/{index // 2}",
+        position=index % 2,
         stream_length=2,
-        question_id=f"q{place}",
-        kind=("fact", "search")[place % 2],
+        question_id=f"q{index}",
+        kind=("fact", "search")[index % 2],
         answer="yes",
         correct=right,
         receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.0, advice="yes", answer="yes"),)
@@ -36,4 +36,4 @@ def session(place, *, right, asked):
 
 def played(name):
     right, asked = PLAYED[name]
-    return [session(place, right=right[place] == "1", asked=asked[place] == "1") for place in range(4)]
+    return [session(index, right=right[index] == "1", asked=asked[index] == "1") for index in range(4)]

@@ -3,17 +3,17 @@
 from collections.abc import Iterable
 
 from agile_ray.agent.environment import Environment
-from agile_ray.agent.lane import Rules
 from agile_ray.agent.policy import Policy
+from agile_ray.agent.rules import Rules
 from agile_ray.evaluation.plays import Play
 from agile_ray.scripted.references import play_sessions
 from agile_ray.types import Session
 
 
 def play_streams(
-    policy: Policy, environment: Environment, *, split: str, indices: Iterable[int], rules: Rules
+    policy: Policy, environment: Environment, *, split: str, indices: Iterable[int], rules: Rules, price: int
 ) -> list[Session]:
     """Play whole streams, one after the other, without engine or Ray; the same call gives the same sessions."""
     lengths = {index: len(environment.stream(split=split, index=index).questions) for index in indices}
     chosen = [Play(index=index, sessions=length) for index, length in lengths.items()]
-    return play_sessions(policy, environment, split=split, plays=chosen, rules=rules)
+    return play_sessions(policy, environment, split=split, plays=chosen, rules=rules, price=price)

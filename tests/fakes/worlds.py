@@ -1,16 +1,17 @@
 """A world small enough to read: questions about products, one tool, and a policy that says what it is told."""
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from agile_ray.agent.environment import Found, Question, Submission
 from agile_ray.agent.expert import Expert, GoldExpert
 from agile_ray.agent.functions import Function
-from agile_ray.agent.lane import Lane, Rules
+from agile_ray.agent.lane import Lane
 from agile_ray.agent.memory import HashedEmbedder
 from agile_ray.agent.policy import Completion, SessionView
+from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
@@ -37,16 +38,15 @@ SESSION = Session(
     writes=(),
     remarks=(),
 )
-"""Of which a test says what matters to it, by `changed`."""
-HINDSIGHT = {one.name for one in dataclasses.fields(Hindsight)}
+"""A session about nothing; tests set what matters to them with `changed`."""
 
 
-def changed(session, /, **changes):
-    """`dataclasses.replace`, to which fields of a session's hindsight are given beside its own."""
-    if not isinstance(session, Session):
-        return dataclasses.replace(session, **changes)
-    hindsight = {name: changes.pop(name) for name in HINDSIGHT & changes.keys()}
-    return dataclasses.replace(session, **changes, hindsight=dataclasses.replace(session.hindsight, **hindsight))
+def changed(one, /, **changes):
+    """`dataclasses.replace`, which also takes the fields of a session's hindsight: `changed(SESSION, known=True)`."""
+    if isinstance(one, Session):
+        inner = {name: changes.pop(name) for name in Hindsight.__slots__ if name in changes}
+        changes["hindsight"] = replace(changes.get("hindsight", one.hindsight), **inner)
+    return replace(one, **changes)
 
 
 def question(number: int, text: str, *, product: str = "p1", answer: str = "yes", knowledge: str = "") -> Question:
@@ -116,7 +116,7 @@ def completion(text: str, tokenizer: Tokenizer, *, version: int = 0) -> Completi
     )
 
 
-def rules(*, agent: Agent | None = None, expert: Expert | None = None, price: int = 300, top_k: int = 1) -> Rules:
+def rules(*, agent: Agent | None = None, expert: Expert | None = None, top_k: int = 1) -> Rules:
     return Rules(
         search_function=Function.SEARCH_PRODUCT,
         tokenizer=WordTokenizer(),
@@ -124,12 +124,11 @@ def rules(*, agent: Agent | None = None, expert: Expert | None = None, price: in
         expert=expert or GoldExpert(),
         agent=agent or Agent(),
         memory=MemoryConfig(top_k=top_k),
-        price=price,
     )
 
 
-def lane(*questions: Question, broken_tool: bool = False, with_rules: Rules | None = None) -> Lane:
-    return Lane(SmallStream(*questions, broken_tool=broken_tool), with_rules or rules())
+def lane(*questions: Question, broken_tool: bool = False, with_rules: Rules | None = None, price: int = 300) -> Lane:
+    return Lane(SmallStream(*questions, broken_tool=broken_tool), with_rules or rules(), price=price)
 
 
 OPENING = ("[GetQuestion]", "[RetrieveMemory]")

@@ -44,8 +44,10 @@ def test_a_line_is_of_sessions_with_like_chances_whose_answer_memory_lacked():
 
 def test_sessions_are_read_from_a_runs_folder(tmp_path):
     shop = Shop(seed=0)
-    rules = script_rules(shop, price=300, agent=Agent(), memory=Memory(threshold=0.65))
-    sessions = play_streams(reference("oracle", shop, Habits()), shop, split="train", indices=range(2), rules=rules)
+    rules = script_rules(shop, agent=Agent(), memory=Memory(threshold=0.65))
+    sessions = play_streams(
+        reference("oracle", shop, Habits()), shop, split="train", indices=range(2), rules=rules, price=300
+    )
     rows = [
         TrainingRow(
             segment=segment,

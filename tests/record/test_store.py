@@ -15,81 +15,14 @@ from agile_ray.segments import cut
 from agile_ray.types import (
     Counterfactual,
     Ending,
-    Hindsight,
-    MemoryUse,
     Origin,
-    Receipt,
     Session,
-    TokenScores,
-    TrainingRow,
-    Turn,
 )
 from envs.shop import Shop
 from tests.fakes.lineage import check_lineage
+from tests.fakes.stored import BLANK, FAILED, ONE, REWRITTEN, rows, session, turn
 from tests.fakes.streams import play_streams
 from tests.fakes.worlds import changed
-
-
-def turn(prompt, completion, *, version=3):
-    return Turn(
-        prompt_ids=np.array(prompt, np.int32),
-        completion_ids=np.array(completion, np.int32),
-        logprobs=np.linspace(-0.1, -0.7, len(completion), dtype=np.float32),
-        versions=np.full(len(completion), version, np.int32),
-        rewards=np.arange(len(completion), dtype=np.float32),
-    )
-
-
-def session(*turns, position=0, ending=Ending.DONE):
-    return Session(
-        stream="train/cups/0",
-        position=position,
-        stream_length=8,
-        question_id=f"q{position}",
-        kind="fact",
-        topic="fact open",
-        price=300,
-        turns=turns,
-        ending=ending,
-        error="ToolError: gone" if ending is Ending.FAILED else None,
-        answer="blue",
-        correct=True,
-        receipts=(Receipt(key="k", price=300, source="gold", latency_s=0.25, advice="yes", answer="yes"),),
-        reads=(MemoryUse(kind="qa", writer=1, similarity=0.875),),
-        writes=(),
-        hindsight=Hindsight(
-            known=True,
-            memory_sizes={"fact open": 2, "reasoning": 1},
-            decided_after=2,
-            stored_similar=2,
-            later_similar=1,
-        ),
-        remarks=("refused",),
-        origin=Origin.ADVICE,
-    )
-
-
-def rows(*sessions, credit=0.05):
-    return [
-        TrainingRow(
-            segment=segment,
-            scores=TokenScores(
-                **dict.fromkeys(TokenScores.__slots__, np.zeros(segment.actions, np.float32)),
-            ),
-            credit=credit if segment.last else 0.0,
-            credit_baseline=0.0,
-            decided_after=segment.actions,
-            wrote=bool(played.writes),
-        )
-        for played in sessions
-        for segment in cut(played)
-    ]
-
-
-ONE = session(turn([1], [2, 3]), turn([1, 2, 3, 9], [4]))
-REWRITTEN = session(turn([1], [2]), turn([7, 8], [5]), position=1)
-FAILED = session(turn([1], [2]), position=2, ending=Ending.FAILED)
-BLANK = session(position=3, ending=Ending.FAILED)
 
 
 def test_a_stored_iteration_reads_back_as_it_was(tmp_path):
@@ -232,9 +165,9 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
 
 def test_sessions_that_the_executor_played_keep_their_score_and_say_where_answers_came_from(tmp_path):
     shop = Shop(seed=0)
-    rules = script_rules(shop, price=300, agent=Agent(), memory=Memory())
+    rules = script_rules(shop, agent=Agent(), memory=Memory())
     policy = reference("ask_unless_search", shop, Habits())
-    sessions = play_streams(policy, shop, split="validation", indices=range(2), rules=rules)
+    sessions = play_streams(policy, shop, split="validation", indices=range(2), rules=rules, price=300)
     store.write_sessions(tmp_path / "played.parquet", sessions)
     found = store.read_sessions(tmp_path / "played.parquet")
     assert score(found) == score(sessions)

@@ -14,30 +14,27 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.replay.comparison import TOLERANCE, compare
 from agile_ray.replay.rollouts import RecordedRollouts
-from agile_ray.types import RunState, Update
+from agile_ray.types import Update
 from launch.report.replay_table import conclude
 from tests.conftest import one_line
-from tests.record.test_store import FAILED, ONE, REWRITTEN, rows
-from tests.test_loop import Diary
+from tests.fakes.parts import START, FakeCheckpoints, FakeLearners, FakeRollouts
+from tests.fakes.stored import FAILED, ONE, REWRITTEN, rows
 
-START = RunState(imitation_steps=0, iteration=0, version=0)
 MEASURED = {"loss": 0.5, "policy_loss": -0.02, "value_loss": 0.25}
 
 
-class Fake(Diary):
-    """Plays other streams in each iteration; measures what it is told."""
+class OtherStreams(FakeRollouts):
+    """Plays other streams in each iteration."""
 
-    def __init__(self, **measured):
-        super().__init__()
-        self.measured, self.played = MEASURED | measured, 0
+    played = 0
 
     def collect(self):
         self.played += 1
         return [replace(one, stream=f"{self.played}/{lane}") for lane, one in enumerate(super().collect())]
 
-    def learn(self, rows, *, seed, done):
-        super().learn(rows, seed=seed, done=done)
-        return Update(tokens=1, padding=0.0, seconds=1.0, metrics=self.measured)
+
+def learners(**measured):
+    return FakeLearners(update=Update(tokens=1, padding=0.0, seconds=1.0, metrics=MEASURED | measured))
 
 
 def settings(folder, name):
@@ -51,12 +48,19 @@ def settings(folder, name):
     )
 
 
-def train(config, rollouts, fake, *, stopping=lambda: False):
+def train(config, rollouts, learners, *, stopping=lambda: False):
     provenance.write(config)
     recorder = RunRecorder(RunFolder.of(config))
-    credit = CreditAssigner(config.credit)
-    parts = {"learners": fake, "credit": credit, "checkpoints": fake, "recorder": recorder, "stopping": stopping}
-    state = loop.train(config, START, rollouts=rollouts, **parts)
+    state = loop.train(
+        config,
+        START,
+        rollouts=rollouts,
+        learners=learners,
+        credit=CreditAssigner(config.credit),
+        checkpoints=FakeCheckpoints(),
+        recorder=recorder,
+        stopping=stopping,
+    )
     recorder.close()
     return state
 
@@ -64,14 +68,14 @@ def train(config, rollouts, fake, *, stopping=lambda: False):
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run of three iterations."""
-    config, fake = settings(tmp_path, "small"), Fake()
-    train(config, fake, fake)
+    config = settings(tmp_path, "small")
+    train(config, OtherStreams(), learners())
     return config.run_folder
 
 
 def replayed(run, **measured):
     config, rollouts = settings(run.parent, "small-replay"), RecordedRollouts(RunFolder(run))
-    return config, train(config, rollouts, Fake(**measured), stopping=lambda: rollouts.exhausted)
+    return config, train(config, rollouts, learners(**measured), stopping=lambda: rollouts.exhausted)
 
 
 def test_a_replay_learns_what_the_run_stored(run):

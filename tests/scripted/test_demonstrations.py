@@ -15,14 +15,12 @@ from envs.shop import Shop
 PRICE = 300
 
 
-def taught(
-    *, seed: int = 0, sessions: int = 400, discount: float = 1.0, warm_share: float = 0.5
-) -> list[list[Demonstration]]:
+def taught(*, seed: int = 0, sessions: int = 400, warm_share: float = 0.5) -> list[list[Demonstration]]:
     shop = Shop(seed=0)
-    rules = script_rules(shop, price=PRICE, agent=Agent(), memory=Memory(threshold=0.65))
+    rules = script_rules(shop, agent=Agent(), memory=Memory(threshold=0.65))
     teacher = reference("teacher", shop, Habits(seed=0, asked_share=0.5))
     config = Imitation(sessions=sessions, batch=64, warm_share=warm_share)
-    return batches(config, shop, rules, teacher, seed=seed, discount=discount, progress=lambda _: None)
+    return batches(config, shop, rules, teacher, price=PRICE, seed=seed, progress=lambda _: None)
 
 
 def test_returns_are_what_the_session_still_earns():
@@ -30,21 +28,13 @@ def test_returns_are_what_the_session_still_earns():
     assert len(demonstrations) == 400
     for demonstration in demonstrations:
         earned = demonstration.segment.rewards[demonstration.segment.action_mask]
-        slow = [float(earned[place:].sum()) for place in range(len(earned))]
+        slow = [float(earned[start:].sum()) for start in range(len(earned))]
         np.testing.assert_allclose(demonstration.returns, slow, atol=1e-6)
     firsts = {round(float(demonstration.returns[0]), 3) for demonstration in demonstrations}
     assert firsts == {0.0, 1.0, 1.0 - PRICE / 1000}  # wrong, right, right by advice
 
 
-def test_a_discount_lowers_early_returns_only():
-    plain, discounted = (taught(discount=discount)[0][0] for discount in (1.0, 0.9))
-    assert plain.segment.stream == discounted.segment.stream
-    assert discounted.returns[-1] == plain.returns[-1]
-    rewards = plain.segment.rewards[plain.segment.action_mask]
-    assert discounted.returns[0] == pytest.approx((rewards * 0.9 ** np.arange(len(rewards))).sum(), abs=1e-6)
-
-
-def test_the_seed_orders_the_lessons():
+def test_the_seed_orders_the_demonstrations():
     def order(found: list[list[Demonstration]]) -> list[tuple[str, int]]:
         return [
             (demonstration.segment.stream, demonstration.segment.position) for batch in found for demonstration in batch
@@ -55,7 +45,7 @@ def test_the_seed_orders_the_lessons():
     assert sorted(order(taught())) == sorted(order(taught(seed=1)))
 
 
-def test_a_lesson_has_a_return_for_every_action():
+def test_a_demonstration_has_a_return_for_every_action():
     demonstration = taught()[0][0]
     with pytest.raises(ContractError, match=r"Demonstration.*returns"):
         Demonstration(segment=demonstration.segment, returns=demonstration.returns[:-1], wrote=False)

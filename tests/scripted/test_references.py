@@ -22,9 +22,9 @@ STREAMS = range(12)
 
 
 def play(name: str, *, price: int = 300, split: str = "validation", agent: Agent = AGENT, **habits) -> list[Session]:
-    rules = script_rules(SHOP, price=price, agent=agent, memory=MEMORY)
+    rules = script_rules(SHOP, agent=agent, memory=MEMORY)
     policy = reference(name, SHOP, Habits(**habits))
-    return play_streams(policy, SHOP, split=split, indices=STREAMS, rules=rules)
+    return play_streams(policy, SHOP, split=split, indices=STREAMS, rules=rules, price=price)
 
 
 def questions(split: str = "validation") -> list[tuple[Question, ...]]:
@@ -80,31 +80,31 @@ def test_who_asks_differs_as_the_names_say():
 def test_the_random_teacher_asks_by_its_share_where_neither_memory_nor_the_tool_helps():
     sessions = play("teacher", asked_share=0.25)
     known: dict[str, set[str]] = {}
-    chances = []
+    asked = []
     for question, session in zip(flat(questions()), sessions, strict=True):
         held = known.setdefault(session.stream, set())
         if question.query or question.item in held:
             assert not session.asks
         else:
-            chances.append(session.asks)
+            asked.append(session.asks)
         held |= {question.item} if session.asks else set()
-    assert sum(chances) / len(chances) == pytest.approx(0.25, abs=0.06)
+    assert sum(asked) / len(asked) == pytest.approx(0.25, abs=0.06)
 
 
-def test_random_choices_hang_on_the_stream_and_not_on_the_order_of_play():
-    rules = script_rules(SHOP, price=300, agent=Agent(), memory=MEMORY)
+def test_random_choices_depend_on_the_stream_and_not_on_the_order_of_play():
+    rules = script_rules(SHOP, agent=Agent(), memory=MEMORY)
     policy = reference("teacher", SHOP, Habits(seed=5))
-    there = play_streams(policy, SHOP, split="train", indices=[0, 1], rules=rules)
-    back = play_streams(policy, SHOP, split="train", indices=[1, 0], rules=rules)
+    there = play_streams(policy, SHOP, split="train", indices=[0, 1], rules=rules, price=300)
+    back = play_streams(policy, SHOP, split="train", indices=[1, 0], rules=rules, price=300)
     asks = {(session.stream, session.position): session.asks for session in there}
     assert asks == {(session.stream, session.position): session.asks for session in back}
 
 
 def test_an_evaluation_may_stop_within_a_stream():
-    rules = script_rules(SHOP, price=300, agent=AGENT, memory=MEMORY)
+    rules = script_rules(SHOP, agent=AGENT, memory=MEMORY)
     chosen = plays(SHOP, split="validation", sessions=60)
     policy = reference("teacher", SHOP, Habits())
-    sessions = play_sessions(policy, SHOP, split="validation", plays=chosen, rules=rules)
+    sessions = play_sessions(policy, SHOP, split="validation", plays=chosen, rules=rules, price=300)
     whole = play("teacher")
     assert [(s.stream, s.position, s.asks) for s in sessions] == [(s.stream, s.position, s.asks) for s in whole[:60]]
 
@@ -150,11 +150,11 @@ def small_stream(random: Random, *, length: int) -> tuple[Question, ...]:
     """A stream of few items, some of which the tool answers."""
     items = [(f"item {k}", random.choice([0.1, 0.3, 0.5, 0.62, 0.8, 0.95]), random.random() < 0.2) for k in range(3)]
     stream = []
-    for place in range(length):
+    for position in range(length):
         item, chance, searched = random.choice(items)
         stream.append(
             Question(
-                id=str(place),
+                id=str(position),
                 product="p1",
                 kind="fact",
                 topic="fact",
@@ -228,7 +228,7 @@ def test_the_best_number_of_first_asks_is_the_best_of_all(price: int):
     streams = questions("train")
     length = len(streams[0])
     totals = [
-        sum(expected_total(stream, tuple(place < k for place in range(length)), price) for stream in streams)
+        sum(expected_total(stream, tuple(position < k for position in range(length)), price) for stream in streams)
         for k in range(length + 1)
     ]
     assert totals[best_first(streams, price=price)] == pytest.approx(max(totals))

@@ -1,0 +1,103 @@
+"""The credit modes: each computes A_i of every session of an iteration.
+
+    none        0
+    heuristic   the paper's bonus, eq. 7
+    fitted      V is a regression on the state of memory                             (credit/fitted.py)
+    linked      V is evaluated where later sessions retrieved what i wrote           (credit/linked.py)
+
+A mode is one function and one entry in MODES. docs/credit.md describes them.
+
+Dimensions: S = sessions of one iteration. Rewards and credit are in units of the reward for a right answer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from agile_ray.config import Credit
+from agile_ray.credit import fitted, linked, lstd
+from agile_ray.types import Float64, Int64, Mask, Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What a mode computes credit from."""
+
+    sessions: Sequence[Session]  # [S] of this iteration, in stream order within a stream
+    past: Sequence[Sequence[Session]]  # of earlier iterations, the oldest first; empty unless the mode looks back
+    links: linked.Links  # of reads whose counterfactual was scored; empty unless the mode needs counterfactuals
+
+
+Amounts = tuple[Float64, dict[str, float]]
+"""A_i of every session [S], and metrics of the mode by the names in record/metrics.py."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mode:
+    """A way to compute credit, and what it needs for that."""
+
+    amounts: Callable[[Evidence, Credit], Amounts]
+    looks_back: bool = False  # at the sessions of earlier iterations
+    needs_counterfactuals: bool = False  # the learner scores counterfactual prefixes
+
+
+def none(evidence: Evidence, _: Credit) -> Amounts:
+    """A_i = 0: every session is trained for its own reward alone."""
+    return np.zeros(len(evidence.sessions)), {}
+
+
+def heuristic(evidence: Evidence, config: Credit) -> Amounts:
+    """A_i of AGILE, eq. 7; see `bonus`."""
+    sessions = evidence.sessions
+    amounts = bonus(
+        wrote=np.array([bool(session.writes) for session in sessions], dtype=np.bool_),
+        later=np.array([session.hindsight.later_similar for session in sessions], dtype=np.int64),
+        stored=np.array([session.hindsight.stored_similar for session in sessions], dtype=np.int64),
+        beta=config.beta,
+    )
+    return amounts, {}
+
+
+def bonus(*, wrote: Mask, later: Int64, stored: Int64, beta: float) -> Float64:
+    """Compute beta * 1[N > 0] / (M + 1) for sessions that wrote memory, else 0 (AGILE, eq. 7).
+
+    The paper does not restrict the bonus to writers. Without that, it would not depend on what the session did.
+
+    Args:
+        wrote: bool [S], the session wrote an entry.
+        later: int64 [S], N, `Hindsight.later_similar`.
+        stored: int64 [S], M, `Hindsight.stored_similar`.
+        beta: reward.
+
+    Returns:
+        float64 [S].
+    """
+    return np.where(wrote & (later > 0), beta / (stored + 1), 0.0)
+
+
+def by_fit(evidence: Evidence, _: Credit) -> Amounts:
+    """A_i by a regression of V on the state of memory, over this iteration and the past ones; see credit/fitted.py."""
+    iterations = (*evidence.past, evidence.sessions)
+    amounts, metrics = np.zeros(sum(map(len, iterations))), {}
+    for topic in fitted.topics(iterations):
+        schema = fitted.Schema.of(iterations, topic)
+        steps = fitted.transitions(iterations, schema)
+        fit = lstd.fit(steps, prior=schema.prior, td_lambda=fitted.TD_LAMBDA)
+        amounts += fitted.fitted(steps, fit, sessions=len(amounts))
+        metrics |= fitted.metrics(fit, schema)
+    return amounts[len(amounts) - len(evidence.sessions) :], metrics
+
+
+def by_links(evidence: Evidence, _: Credit) -> Amounts:
+    """A_i by what later sessions read; see `linked.linked`."""
+    rewards = np.array([session.own_reward for session in evidence.sessions])
+    return linked.linked(rewards, evidence.links), {"credit_overlap": evidence.links.overlap(rewards)}
+
+
+MODES: Mapping[str, Mode] = {
+    "none": Mode(amounts=none),
+    "heuristic": Mode(amounts=heuristic),
+    "fitted": Mode(amounts=by_fit, looks_back=True),
+    "linked": Mode(amounts=by_links, needs_counterfactuals=True),
+}
