@@ -88,7 +88,7 @@ def test_the_random_teacher_asks_by_its_share_where_neither_memory_nor_the_tool_
         else:
             asked.append(session.asks)
         held |= {question.item} if session.asks else set()
-    assert sum(asked) / len(chances) == pytest.approx(0.25, abs=0.06)
+    assert sum(asked) / len(asked) == pytest.approx(0.25, abs=0.06)
 
 
 def test_random_choices_depend_on_the_stream_and_not_on_the_order_of_play():
