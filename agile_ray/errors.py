@@ -9,7 +9,7 @@ AgileError
     EngineError      vLLM rejected, lost or misserved a request
     SyncError        a rollout engine does not serve the weights it was given
     LearnerError     a learner rank died or its loss is not finite; resume from the last checkpoint
-    StarvedError     a whole collection held nothing to train on
+    StarvedError     none of the collected sessions can be trained on
     DeadlineError    a wait took longer than its named limit
 """
 
@@ -59,7 +59,7 @@ class LearnerError(AgileError):
 
 
 class StarvedError(AgileError):
-    """No trainable segment in a whole collection."""
+    """None of the collected sessions can be trained on."""
 
 
 class DeadlineError(AgileError):

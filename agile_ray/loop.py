@@ -26,12 +26,8 @@ def imitate(
     """SFT: one optimizer step on each remaining batch of the teacher's demonstrations.
 
     Args:
-        config: of the run.
-        state: how many batches are learned already.
-        batches: all of them, in order.
-        learners: learn.
-        checkpoints: save.
-        recorder: records each step.
+        state: where the run is; as many batches are learned already as imitation steps are finished.
+        batches: of the whole run, in order.
         stopping: checked before each step; if True, saves a checkpoint and returns.
         progress: called with the number of finished steps.
 
@@ -64,13 +60,7 @@ def train(
     """PPO: collect, cut, score, credit, learn, publish, until `loop.iterations` are done.
 
     Args:
-        config: of the run.
-        state: where the run is; everything else was restored to it.
-        rollouts: play sessions.
-        learners: score them and learn.
-        credit: assigns credit across sessions.
-        checkpoints: save.
-        recorder: records each iteration and evaluation.
+        state: where the run is; all parts were restored to it.
         stopping: checked after each iteration; if True, saves a checkpoint and returns.
 
     Raises:

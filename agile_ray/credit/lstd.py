@@ -69,7 +69,7 @@ def fit(steps: Transitions, *, prior: Float64, td_lambda: float) -> Fit:
     moments = traces.T @ traces
     noise = _noise(moments, matrix, steps)
     theta = _solve(matrix + noise * precision, target)
-    for _ in range(3 if streams > count else 0):  # noise and fit depend on one another; this settles at once
+    for _ in range(3 if streams > count else 0):  # noise and fit depend on one another and converge at once
         td_errors = steps.rewards + (steps.following - steps.features) @ theta
         moments = _moments(traces * td_errors[:, None], steps.streams) * (streams / (streams - count))
         moments += shared @ shared.T

@@ -141,13 +141,12 @@ def paired_difference(
         ContractError: they do not cover the same questions, one was played twice, or every pair has a failed session.
     """
     left, right = _by_question(first), _by_question(second)
-    if (unpaired := left.keys() ^ right.keys()) or any(left[key].question_id != right[key].question_id for key in left):
-        example = (
-            min(unpaired) if unpaired else min(key for key in left if left[key].question_id != right[key].question_id)
-        )
+    differing = (left.keys() ^ right.keys()) or {key for key in left if left[key].question_id != right[key].question_id}
+    if differing:
+        stream, position = min(differing)
         raise ContractError(
-            f"paired_difference: both sides must cover the same questions, but stream {example[0]} differs at "
-            f"position {example[1]} ({len(left)} against {len(right)} sessions); play the same streams"
+            f"paired_difference: both sides must cover the same questions, but stream {stream} differs at "
+            f"position {position} ({len(left)} against {len(right)} sessions); play the same streams"
         )
     pairs = [
         (session, worth(session) - worth(right[key]))

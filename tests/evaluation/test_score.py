@@ -124,10 +124,10 @@ def random_sessions(*, streams, length, seed):
             i,
             stream=f"s{s}",
             length=length,
-            right=bool(generator.random() < chance),
+            right=bool(generator.random() < probability),
             asks=int(generator.random() < 0.3),
         )
-        for s, chance in enumerate(generator.random(streams))
+        for s, probability in enumerate(generator.random(streams))
         for i in range(length)
     ]
 

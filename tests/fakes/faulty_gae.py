@@ -137,6 +137,6 @@ def turn_distances(tokens: Tokens, discount: float, gae_lambda: float) -> Float6
 
 
 def one_session(tokens: Tokens, discount: float, gae_lambda: float) -> Float64:
-    """Steps are the action tokens, but a session's last one looks at the first of the next session in the row."""
+    """Steps are the action tokens, but a session's last one looks at the first of the next session."""
     acted = tokens.take(tokens.action_mask)
     return plain(acted.rewards, acted.values, discount, gae_lambda)

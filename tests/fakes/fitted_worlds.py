@@ -151,18 +151,18 @@ def shop(random: Random, stream: int, ask: float) -> tuple[list[Session], list[f
     with exact values (agile_ray/credit/linked.py).
     """
     questions = draw(random.choice(categories("train")), random).questions
-    held: dict[str, str] = {}  # topics by item
+    topic_of: dict[str, str] = {}  # of the items that memory knows
     sessions, worth = [], []
     for position, one in enumerate(questions):
-        known = one.item in held
+        known = one.item in topic_of
         asks = not known and not one.query and random.random() < ask
         right = known or asks or bool(one.query) or random.random() < one.guess_chance
         played = session(stream, position, len(questions), size=0, known=known, correct=right, asked=asks, wrote=asks)
-        sizes = {topic: list(held.values()).count(topic) for topic in held.values()}
+        sizes = {topic: list(topic_of.values()).count(topic) for topic in topic_of.values()}
         receipts = (CHEAP,) if asks else ()
         sessions.append(changed(played, topic=one.topic, memory_sizes=sizes, receipts=receipts))
         lacking = ask * (1 - CHEAP.price / 1000) + (1 - ask) * one.guess_chance
         again = sum(later.item == one.item for later in questions[position + 1 :])
         worth.append(sum((1 - ask) ** reader * (1 - lacking) for reader in range(again)))
-        held |= {one.item: one.topic} if asks else {}
+        topic_of |= {one.item: one.topic} if asks else {}
     return sessions, worth

@@ -31,7 +31,7 @@ def check_lineage(run: RunFolder) -> int:
                 times[row["stream"], row["position"], row["index"]] += 1
             if row["trained"] and row["last"]:
                 lengths[row["stream"], row["position"]] = row["index"] + 1
-    twice = [place for place, count in times.items() if count > 1]
+    twice = [key for key, count in times.items() if count > 1]
     if twice:
         raise ContractError(f"{run}: a segment is trained once, but {len(twice)} were trained again: {min(twice)}")
     whole = {(stream, position, index) for (stream, position), end in lengths.items() for index in range(end)}
