@@ -3,50 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from agile_ray.errors import ConfigError
-from agile_ray.types import Segment
 from learner import losses
 from learner.logprobs import token_logprobs
 from learner.micro_batch import make_micro_batch
 from learner.model import DetachedHead, PolicyWithValue, load_language_model
 from learner.ragged import lay_out
-
-CPU = torch.device("cpu")
-SIZES = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-
-
-def tiny() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2))
-
-
-def policy(language_model: PreTrainedModel) -> PolicyWithValue:
-    model = PolicyWithValue(language_model)
-    for head in (model.auxiliary_head, model.critic_head, model.write_head):
-        torch.nn.init.normal_(head.weight)
-    return model
-
-
-def segment(ids: list[int], actions: list[int]) -> Segment:
-    mask = np.isin(np.arange(len(ids)), actions)
-    return Segment(
-        stream="s",
-        position=0,
-        index=0,
-        token_ids=np.array(ids, np.int32),
-        action_mask=mask,
-        turn_ids=np.where(mask, 0, -1).astype(np.int32),
-        behavior_logprobs=np.zeros(len(ids), np.float32),
-        versions=np.where(mask, 0, -1).astype(np.int32),
-        rewards=np.zeros(len(ids), np.float32),
-        last=True,
-    )
-
-
-SEGMENTS = [segment([1, 5, 2, 7, 3, 4], [1, 4, 5]), segment([1, 6, 2], [2]), segment([1, 9, 8, 2], [1, 3])]
-LOGIT_POSITIONS = [[0, 3, 4], [1], [0, 2]]
+from tests.fakes.tiny_policy import CPU, LOGIT_POSITIONS, SEGMENTS, SIZES, policy, segment, tiny
 
 
 def test_predictions_are_those_of_each_row_alone_with_every_logit_computed():
@@ -231,8 +196,7 @@ def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
 
 
 def test_dropout_is_off_whatever_the_folder_says(tmp_path):
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2, attention_dropout=0.5)).save_pretrained(tmp_path)
+    tiny(attention_dropout=0.5).save_pretrained(tmp_path)
     model = load_language_model(tmp_path, dtype=torch.float32, attention="eager").train()
     ids = torch.tensor([[1, 2, 3]])
     torch.testing.assert_close(model(ids).logits, model(ids).logits, rtol=0, atol=0)
