@@ -242,7 +242,7 @@ class Demonstration:
     """
 
     segment: Segment
-    returns: Float32  # [actions], own rewards from each action token to the session's end, discounted by ppo.discount
+    returns: Float32  # [actions], own rewards from each action token to the session's end
     wrote: bool  # the session wrote an entry to memory
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ class LearnerActor:
     Call `bind` on rank 0, then `start` on all at once, then the same methods on all in one order.
     """
 
-    def __init__(self, *, rank: int, ranks: int, device: Literal["cpu", "gpu"], seed: int) -> None:
+    def __init__(self, *, rank: int, ranks: int, device: Literal["cpu", "gpu"], seed: int, deadline_s: float) -> None:
         if device == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"  # DeepSpeed would take a GPU that this rank was not given
             # Threads that spin while they wait cost a rank ten times its speed when engines share its cores.
@@ -44,6 +44,7 @@ class LearnerActor:
         self._rank = rank
         self._ranks = ranks
         self._seed = seed
+        self._deadline_s = deadline_s
         self._device: Literal["cpu", "gpu"] = device
         self._store: Store | None = None
         self._learner: LearnerRank | None = None
@@ -88,7 +89,14 @@ class LearnerActor:
             temperature=temperature,
             publish_dtype=publish_dtype,
             attention=attention,
-            place=Place(rank=self._rank, ranks=self._ranks, store=store, device=self._device, seed=self._seed),
+            place=Place(
+                rank=self._rank,
+                ranks=self._ranks,
+                store=store,
+                device=self._device,
+                seed=self._seed,
+                deadline_s=self._deadline_s,
+            ),
         )
         return self._learner.bucket_plans()
 

@@ -51,6 +51,7 @@ class Place:
     store: distributed.Store  # pyright: ignore[reportPrivateImportUsage]  as its documentation says
     device: Device
     seed: int
+    deadline_s: float  # longest wait for the other ranks to join
 
 
 class Engine:
@@ -73,7 +74,7 @@ class Engine:
         self.device = torch.device("cuda", 0) if place.device == "gpu" else torch.device("cpu")
         self.dtype = torch_dtype(config.dtype)
         self.global_step = 0  # optimizer steps taken
-        _join(place, timeout=timedelta(seconds=config.deadline_s))
+        _join(place, timeout=timedelta(seconds=place.deadline_s))
         torch.manual_seed(place.seed)
         self.policy = PolicyWithValue(self._load(folder))
         if config.gradient_checkpointing:
@@ -266,7 +267,7 @@ def _settings(config: Learner, *, bucket_elements: int) -> dict[str, object]:
                 "lr": 0.0,
                 "betas": BETAS,
                 "eps": EPSILON,
-                "weight_decay": config.weight_decay,
+                "weight_decay": 0.0,
             },
         },
         "data_types": {"grad_accum_dtype": "fp32"},

@@ -5,7 +5,7 @@
     what, puts the arrays in the object store  ->   run their micro-batches, meet in ZeRO
     GAE, whitening, totals                     <-   sums and scores
 
-Every call waits for all ranks, at most `learner.deadline_s` seconds.
+Every call waits for all ranks, at most `cluster.deadline_s` seconds.
 """
 
 import time
@@ -48,6 +48,7 @@ class LearnerGroup:
         folder: Path,
         *,
         learner: Learner,
+        deadline_s: float,
         ppo: PPO,
         imitation: Imitation,
         function_ids: Sequence[int],
@@ -61,6 +62,7 @@ class LearnerGroup:
         """Start one actor per rank and load the model's folder, a Hugging Face one.
 
         Args:
+            deadline_s: longest wait for one call of the ranks.
             function_ids: ids of the function tokens, where the entropy bonus applies.
             temperature: of sampling; PPO compares logprobs at this temperature.
             publish_dtype: what the rollout engines serve.
@@ -73,6 +75,7 @@ class LearnerGroup:
             LearnerError: a rank died.
         """
         self._learner = learner
+        self._deadline_s = deadline_s
         self._ppo = ppo
         self._kl = kl_controller.configured(ppo)
         self._imitation = imitation
@@ -83,7 +86,13 @@ class LearnerGroup:
         self._actors = [
             cast(
                 "ActorHandle",
-                kind.remote(rank=rank, ranks=learner.ranks, device=device, seed=derive(seed, "learner", rank)),
+                kind.remote(
+                    rank=rank,
+                    ranks=learner.ranks,
+                    device=device,
+                    seed=derive(seed, "learner", rank),
+                    deadline_s=deadline_s,
+                ),
             )
             for rank in range(learner.ranks)
         ]
@@ -150,7 +159,7 @@ class LearnerGroup:
         return split_scores(placed(parts), ragged.action_starts)
 
     def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
-        """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` optimizer steps, fewer if `ppo.stop_kl` says so.
+        """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` optimizer steps, fewer past `ppo.early_stop_kl`.
 
         Args:
             done: share of the run's iterations that lie behind, from 0 to 1; sets the learning rate.
@@ -173,9 +182,9 @@ class LearnerGroup:
         taken = take(
             batches,
             lambda batch: self._ppo_step(batch, ragged, shared, rate=rate, kl_coefficient=kl.coefficient),
-            stop_kl=self._ppo.stop_kl,
+            stop_kl=self._ppo.early_stop_kl,
         )
-        metrics |= ppo_metrics(taken, planned=len(batches), stop_kl=self._ppo.stop_kl)
+        metrics |= ppo_metrics(taken, planned=len(batches), stop_kl=self._ppo.early_stop_kl)
         self._kl = kl.after(metrics["kl_nats"])
         metrics |= {"learning_rate": rate, "kl_coefficient": kl.coefficient}
         return _update(batches[: len(taken)], begin, metrics)
@@ -304,7 +313,7 @@ class LearnerGroup:
         return self._wait("probe", [actor.probe.remote(self._probes) for actor in self._actors])[0]
 
     def _wait(self, call: str, answers: "Sequence[ObjectRef[Result]]") -> list[Result]:
-        return wait(call, answers, deadline_s=self._learner.deadline_s)
+        return wait(call, answers, deadline_s=self._deadline_s)
 
 
 def _attention(device: Literal["cpu", "gpu"], learner: Learner, imitation: Imitation) -> "Attention":

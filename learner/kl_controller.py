@@ -34,7 +34,7 @@ class KLController:
 
 def configured(ppo: PPO) -> KLController:
     """The controller that no update has moved."""
-    return KLController(coefficient=ppo.kl_coefficient, target=ppo.kl_target)
+    return KLController(coefficient=ppo.kl_coefficient, target=ppo.adaptive_kl_target)
 
 
 def save(controller: KLController, ppo: PPO, folder: Path) -> None:
@@ -46,6 +46,6 @@ def save(controller: KLController, ppo: PPO, folder: Path) -> None:
 def load(ppo: PPO, folder: Path) -> KLController:
     """Continue from what `save` wrote; from the configured value if it wrote nothing or nothing is to move."""
     file = folder / FILE
-    if ppo.kl_target is None or not file.exists():
+    if ppo.adaptive_kl_target is None or not file.exists():
         return configured(ppo)
     return replace(configured(ppo), coefficient=float(json.loads(file.read_text())["kl_coefficient"]))

@@ -25,6 +25,8 @@ from learner.logprobs import entropies
 DETACHED_HEAD_WEIGHT = 0.1
 """Weight of heads that only read the trunk. Adam takes no notice of it; it is low to leave the gradient's norm, which
 is bounded, to the policy."""
+VALUE_CLIP = 0.2
+"""Half-width of the trust region on the critic's values, in reward."""
 MAX_LOG_RATIO = math.log(10.0)
 """Of reference to policy; from there on `k3` is straight."""
 LOGPROB_EPSILON = 1e-6

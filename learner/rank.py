@@ -117,7 +117,7 @@ class LearnerRank:
         learning_rate: float,
         kl_coefficient: float,
     ) -> Sums:
-        """Take one PPO step on one minibatch; where it finds the policy beyond `ppo.stop_kl`, no weight moves.
+        """Take one PPO step on one minibatch; where it finds the policy beyond `ppo.early_stop_kl`, no weight moves.
 
         Args:
             targets: of every action token of `ragged`.
@@ -133,7 +133,7 @@ class LearnerRank:
 
         def held(sums: Sums) -> bool:
             everyone = Sums(loss=0.0, actions=actions, update_kl=self._engine.total(sums.update_kl))
-            return too_far(everyone, self._ppo.stop_kl)
+            return too_far(everyone, self._ppo.early_stop_kl)
 
         return self._optimize("learn", ragged, micro_batches, loss=loss, learning_rate=learning_rate, held=held)
 
@@ -269,7 +269,7 @@ class LearnerRank:
             predictions.own_values,
             old_values_A=of(targets.own_values),
             returns_A=of(targets.own_returns),
-            clip=ppo.value_clip,
+            clip=losses.VALUE_CLIP,
         )
         auxiliary = losses.value_loss(predictions.auxiliary_values, returns_A=of(targets.own_returns))
         write = losses.write_loss(predictions.write_logits, wrote_A=of(targets.wrote))

@@ -62,8 +62,8 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         gae,
         session_ids_A=_session_numbers(rows),
         turn_ids_A=_turn_ids(rows),
-        discount=ppo.discount,
-        decay=ppo.decay,
+        discount=1.0,
+        decay=ppo.gae_lambda,
     )
     own_A = estimate(_own_rewards(rows), scores.own_values)
     credit_A = estimate(_beyond(rows), np.zeros_like(scores.own_values))

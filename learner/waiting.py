@@ -26,7 +26,7 @@ def wait(call: str, answers: "Sequence[ObjectRef[Result]]", *, deadline_s: float
         return ray.get(list(answers), timeout=deadline_s)
     except GetTimeoutError as error:
         raise DeadlineError(
-            f"learner.{call}: every rank must answer within learner.deadline_s ({deadline_s:g} s), one did not"
+            f"learner.{call}: every rank must answer within cluster.deadline_s ({deadline_s:g} s), one did not"
         ) from error
     except RayTaskError as error:
         if isinstance(error.cause, AgileError):

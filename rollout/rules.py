@@ -27,7 +27,7 @@ def build_rules(config: RunConfig, environment: Environment, *, model: Path) -> 
         expert=build_expert(config.env),
         agent=config.agent,
         memory=config.memory,
-        price=round(1000 * config.env.advice_cost),
+        price=config.env.price,
     )
 
 

@@ -76,7 +76,7 @@ def bonus(*, wrote: Mask, later: Int64, stored: Int64, beta: float) -> Float64:
     return np.where(wrote & (later > 0), beta / (stored + 1), 0.0)
 
 
-def by_fit(evidence: Evidence, config: Credit) -> Amounts:
+def by_fit(evidence: Evidence, _: Credit) -> Amounts:
     """A_i by a regression of V on the state of memory, over this iteration and all of `past`, of which the loop keeps
     `credit.window - 1`; formulas and source are in agile_ray/fitted.py."""
     known = (*evidence.past, evidence.sessions)
@@ -84,7 +84,7 @@ def by_fit(evidence: Evidence, config: Credit) -> Amounts:
     for topic in fitted.topics(known):
         schema = fitted.Schema.of(known, topic)
         steps = fitted.transitions(known, schema)
-        fit = lstd.fit(steps, prior=schema.prior, decay=config.decay)
+        fit = lstd.fit(steps, prior=schema.prior, decay=fitted.TD_LAMBDA)
         amounts += fitted.fitted(steps, fit, sessions=len(amounts))
         metrics |= fitted.metrics(fit, schema)
     return amounts[len(amounts) - len(evidence.sessions) :], metrics

@@ -17,7 +17,7 @@ def usual(sessions: Sequence[Session], amounts: Float64) -> Float64:
     of the stream and over N / (N + 1), N similar questions that follow; their mean where they are few. N, since most of
     what credit varies by is whether anyone will ask again; as a share, since of many readers the later count for less.
 
-    Neither hangs on what a session does: questions come as they come. So, with ppo.discount and ppo.decay at 1, it
+    Neither hangs on what a session does: questions come as they come. So, with ppo.gae_lambda at 1, it
     changes no gradient on average, though the policy does not know N (a baseline may look at the whole input process:
     Mao et al., 2019), but for the share that a session's own credit has in the fit: of n sessions alike, credit counts
     (n - 3) / n on average, (n - 1) / n for a mean, and so nothing where one stands alone. And it is right from the

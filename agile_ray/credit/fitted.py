@@ -87,6 +87,8 @@ PRIOR = 1.0
 PRIOR_TREND = 1e4
 """Of the coefficients of the trend: far beyond the length of any stream, or else it would pull on what entries are
 worth where the data can't tell the two apart."""
+TD_LAMBDA = 0.9
+"""Lambda of LSTD, per session."""
 Z_95 = 1.959964
 
 

@@ -80,7 +80,7 @@ METRICS: Mapping[str, Metric] = {
         _metric(
             "update_kl_nats", "nats/token", _LAST, "estimate of KL(before the update || now), as its last step found it"
         ),
-        _metric("stopped_share", "share", _LAST, "of the update's steps that ppo.stop_kl held back"),
+        _metric("stopped_share", "share", _LAST, "of the update's steps that ppo.early_stop_kl held back"),
         _metric("entropy_nats", "nats/token", _LAST, "of the policy where it wrote a function token"),
         _metric("clip_share", "share", _LAST, "of the action tokens whose gradient the clip cut off"),
         _metric("ratio_deviation", "", _LAST, "mean |ratio - 1| of the action tokens"),

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from agile_ray.config import RunConfig
 from agile_ray.config_file import load
+from agile_ray.effects import resume_conflicts
 from agile_ray.errors import ConfigError
 
 UNKNOWN = "unknown"
@@ -34,10 +35,6 @@ PACKAGES = (
     "pyarrow",
 )
 """Those that are not installed are left out."""
-
-MAY_CHANGE = ("run.", "cluster.", "evaluate.", "loop.iterations", "loop.checkpoint_every", "loop.evaluate_every",
-              "learner.deadline_s", "rollout.deadline_s", "env.split")  # fmt: skip
-"""Keys by their beginnings that a resumed run may set anew: they say how long and where, not what is learned."""
 
 STARTS_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
@@ -94,7 +91,7 @@ def write(run_folder: Path, config: RunConfig) -> Start:
 
 
 def check_resumable(config: RunConfig) -> None:
-    """Refuse to go on with a run under another configuration than it began with.
+    """Refuse to resume a run under another configuration than it began with.
 
     Raises:
         ConfigError: names every key that differs and may not.
@@ -102,29 +99,11 @@ def check_resumable(config: RunConfig) -> None:
     path = config.run_folder / CONFIG_FILE
     if not path.exists():
         return
-    if changed := changes(load(path), config, free=MAY_CHANGE):
+    if changed := resume_conflicts(load(path), config):
         raise ConfigError(
             f"run {config.run.name}: a run keeps its configuration, but {'; '.join(changed)}; "
             f"give it another run.name, or delete {config.run_folder}"
         )
-
-
-def changes(one: RunConfig, other: RunConfig, *, free: tuple[str, ...]) -> list[str]:
-    """The keys that differ, a sentence each, but for those that begin with one of `free`."""
-    before, now = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-    return [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(free)
-    ]
-
-
-def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested sections as dotted keys."""
-    found: dict[str, object] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def read(run_folder: Path) -> Sequence[Start]:

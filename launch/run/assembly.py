@@ -11,6 +11,7 @@ from agile_ray.agent.environment import Environment
 from agile_ray.agent.functions import Function
 from agile_ray.agent.lane import Rules
 from agile_ray.config import RunConfig
+from agile_ray.effects import machines_of
 from agile_ray.record import store
 from agile_ray.record.checkpoints import FolderCheckpoints
 from agile_ray.record.recorder import SEGMENTS, RunRecorder
@@ -65,7 +66,7 @@ class Machines:
 
     def fit(self, config: RunConfig) -> bool:
         """Whether another run can use them as they are."""
-        return _started_with(self.config) == _started_with(config)
+        return machines_of(self.config) == machines_of(config)
 
     def reopen(self, config: RunConfig, progress: Progress) -> None:
         """Make them another run's; the learners keep their weights until they are given others."""
@@ -76,18 +77,6 @@ class Machines:
         """End engines and ranks, in the order that leaves nothing waiting."""
         self.rollouts.shutdown()
         self.learners.shutdown()
-
-
-def _started_with(config: RunConfig) -> tuple[object, ...]:
-    """What machines can't change once they are up; learners choose how they attend by imitation's dtype too."""
-    return (
-        config.model,
-        config.rollout,
-        config.learner,
-        config.cluster,
-        config.agent.session_tokens,
-        config.imitation.dtype,
-    )
 
 
 def start(config: RunConfig, environment: Environment, progress: Progress) -> Machines:
@@ -130,6 +119,7 @@ def start_learners(config: RunConfig, probes: Sequence[Int32]) -> "LearnerGroup"
     return LearnerGroup(
         config.model.path,
         learner=config.learner,
+        deadline_s=config.cluster.deadline_s,
         ppo=config.ppo,
         imitation=config.imitation,
         function_ids=[tokenizer.function_id(function) for function in Function],

@@ -126,7 +126,7 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
             parts.rules,
             teacher,
             seed=parts.config.seed,
-            discount=parts.config.ppo.discount,
+            discount=1.0,
             progress=played,
         )
     with parts.progress.bar("imitation", len(batches)) as learned:

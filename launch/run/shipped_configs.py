@@ -22,7 +22,7 @@ def read(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"override {override!r}: overrides are written key=value, such as env.advice_cost=0.5")
-    return load(find(name), overrides)
+    return load(find(name), overrides, find=find)
 
 
 def find(name: str, *, folder: str = "") -> Path:

@@ -50,11 +50,11 @@ def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
 
 def test_a_grid_may_switch_a_key_off(tmp_path):
     sheet = tmp_path / "bounds.yaml"
-    sheet.write_text("base: shop\ngrid: {ppo.stop_kl: [null, 0.02]}\n")
+    sheet.write_text("base: shop\ngrid: {ppo.early_stop_kl: [null, 0.02]}\n")
     jobs = sweep.plan(sheet, sweep.read_plan(sheet))
-    assert [(job.config.run.name, job.config.ppo.stop_kl) for job in jobs] == [
-        ("stop_kl-null", None),
-        ("stop_kl-0.02", 0.02),
+    assert [(job.config.run.name, job.config.ppo.early_stop_kl) for job in jobs] == [
+        ("early_stop_kl-null", None),
+        ("early_stop_kl-0.02", 0.02),
     ]
 
 
