@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agile_ray.config import Env, Model, Run, RunConfig
+from agile_ray.errors import ConfigError
 from agile_ray.evaluation import intervals
 from launch.commands import sweep
 from launch.report import sweep_table
@@ -46,6 +47,14 @@ def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
     ]
     assert {job.config.run.folder for job in jobs} == {Path("/runs/prices")}
     assert jobs[-1].config.imitation.asking == "judgement"
+
+
+@pytest.mark.parametrize("line", ["grid: {ppo.stop_kl: [0.02]}", "runs: [[ppo.stop_kl=0.02]]"])
+def test_a_sweep_is_told_the_new_name_of_a_key(tmp_path, line):
+    sheet = tmp_path / "bounds.yaml"
+    sheet.write_text(f"base: shop\n{line}\n")
+    with pytest.raises(ConfigError, match=r"unknown key ppo.stop_kl; it is named ppo.early_stop_kl now"):
+        sweep.plan(sheet, sweep.read_plan(sheet))
 
 
 def test_a_grid_may_switch_a_key_off(tmp_path):
