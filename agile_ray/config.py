@@ -103,13 +103,13 @@ class Agent(Section):
     status_line: bool = True
     """[GetQuestion] also shows the progress in the stream and the number of similar entries in memory."""
     turns: int = Field(default=12, ge=1)
-    """Most turns (calls of the policy) in one session."""
+    """Maximum number of turns (calls of the policy) in one session."""
     turn_tokens: int = Field(default=48, ge=1)
-    """Most tokens that the policy may write in one turn."""
+    """Maximum number of tokens that the policy may write in one turn."""
     session_tokens: Annotated[int, AGENT | Affects.MACHINES] = Field(default=320, ge=16)
-    """Most tokens in one session, read and written together. It is also the engine's context length."""
+    """Maximum number of tokens in one session, read and written together; also the engine's context length."""
     asks: int = Field(default=2, ge=1)
-    """Most paid asks in one session. Further asks are refused."""
+    """Maximum number of paid asks in one session. Further asks are refused."""
     expert_s: float = Field(default=30.0, gt=0)
     """Deadline of one expert answer, in seconds."""
 
@@ -123,13 +123,13 @@ class Memory(Section):
     """What embeds texts: `hashed` hashes character n-grams and needs no model; `minilm` is the paper's
     all-MiniLM-L6-v2."""
     top_k: int = Field(default=1, ge=1)
-    """Most entries of each kind that [RetrieveMemory] returns."""
+    """Maximum number of entries of each kind that [RetrieveMemory] returns."""
     threshold: float = Field(default=0.46, ge=-1, le=1)
     """Cosine similarity above which two questions count as similar (released code: 0.46)."""
     entry_tokens: int = Field(default=64, ge=1)
-    """Most tokens of one entry that the policy reads; the rest is cut off."""
+    """Maximum number of tokens that the policy reads of one entry; the rest is cut off."""
     capacity: int = Field(default=10_000, ge=1)
-    """Most entries of each kind. A write to a full memory is refused and counted."""
+    """Maximum number of entries of each kind. A write to a full memory is refused and counted."""
 
 
 class Imitation(Section):
@@ -175,7 +175,7 @@ class Credit(Section):
     beta: float = Field(default=0.1, ge=0)
     """For `heuristic`: scale of the bonus, in units of reward (paper: 0.1)."""
     threshold: float = Field(default=0.46, ge=-1, le=1)
-    """For `linked`: least cosine similarity between a session's question and that of the session whose entry it read,
+    """For `linked`: minimum cosine similarity between a session's question and that of the session whose entry it read,
     for the two to be linked."""
     window: int = Field(default=5, ge=1)
     """For `fitted`: number of iterations in the regression, the current one included."""
@@ -207,7 +207,7 @@ class PPO(Section):
     """Target for the KL to the SFT policy, in nats per action token; each update adapts `kl_coefficient` toward it
     (Ziegler et al., 2019). None: the coefficient is constant."""
     early_stop_kl: float | None = Field(default=None, gt=0)
-    """Most KL between the policy before an update and within it, in nats per action token. The step that finds more,
+    """Maximum KL between the policies before and within an update, in nats per action token. The step that finds more,
     and all later steps of the update, leave the weights as they are. None: no limit."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus, per action token. Only function tokens receive it; on other tokens it would disturb
@@ -239,7 +239,7 @@ class Learner(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the weights in forward and backward passes. The optimizer keeps float32."""
     micro_batch_tokens: int = Field(default=4096, ge=16)
-    """Most tokens, padding included, in one forward and backward pass of one rank."""
+    """Maximum number of tokens, padding included, in one forward and backward pass of one rank."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients with a larger norm are scaled down to it."""
     gradient_checkpointing: bool = False

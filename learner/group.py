@@ -10,6 +10,7 @@ Every call waits for all ranks, at most `cluster.deadline_s` seconds.
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
@@ -83,18 +84,9 @@ class LearnerGroup:
         self._probes = tuple(probes)
         self._connected = False
         kind = ray.remote(num_cpus=1, num_gpus=1 if device == "gpu" else 0)(LearnerActor)
+        start = partial(kind.remote, ranks=learner.ranks, device=device, deadline_s=deadline_s)
         self._actors = [
-            cast(
-                "ActorHandle",
-                kind.remote(
-                    rank=rank,
-                    ranks=learner.ranks,
-                    device=device,
-                    seed=derive(seed, "learner", rank),
-                    deadline_s=deadline_s,
-                ),
-            )
-            for rank in range(learner.ranks)
+            cast("ActorHandle", start(rank=rank, seed=derive(seed, "learner", rank))) for rank in range(learner.ranks)
         ]
         try:
             address = self._wait("bind", [self._actors[0].bind.remote()])[0]

@@ -40,7 +40,7 @@ def command(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the metrics.")] = None,
     share: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="For random and teacher: chance to ask. Default: imitation.asked_share."),
+        typer.Option(min=0, max=1, help="For random and teacher: probability to ask. Default: imitation.asked_share."),
     ] = None,
     first: Annotated[
         int | None,
