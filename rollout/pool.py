@@ -196,7 +196,7 @@ class RolloutPool:
             EngineError: an actor died, or raised something else.
             DeadlineError: names the call.
         """
-        limit = self._config.cluster.deadline_s if limit_s is None else limit_s
+        limit, rule = (self._config.cluster.deadline_s, " (cluster.deadline_s)") if limit_s is None else (limit_s, "")
         end = time.monotonic() + limit
         results: dict[int, Result] = {}
         pending = {reference: index for index, reference in enumerate(references)}
@@ -207,7 +207,7 @@ class RolloutPool:
                 results[index] = _result(name, index, reference)
             if pending and time.monotonic() > end:
                 late = ", ".join(str(index) for index in pending.values())
-                raise DeadlineError(f"rollout.{name}: actors {late} took longer than {limit:g} s")
+                raise DeadlineError(f"rollout.{name}: actors {late} took longer than {limit:g} s{rule}")
             if pending and show is not None:
                 self._tell(show)
         return [results[index] for index in range(len(references))]
