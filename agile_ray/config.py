@@ -2,275 +2,314 @@
 
 import hashlib
 import json
-import typing
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from agile_ray.knobs import Affects, Section
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMPARISON
+"""What rules and budgets of the agent affect: whatever is played."""
 
 
-class Section(BaseModel):
-    """Read-only after loading; a misspelled key is an error."""
+def thousandths(amount: float) -> int:
+    """Convert an amount of reward to whole thousandths, in which all money is counted.
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _takes_no_truth_value_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and bool not in (kind, *typing.get_args(kind)):
-            raise ValueError(f"neither true nor false, found {value}")
-        return value
+    Raises:
+        ValueError: it is no whole number of thousandths.
+    """
+    rounded = round(1000 * amount)
+    if abs(1000 * amount - rounded) > 1e-6:  # 0.3 and 0.15 have no exact float
+        raise ValueError(f"a whole number of thousandths, found {amount:g}")
+    return rounded
 
 
 class Run(Section):
-    """Where a run lives."""
+    """Where a run is stored."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    """Names the run's folder; the same name resumes it."""
-    folder: Path = Path("runs")
-    """Holds one folder per run; absolute or shared on a cluster."""
-    keep_checkpoints: int = Field(default=2, ge=1)
-    """Latest checkpoints that stay, beside the best on validation."""
+    name: Annotated[str, Affects.NOTHING] = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    """Name of the run's folder. Training again under the same name resumes the run."""
+    folder: Annotated[Path, Affects.NOTHING] = Path("runs")
+    """Folder that holds one folder per run. On a cluster it must be absolute, and shared by all nodes."""
+    keep_checkpoints: Annotated[int, Affects.NOTHING] = Field(default=2, ge=1)
+    """Number of latest checkpoints to keep, besides the best one on validation."""
 
 
 class Model(Section):
-    """The policy's starting weights."""
+    """The policy's initial weights."""
 
     path: Path
-    """A Hugging Face folder with the function tokens, as `agile-ray model` writes it."""
+    """Hugging Face folder of the initial model, with the function tokens in its vocabulary; `agile-ray model` writes
+    one."""
 
 
 class Env(Section):
     """The task and its expert."""
 
+    affects: ClassVar[Affects] = AGENT
+
     name: str
-    """Environment, by its name in envs/."""
-    split: Literal["train", "validation", "test"] = "test"
-    """What `agile-ray evaluate` plays."""
-    advice_cost: float = Field(default=0.3, ge=0, le=1)
-    """Price of one ask, in units of the reward for a right answer."""
+    """Name of the environment, as listed in envs/."""
+    advice_cost: Annotated[float, Affects.TRAINING | Affects.JUDGEMENT | Affects.EVALUATION] = Field(
+        default=0.3, ge=0, le=1
+    )
+    """Price of one ask, in units of the reward for a right answer; a whole number of thousandths."""
     recorded: Path | None = None
-    """Folder of a past run whose receipts answer the asks; default: the gold answer does."""
+    """Folder of a past run whose stored receipts answer the asks. None: the gold answers do."""
     data: Path | None = None
-    """Folder of the environment's files, where it needs any."""
-    categories: tuple[str, ...] | None = None
-    """Categories to train on, and for `agile-ray evaluate` to play; default: the environment's own."""
-    validation_categories: tuple[str, ...] | None = None
-    """Categories that choose the best checkpoint."""
-    test_categories: tuple[str, ...] | None = None
-    """Categories of the final evaluation; never trained on."""
+    """Folder of the environment's data files, if it needs any."""
+    categories: Mapping[Split, tuple[str, ...]] = {}
+    """Categories of each split, such as `{train: [mice, litter], test: [all_pans]}`: the policy trains on those of
+    `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. A split
+    that is left out has the environment's own."""
     tool_s: float = Field(default=2.0, gt=0)
-    """Deadline of one query, in seconds."""
+    """Deadline of one query to the tool, in seconds."""
+
+    @field_validator("advice_cost")
+    @classmethod
+    def _counts_whole_thousandths(cls, value: float) -> float:
+        thousandths(value)
+        return value
+
+    @field_validator("categories", mode="before")
+    @classmethod
+    def _names_known_splits(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a mapping from split to categories, such as {{test: [all_pans]}}, found {value}")
+        for split in value:
+            if split not in SPLITS:
+                raise ValueError(f"a split is one of {', '.join(SPLITS)}; found {split}")
+        return {split: value[split] for split in SPLITS if split in value}  # equal mappings have equal digests
 
     @property
     def price(self) -> int:
-        """Price of one ask, thousandths of the reward for a right answer."""
-        return round(1000 * self.advice_cost)
+        """Price of one ask, in thousandths of the reward for a right answer."""
+        return thousandths(self.advice_cost)
 
 
 class Agent(Section):
-    """The executor's rules and budgets of one session."""
+    """The executor's rules, and the budgets of one session."""
+
+    affects: ClassVar[Affects] = AGENT
 
     forced: bool = False
-    """The executor writes [GetQuestion] and [RetrieveMemory] itself, as the released code does."""
+    """The executor itself writes [GetQuestion] and [RetrieveMemory], as AGILE's released code does."""
     status_line: bool = True
-    """[GetQuestion] shows progress and how much of the like memory holds."""
+    """[GetQuestion] also shows the progress in the stream and the number of similar entries in memory."""
     turns: int = Field(default=12, ge=1)
-    """Engine calls in one session."""
+    """Maximum number of turns (calls of the policy) in one session."""
     turn_tokens: int = Field(default=48, ge=1)
-    """Tokens that the policy may write in one call."""
-    session_tokens: int = Field(default=320, ge=16)
-    """Tokens of one session, read and written; also the engine's context length."""
+    """Maximum number of tokens that the policy may write in one turn."""
+    session_tokens: Annotated[int, AGENT | Affects.MACHINES] = Field(default=320, ge=16)
+    """Maximum number of tokens in one session, read and written together; also the engine's context length."""
     asks: int = Field(default=2, ge=1)
-    """Paid asks in one session; a further one is refused."""
+    """Maximum number of paid asks in one session. Further asks are refused."""
     expert_s: float = Field(default=30.0, gt=0)
-    """Deadline of one expert answer."""
+    """Deadline of one expert answer, in seconds."""
 
 
 class Memory(Section):
     """What the agent remembers."""
 
+    affects: ClassVar[Affects] = AGENT
+
     embedder: Literal["hashed", "minilm"] = "hashed"
-    """`hashed` needs no model; `minilm` is the paper's all-MiniLM-L6-v2."""
+    """What embeds texts: `hashed` hashes character n-grams and needs no model; `minilm` is the paper's
+    all-MiniLM-L6-v2."""
     top_k: int = Field(default=1, ge=1)
-    """Entries of each kind that [RetrieveMemory] returns."""
+    """Maximum number of entries of each kind that [RetrieveMemory] returns."""
     threshold: float = Field(default=0.46, ge=-1, le=1)
-    """Cosine above which two questions count as similar (released code: 0.46)."""
+    """Cosine similarity above which two questions count as similar (released code: 0.46)."""
     entry_tokens: int = Field(default=64, ge=1)
-    """Tokens of one entry that are shown; the rest is cut off."""
+    """Maximum number of tokens that the policy reads of one entry; the rest is cut off."""
     capacity: int = Field(default=10_000, ge=1)
-    """Entries of each kind; a write beyond it is refused and counted."""
+    """Maximum number of entries of each kind. A write to a full memory is refused and counted."""
 
 
 class Imitation(Section):
     """SFT on the teacher's sessions."""
 
+    affects: ClassVar[Affects] = Affects.TRAINING | Affects.IMITATION | Affects.COMPARISON
+
     asking: Literal["random", "judgement"] = "random"
-    """When the teacher asks: by chance, or when its guess is worth less than advice today."""
+    """When the teacher asks, if neither memory nor the tool helps: `random`, with probability `asked_share`;
+    `judgement`, if its guess is wrong with a probability above the price."""
     asked_share: float = Field(default=0.25, ge=0, le=1)
-    """Chance that the `random` teacher asks where memory and tool don't help (paper: 0.25)."""
+    """Probability that the `random` teacher asks if neither memory nor the tool helps (paper: 0.25)."""
     warm_share: float = Field(default=0.75, ge=0, le=1)
-    """Share of the teacher's episodes that begin with the memory of an earlier pass, in which all advice was bought.
-    Where few ask, little is remembered, and reading it would hardly be learned."""
+    """Share of the teacher's episodes that start with the memory of an earlier pass, in which all advice was bought.
+    Without them, a teacher that asks rarely finds little in memory, and the policy hardly learns to read it."""
     sessions: int = Field(default=20_000, ge=1)
-    """Teacher sessions, each learned once."""
+    """Number of the teacher's sessions. Each is learned once."""
     batch: int = Field(default=128, ge=1)
     """Sessions in one optimizer step."""
     learning_rate: float = Field(default=3e-3, gt=0)
-    """Peak; warmed up over the first twentieth, then down to a tenth along a cosine."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of imitation's matrix products; weights, optimizer and all of PPO keep `learner.dtype`. A CPU without bfloat16
-    instructions takes float32."""
+    """Peak learning rate: linear warm-up over the first twentieth of the steps, then a cosine decay to a tenth."""
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        Affects.TRAINING | Affects.IMITATION | Affects.COMPARISON | Affects.MACHINES,  # learners attend according to it
+    ] = "float32"
+    """Data type of imitation's matrix products. Weights, optimizer and PPO keep `learner.dtype`. A CPU without bfloat16
+    instructions uses float32."""
     value_coefficient: float = Field(default=3.0, ge=0)
-    """Weight of the auxiliary value loss: the trunk learns how well each question can be guessed (docs/credit.md)."""
+    """Weight of the auxiliary value loss, which teaches the trunk how well each question can be guessed
+    (docs/credit.md)."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
 
 
 class Credit(Section):
-    """How the value of what was remembered reaches the session that wrote it."""
+    """How the value of what a session remembers reaches that session."""
+
+    affects: ClassVar[Affects] = Affects.TRAINING | Affects.COMPARISON
 
     mode: Literal["none", "heuristic", "fitted", "linked"] = "heuristic"
-    """A_i of AGILE, Appendix A: 0; eq. 7; a regression of V on the state of memory; what later sessions read."""
+    """Credit A_i of AGILE, Appendix A: `none` is 0; `heuristic` is eq. 7; `fitted` is a regression of V on the state of
+    memory; `linked` is what later sessions gain by reading the entry."""
     beta: float = Field(default=0.1, ge=0)
-    """Scale of `heuristic`, reward (paper: 0.1)."""
+    """For `heuristic`: scale of the bonus, in units of reward (paper: 0.1)."""
     threshold: float = Field(default=0.46, ge=-1, le=1)
-    """Cosine from which on a session's question is like that of the session whose entry it read, for `linked`."""
+    """For `linked`: minimum cosine similarity between a session's question and that of the session whose entry it read,
+    for the two to be linked."""
     window: int = Field(default=5, ge=1)
-    """Iterations that `fitted` learns from, the present one included."""
-    decay: float = Field(default=0.9, ge=0, le=1)
-    """Lambda of `fitted`, per session."""
+    """For `fitted`: number of iterations in the regression, the current one included."""
 
 
 class PPO(Section):
     """Policy optimization."""
 
+    affects: ClassVar[Affects] = Affects.TRAINING | Affects.COMPARISON
+
     learning_rate: float = Field(default=3e-4, gt=0)
-    """At first; falls along a straight line to a tenth at `loop.iterations`: the last ones mend what noise broke."""
-    critic_learning_rate: float = Field(default=3e-3, gt=0)
-    """Of the heads: auxiliary value, critic, chance of a write; constant, in imitation too."""
+    """Initial learning rate. Decays linearly to a tenth of it by the last iteration."""
+    critic_learning_rate: Annotated[float, Affects.TRAINING | Affects.COMPARISON | Affects.IMITATION] = Field(
+        default=3e-3, gt=0
+    )
+    """Constant learning rate of the heads (auxiliary value, critic, write probability), in imitation as well."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Half-width of the trust region on the probability ratio."""
     update_kl_coefficient: float = Field(default=0.25, ge=0)
-    """Weight of the KL from the policy before the update, of each action token against all others: see stability.md."""
-    value_clip: float = Field(default=0.2, gt=0)
-    """Half-width of the trust region on the critic's values, reward."""
+    """Weight of the KL to the policy before the update, between each action token and all other tokens taken together
+    (docs/stability.md)."""
     value_coefficient: float = Field(default=5.0, ge=0)
-    """Weight of the auxiliary value loss, which teaches the trunk; the critic only reads it, and needs no weight."""
+    """Weight of the auxiliary value loss, which trains the trunk. The critic only reads the trunk, and has no weight
+    to set."""
     kl_coefficient: float = Field(default=0.05, ge=0)
-    """Weight of the k3 term to the frozen SFT policy, per action token; at first, if `kl_target` is given."""
-    kl_target: float | None = Field(default=None, gt=0)
-    """KL to the SFT policy, in nats per action token, toward which each update moves `kl_coefficient` (Ziegler et al.,
-    2019); none: it stays."""
-    stop_kl: float | None = Field(default=None, gt=0)
-    """KL between the policies before and within an update, in nats per action token, beyond which no further step of it
-    moves the weights; none: all do."""
+    """Weight of the KL to the frozen SFT policy (k3), per action token; its initial weight if `adaptive_kl_target` is
+    set."""
+    adaptive_kl_target: float | None = Field(default=None, gt=0)
+    """Target for the KL to the SFT policy, in nats per action token; each update adapts `kl_coefficient` toward it
+    (Ziegler et al., 2019). None: the coefficient is constant."""
+    early_stop_kl: float | None = Field(default=None, gt=0)
+    """Maximum KL between the policies before and within an update, in nats per action token. The step that finds more,
+    and all later steps of the update, leave the weights as they are. None: no limit."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
-    """Weight of the entropy bonus, per action token; only function tokens earn it: elsewhere it would blur copying."""
-    discount: float = Field(default=1.0, gt=0, le=1)
-    """Gamma, per action token."""
-    decay: float = Field(default=1.0, ge=0, le=1)
-    """Lambda of GAE, per action token. Below 1, under a young critic, asking loses to guessing by its length alone."""
+    """Weight of the entropy bonus, per action token. Only function tokens receive it; on other tokens it would disturb
+    copying."""
+    gae_lambda: float = Field(default=1.0, ge=0, le=1)
+    """Lambda of GAE, per action token. Below 1, while the critic is inaccurate, asking is underrated because its
+    sessions are longer."""
     epochs: int = Field(default=2, ge=1)
-    """Passes over what one iteration collected."""
+    """Passes over the sessions of one iteration."""
     minibatches: int = Field(default=4, ge=1)
     """Optimizer steps in one pass."""
 
     @model_validator(mode="after")
     def _can_reach_its_target(self) -> Self:
-        if self.kl_target is not None and self.kl_coefficient == 0:
-            raise ValueError("kl_target scales kl_coefficient, which is 0; set it above 0")
+        if self.adaptive_kl_target is not None and self.kl_coefficient == 0:
+            raise ValueError("adaptive_kl_target scales kl_coefficient, which is 0; set it above 0")
         return self
 
 
 class Learner(Section):
     """The DeepSpeed ranks."""
 
+    affects: ClassVar[Affects] = Affects.TRAINING | Affects.MACHINES | Affects.IMITATION | Affects.COMPARISON
+
     ranks: int = Field(default=2, ge=1)
-    """Learner actors; each takes a GPU where cluster.device is gpu."""
+    """Number of learner ranks. Each takes one GPU if `cluster.device` is `gpu`."""
     zero_stage: Literal[1, 2, 3] = 2
-    """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and weights."""
+    """What DeepSpeed ZeRO shards: 1 the optimizer's state, 2 gradients too, 3 weights too."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the weights in forward and backward; the optimizer keeps float32."""
+    """Data type of the weights in forward and backward passes. The optimizer keeps float32."""
     micro_batch_tokens: int = Field(default=4096, ge=16)
-    """Tokens, padding included, in one forward-backward pass of one rank."""
+    """Maximum number of tokens, padding included, in one forward and backward pass of one rank."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this norm."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Of AdamW."""
+    """Gradients with a larger norm are scaled down to it."""
     gradient_checkpointing: bool = False
-    """Trade compute for memory."""
-    deadline_s: float = Field(default=1800.0, gt=0)
-    """Longest wait for one call of the ranks."""
+    """Recompute activations in the backward pass, which takes more time and less memory."""
 
 
 class Rollout(Section):
     """The vLLM actors."""
 
+    affects: ClassVar[Affects] = Affects.TRAINING | Affects.MACHINES | Affects.EVALUATION | Affects.COMPARISON
+
     actors: int = Field(default=1, ge=1)
-    """Engines, one to an actor."""
+    """Number of actors, each with one engine."""
     lanes: int = Field(default=64, ge=1)
-    """Episodes that one actor plays at once."""
+    """Episodes that one actor plays at the same time."""
     temperature: float = Field(default=1.0, gt=0)
-    """Of sampling while training; the learner divides its logits by it too."""
+    """Sampling temperature in training and in sampled evaluations. The learner divides its logits by it as well."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the engine's weights."""
+    """Data type of the engine's weights."""
     kv_cache_gib: float = Field(default=1.0, gt=0)
-    """Key-value cache of one engine on CPU."""
+    """On a CPU: size of one engine's key-value cache, in GiB."""
     gpu_memory: float = Field(default=0.85, gt=0, le=1)
-    """Share of one GPU that one engine may take."""
+    """On a GPU: share of its memory that one engine may take."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs of one engine."""
     transport: Literal["ray_shm", "nccl"] = "ray_shm"
-    """vLLM weight-transfer backend: `ray_shm` is ours and needs no GPU, `nccl` is vLLM's own."""
-    deadline_s: float = Field(default=1800.0, gt=0)
-    """Longest wait for one call of the actors."""
+    """vLLM weight-transfer backend: `ray_shm` is this project's own and needs no GPU; `nccl` is vLLM's."""
 
 
 class Loop(Section):
-    """How much is collected, and when to stop and look."""
+    """How much is collected, and how often the run is evaluated and saved."""
 
-    iterations: int = Field(default=20, ge=0)
-    """Rounds of collect, learn, publish in the whole run; 0 stops after imitation."""
-    sessions: int = Field(default=48, ge=1)
+    iterations: Annotated[int, Affects.COMPARISON] = Field(default=20, ge=0)
+    """Iterations of collect, learn and publish in the whole run. 0: the run ends after imitation."""
+    sessions_per_lane: Annotated[int, Affects.TRAINING | Affects.COMPARISON] = Field(default=48, ge=1)
     """Sessions that each lane plays in one iteration."""
-    checkpoint_every: int = Field(default=5, ge=1)
+    checkpoint_every: Annotated[int, Affects.COMPARISON] = Field(default=5, ge=1)
     """Iterations between checkpoints."""
-    evaluate_every: int | None = Field(default=5, ge=1)
-    """Iterations between evaluations on validation; none: never, and the last checkpoint is the final one."""
+    evaluate_every: Annotated[int | None, Affects.COMPARISON] = Field(default=5, ge=1)
+    """Iterations between evaluations on validation. None: there are none, and the last checkpoint is the final one."""
 
 
 class Evaluate(Section):
-    """How much is measured."""
+    """How many sessions an evaluation plays."""
 
-    sessions: int | None = Field(default=None, ge=1)
-    """Sessions that an evaluation plays; default: every stream, whole."""
-    final_sessions: int | None = Field(default=None, ge=1)
-    """Sessions of the comparison that ends a training, where fewer are enough."""
-    validation_sessions: int = Field(default=768, ge=1)
-    """Sessions of an evaluation on validation."""
+    sessions: Annotated[int | None, Affects.EVALUATION | Affects.COMPARISON] = Field(default=None, ge=1)
+    """Sessions that `agile-ray evaluate` and the final evaluation of a training play. None: all sessions of all
+    streams."""
+    validation_sessions: Annotated[int, Affects.COMPARISON] = Field(default=768, ge=1)
+    """Sessions of each evaluation on validation."""
 
 
 class Cluster(Section):
     """Where the actors run."""
 
-    address: str | None = None
-    """A Ray cluster to join; default: the cluster of this job, else a fresh local one."""
-    device: Literal["cpu", "gpu"] = "cpu"
-    """What learners and engines compute on."""
-    dashboard_port: int | None = Field(default=None, ge=1, le=65535)
-    """Port of a local cluster's dashboard; default: no dashboard."""
+    address: Annotated[str | None, Affects.MACHINES] = None
+    """Address of a Ray cluster to join. None: the cluster of the current Ray job, or else a new local one."""
+    device: Annotated[Literal["cpu", "gpu"], Affects.MACHINES | Affects.EVALUATION] = "cpu"
+    """Device that learners and engines compute on."""
+    dashboard_port: Annotated[int | None, Affects.MACHINES] = Field(default=None, ge=1, le=65535)
+    """Port of the dashboard of a local cluster. None: no dashboard."""
+    deadline_s: Annotated[float, Affects.MACHINES] = Field(default=1800.0, gt=0)
+    """Longest wait for one call to learners or rollout actors, in seconds."""
 
 
 class RunConfig(Section):
     """One run."""
 
-    seed: int = Field(default=0, ge=0)
-    """Root of every other seed."""
+    seed: Annotated[int, Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION] = Field(default=0, ge=0)
+    """Seed from which every other seed is derived."""
     run: Run
     model: Model
     env: Env
@@ -289,28 +328,18 @@ class RunConfig(Section):
     def _does_not_contradict_itself(self) -> Self:
         if self.rollout.transport == "nccl" and self.cluster.device != "gpu":
             raise ValueError("rollout.transport is nccl, but cluster.device is cpu; use ray_shm or cluster.device=gpu")
-        if self.ppo.minibatches > self.rollout.actors * self.rollout.lanes * self.loop.sessions:
+        sessions = self.rollout.actors * self.rollout.lanes * self.loop.sessions_per_lane
+        if self.ppo.minibatches > sessions:
             raise ValueError(
-                f"ppo.minibatches ({self.ppo.minibatches}) exceeds the sessions of one iteration (rollout.actors x "
-                f"rollout.lanes x loop.sessions = {self.rollout.actors * self.rollout.lanes * self.loop.sessions})"
+                f"ppo.minibatches ({self.ppo.minibatches}) exceeds the sessions of one iteration "
+                f"(rollout.actors x rollout.lanes x loop.sessions_per_lane = {sessions})"
             )
         if self.agent.session_tokens > self.learner.micro_batch_tokens:
             raise ValueError(
                 f"agent.session_tokens ({self.agent.session_tokens}) exceeds learner.micro_batch_tokens "
                 f"({self.learner.micro_batch_tokens}); one session must fit into one pass"
             )
-        if self.credit.mode == "linked" and self.ppo.discount < 1:
-            raise ValueError(
-                f"ppo.discount is {self.ppo.discount:g}, but credit.mode is linked, which sets what readers earned, "
-                "undiscounted, against the critic's V_own, which would be discounted; use ppo.discount=1"
-            )
         return self
-
-    @property
-    def test_sessions(self) -> int | None:
-        """Sessions of the comparison that ends a training; None: all."""
-        given = [n for n in (self.evaluate.sessions, self.evaluate.final_sessions) if n is not None]
-        return min(given, default=None)
 
     @property
     def run_folder(self) -> Path:

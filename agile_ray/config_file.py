@@ -3,7 +3,7 @@
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -14,18 +14,39 @@ from pydantic import BaseModel, ValidationError
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 
+BASE = "base"
+"""Top-level key of a file: the config that it starts from."""
 
-def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML file, then apply `key.path=value` overrides.
+REPLACED: Mapping[str, str] = {
+    "credit.decay": "it is fixed at 0.9",
+    "env.split": "it is the option --split of `agile-ray evaluate` now",
+    "env.test_categories": "it is named env.categories.test now",
+    "env.validation_categories": "it is named env.categories.validation now",
+    "evaluate.final_sessions": "it is named evaluate.sessions now",
+    "learner.deadline_s": "it is named cluster.deadline_s now",
+    "learner.weight_decay": "it is fixed at 0",
+    "loop.sessions": "it is named loop.sessions_per_lane now",
+    "ppo.decay": "it is named ppo.gae_lambda now",
+    "ppo.discount": "it is fixed at 1",
+    "ppo.kl_target": "it is named ppo.adaptive_kl_target now",
+    "ppo.stop_kl": "it is named ppo.early_stop_kl now",
+    "ppo.value_clip": "it is fixed at 0.2",
+    "rollout.deadline_s": "it is named cluster.deadline_s now",
+}
+"""What to say of a key that was renamed or removed."""
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Path] = Path) -> RunConfig:
+    """Read a YAML file on top of its base, then apply `key.path=value` overrides.
+
+    Args:
+        find: the path of a base that is no file relative to the one that names it.
 
     Raises:
         ConfigError: names the file, every bad key with the nearest known one, and its value.
     """
     try:
-        file = OmegaConf.load(path)
-        if not isinstance(file, DictConfig):
-            raise ConfigError(f"{path}: a config is a mapping of sections, found {type(file).__name__}")
-        merged = OmegaConf.merge(file, OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(*_layers(path, find), OmegaConf.from_dotlist(list(overrides)))
         values = OmegaConf.to_container(merged, resolve=True)
     except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
@@ -35,13 +56,29 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: " + "; ".join(explain(error, RunConfig))) from error
 
 
+def _layers(path: Path, find: Callable[[str], Path], above: tuple[Path, ...] = ()) -> list[DictConfig]:
+    """The file's base, the base's own and so on, the lowest first; last the file itself."""
+    above = (*above, path.resolve())
+    file = OmegaConf.load(path)
+    if not isinstance(file, DictConfig):
+        raise ConfigError(f"{path}: a config is a mapping of sections, found {type(file).__name__}")
+    name = file.pop(BASE, None)
+    if name is None:
+        return [file]
+    beside = path.parent / str(name)
+    base = beside if beside.is_file() else find(str(name))
+    if base.resolve() in above:
+        raise ConfigError(f"{path}: {BASE}: a config can't be based on itself, found {name}")
+    return [*_layers(base, find, above), file]
+
+
 def explain(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:
     """Of every problem: its key, the rule, what was found."""
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, list(keys(section)), n=1, cutoff=0)
-            yield f"unknown key {key}; the nearest known one is {near[0]}"
+            yield f"unknown key {key}; {REPLACED.get(key, f'the nearest known one is {near[0]}')}"
         elif problem["type"] == "missing":
             yield f"{key} is required"
         elif problem["type"] == "value_error":

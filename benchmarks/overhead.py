@@ -72,7 +72,7 @@ def timed(call: Callable[[], bytes | None]) -> tuple[float, bytes | None]:
 def main(words: Sequence[str]) -> None:
     """Measure, and print a line for each repeat and one for the medians."""
     config = shipped_configs.read(words[0], [*words[1:], "run.name=benchmark", "rollout.actors=1"])
-    each = config.loop.sessions
+    each = config.loop.sessions_per_lane
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     scratch = Path(tempfile.mkdtemp())
     post = Post(

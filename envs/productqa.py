@@ -40,9 +40,6 @@ from envs.productqa_files import (
 )
 from envs.sql import TABLE_NAME, SqlTool, as_written
 
-KEYS = {"train": "env.categories", "validation": "env.validation_categories", "test": "env.test_categories"}
-"""What names the categories of a split."""
-
 TITLE_WORDS = 8  # of a product's title that the policy reads; whole titles run to 40
 LONG_ANSWER_WORDS = 24  # of the expert's long answer (95 % have at most 53)
 KNOWLEDGE_WORDS = 30  # of an annotated piece of knowledge (mean 33)
@@ -181,7 +178,7 @@ class ProductQA:
     def _categories(self, split: str) -> tuple[str, ...]:
         if split not in self._splits:
             raise ConfigError(f"productqa: no split {split!r}; there are {', '.join(self._splits)}")
-        names, key = self._splits[split], KEYS[split]
+        names, key = self._splits[split], f"env.categories.{split}"
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"{key}: the categories are different and at least one; found {list(names)}")
         for name in names:
@@ -224,9 +221,9 @@ def build(env: Env, *, seed: int) -> ProductQA:
     del seed
     return ProductQA(
         env.data,
-        train=env.categories,
-        validation=env.validation_categories,
-        test=env.test_categories,
+        train=env.categories.get("train"),
+        validation=env.categories.get("validation"),
+        test=env.categories.get("test"),
         tool_s=env.tool_s,
     )
 

@@ -102,7 +102,7 @@ def build(env: Env, *, seed: int) -> Recurring:
     Raises:
         ConfigError: the config names files or categories; there are none here.
     """
-    given = [name for name in ("data", "categories", "validation_categories", "test_categories") if getattr(env, name)]
+    given = [name for name in ("data", "categories") if getattr(env, name)]
     if given:
         raise ConfigError(f"env.{given[0]}: recurring draws its own, found {getattr(env, given[0])}; leave it out")
     return Recurring(seed=seed)

@@ -83,7 +83,7 @@ def build(env: Env, *, seed: int) -> Shop:
     Raises:
         ConfigError: the config names files or categories; the shop has its own.
     """
-    given = [name for name in ("data", "categories", "validation_categories", "test_categories") if getattr(env, name)]
+    given = [name for name in ("data", "categories") if getattr(env, name)]
     if given:
         raise ConfigError(f"env.{given[0]}: shop draws its own, found {getattr(env, given[0])}; leave it out")
     return Shop(seed=seed, tool_s=env.tool_s)

@@ -256,7 +256,7 @@ def _deepspeed_config(config: Learner, *, bucket_elements: int) -> dict[str, obj
                 "lr": 0.0,
                 "betas": BETAS,
                 "eps": EPSILON,
-                "weight_decay": config.weight_decay,
+                "weight_decay": 0.0,
             },
         },
         "data_types": {"grad_accum_dtype": "fp32"},

@@ -6,7 +6,7 @@
     puts the arrays in the object store        ->   reduce gradients in ZeRO
     GAE, whitening, metrics                    <-   sums and scores
 
-Every call waits for all ranks, at most `learner.deadline_s` seconds.
+Every call waits for all ranks, at most `cluster.deadline_s` seconds.
 """
 
 import time
@@ -74,7 +74,7 @@ class LearnerGroup:
             temperature=rollout.temperature,
             publish_dtype=rollout.dtype,
             attention=_attention(cluster.device, learner, imitation),
-            deadline_s=learner.deadline_s,
+            deadline_s=cluster.deadline_s,
         )
         self._ranks = RankActors(ranks=learner.ranks, device=cluster.device, seed=seed, deadline_s=settings.deadline_s)
         plans = self._ranks.start(settings)
@@ -157,7 +157,7 @@ class LearnerGroup:
             for epoch in range(self._ppo.epochs)
             for minibatch in self._plan(ragged, seed=derive(seed, "epoch", epoch), minibatches=self._ppo.minibatches)
         ]
-        rate, kl, early_stop_kl = ppo_rate(self._ppo, done), self._kl, self._ppo.stop_kl
+        rate, kl, early_stop_kl = ppo_rate(self._ppo, done), self._kl, self._ppo.early_stop_kl
 
         def take_step(minibatch: MiniBatch) -> Sums:
             actions = max(1, int(ragged.actions[minibatch.rows].sum()))

@@ -35,7 +35,7 @@ class KLController:
 
 def configured(ppo: PPO) -> KLController:
     """The controller before the first update."""
-    return KLController(coefficient=ppo.kl_coefficient, target=ppo.kl_target)
+    return KLController(coefficient=ppo.kl_coefficient, target=ppo.adaptive_kl_target)
 
 
 def save(controller: KLController, ppo: PPO, folder: Path) -> None:
@@ -47,6 +47,6 @@ def save(controller: KLController, ppo: PPO, folder: Path) -> None:
 def load(ppo: PPO, folder: Path) -> KLController:
     """Read what `save` wrote; the configured coefficient if there is no file, or if it is constant."""
     file = folder / FILE
-    if ppo.kl_target is None or not file.exists():
+    if ppo.adaptive_kl_target is None or not file.exists():
         return configured(ppo)
     return replace(configured(ppo), coefficient=float(json.loads(file.read_text())["kl_coefficient"]))

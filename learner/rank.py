@@ -89,7 +89,7 @@ class LearnerRank:
         over_all_ranks = Sums(loss=0.0, actions=step.actions, update_kl=update_kl)
         # With learning rate 0 a step keeps the weights, yet clears the gradients and keeps the ranks in step. It still
         # updates Adam's moments.
-        scale = 0.0 if stops_early(over_all_ranks, step.ppo.stop_kl) else 1.0
+        scale = 0.0 if stops_early(over_all_ranks, step.ppo.early_stop_kl) else 1.0
         norm = self._engine.step(
             [measured.loss for measured in sums],
             learning_rate=scale * step.learning_rate,

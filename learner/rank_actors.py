@@ -67,7 +67,7 @@ class RankActors:
             return ray.get(list(answers), timeout=self._deadline_s)
         except GetTimeoutError as error:
             raise DeadlineError(
-                f"learner.{call}: every rank must answer within learner.deadline_s ({self._deadline_s:g} s), one did "
+                f"learner.{call}: every rank must answer within cluster.deadline_s ({self._deadline_s:g} s), one did "
                 "not"
             ) from error
         except RayTaskError as error:

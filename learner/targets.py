@@ -65,8 +65,7 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         gae,
         session_ids_A=_session_numbers(rows),
         turn_ids_A=_turn_ids(rows),
-        discount=ppo.discount,
-        gae_lambda=ppo.decay,
+        gae_lambda=ppo.gae_lambda,
     )
     own_A = estimate(_own_rewards(rows), scores.own_values)
     credit_A = estimate(_excess_credit(rows), np.zeros_like(scores.own_values))

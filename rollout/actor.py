@@ -70,7 +70,7 @@ class RolloutActor:
             tensor_parallel=rollout.tensor_parallel,
             seed=derive(config.seed, "engine", self._post.index),
             pinned=rollout.actors == 1,
-            deadline_s=rollout.deadline_s,
+            deadline_s=config.cluster.deadline_s,
             log=self._post.log,
         )
         self._player = self._open(await VLLMEngine.start(settings))
@@ -120,13 +120,13 @@ class RolloutActor:
             DeadlineError: the bytes did not come.
             SyncError: the engine does not serve the version.
         """
-        limit = self._post.config.rollout.deadline_s
+        limit = self._post.config.cluster.deadline_s
         try:
             async with asyncio.timeout(limit):
                 blobs = await asyncio.gather(*(cast("Awaitable[NDArray[np.uint8]]", blob) for blob in weights.blobs))
         except TimeoutError as error:
             raise DeadlineError(
-                f"rollout: fetching version {weights.version} took longer than rollout.deadline_s ({limit} s)"
+                f"rollout: fetching version {weights.version} took longer than cluster.deadline_s ({limit} s)"
             ) from error
         return await self._ready.engine.load(weights, blobs)
 

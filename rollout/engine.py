@@ -100,7 +100,7 @@ class VLLMEngine:
 
         Raises:
             EngineError: vLLM refused or lost the request.
-            DeadlineError: no answer within `rollout.deadline_s`.
+            DeadlineError: no answer within `cluster.deadline_s`.
         """
         request = await self._send(prompt_ids, self._sampling(max_tokens, temperature))
         return self._completion(await self._receive(request))
@@ -132,7 +132,7 @@ class VLLMEngine:
         """Logprob of every token given those before it, [T], nats, at temperature 1; entry 0 is 0.0.
 
         Raises:
-            EngineError, DeadlineError: vLLM failed, or took longer than rollout.deadline_s.
+            EngineError, DeadlineError: vLLM failed, or took longer than cluster.deadline_s.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -257,7 +257,7 @@ class VLLMEngine:
         """Wait for vLLM; whatever it raises becomes one line that names the call.
 
         Raises:
-            DeadlineError: it took longer than rollout.deadline_s.
+            DeadlineError: it took longer than cluster.deadline_s.
             EngineError: vLLM failed, or died.
         """
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -266,7 +266,7 @@ class VLLMEngine:
             async with asyncio.timeout(self.settings.deadline_s):
                 return await waiting
         except TimeoutError as error:
-            limit = f"rollout.deadline_s ({self.settings.deadline_s} s)"
+            limit = f"cluster.deadline_s ({self.settings.deadline_s} s)"
             raise DeadlineError(f"rollout: vLLM's {name} took longer than {limit}") from error
         except EngineDeadError as error:
             raise EngineError(f"rollout: vLLM died in {name}: {cause(self.settings.log, error)}") from error

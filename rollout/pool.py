@@ -2,9 +2,9 @@
 
 call        waits for                         bounded by
 start       every engine                      START_S
-collect     every lane of every actor         rollout.deadline_s
-evaluate    every stream that was handed out  rollout.deadline_s
-load        every engine's check              rollout.deadline_s
+collect     every lane of every actor         cluster.deadline_s
+evaluate    every stream that was handed out  cluster.deadline_s
+load        every engine's check              cluster.deadline_s
 shutdown    nothing longer than               STOP_S
 """
 
@@ -107,13 +107,13 @@ class RolloutPool:
         self._wait("reopen", calls)
 
     def collect(self) -> list[Session]:
-        """Play `loop.sessions` sessions on every lane; actor after actor, lane after lane, in stream order.
+        """Play `loop.sessions_per_lane` sessions on every lane; actor after actor, lane after lane, in stream order.
 
         Raises:
             EngineError: an actor died or lost its engine; names it.
-            DeadlineError: longer than `rollout.deadline_s`.
+            DeadlineError: longer than `cluster.deadline_s`.
         """
-        sessions, rollout = self._config.loop.sessions, self._config.rollout
+        sessions, rollout = self._config.loop.sessions_per_lane, self._config.rollout
         references = [handle.collect.remote(sessions) for handle in self.handles]
         return self._sessions("collect", references, total=sessions * rollout.lanes * rollout.actors)
 
@@ -123,7 +123,7 @@ class RolloutPool:
         Raises:
             ConfigError: the split is unknown, or never ends and `sessions` is None.
             EngineError: an actor died or lost its engine; names it.
-            DeadlineError: longer than `rollout.deadline_s`.
+            DeadlineError: longer than `cluster.deadline_s`.
         """
         chosen = plays(self._environment, split=split, sessions=sessions)
         actors = len(self.handles)
@@ -196,7 +196,7 @@ class RolloutPool:
             EngineError: an actor died, or raised something else.
             DeadlineError: names the call.
         """
-        limit = self._config.rollout.deadline_s if limit_s is None else limit_s
+        limit, rule = (self._config.cluster.deadline_s, " (cluster.deadline_s)") if limit_s is None else (limit_s, "")
         end = time.monotonic() + limit
         results: dict[int, Result] = {}
         pending = {reference: index for index, reference in enumerate(references)}
@@ -207,7 +207,7 @@ class RolloutPool:
                 results[index] = _result(name, index, reference)
             if pending and time.monotonic() > end:
                 late = ", ".join(str(index) for index in pending.values())
-                raise DeadlineError(f"rollout.{name}: actors {late} took longer than {limit:g} s")
+                raise DeadlineError(f"rollout.{name}: actors {late} took longer than {limit:g} s{rule}")
             if pending and show is not None:
                 self._tell(show)
         return [results[index] for index in range(len(references))]

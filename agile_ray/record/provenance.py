@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from agile_ray.config import RunConfig
 from agile_ray.config_file import load
+from agile_ray.effects import resume_conflicts
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.json_files import read_json
@@ -37,10 +38,6 @@ PACKAGES = (
     "pyarrow",
 )
 """Packages whose versions are recorded, if they are installed."""
-
-MAY_CHANGE = ("run.", "cluster.", "evaluate.", "loop.iterations", "loop.checkpoint_every", "loop.evaluate_every",
-              "learner.deadline_s", "rollout.deadline_s", "env.split")  # fmt: skip
-"""Keys by their beginnings that a resumed run may set anew: they say how long and where, not what is learned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,29 +99,11 @@ def check_resumable(config: RunConfig) -> None:
     path = RunFolder.of(config).config
     if not path.exists():
         return
-    if changed := changes(load(path), config, free=MAY_CHANGE):
+    if changed := resume_conflicts(load(path), config):
         raise ConfigError(
             f"run {config.run.name}: a run keeps its configuration, but {'; '.join(changed)}; "
             f"give it another run.name, or delete {config.run_folder}"
         )
-
-
-def changes(one: RunConfig, other: RunConfig, *, free: tuple[str, ...]) -> list[str]:
-    """The keys that differ, a sentence each, but for those that begin with one of `free`."""
-    before, now = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
-    return [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(free)
-    ]
-
-
-def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested sections as dotted keys."""
-    found: dict[str, object] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def read(run: RunFolder) -> Sequence[Start]:

@@ -5,7 +5,6 @@ a reference policy's name   nothing: no model, no Ray, no torch
 a checkpoint's folder       Ray and an engine, as in training; greedy, lanes in lockstep
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +15,7 @@ from rich.table import Table
 
 import envs
 from agile_ray.agent.environment import Environment
-from agile_ray.config import RunConfig
+from agile_ray.config import RunConfig, Split
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import plays
 from agile_ray.evaluation.score import Score, score
@@ -26,8 +25,6 @@ from agile_ray.scripted.references import REFERENCES, Habits, play_sessions, ref
 from agile_ray.types import Session
 from launch.run.shipped_configs import read
 
-CATEGORIES = {"train": "env.categories", "validation": "env.validation_categories", "test": "env.test_categories"}
-
 
 def command(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
@@ -35,10 +32,14 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as env.advice_cost=0.5.")
     ] = None,
+    split: Annotated[Split, typer.Option(help="Split to play.")] = "test",
+    categories: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Categories of that split. Default: those of env.categories.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the metrics.")] = None,
     share: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="For random and teacher: chance to ask. Default: imitation.asked_share."),
+        typer.Option(min=0, max=1, help="For random and teacher: probability to ask. Default: imitation.asked_share."),
     ] = None,
     first: Annotated[
         int | None,
@@ -47,52 +48,43 @@ def command(
 ) -> None:
     """Measure a policy: total score, asked share, accuracy.
 
-    env.split says what is played, env.categories which categories of it, evaluate.sessions how much (default: all).
+    evaluate.sessions says how many sessions are played; evaluate.sessions=null plays every stream of the split.
 
     \b
     Examples:
       agile-ray evaluate quickstart --policy oracle --output oracle.json
       agile-ray evaluate quickstart --policy random --share 0.4 env.advice_cost=0.5
-      agile-ray evaluate productqa --policy always_ask env.data=FOLDER 'env.categories=[all_pans]'
+      agile-ray evaluate productqa --policy always_ask --categories all_pans env.data=FOLDER
       agile-ray evaluate quickstart --policy runs/quickstart/checkpoints/best
     """
-    settings = read_for_evaluation(config, overrides or ())
+    given = [] if categories is None else [f"env.categories.{split}=[{categories}]"]
+    settings = read(config, [*(overrides or ()), *given])
     environment = envs.build(settings.env, seed=settings.seed)
-    habits = _habits(environment, settings, share=share, first=first)
-    result = score(play(settings, environment, policy, habits), seed=settings.seed)
-    _print(policy, settings, result)
+    habits = _habits(environment, settings, split=split, share=share, first=first)
+    result = score(play(settings, environment, policy, habits, split=split), seed=settings.seed)
+    _print(policy, settings, result, split=split)
     if output is not None:
-        metrics = {"policy": policy, "habits": asdict(habits), **_origin(settings), **asdict(result)}
+        metrics = {"policy": policy, "habits": asdict(habits), **_origin(settings, split=split), **asdict(result)}
         write_json(output, metrics)
 
 
-def read_for_evaluation(config: str, overrides: Sequence[str]) -> RunConfig:
-    """Load a config; an override of env.categories names the categories of the split that is played."""
-    key = CATEGORIES[read(config, overrides).env.split]
-    return read(config, [key + word.removeprefix("env.categories") if _names(word) else word for word in overrides])
-
-
-def _names(override: str) -> bool:
-    return override.startswith("env.categories=")
-
-
-def play(config: RunConfig, environment: Environment, policy: str, habits: Habits) -> list[Session]:
-    """Play a policy on the streams that the config names.
+def play(config: RunConfig, environment: Environment, policy: str, habits: Habits, *, split: Split) -> list[Session]:
+    """Play a policy on as many sessions of a split as `evaluate.sessions` says.
 
     Raises:
-        ConfigError: no such policy, checkpoint, split or category.
+        ConfigError: no such policy, checkpoint or category.
     """
     if policy not in REFERENCES:
         if not Path(policy).is_dir():
             raise ConfigError(f"--policy {policy}: no such folder; reference policies are {', '.join(REFERENCES)}")
         from launch.run.play_checkpoint import play_checkpoint
 
-        return play_checkpoint(config, Path(policy))
+        return play_checkpoint(config, Path(policy), split=split)
     return play_sessions(
         reference(policy, environment, habits),
         environment,
-        split=config.env.split,
-        plays=plays(environment, split=config.env.split, sessions=config.evaluate.sessions),
+        split=split,
+        plays=plays(environment, split=split, sessions=config.evaluate.sessions),
         rules=script_rules(
             environment,
             agent=config.agent,
@@ -103,27 +95,29 @@ def play(config: RunConfig, environment: Environment, policy: str, habits: Habit
     )
 
 
-def _habits(environment: Environment, config: RunConfig, *, share: float | None, first: int | None) -> Habits:
+def _habits(
+    environment: Environment, config: RunConfig, *, split: Split, share: float | None, first: int | None
+) -> Habits:
     if share is None:
         share = config.imitation.asked_share
     if first is None:
-        first = round(share * len(environment.stream(split=config.env.split, index=0).questions))
+        first = round(share * len(environment.stream(split=split, index=0).questions))
     return Habits(seed=config.seed, asked_share=share, first=first, asking=config.imitation.asking)
 
 
-def _origin(config: RunConfig) -> dict[str, object]:
+def _origin(config: RunConfig, *, split: Split) -> dict[str, object]:
     return {
         "env": config.env.name,
-        "split": config.env.split,
-        "categories": getattr(config.env, CATEGORIES[config.env.split].removeprefix("env.")),
+        "split": split,
+        "categories": config.env.categories.get(split),
         "seed": config.seed,
         "advice_cost": config.env.advice_cost,
         "config_hash": config.digest,
     }
 
 
-def _print(policy: str, config: RunConfig, result: Score) -> None:
-    title = f"{policy} on {config.env.name}/{config.env.split}, advice at {config.env.advice_cost:g}, {result.units}"
+def _print(policy: str, config: RunConfig, result: Score, *, split: Split) -> None:
+    title = f"{policy} on {config.env.name}/{split}, advice at {config.env.advice_cost:g}, {result.units}"
     table = Table(title=title)
     for name in ("kind", "sessions", "asked share", "accuracy", "commonest error"):
         table.add_column(name, justify="left" if name in ("kind", "commonest error") else "right")

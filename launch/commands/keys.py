@@ -2,17 +2,18 @@
 
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agile_ray.config import RunConfig
+from agile_ray.effects import may_change_on_resume
+from agile_ray.knobs import knobs
 
 
 def command() -> None:
-    """Print every configuration key, its default and its meaning.
+    """Print every configuration key, its default, whether a resumed run may change it, and its meaning.
 
     Example: agile-ray keys | grep rollout
     """
@@ -21,26 +22,19 @@ def command() -> None:
 
 def table() -> str:
     """The Markdown table that docs/configuration.md holds."""
-    lines = ["| key | default | meaning |", "|---|---|---|"]
-    lines += [f"| `{key}` | {_default(field)} | {_meaning(field)} |" for key, field in leaves(RunConfig)]
+    lines = ["| key | default | on resume | meaning |", "|---|---|---|---|"]
+    for knob in knobs(RunConfig):
+        resumed = "may change" if may_change_on_resume(knob) else "fixed"
+        lines.append(f"| `{knob.key}` | {_default(knob.field)} | {resumed} | {_meaning(knob.field)} |")
     return "\n".join(lines)
-
-
-def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield every dotted key that has a value of its own."""
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if field.default is None:
-        return "none"
     default = field.default
+    if default is None or (isinstance(default, Mapping) and not default):
+        return "none"
     return f"`{default}`" if isinstance(default, str | Path) else f"{default}".lower()
 
 

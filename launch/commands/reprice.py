@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from agile_ray.config import thousandths
 from agile_ray.errors import ConfigError
 from agile_ray.record import evaluations, store
 from agile_ray.record.folder import RunFolder
@@ -38,7 +39,10 @@ def command(
     """
     if not 0 <= advice_cost <= 1:
         raise ConfigError(f"--advice-cost: a price lies between 0 and 1, found {advice_cost:g}")
-    price = round(1000 * advice_cost)
+    try:
+        price = thousandths(advice_cost)
+    except ValueError as error:
+        raise ConfigError(f"--advice-cost: {error}") from error
     folder = RunFolder(run)
     found = reprice(folder, price=price)
     show(found, Console(), title=f"{run.name}: as paid, and at {price / 1000:g} for each ask")

@@ -12,6 +12,7 @@ from agile_ray.agent.functions import Function
 from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
+from agile_ray.effects import machines_of
 from agile_ray.record.checkpoints import FolderCheckpoints, Saved, Stateful
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.recorder import RunRecorder
@@ -69,8 +70,8 @@ class Machines:
     rollouts: "RolloutPool"
 
     def fit(self, config: RunConfig) -> bool:
-        """Whether another run can use them without a restart."""
-        return _started_with(self.config) == _started_with(config)
+        """Whether another run can use them as they are."""
+        return machines_of(self.config) == machines_of(config)
 
     def reopen(self, config: RunConfig, progress: Progress) -> None:
         """Hand them to another run; the learners keep their weights until they load others."""
@@ -81,18 +82,6 @@ class Machines:
         """End the engines, then the ranks, so that neither waits for the other."""
         self.rollouts.shutdown()
         self.learners.shutdown()
-
-
-def _started_with(config: RunConfig) -> tuple[object, ...]:
-    """What machines can't change once they are up; learners choose how they attend by imitation's dtype too."""
-    return (
-        config.model,
-        config.rollout,
-        config.learner,
-        config.cluster,
-        config.agent.session_tokens,
-        config.imitation.dtype,
-    )
 
 
 def start(config: RunConfig, environment: Environment, progress: Progress) -> Machines:

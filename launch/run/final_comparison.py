@@ -25,7 +25,7 @@ def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
     """Play the weights that the engines serve, greedily and sampled, and keep the sessions."""
     for name, greedy in ((entry, True), (f"{entry}_sampled", False)):
         with parts.recorder.timed("evaluate"):
-            sessions = parts.rollouts.evaluate(split=SPLIT, sessions=parts.config.test_sessions, greedy=greedy)
+            sessions = parts.rollouts.evaluate(split=SPLIT, sessions=parts.config.evaluate.sessions, greedy=greedy)
         evaluations.keep(parts.folder, name, sessions)
         parts.recorder.evaluation(state, name, sessions)
 
@@ -57,7 +57,6 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
         trained: sessions of the trained policy, whose asked share and asks per stream set `random` and one of the
             `non_adaptive` policies; `non_adaptive_best` asks in the first K sessions, K the best on validation.
     """
-    price = config.env.price
     asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
     like_trained = Habits(seed=config.seed, asked_share=score(trained).asked_share, first=asks)
     validation = [
@@ -65,8 +64,8 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
         for play in plays(environment, split="validation", sessions=config.evaluate.validation_sessions)
     ]
     policies = dict.fromkeys(NAMES, like_trained)
-    policies["non_adaptive_best"] = replace(like_trained, first=best_first(validation, price=price))
-    chosen = plays(environment, split=SPLIT, sessions=config.test_sessions)
+    policies["non_adaptive_best"] = replace(like_trained, first=best_first(validation, price=config.env.price))
+    chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
     rules = script_rules(environment, agent=config.agent, memory=config.memory)
     return {
         name: play_sessions(
@@ -75,7 +74,7 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
             split=SPLIT,
             plays=chosen,
             rules=rules,
-            price=price,
+            price=config.env.price,
         )
         for name, habits in policies.items()
     }

@@ -4,15 +4,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from agile_ray.config import RunConfig
+from agile_ray.config import RunConfig, Split
 from agile_ray.types import Session
 from launch.cluster.ray_cluster import cluster
 from launch.run.preflight import check_model
 from launch.run.progress import Progress
 
 
-def play_checkpoint(config: RunConfig, folder: Path) -> list[Session]:
-    """Play a Hugging Face folder greedily on `env.split`, lanes in lockstep: twice gives the same sessions.
+def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Session]:
+    """Play a Hugging Face folder greedily on a split, lanes in lockstep: twice gives the same sessions.
 
     Raises:
         ConfigError: the folder is no model of this project, or the split is unknown.
@@ -28,7 +28,7 @@ def play_checkpoint(config: RunConfig, folder: Path) -> list[Session]:
         rollouts = RolloutPool(config, model=folder, logs=logs, bar=progress.bar)
         try:
             rollouts.wait_until_ready()
-            played = rollouts.evaluate(split=config.env.split, sessions=config.evaluate.sessions, greedy=True)
+            played = rollouts.evaluate(split=split, sessions=config.evaluate.sessions, greedy=True)
         finally:
             rollouts.shutdown()
         shutil.rmtree(logs)

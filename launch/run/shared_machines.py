@@ -1,11 +1,12 @@
-"""Trains the runs of a sweep in one process: engines and learners start once, and runs that imitate alike share it.
+"""Trains the runs of a sweep in one process, on the same engines and learners.
 
-Imitation hangs neither on credit nor, but for the critic's discount and rate, on PPO, and on the price only where the
-teacher judges by it. Of the runs that agree in what it does hang on, the first pays for it; the others begin with its
-policy, and with its critic, which has seen what sessions earn at the first one's price.
+Runs that agree in all that imitation depends on share one imitation. The first of them does it; the others start from
+its SFT policy and from its critic, which was trained on what sessions earn at the price of the first. They share the
+evaluation of the SFT policy as well if they agree in all that it depends on. Each knob says what it
+affects (`Affects`).
 
-Engines that outlive a run go on with their random numbers: what a run samples hangs on the runs before it, and its seed
-does not fix it.
+The engines' random state continues from run to run, so what a run samples depends on the runs before it, not on its
+seed alone.
 """
 
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agile_ray.config import RunConfig
+from agile_ray.effects import imitation_of, sft_evaluation_of
 from agile_ray.errors import AgileError, ConfigError
 from agile_ray.record import evaluations
 from agile_ray.record.checkpoints import adopt
@@ -24,13 +26,6 @@ from launch.run.assembly import Machines, start
 from launch.run.lock import alone
 from launch.run.pipeline import Stop
 
-SEEN = ("seed", "model", "env", "agent", "memory", "imitation", "learner")
-"""Sections that imitation looks at, but for the keys below."""
-UNSEEN = ("env.split", "learner.deadline_s")
-PRICE = "env.advice_cost"
-"""Seen by the teacher that asks by judgement, and by no other."""
-PPO_SEEN = ("discount", "critic_learning_rate")
-
 
 def train_all(configs: Sequence[RunConfig]) -> list[str]:
     """Train what is not finished, in order; the same call resumes.
@@ -39,9 +34,9 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
         the runs that failed, each with its error.
 
     Raises:
-        ConfigError: a run can't start. All that can be known before is found before anything is started; what only a
-            run's turn shows, such as a checkpoint of another version, ends the sweep there.
-        SystemExit: SIGTERM came, and something is left to do; the run that was on made a checkpoint, or finished.
+        ConfigError: a run can't start. Every configuration is checked before anything is started; what shows only when
+            the run's turn comes, such as a checkpoint of another version, ends the sweep there.
+        SystemExit: SIGTERM came, and something is left to do; the current run made a checkpoint, or finished.
     """
     left = [config for config in configs if not _finished(config)]
     for config in left:
@@ -60,7 +55,7 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
                 bench.train(config, stop)
             except ConfigError:
                 raise
-            except AgileError as error:  # one run is lost, not the others; what it ran on may be broken
+            except AgileError as error:  # only this run is lost, but its machines may be broken
                 failed.append(f"{config.run.name} ({type(error).__name__}: {error})")
                 bench.clear()
             if stop() and not (config is left[-1] and _finished(config)):
@@ -110,25 +105,20 @@ class _Bench:
 
 
 def _adopt(config: RunConfig, others: Sequence[RunConfig]) -> None:
-    """Take over the imitation of a run that imitated alike, if there is one."""
+    """Take over the imitation of a run that shares it, and its evaluation if they share that too.
+
+    Donors are preferred in this order: those that share the evaluation, those with the same environment and price,
+    the others.
+    """
     run = RunFolder.of(config)
     if run.sft.path.exists() or run.checkpoints.exists():
         return
     alike = [other for other in others if imitation_of(other) == imitation_of(config)]
     donors = [other for other in alike if evaluations.has(RunFolder.of(other), "sft_sampled")]
-    for donor in sorted(donors, key=lambda other: other.env != config.env)[:1]:  # best one at the same price
+    needed = sft_evaluation_of(config)
+    donors.sort(key=lambda other: (sft_evaluation_of(other) != needed, other.env != config.env))
+    for donor in donors[:1]:
         source = RunFolder.of(donor)
         adopt(source.sft.path, run.sft.path)
-        if donor.env == config.env:  # then what its evaluation says of the policy after imitation holds here too
+        if sft_evaluation_of(donor) == needed:
             adopt(source.evaluations, run.evaluations, only="sft*")
-
-
-def imitation_of(config: RunConfig) -> dict[str, object]:
-    """All of a configuration that imitation hangs on."""
-    sections = config.model_dump(mode="json")
-    seen = {name: sections[name] for name in SEEN} | {name: sections["ppo"][name] for name in PPO_SEEN}
-    judged = config.imitation.asking == "judgement"
-    for key in UNSEEN if judged else (*UNSEEN, PRICE):
-        section, _, name = key.partition(".")
-        seen[section] = {key: value for key, value in seen[section].items() if key != name}
-    return seen

@@ -10,19 +10,19 @@ from agile_ray.errors import ConfigError
 
 SWEEPS = "sweeps"
 ROOT = Path(str(files("configs")))
-"""Of the shipped configs."""
+"""Folder of the shipped configs."""
 
 
 def read(name: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Load a config found by `find`, then apply `key=value` overrides.
+    """Load a config that `find` finds, then apply `key=value` overrides.
 
     Raises:
-        ConfigError: no such config, or `agile_ray.config.load` refuses it.
+        ConfigError: no such config, or `agile_ray.config_file.load` refuses it.
     """
     for override in overrides:
         if "=" not in override:
             raise ConfigError(f"override {override!r}: overrides are written key=value, such as env.advice_cost=0.5")
-    return load(find(name), overrides)
+    return load(find(name), overrides, find=find)
 
 
 def find(name: str, *, folder: str = "") -> Path:
@@ -30,7 +30,7 @@ def find(name: str, *, folder: str = "") -> Path:
 
     Args:
         name: a path to a YAML file, or the name of a shipped one without its ending, such as toy/three_prices.
-        folder: of the shipped configs, where to look; "" is the top.
+        folder: subfolder of the shipped configs to look in; "" is the top.
 
     Raises:
         ConfigError: neither exists; names the shipped ones.
@@ -46,7 +46,7 @@ def find(name: str, *, folder: str = "") -> Path:
 
 
 def shipped_in(folder: str = "") -> dict[str, Path]:
-    """Shipped configs of one folder and those below it, sweeps apart: name to path."""
+    """Map name to path of the shipped configs in a folder and below it, without sweeps."""
     root = ROOT / folder
     found = {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
     return {name: path for name, path in found.items() if not name.startswith(f"{SWEEPS}/")}

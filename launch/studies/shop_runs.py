@@ -40,9 +40,10 @@ from rich.console import Console
 
 from agile_ray.agent.environment import Question
 from agile_ray.config import RunConfig
+from agile_ray.effects import pair_conflicts
 from agile_ray.evaluation.intervals import estimate
 from agile_ray.evaluation.score import paired_difference, reward
-from agile_ray.record import evaluations, provenance
+from agile_ray.record import evaluations
 from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.types import Ending, Session
 from launch.report.paired_runs import ENTRIES
@@ -60,8 +61,6 @@ from launch.studies.shop_optimum import (
     streams,
     with_later,
 )
-
-MAY_DIFFER = ("env.advice_cost", "seed", "run.", "cluster.")  # beside the key that is compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ def finished(folder: Path, compare: Compare) -> list[tuple[RunFolder, RunConfig]
         if config.env.name != "shop":
             sys.exit(f"{path}: a run on {config.env.name}; chances are known of the shop's questions only")
         compare.value(config)  # a key that there is not is told first
-        if others := provenance.changes(runs[0][1], config, free=(compare.key, *MAY_DIFFER)):
+        if others := pair_conflicts(runs[0][1], config, compared=compare.key):
             sys.exit(
                 f"{path}: runs that are compared differ by {compare.key}, price and seed alone; set beside "
                 f"{runs[0][0]}, {'; '.join(others)}; give a folder without the one or the other, or compare by that "

@@ -236,11 +236,11 @@ def test_wrong_folders_and_names_are_one_line_each(tiny: Path) -> None:
 
     assert "env.data: productqa needs the folder" in complaint()
     assert "has no product_qa.db; get data/ of the AGILE release" in complaint(folder=tiny / "train")
-    assert "env.test_categories: no category 'pan'" in complaint(ProductQA(tiny, test=["pan"]))
+    assert "env.categories.test: no category 'pan'" in complaint(ProductQA(tiny, test=["pan"]))
     assert "the nearest known ones are pans" in complaint(ProductQA(tiny, test=["pan"]))
     assert "no category '../train/lids'" in complaint(ProductQA(tiny, test=["../train/lids"]))
-    assert "env.test_categories: the categories are different" in complaint(ProductQA(tiny, test=["pans", "pans"]))
-    assert "env.validation_categories: the categories" in complaint(ProductQA(tiny), split="validation")
+    assert "env.categories.test: the categories are different" in complaint(ProductQA(tiny, test=["pans", "pans"]))
+    assert "env.categories.validation: the categories" in complaint(ProductQA(tiny), split="validation")
     assert "no split 'dev'" in complaint(ProductQA(tiny), split="dev")
 
 
@@ -264,7 +264,7 @@ def test_a_broken_file_is_named_with_its_line(tiny: Path, file: str, content: st
 
 
 def test_the_config_builds_it(tiny: Path) -> None:
-    environment = build(Env(name="productqa", data=tiny, categories=("lids",), test_categories=("pans",)), seed=5)
+    environment = build(Env(name="productqa", data=tiny, categories={"train": ("lids",), "test": ("pans",)}), seed=5)
     assert environment.stream(split="train", index=0).id == "productqa/train/lids/0"
 
 
@@ -377,8 +377,8 @@ def test_the_shipped_config_names_categories_that_exist_and_keeps_test_apart(cat
     config = load(Path(next(iter(configs_folder))) / "productqa.yaml", [f"env.data={FOLDER}"])
     environment = build(config.env, seed=config.seed)
     assert [environment.streams(split) for split in ("train", "validation", "test")] == [12, 1, 1]
-    trained = {*(config.env.categories or ()), *(config.env.validation_categories or ())}
-    assert trained.isdisjoint(config.env.test_categories or ())
+    trained = {*config.env.categories["train"], *config.env.categories["validation"]}
+    assert trained.isdisjoint(config.env.categories["test"])
     assert {path.name for path in CATEGORIES if path.parent.name == "train"} >= trained
     guess = environment.stream(split="test", index=0).questions[1]
     assert (guess.kind, guess.guess) == ("fact", "yes")

@@ -159,7 +159,7 @@ def test_an_unknown_split_is_refused():
         WORLD.stream(split="dev", index=0)
 
 
-@pytest.mark.parametrize("given", [{"data": "somewhere"}, {"categories": ["lamps"]}, {"test_categories": ["lamps"]}])
+@pytest.mark.parametrize("given", [{"data": "somewhere"}, {"categories": {"test": ["lamps"]}}])
 def test_files_and_categories_are_refused(given):
     with pytest.raises(ConfigError, match=f"env.{next(iter(given))}: recurring draws its own"):
         build(Env(name="recurring", **given), seed=0)
@@ -167,7 +167,7 @@ def test_files_and_categories_are_refused(given):
 
 def test_the_config_collects_whole_episodes_and_stays_out_of_the_names_at_the_top():
     assert THREE_PRICES.env.name == "recurring"
-    assert THREE_PRICES.loop.sessions == LENGTH
+    assert THREE_PRICES.loop.sessions_per_lane == LENGTH
     assert "three_prices" not in shipped_configs.shipped_in()
 
 

@@ -289,7 +289,7 @@ def test_the_registry_builds_by_name_and_names_what_it_knows():
 
 def test_the_shop_refuses_files_categories_and_unknown_splits():
     with pytest.raises(ConfigError, match=r"env\.categories"):
-        build(Env(name="shop", categories=("trail_lamp",)), seed=0)
+        build(Env(name="shop", categories={"train": ("trail_lamp",)}), seed=0)
     with pytest.raises(ConfigError, match="train, validation, test"):
         SHOP.stream(split="dev", index=0)
     with pytest.raises(ConfigError, match="train, validation, test"):

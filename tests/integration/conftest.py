@@ -19,14 +19,19 @@ LANES, SESSIONS, ITERATIONS, STEPS = 4, 6, 4, 6
 WAIT_S = 480
 OVERRIDES = (
     *("run.name=small", "agent.turns=4", "imitation.sessions=96", "imitation.batch=16", "imitation.checkpoint_every=2"),
-    *("ppo.minibatches=2", f"rollout.lanes={LANES}", f"loop.sessions={SESSIONS}", f"loop.iterations={ITERATIONS}"),
+    *(
+        "ppo.minibatches=2",
+        f"rollout.lanes={LANES}",
+        f"loop.sessions_per_lane={SESSIONS}",
+        f"loop.iterations={ITERATIONS}",
+    ),
     *(
         "loop.checkpoint_every=2",
         "loop.evaluate_every=2",
         "evaluate.validation_sessions=48",
         "rollout.kv_cache_gib=0.25",
     ),
-    *("evaluate.sessions=48", "evaluate.final_sessions=48"),
+    "evaluate.sessions=48",
 )
 
 

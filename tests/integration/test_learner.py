@@ -66,7 +66,7 @@ PPO_SETTINGS = PPO(
     epochs=2,
     minibatches=2,
     entropy_coefficient=0.01,
-    kl_target=0.01,
+    adaptive_kl_target=0.01,
     value_coefficient=0.5,  # random segments have no values to learn
     update_kl_coefficient=0.0,
 )
@@ -76,15 +76,17 @@ IMITATION_SETTINGS = Imitation(sessions=60, batch=20)
 
 
 @contextmanager
-def group(folder: Path, *, imitation_dtype: str = "float32", **settings: object) -> Iterator[LearnerGroup]:
+def group(
+    folder: Path, *, imitation_dtype: str = "float32", deadline_s: float = 300.0, **settings: object
+) -> Iterator[LearnerGroup]:
     """Learners whose ranks live as long as the block."""
     learners = LearnerGroup(
         folder,
-        learner=Learner.model_validate({"zero_stage": 1, "deadline_s": 300, **settings}),
+        learner=Learner.model_validate({"zero_stage": 1, **settings}),
         ppo=PPO_SETTINGS,
         imitation=IMITATION_SETTINGS.model_copy(update={"dtype": imitation_dtype}),
         rollout=Rollout(temperature=0.8),
-        cluster=Cluster(),
+        cluster=Cluster(deadline_s=deadline_s),
         function_ids=range(8),
         probes=[PROBE],
         seed=0,
@@ -248,7 +250,7 @@ def test_the_kl_from_the_policy_before_it_shortens_an_update(begin: Begin, folde
 
 
 def test_an_update_stops_early_and_the_coefficient_is_saved(begin: Begin, folder: Path, tmp_path: Path):
-    learners = begin(PPO_SETTINGS.model_copy(update={"stop_kl": 1e-9}), ranks=2)
+    learners = begin(PPO_SETTINGS.model_copy(update={"early_stop_kl": 1e-9}), ranks=2)
     learners.set_reference(folder)
     stale = rows(learners, segments(20, 9))
     first = learners.learn(stale, seed=1, done=0.0)
@@ -384,5 +386,5 @@ def test_scoring_without_a_reference_a_missing_model_and_a_late_rank_are_named_e
             publish_many(learners)  # the kill takes a moment to arrive
     with pytest.raises(ConfigError, match=str(tmp_path)), group(tmp_path, ranks=1):
         pass
-    with pytest.raises(DeadlineError, match=r"learner\.\w+: .*learner.deadline_s"), group(folder, deadline_s=0.01):
+    with pytest.raises(DeadlineError, match=r"learner\.\w+: .*cluster.deadline_s"), group(folder, deadline_s=0.01):
         pass

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import ray
 
-from agile_ray.config import Agent, Env, Learner, Loop, Model, Rollout, Run, RunConfig
+from agile_ray.config import Agent, Cluster, Env, Learner, Loop, Model, Rollout, Run, RunConfig
 from agile_ray.errors import ConfigError, EngineError, SyncError
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import clear_journals, read_journal
@@ -46,8 +46,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         env=Env(name="shop"),
         agent=Agent(turns=4, turn_tokens=8, session_tokens=200),
         learner=Learner(micro_batch_tokens=256),
-        rollout=Rollout(lanes=LANES, kv_cache_gib=0.25, deadline_s=120.0),
-        loop=Loop(sessions=SESSIONS),
+        rollout=Rollout(lanes=LANES, kv_cache_gib=0.25),
+        loop=Loop(sessions_per_lane=SESSIONS),
+        cluster=Cluster(deadline_s=120.0),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_RPC_BASE_PATH", str(folder))  # vLLM leaves its sockets where they are

@@ -21,7 +21,7 @@ grid:
 """
 SMALL = (
     *("imitation.sessions=3200", "imitation.batch=32", "rollout.lanes=4", "loop.iterations=2", "ppo.minibatches=2"),
-    *("evaluate.final_sessions=48", "evaluate.validation_sessions=48", "rollout.kv_cache_gib=0.25"),
+    *("evaluate.sessions=48", "evaluate.validation_sessions=48", "rollout.kv_cache_gib=0.25"),
 )
 
 

@@ -204,6 +204,23 @@ def test_non_adaptive_asks_in_the_first_sessions_of_each_stream(call, tmp_path):
     assert metrics["asked_share"] == 12 / 48
 
 
+def test_evaluate_plays_the_split_and_as_many_sessions_as_it_is_told(call, tmp_path):
+    metrics, out = evaluate(call, tmp_path, "never_ask", "--split", "validation", "evaluate.sessions=48")
+    assert (metrics["split"], metrics["sessions"]) == ("validation", 48)
+    assert "shop/validation" in out
+
+
+def test_the_first_documented_evaluation_works_as_it_stands(call, tmp_path):
+    metrics, _ = evaluate(call, tmp_path, "oracle")
+    assert (metrics["split"], metrics["sessions"]) == ("test", 1536)
+
+
+def test_evaluate_hands_categories_of_its_split_to_the_environment(call):
+    code, _, err = call("evaluate", "quickstart", "--policy", "oracle", "--categories", "a,b", "--split", "train")
+    assert code == 2
+    assert "env.categories: shop draws its own, found {'train': ('a', 'b')}" in one_line(err)
+
+
 def test_evaluate_refuses_an_unknown_policy_with_the_known_ones(call):
     code, _, err = call("evaluate", "quickstart", "--policy", "guess")
     assert code == 2
@@ -229,7 +246,9 @@ def test_evaluate_plays_every_question_of_the_categories_that_it_is_told(call, t
         "-o",
         tmp_path / "e.json",
         f"env.data={DATA}",
-        f"env.categories=[{category}]",
+        "--categories",
+        category,
+        "evaluate.sessions=null",
     )
     code, _, err = call("evaluate", "productqa", *words)
     assert code == 0, err

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from agile_ray.config import RunConfig
+from agile_ray.effects import imitation_of
 from agile_ray.record import evaluations
 from agile_ray.record.folder import RunFolder
 from launch.commands import sweep
 from launch.report import paired_runs
 from launch.report.paired_runs import Pair
 from launch.run import pipeline, shared_machines, shipped_configs
-from launch.run.assembly import Machines
-from launch.run.shared_machines import imitation_of
+from launch.run.assembly import SFT, Machines
 from tests.fakes.played import played
 
 POINT = ("env.advice_cost=0.7", "credit.mode=linked", "seed=1")
@@ -35,7 +35,14 @@ def test_runs_that_differ_by_what_imitation_does_not_see_share_it(override):
 
 @pytest.mark.parametrize(
     "override",
-    ["seed=2", "imitation.asked_share=0.1", "agent.turns=3", "memory.top_k=2", "ppo.discount=0.9", "learner.ranks=1"],
+    [
+        "seed=2",
+        "imitation.asked_share=0.1",
+        "agent.turns=3",
+        "memory.top_k=2",
+        "ppo.critic_learning_rate=1e-3",
+        "learner.ranks=1",
+    ],
 )
 def test_runs_that_differ_by_what_imitation_sees_do_not(override):
     assert imitation_of(point("credit.mode=none", override)) != imitation_of(point("credit.mode=none"))
@@ -109,6 +116,56 @@ def test_a_sweep_that_is_told_to_stop_with_something_left_ends_by_the_signal(tol
         told(runs(tmp_path), in_run=name, unfinished=unfinished)
     assert end.value.code == 128 + signal.SIGTERM
     assert sorted(path.name for path in tmp_path.iterdir()) == begun
+
+
+def adopted(folder: Path, *overrides: str) -> set[str]:
+    """What a run takes over from one that has finished its SFT evaluation: names of entries, and `sft` itself."""
+    donor = point(f"run.folder={folder}", "run.name=donor")
+    heir = point(f"run.folder={folder}", "run.name=heir", *overrides)
+    (donor.run_folder / SFT).mkdir(parents=True)
+    for entry in ("sft", "sft_sampled", "always_ask"):
+        evaluations.keep(donor.run_folder, entry, played("ppo"))
+    shared_machines._adopt(heir, [donor, heir])
+    found = {SFT} if (heir.run_folder / SFT).exists() else set()
+    return found | {f"evaluation of {entry}" for entry in evaluations.kept(heir.run_folder)}
+
+
+BOTH = {SFT, "evaluation of sft", "evaluation of sft_sampled"}
+
+
+@pytest.mark.parametrize(
+    ("override", "shared"),
+    [
+        ("credit.mode=none", BOTH),
+        ("ppo.clip=0.1", BOTH),
+        ("evaluate.validation_sessions=5", BOTH),
+        ("rollout.temperature=0.5", {SFT}),
+        ("rollout.dtype=bfloat16", {SFT}),
+        ("evaluate.sessions=24", {SFT}),
+        ("env.advice_cost=0.4", {SFT}),
+        ("imitation.batch=8", set()),
+        ("env.recorded=/run", set()),
+    ],
+)
+def test_a_run_adopts_an_evaluation_only_if_nothing_differs_that_it_depends_on(tmp_path: Path, override, shared):
+    assert adopted(tmp_path, override) == shared
+
+
+def test_a_run_prefers_the_donor_whose_evaluation_it_shares(tmp_path: Path):
+    here = f"run.folder={tmp_path}"
+    donors = [
+        point(here, "run.name=cold", "rollout.temperature=0.5"),
+        point(here, "run.name=cheap", "env.advice_cost=0.4"),
+        point(here, "run.name=like"),
+    ]
+    for donor in donors:
+        (donor.run_folder / SFT).mkdir(parents=True)
+        (donor.run_folder / SFT / "name").write_text(donor.run.name)
+        evaluations.keep(donor.run_folder, "sft_sampled", played("ppo"))
+    for name, others in (("a", donors), ("b", donors[:2]), ("c", donors[1::-1])):
+        heir = point(here, f"run.name={name}")
+        shared_machines._adopt(heir, others)
+        assert (heir.run_folder / SFT / "name").read_text() == ("like" if name == "a" else "cold")
 
 
 def test_a_plain_point_of_the_toy_is_a_run_of_its_own():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agile_ray.config import Env, Model, Run, RunConfig
+from agile_ray.errors import ConfigError
 from agile_ray.evaluation import intervals
 from agile_ray.record.folder import SweepFolder
 from launch.commands import sweep
@@ -49,13 +50,21 @@ def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
     assert jobs[-1].config.imitation.asking == "judgement"
 
 
+@pytest.mark.parametrize("line", ["grid: {ppo.stop_kl: [0.02]}", "runs: [[ppo.stop_kl=0.02]]"])
+def test_a_sweep_is_told_the_new_name_of_a_key(tmp_path, line):
+    sheet = tmp_path / "bounds.yaml"
+    sheet.write_text(f"base: shop\n{line}\n")
+    with pytest.raises(ConfigError, match=r"unknown key ppo.stop_kl; it is named ppo.early_stop_kl now"):
+        sweep.plan(sheet, sweep.read_plan(sheet))
+
+
 def test_a_grid_may_switch_a_key_off(tmp_path):
     sheet = tmp_path / "bounds.yaml"
-    sheet.write_text("base: shop\ngrid: {ppo.stop_kl: [null, 0.02]}\n")
+    sheet.write_text("base: shop\ngrid: {ppo.early_stop_kl: [null, 0.02]}\n")
     jobs = sweep.plan(sheet, sweep.read_plan(sheet))
-    assert [(job.config.run.name, job.config.ppo.stop_kl) for job in jobs] == [
-        ("stop_kl-null", None),
-        ("stop_kl-0.02", 0.02),
+    assert [(job.config.run.name, job.config.ppo.early_stop_kl) for job in jobs] == [
+        ("early_stop_kl-null", None),
+        ("early_stop_kl-0.02", 0.02),
     ]
 
 

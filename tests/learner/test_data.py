@@ -106,7 +106,7 @@ def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action
         row(0, 1, rewards=[0, 1], values=[0.5, 0.5], last=True, credit=0.1),
         row(1, 0, rewards=[0.25], values=[0.5], last=True),
     ]
-    targets, metrics = make_targets(rows, PPO(discount=1.0, decay=1.0))
+    targets, metrics = make_targets(rows, PPO(gae_lambda=1.0))
     np.testing.assert_allclose(targets.own_returns, [0.7, 0.7, 1.0, 1.0, 0.25], atol=1e-6)
     assert targets.advantages.mean() == pytest.approx(0, abs=1e-6)
     assert metrics["advantage_mean"] == pytest.approx(np.mean([0.3, 0.3, 0.6, 0.6, -0.25]))
@@ -131,7 +131,7 @@ def test_advantages_are_whitened_over_the_update_whatever_ranks_and_micro_batche
         row(k, 0, rewards=draw.normal(k, 1, count).tolist(), values=[0.0] * count, last=True)
         for k, count in enumerate([1, 4, 2, 3, 2])
     ]
-    targets, _ = make_targets(rows, PPO(discount=1.0, decay=1.0))
+    targets, _ = make_targets(rows, PPO(gae_lambda=1.0))
     earned = [np.cumsum(one.segment.rewards[one.segment.action_mask][::-1])[::-1] for one in rows]
     slow = (np.concatenate(earned) - np.concatenate(earned).mean()) / np.concatenate(earned).std()
 
@@ -161,11 +161,11 @@ def test_advantages_are_gae_of_own_rewards_and_of_credit_minus_its_baseline():
         row(1, 0, rewards=[1], values=[0.5], last=True, credit=0.6, credit_baseline=0.1, wrote=True),
         row(2, 0, rewards=[0, 1], values=[0.5, 0.5], last=True, credit_baseline=0.3, decided_after=1),
     ]
-    targets, metrics = make_targets(rows, PPO(discount=0.9, decay=0.5))
+    targets, metrics = make_targets(rows, PPO(gae_lambda=0.5))
 
     def slow(rewards, values):
-        td_errors = [r + 0.9 * after - now for r, now, after in zip(rewards, values, [*values[1:], 0], strict=True)]
-        return [sum(0.45 ** (k - t) * td_errors[k] for k in range(t, len(rewards))) for t in range(len(rewards))]
+        td_errors = [r + after - now for r, now, after in zip(rewards, values, [*values[1:], 0], strict=True)]
+        return [sum(0.5 ** (k - t) * td_errors[k] for k in range(t, len(rewards))) for t in range(len(rewards))]
 
     # Credit minus its baseline is a reward of the token that decides it.
     advantages = np.array(

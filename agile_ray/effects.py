@@ -1,0 +1,67 @@
+"""What follows from a difference between two configurations, by what each knob says that it affects (`Affects`)."""
+
+from agile_ray.config import RunConfig
+from agile_ray.knobs import Affects, Knob, knobs
+
+
+def may_change_on_resume(knob: Knob) -> bool:
+    """Whether a run may be resumed with another value: the knob says how long and where, not what is learned."""
+    return not knob.affects & Affects.TRAINING
+
+
+def resume_conflicts(began: RunConfig, resumed: RunConfig) -> list[str]:
+    """The knobs that differ although a resumed run must keep them, a sentence each."""
+    return _differences(began, resumed, Affects.TRAINING)
+
+
+def pair_conflicts(one: RunConfig, other: RunConfig, *, compared: str) -> list[str]:
+    """The knobs that differ although runs that are compared as a pair must agree in them, a sentence each.
+
+    Args:
+        compared: the key that tells the two runs apart, and may differ.
+    """
+    return _differences(one, other, Affects.COMPARISON, free=compared)
+
+
+def machines_of(config: RunConfig) -> dict[str, object]:
+    """What engines and learners can't change after their start. Runs with equal results can share them."""
+    return _values(config, Affects.MACHINES)
+
+
+def imitation_of(config: RunConfig) -> dict[str, object]:
+    """What the SFT policy depends on. Runs with equal results can share it.
+
+    It depends on the price only if the teacher asks by judgement.
+    """
+    return _values(config, _imitation(config))
+
+
+def sft_evaluation_of(config: RunConfig) -> dict[str, object]:
+    """What the evaluation of the SFT policy depends on. Runs with equal results can share it."""
+    return _values(config, _imitation(config) | Affects.EVALUATION)
+
+
+def _imitation(config: RunConfig) -> Affects:
+    judged = config.imitation.asking == "judgement"
+    return Affects.IMITATION | Affects.JUDGEMENT if judged else Affects.IMITATION
+
+
+def _differences(one: RunConfig, other: RunConfig, affects: Affects, *, free: str = "") -> list[str]:
+    before, after = _values(one, affects), _values(other, affects)
+    return [
+        f"{key} was {value}, is {after[key]}"
+        for key, value in sorted(before.items())
+        if value != after[key] and key != free
+    ]
+
+
+def _values(config: RunConfig, affects: Affects) -> dict[str, object]:
+    """Values of the knobs that affect any of these, by dotted key, as JSON has them."""
+    sections = config.model_dump(mode="json")
+    return {knob.key: _value(sections, knob.key) for knob in knobs(RunConfig) if knob.affects & affects}
+
+
+def _value(values: dict[str, object], key: str) -> object:
+    name, _, rest = key.partition(".")
+    found = values[name]
+    return _value(found, rest) if rest and isinstance(found, dict) else found

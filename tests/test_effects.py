@@ -1,0 +1,71 @@
+"""What each knob says that it affects, pinned key by key."""
+
+import pytest
+
+from agile_ray.config import RunConfig
+from agile_ray.effects import (
+    imitation_of,
+    machines_of,
+    may_change_on_resume,
+    pair_conflicts,
+    resume_conflicts,
+    sft_evaluation_of,
+)
+from agile_ray.knobs import Affects, Section, knobs
+from launch.run import shipped_configs
+
+KEYS = [knob.key for knob in knobs(RunConfig)]
+
+
+def config(*overrides: str) -> RunConfig:
+    return shipped_configs.read("quickstart", overrides)
+
+
+def beginning(*words: str) -> set[str]:
+    return {key for key in KEYS if key.startswith(words)}
+
+
+def test_a_resumed_run_may_change_how_long_and_where_it_runs():
+    free = {knob.key for knob in knobs(RunConfig) if may_change_on_resume(knob)}
+    loop = {"loop.iterations", "loop.checkpoint_every", "loop.evaluate_every"}
+    assert free == beginning("run.", "cluster.", "evaluate.") | loop
+    assert resume_conflicts(config(), config("loop.iterations=99", "cluster.deadline_s=9", "run.name=other")) == []
+    assert resume_conflicts(config(), config("ppo.clip=0.1")) == ["ppo.clip was 0.3, is 0.1"]
+
+
+def test_machines_are_restarted_for_what_they_are_started_with():
+    machines = beginning("model.", "rollout.", "learner.", "cluster.")
+    assert set(machines_of(config())) == machines | {"agent.session_tokens", "imitation.dtype"}
+
+
+IMITATION = beginning("seed", "model.", "env.", "agent.", "memory.", "imitation.", "learner.", "ppo.critic")
+
+
+def test_imitation_depends_on_the_price_only_if_the_teacher_judges_by_it():
+    assert set(imitation_of(config())) == IMITATION - {"env.advice_cost"}
+    assert set(imitation_of(config("imitation.asking=judgement"))) == IMITATION
+
+
+def test_the_evaluation_of_the_sft_policy_depends_on_imitation_price_sampling_and_number_of_sessions():
+    everything = IMITATION | beginning("rollout.") | {"evaluate.sessions", "cluster.device"}
+    assert set(sft_evaluation_of(config())) == everything
+
+
+def test_runs_that_are_compared_may_differ_in_price_seed_and_where_they_ran():
+    free = {knob.key for knob in knobs(RunConfig) if not knob.affects & Affects.COMPARISON}
+    assert free == beginning("run.", "cluster.") | {"env.advice_cost", "seed"}
+    one, other = config("credit.mode=none"), config("credit.mode=linked", "seed=3", "ppo.clip=0.1")
+    assert pair_conflicts(one, other, compared="credit.mode") == ["ppo.clip was 0.3, is 0.1"]
+
+
+def test_a_knob_that_states_nothing_affects_everything():
+    class Silent(Section):
+        new: int = 1
+
+    (knob,) = knobs(Silent)
+    assert knob.affects is Affects.EVERYTHING
+
+
+@pytest.mark.parametrize("affects", list(Affects), ids=lambda affects: affects.name)
+def test_every_effect_is_stated_by_some_knob_and_left_out_by_another(affects):
+    assert {bool(knob.affects & affects) for knob in knobs(RunConfig)} == {True, False}
