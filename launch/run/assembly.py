@@ -70,7 +70,9 @@ class Machines:
     def reopen(self, config: RunConfig, progress: Progress) -> None:
         """Make them another run's; the learners keep their weights until they are given others."""
         self.learners.reopen(ppo=config.ppo, imitation=config.imitation)
-        self.rollouts.reopen(config, bar=progress.bar)
+        from rollout.settings import RolloutSettings
+
+        self.rollouts.reopen(RolloutSettings.of(config), bar=progress.bar)
 
     def close(self) -> None:
         """End engines and ranks, in the order that leaves nothing waiting."""
@@ -97,14 +99,12 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
         AgileError: something did not start; whatever had is ended.
     """
     from rollout.pool import RolloutPool
-    from rollout.rules import build_rules
+    from rollout.settings import RolloutSettings
 
     logs = config.run_folder / "logs"
-    rollouts = RolloutPool(config, model=config.model.path, logs=logs, bar=progress.bar)
+    rollouts = RolloutPool(RolloutSettings.of(config), model=config.model.path, logs=logs, bar=progress.bar)
     try:
-        learners = start_learners(
-            config, probes(environment, build_rules(config, environment, model=config.model.path))
-        )
+        learners = start_learners(config, probes(environment, _rules(config, environment)))
         rollouts.wait_until_ready()
         if config.rollout.transport == "nccl":  # not run here: it needs GPUs
             learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
@@ -146,8 +146,6 @@ def assemble(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> Parts:
     """Open the run's folder and put it together with what is up."""
-    from rollout.rules import build_rules
-
     folder = config.run_folder
     learners, rollouts = machines.learners, machines.rollouts
     recorder = RunRecorder(folder, console=progress.line)
@@ -171,7 +169,7 @@ def assemble(
     return Parts(
         config=config,
         environment=environment,
-        rules=build_rules(config, environment, model=config.model.path),
+        rules=_rules(config, environment),
         learners=learners,
         rollouts=rollouts,
         checkpoints=checkpoints,
@@ -187,3 +185,9 @@ def probes(environment: Environment, rules: Rules) -> list[Int32]:
     texts = (rules.tokenizer.encode(question.shown) for question in questions)
     longest = rules.agent.session_tokens - 1
     return [np.array([rules.tokenizer.bos_id, *ids][:longest], dtype=np.int32) for ids in texts]
+
+
+def _rules(config: RunConfig, environment: Environment) -> Rules:
+    from rollout.rules import build_rules
+
+    return build_rules(environment, env=config.env, agent=config.agent, memory=config.memory, model=config.model.path)

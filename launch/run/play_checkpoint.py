@@ -23,9 +23,10 @@ def play_checkpoint(config: RunConfig, folder: Path) -> list[Session]:
         cluster(config.cluster, cpus=2 * config.rollout.actors + 1),
     ):
         from rollout.pool import RolloutPool
+        from rollout.settings import RolloutSettings
 
         logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # stays if an engine fails, for its error names it
-        rollouts = RolloutPool(config, model=folder, logs=logs, bar=progress.bar)
+        rollouts = RolloutPool(RolloutSettings.of(config), model=folder, logs=logs, bar=progress.bar)
         try:
             rollouts.wait_until_ready()
             played = rollouts.evaluate(split=config.env.split, sessions=config.evaluate.sessions, greedy=True)
