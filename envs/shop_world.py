@@ -241,7 +241,7 @@ def _holders(category: Category, products: Sequence[Product]) -> dict[str, tuple
         for column in category.columns
         for value in text.COLUMNS[column]
     }
-    return {value: held for value, held in holders.items() if len(held) > 1}
+    return {value: found for value, found in holders.items() if len(found) > 1}
 
 
 def _conditions(category: Category, products: Sequence[Product], random: Random) -> Iterator[tuple[Condition, ...]]:

@@ -2,7 +2,7 @@
 
 call        waits for                                          bounded by
 start       every engine to serve its first weights            START_S
-reopen      every actor to open its lanes anew                 rollout.deadline_s
+reopen      every actor to open new lanes                      rollout.deadline_s
 collect     every lane to play its sessions                    rollout.deadline_s
 evaluate    every stream to be played                          rollout.deadline_s
 load        every engine to fetch, load and check a version    rollout.deadline_s
