@@ -1,4 +1,4 @@
-"""Environments by name: the only place that lists them."""
+"""The registry of environments: the only module that lists them by name."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from envs import productqa, recurring, shop
 
 
 class Build(Protocol):
-    """Builds one environment from its section of the config."""
+    """Builds one environment from the config's section `env`."""
 
     def __call__(self, env: Env, /, *, seed: int) -> Environment: ...
 
@@ -22,10 +22,13 @@ ENVIRONMENTS: dict[str, Build] = {
 
 
 def build(env: Env, *, seed: int) -> Environment:
-    """Build the environment that `env.name` names.
+    """Build the environment that `env.name` selects.
+
+    Args:
+        seed: root of everything that the environment draws.
 
     Raises:
-        ConfigError: no such environment, or its own complaint about the other keys.
+        ConfigError: no environment has this name, or it refuses another key of the section.
     """
     if env.name not in ENVIRONMENTS:
         raise ConfigError(f"env.name: one of {', '.join(ENVIRONMENTS)}; found {env.name}")

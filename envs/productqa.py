@@ -1,8 +1,8 @@
-"""ProductQA (AGILE, section 3): real questions on products of one category at a time, with gold answers and real SQL.
+"""ProductQA (AGILE, section 3): real questions about products, category by category, with gold answers and SQL.
 
 A stream is a category: its questions in file order, its table as the tool, its gold answers as the expert. Index i of a
-split is category i. Training goes on beyond the last category: a further round through them starts each stream at
-another place and wraps around, so that many lanes on few categories don't play the same questions at the same time.
+split is category i. Training continues past the last category with further rounds, in which each stream starts at
+another offset and wraps around, so that many lanes on few categories don't play the same questions at the same time.
 
     [GetQuestion]      products : price brand size color oven_safe_temperature
                        Bialetti 6168 ... ; price 21.44 ; brand Bialetti ; ... ; Shape round    the page's product
@@ -29,8 +29,8 @@ from envs.productqa_files import (
     FACT,
     REASONING,
     SEARCH,
+    AnnotatedQuestion,
     Category,
-    Row,
     clean,
     known_categories,
     majority,
@@ -40,27 +40,27 @@ from envs.productqa_files import (
 )
 from envs.sql import TABLE_NAME, SqlTool, as_written
 
-TITLE_WORDS = 8  # of a product's title that the policy reads; whole titles run to 40
-LONG_ANSWER_WORDS = 24  # of the expert's long answer (95 % have at most 53)
-KNOWLEDGE_WORDS = 30  # of an annotated piece of knowledge (mean 33)
-SHOWN_ROWS = 2  # product ids that the policy reads of what its query found; they cost 8 tokens each
-GOLDEN_RATIO = 0.6180339887498949  # its multiples modulo 1 are spread evenly, however many are taken
+TITLE_WORDS = 8  # of a product's title, up to 40 words long, that the policy reads
+LONG_ANSWER_WORDS = 24  # of the expert's long answer that the policy reads (95 % have at most 53)
+KNOWLEDGE_WORDS = 30  # of an annotated piece of knowledge that the policy reads (mean 33)
+SHOWN_ROWS = 2  # product ids of a query's result that the policy reads, 8 tokens each
+GOLDEN_RATIO = 0.6180339887498949  # the first n multiples modulo 1 are spread evenly, for every n
 TEXTS = 4_000  # questions whose texts train a tokenizer, about 4 MB
-UNKNOWN_GUESS = ("yes", 0.5)  # where no training file tells the commonest answer
+UNKNOWN_GUESS = ("yes", 0.5)  # without training files, the most common answer is unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
-    """A category, ready to be played from any offset."""
+    """A category in memory, to be played from any offset."""
 
     questions: tuple[Question, ...]  # in file order
-    gold: Mapping[str, frozenset[str]]  # search question -> products that answer it
-    names: Mapping[str, tuple[str, ...]]  # product -> what words may call it, normalised: its id, its titles
+    gold: Mapping[str, frozenset[str]]  # id of a search question -> products that answer it
+    names: Mapping[str, tuple[str, ...]]  # product -> names for it in a text, normalised: its id, its titles
     tool: SqlTool
 
 
 class CategoryStream:
-    """The questions of one category, from an offset on, wrapping around."""
+    """The questions of one category, starting at an offset and wrapping around."""
 
     def __init__(self, loaded: _Loaded, *, id: str, offset: int) -> None:
         self.id = id
@@ -68,7 +68,7 @@ class CategoryStream:
         self._loaded = loaded
 
     def search(self, query: str) -> Found:
-        """Run SQL on the category's table; a bad query is an observation.
+        """Run SQL on the category's table; a wrong query is an observation.
 
         Raises:
             ToolError: the database is broken or gone.
@@ -76,11 +76,11 @@ class CategoryStream:
         return self._loaded.tool.search(query)
 
     def judge(self, question: Question, submission: Submission) -> bool:
-        """AGILE's rules.
+        """Judge by AGILE's rules.
 
-        Short answers are equal but for case and spaces. Rows are some of the gold rows, and none only where there are
-        none. Words on a search question name a gold product and no other one. What an expert said is right if it is
-        the gold answer.
+        A short answer must equal the gold one, ignoring case and spaces. Rows must be some of the gold rows, and may be
+        empty only if there are no gold rows. A text that answers a search question must name a gold product and no
+        other one. The expert's text is right if it is the gold answer.
         """
         if submission.advised and submission.text == question.answer:
             return True
@@ -95,7 +95,7 @@ class CategoryStream:
 
 
 class ProductQA:
-    """Real questions, category by category."""
+    """The environment on the released files."""
 
     search_function = Function.SEARCH_PRODUCT
 
@@ -108,7 +108,7 @@ class ProductQA:
         test: Sequence[str] | None = None,
         tool_s: float = 2.0,
     ) -> None:
-        """Name the categories of each split; a split is looked up, and its files read, when it is first asked for.
+        """Set the categories of each split. A split is checked, and its files are read, at its first use.
 
         Args:
             train: default: all under train/ that are not named as validation or test.
@@ -117,7 +117,7 @@ class ProductQA:
             tool_s: deadline of one query.
 
         Raises:
-            ConfigError: the folder is not the ProductQA data; one line says what to get.
+            ConfigError: the folder is not the ProductQA data; the message says what to download.
         """
         self._folder = open_folder(folder)
         self._known = {name: Category(folder=path) for name, path in known_categories(self._folder).items()}
@@ -136,18 +136,18 @@ class ProductQA:
         return tuple(name for name, category in self._known.items() if category.folder.parent.name == side)
 
     def streams(self, split: str) -> int:
-        """How many categories a split has.
+        """Number of categories of a split.
 
         Raises:
-            ConfigError: no such split, or it names a category that is not there.
+            ConfigError: no such split, or it names a category that does not exist.
         """
         return len(self._categories(split))
 
     def stream(self, *, split: str, index: int) -> CategoryStream:
-        """Category `index` of a split in file order; in training also further rounds, each from another offset.
+        """Category `index` of a split. In training, indices beyond the last category start further rounds.
 
         Raises:
-            ConfigError: no such split, or no such category in it, or its files are broken.
+            ConfigError: no such split, no such category in it, or its files are broken.
         """
         categories = self._categories(split)
         if index < 0 or (index >= len(categories) and split != "train"):
@@ -158,10 +158,10 @@ class ProductQA:
         return CategoryStream(loaded, id=f"productqa/{split}/{name}/{index}", offset=offset)
 
     def texts(self) -> Sequence[str]:
-        """What the agent reads and writes on a sample of questions, the same in every call.
+        """What the agent reads and writes on a sample of questions, the same sample in every call.
 
-        They are of all categories under train/ but those held out, also of ones that are not played: a tokenizer that
-        has met more products cuts an unknown one into fewer pieces.
+        The sample covers all categories under train/ that are not held out, played or not: a tokenizer trained on more
+        products splits an unknown one into fewer tokens.
         """
         return list(self._texts())
 
@@ -196,24 +196,28 @@ class ProductQA:
         )
         return _Loaded(
             questions=tuple(
-                _question(row, category=category, columns=tool.columns, guess=self._guesses()[row.kind])
-                for row in category.rows
+                _question(annotated, category=category, columns=tool.columns, guess=self._guesses()[annotated.kind])
+                for annotated in category.questions
             ),
-            gold={row.id: frozenset(hit.asin for hit in row.hits) for row in category.rows if row.kind == SEARCH},
+            gold={
+                annotated.id: frozenset(hit.asin for hit in annotated.hits)
+                for annotated in category.questions
+                if annotated.kind == SEARCH
+            },
             names=_names(category),
             tool=tool,
         )
 
     def _count_guesses(self) -> dict[str, tuple[str, float]]:
-        """Kind -> commonest short answer and its share in the files trained on, never in a test file."""
+        """Kind -> most common short answer and its share in the training files; test files are not read."""
         trained = [self._known[name] for name in self._under("train") if name in self._splits["train"]]
-        rows = [row for category in trained for row in category.rows]
-        guesses = {kind: majority(rows, kind) or UNKNOWN_GUESS for kind in (FACT, REASONING)}
+        questions = [annotated for category in trained for annotated in category.questions]
+        guesses = {kind: majority(questions, kind) or UNKNOWN_GUESS for kind in (FACT, REASONING)}
         return guesses | {SEARCH: ("yes", 0.0)}
 
 
 def build(env: Env, *, seed: int) -> ProductQA:
-    """Build from the config; the questions and their order are those of the files, whatever the seed.
+    """Build from the config. The questions and their order come from the files and do not depend on the seed.
 
     Raises:
         ConfigError: no such folder or category.
@@ -228,29 +232,31 @@ def build(env: Env, *, seed: int) -> ProductQA:
     )
 
 
-def _question(row: Row, *, category: Category, columns: Sequence[str], guess: tuple[str, float]) -> Question:
-    text = clean(row.question)
-    extra = row.extra_data
-    knowledge = clean(extra.knowledge or "") if extra and row.kind == REASONING else ""
-    answer = _answer(row)
+def _question(
+    annotated: AnnotatedQuestion, *, category: Category, columns: Sequence[str], guess: tuple[str, float]
+) -> Question:
+    text = clean(annotated.question)
+    extra = annotated.extra_data
+    knowledge = clean(extra.knowledge or "") if extra and annotated.kind == REASONING else ""
+    answer = _answer(annotated)
     items = {
-        FACT: f"{row.asin}/{normalised(text)}",
-        REASONING: knowledge or f"{row.asin}/{normalised(text)}",
-        SEARCH: f"{SEARCH}/{row.id}",
+        FACT: f"{annotated.asin}/{normalised(text)}",
+        REASONING: knowledge or f"{annotated.asin}/{normalised(text)}",
+        SEARCH: f"{SEARCH}/{annotated.id}",
     }
-    told = answer if row.kind != SEARCH else " ".join(answer.split()[:SHOWN_ROWS])
+    told = answer if annotated.kind != SEARCH else " ".join(answer.split()[:SHOWN_ROWS])
     return Question(
-        id=row.id,
-        product=row.asin,
-        kind=row.kind,
-        topic=row.kind,
+        id=annotated.id,
+        product=annotated.asin,
+        kind=annotated.kind,
+        topic=annotated.kind,
         text=text,
-        shown=f"{_shown(row, category=category, columns=columns)}\nquestion : {text}",
-        item=items[row.kind],
+        shown=f"{_shown(annotated, category=category, columns=columns)}\nquestion : {text}",
+        item=items[annotated.kind],
         answer=answer,
-        advice=f"{told} . {short(row.long_answer, LONG_ANSWER_WORDS)}",
+        advice=f"{told} . {short(annotated.long_answer, LONG_ANSWER_WORDS)}",
         knowledge=short(knowledge, KNOWLEDGE_WORDS),
-        query=_query(extra.answer or "", table=category.name) if extra and row.kind == SEARCH else "",
+        query=_query(extra.answer or "", table=category.name) if extra and annotated.kind == SEARCH else "",
         guess=guess[0],
         guess_chance=guess[1],
     )
@@ -261,28 +267,28 @@ def _query(gold: str, *, table: str) -> str:
 
 
 def _names(category: Category) -> dict[str, tuple[str, ...]]:
-    """What words may call each product: its id, and its titles in the metadata and in gold answers."""
+    """Product -> its names in a text: its id, and its titles in the metadata and in gold answers."""
     titled = {(asin, features.get("title") or "") for asin, features in category.products.items()}
-    titled |= {(hit.asin, hit.title) for row in category.rows for hit in row.hits}
+    titled |= {(hit.asin, hit.title) for annotated in category.questions for hit in annotated.hits}
     names: dict[str, set[str]] = {}
     for asin, title in titled:
         names.setdefault(asin, {normalised(asin)}).add(normalised(clean(title)))
     return {asin: tuple(sorted(known - {""})) for asin, known in names.items()}
 
 
-def _answer(row: Row) -> str:
-    if isinstance(row.short_answer, str):
-        return clean(row.short_answer)
-    return " ".join(hit.asin for hit in row.short_answer) or "none"
+def _answer(annotated: AnnotatedQuestion) -> str:
+    if isinstance(annotated.short_answer, str):
+        return clean(annotated.short_answer)
+    return " ".join(hit.asin for hit in annotated.short_answer) or "none"
 
 
-def _shown(row: Row, *, category: Category, columns: Sequence[str]) -> str:
-    """The table with its columns, and the product of the page with its features; absent values are left out.
+def _shown(annotated: AnnotatedQuestion, *, category: Category, columns: Sequence[str]) -> str:
+    """The table with its columns, and the page's product with its features; absent values are left out.
 
-    The table is called as in queries: its own name says nothing that a product's title doesn't.
+    The table has the name that queries use, since its own name says nothing that a product's title does not.
     """
-    features = category.products.get(row.asin, {})
-    title = short(features.get("title") or row.asin, TITLE_WORDS)
+    features = category.products.get(annotated.asin, {})
+    title = short(features.get("title") or annotated.asin, TITLE_WORDS)
     rest = [f"{name} {clean(value)}" for name, value in features.items() if value and name != "title"]
     searchable = [name for name in columns if name not in ("id", "asin", "title")]
     return f"{TABLE_NAME} : {' '.join(searchable)}\n{' ; '.join((title, *rest))}"

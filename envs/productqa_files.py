@@ -1,4 +1,4 @@
-"""Reads the ProductQA files of the AGILE release: what a category folder holds, as typed rows.
+"""Reads the ProductQA files of the AGILE release into typed records.
 
 <data>/product_qa.db                     SQLite, a table per category
 <data>/{train,test}/<category>/qa.jsonl        a question a line, in stream order
@@ -26,32 +26,32 @@ _SIDES = ("train", "test")
 _LENIENT = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
 
-class _Line(BaseModel):
+class _Record(BaseModel):
     model_config = _LENIENT
 
 
-class Hit(_Line):
+class Hit(_Record):
     """A product that answers a search question."""
 
     asin: str
     title: str
 
 
-class Extra(_Line):
-    """What the annotators kept: the knowledge of a reasoning question, the full gold query of a search question."""
+class Extra(_Record):
+    """Further annotations: the knowledge of a reasoning question, the full gold query of a search question."""
 
     knowledge: str | None = None
     answer: str | None = None
 
 
-class Row(_Line):
-    """One line of qa.jsonl."""
+class AnnotatedQuestion(_Record):
+    """One line of qa.jsonl: a question with its gold answers."""
 
     id: str  # unique within its category
-    asin: str  # the product whose page the user looks at
+    asin: str  # the product on whose page the question is asked
     question: str
     long_answer: str
-    short_answer: str | tuple[Hit, ...]  # hits for a search question, maybe none
+    short_answer: str | tuple[Hit, ...]  # for a search question its hits, possibly none
     type: str
     extra_data: Extra | None
 
@@ -70,7 +70,7 @@ _PRODUCTS = TypeAdapter(dict[str, dict[str, str | None]], config=_LENIENT)
 
 @dataclass(frozen=True, kw_only=True)
 class Category:
-    """One category folder, read when it is first used."""
+    """The folder of one category; its files are read at first use."""
 
     folder: Path
 
@@ -79,38 +79,41 @@ class Category:
         return self.folder.name
 
     @cached_property
-    def rows(self) -> tuple[Row, ...]:
+    def questions(self) -> tuple[AnnotatedQuestion, ...]:
         """All questions in stream order.
 
         Raises:
-            ConfigError: the file or a line of it is not as the release has it.
+            ConfigError: the file or one of its lines does not have the release's format.
         """
         file = self.folder / "qa.jsonl"
-        rows = []
+        questions = []
         for number, line in enumerate(_read(file).split("\n"), start=1):
             if not line.strip():
                 continue
             try:
-                row = Row.model_validate_json(line)
+                question = AnnotatedQuestion.model_validate_json(line)
             except ValidationError as error:
                 raise ConfigError(f"{file}:{number}: {_first(error)}") from error
-            if row.kind not in (FACT, REASONING, SEARCH) or isinstance(row.short_answer, str) == (row.kind == SEARCH):
+            listed = not isinstance(question.short_answer, str)
+            if question.kind not in (FACT, REASONING, SEARCH) or listed != (question.kind == SEARCH):
                 raise ConfigError(
                     f"{file}:{number}: a search_qa has a list of products as short_answer, a fact_qa or reasoning_qa a "
-                    f"text; found type {row.type!r} with {type(row.short_answer).__name__}"
+                    f"text; found type {question.type!r} with {type(question.short_answer).__name__}"
                 )
-            rows.append(row)
-        repeated = len(rows) - len({row.id for row in rows})
-        if repeated or not rows:
-            raise ConfigError(f"{file}: ids must be unique and at least one; found {len(rows)}, {repeated} repeated")
-        return tuple(rows)
+            questions.append(question)
+        repeated = len(questions) - len({question.id for question in questions})
+        if repeated or not questions:
+            raise ConfigError(
+                f"{file}: ids must be unique and at least one; found {len(questions)}, {repeated} repeated"
+            )
+        return tuple(questions)
 
     @cached_property
     def products(self) -> Products:
         """Product -> feature -> value.
 
         Raises:
-            ConfigError: the file is not as the release has it.
+            ConfigError: the file does not have the release's format.
         """
         file = self.folder / "metadata.json"
         try:
@@ -123,7 +126,7 @@ def open_folder(folder: Path | None) -> Path:
     """Check that a folder is the ProductQA data.
 
     Raises:
-        ConfigError: it is not; the message says what to get.
+        ConfigError: it is not; the message says what to download.
     """
     wanted = f"{DATABASE}, train/<category>/ and test/<category>/ (each with qa.jsonl and metadata.json)"
     source = "get data/ of the AGILE release (github.com/bytarnish/AGILE)"
@@ -135,7 +138,7 @@ def open_folder(folder: Path | None) -> Path:
 
 
 def known_categories(folder: Path) -> dict[str, Path]:
-    """Name -> folder, of every category under train/ and test/."""
+    """Name -> folder of every category under train/ and test/."""
     return {
         file.parent.name: file.parent
         for side in _SIDES
@@ -144,12 +147,12 @@ def known_categories(folder: Path) -> dict[str, Path]:
 
 
 def clean(text: str) -> str:
-    """Text without HTML entities, on one line."""
+    """Unescape HTML entities and join all lines into one."""
     return " ".join(html.unescape(text).split())
 
 
 def normalised(answer: str) -> str:
-    """What two short answers are compared by: lower case, single spaces, none at the ends (AGILE's eval.py)."""
+    """The form in which short answers are compared: lower case, single spaces, stripped (AGILE's eval.py)."""
     return re.sub(r"\s+", " ", answer.strip().lower())
 
 
@@ -158,12 +161,12 @@ def short(text: str, words: int) -> str:
     return " ".join(clean(text).split()[:words])
 
 
-def majority(rows: Iterable[Row], kind: str) -> tuple[str, float] | None:
-    """The commonest short answer of a kind, the first of equals, and its share; None without such rows."""
+def majority(questions: Iterable[AnnotatedQuestion], kind: str) -> tuple[str, float] | None:
+    """The most common short answer to questions of a kind, the first one in a tie, and its share; None without any."""
     counts: dict[str, int] = {}
-    for row in rows:
-        if row.kind == kind and isinstance(row.short_answer, str):
-            answer = normalised(clean(row.short_answer))
+    for question in questions:
+        if question.kind == kind and isinstance(question.short_answer, str):
+            answer = normalised(clean(question.short_answer))
             counts[answer] = counts.get(answer, 0) + 1
     if not counts:
         return None

@@ -1,21 +1,22 @@
-"""The smallest environment in which asking today pays tomorrow: a few items, each asked several times in an episode.
+"""A minimal environment in which advice pays off in later sessions: a few items, each asked about several times.
 
-An episode draws ITEMS items and asks for each of them RECUR times, in a random order. An item's hidden answer is drawn
-anew for every episode, yes or no with equal chance: a guess is right half of the time, whatever was learned, and advice
-is right and remembered under the item. There is no tool. With m = RECUR, guess chance g and price c, one item earns
+An episode draws ITEMS items and asks about each of them RECUR times, in random order. An item's hidden answer is drawn
+for every episode: yes or no with equal probability. So a guess is right half of the time, whatever the policy has
+learned, while advice is always right and is remembered under the item. There is no tool.
 
-    asked at first sight   m - c          best where c < m (1 - g), which is 1.5
-    never asked            m g = 1.5
+With m = RECUR, probability g of a right guess, and price c, the sessions on one item earn in total
 
-and a session by itself gains by asking only where c < 1 - g = 0.5. Between these prices asking is right, and only
-credit across sessions can tell: at 0.55 a bonus of 0.1 for what may be asked again is enough, at 0.7 it is not.
+    asked in the first one   m - c          more than below if c < m (1 - g) = 1.5
+    never asked              m g = 1.5
+
+A session on its own gains by asking only if c < 1 - g = 0.5. Between these prices asking is optimal, but only credit
+across sessions can show it. A bonus of 0.1 for questions that recur suffices at a price of 0.55, but not at 0.7.
 """
 
 from collections.abc import Sequence
 from random import Random
 
 from agile_ray.agent.environment import Found, Question, Submission
-from agile_ray.agent.executor import NO_INFORMATION
 from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
@@ -24,7 +25,7 @@ from agile_ray.seeds import derive
 ITEMS = 8
 """Items in one episode."""
 RECUR = 3
-"""Questions on each of them."""
+"""Questions about each item of an episode."""
 LENGTH = ITEMS * RECUR
 """Sessions in one episode."""
 SPLITS = ("train", "validation", "test")
@@ -40,59 +41,59 @@ POOL = (
     "pyramid", "sandwich", "satellite", "skeleton", "snowman", "spaghetti", "squirrel", "submarine", "sunflower",
     "tortoise", "trampoline", "umbrella", "volcano", "walnut", "waterfall", "windmill", "xylophone",
 )  # fmt: skip
-"""What items are drawn from, in every split. Long words, so that the hashed embedder tells their questions apart."""
+"""Items of all splits. Their names are long, so that the hashed embedder tells questions about two items apart."""
 
 _NO_TOOL = Found(text="error : there is no tool", rows=(), bad_query=True)
 
 
 class Recurring:
-    """Endless streams; what is hidden is drawn from (seed, split, index)."""
+    """Every split has infinitely many streams, each drawn from (seed, split, index)."""
 
-    search_function = Function.SEARCH_PRODUCT  # every policy needs one to try
+    search_function = Function.SEARCH_PRODUCT  # the protocol requires one; each call is refused
 
     def __init__(self, *, seed: int) -> None:
         self._seed = seed
 
     def stream(self, *, split: str, index: int) -> "RecurringStream":
-        """The episode of that index.
+        """The episode with this index.
 
         Raises:
-            ConfigError: there is no such split.
+            ConfigError: no such split.
         """
         self.streams(split)
         random = Random(derive(self._seed, "recurring", split, index))
         return RecurringStream(id=f"recurring/{split}/{self._seed}/{index}", questions=_draw(random))
 
     def streams(self, split: str) -> None:
-        """No end, in any split.
+        """None: every split has infinitely many streams.
 
         Raises:
-            ConfigError: there is no such split.
+            ConfigError: no such split.
         """
         if split not in SPLITS:
             raise ConfigError(f"recurring: the splits are {', '.join(SPLITS)}; found {split}")
 
     def texts(self) -> Sequence[str]:
-        """Everything there is, once: a split would add nothing, since all draw from one pool."""
+        """All texts of the environment, each once; the splits share them."""
         said = [f"history : {_words(item)} {answer}" for item in POOL for answer in ANSWERS]
         written = [f" {answer}" for answer in ANSWERS]
-        return (*map(_words, POOL), *said, *written, f"knowledge : {NO_INFORMATION}", _NO_TOOL.text)
+        return (*map(_words, POOL), *said, *written, "knowledge : no information", _NO_TOOL.text)
 
 
 class RecurringStream:
-    """One episode's questions and judge."""
+    """The questions of one episode, and their judge."""
 
     def __init__(self, *, id: str, questions: tuple[Question, ...]) -> None:
         self.id = id
         self.questions = questions
 
     def search(self, query: str) -> Found:
-        """Refuse any query: there is no tool."""
+        """Refuse every query, since there is no tool."""
         del query
         return _NO_TOOL
 
     def judge(self, question: Question, submission: Submission) -> bool:
-        """Words must equal the answer, whatever their case."""
+        """Compare with the answer, ignoring case and repeated spaces."""
         return " ".join(submission.text.lower().split()) == question.answer
 
 
@@ -100,7 +101,7 @@ def build(env: Env, *, seed: int) -> Recurring:
     """Build from the config.
 
     Raises:
-        ConfigError: the config names files or categories; there are none here.
+        ConfigError: the config names files or categories; this environment has none.
     """
     given = [name for name in ("data", "categories") if getattr(env, name)]
     if given:
@@ -109,14 +110,14 @@ def build(env: Env, *, seed: int) -> Recurring:
 
 
 def _draw(random: Random) -> tuple[Question, ...]:
-    """The questions of an episode, in order."""
+    """Draw the questions of an episode, in order."""
     answers = {item: random.choice(ANSWERS) for item in random.sample(POOL, ITEMS)}
     order = [item for item in answers for _ in range(RECUR)]
     random.shuffle(order)
     return tuple(
         Question(
             id=f"q{position}",
-            product=item,  # memory returns the item's own entry or none, never a neighbour's
+            product=item,  # so memory returns the item's own entry or none
             kind="item",
             topic="item",
             text=_words(item),

@@ -1,4 +1,4 @@
-"""The built-in environment: a synthetic shop with the structure of ProductQA, drawn from a seed; no download."""
+"""A synthetic shop with the structure of ProductQA. Everything is drawn from a seed, so nothing is downloaded."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _TEXT_STREAMS = 128  # enough for every word of the shop to occur
 
 
 class Shop:
-    """Endless streams over the categories of a split; what is hidden is drawn from (seed, split, index)."""
+    """Every split has infinitely many streams, each drawn from (seed, split, index) on a category of the split."""
 
     search_function = Function.SEARCH_PRODUCT
 
@@ -35,7 +35,11 @@ class Shop:
         )
 
     def streams(self, split: str) -> None:
-        """No end, in any split."""
+        """None: every split has infinitely many streams.
+
+        Raises:
+            ConfigError: no such split.
+        """
         self._split(split)
 
     def _split(self, split: str) -> tuple[Category, ...]:
@@ -55,14 +59,14 @@ class Shop:
 
 
 class ShopStream:
-    """One episode's questions, table and judge."""
+    """The questions of one episode, their table and their judge."""
 
     def __init__(self, *, id: str, episode: Episode, tool_s: float) -> None:
         self.id = id
         self._tool_s = tool_s
         self.questions: tuple[Question, ...] = episode.questions
         self._episode = episode
-        self._tool: SqlTool | None = None  # opened at the first search: many streams are only counted
+        self._tool: SqlTool | None = None  # opened at the first search: most streams are never searched
 
     def search(self, query: str) -> Found:
         if self._tool is None:
@@ -70,7 +74,7 @@ class ShopStream:
         return self._tool.search(query)
 
     def judge(self, question: Question, submission: Submission) -> bool:
-        """Words must equal the answer; rows, or ids in words, must be some of the gold ones, and at least one."""
+        """Compare text with the answer, ignoring case. On a search, some of the gold rows, at least one, are right."""
         if not question.query:
             return " ".join(submission.text.lower().split()) == question.answer
         rows = submission.text.split() if submission.rows is None else submission.rows
@@ -81,7 +85,7 @@ def build(env: Env, *, seed: int) -> Shop:
     """Build from the config.
 
     Raises:
-        ConfigError: the config names files or categories; the shop has its own.
+        ConfigError: the config names files or categories; the shop draws its own.
     """
     given = [name for name in ("data", "categories") if getattr(env, name)]
     if given:
@@ -99,7 +103,7 @@ def _open(episode: Episode, *, deadline_s: float) -> SqlTool:
 
 
 def _fill(connection: sqlite3.Connection, episode: Episode) -> None:
-    """Write the products into a table of the category's name."""
+    """Write the products into a table that is named after the category."""
     category = episode.category
     words = [f"{column} TEXT" for column in category.columns]
     columns = ["product_id TEXT", "price INTEGER", f"{category.measure} INTEGER", *words]

@@ -1,7 +1,7 @@
-"""The words of the shop: pools that all categories draw from, topics with their guess chances, and phrasings.
+"""The vocabulary of the shop: words that all categories draw from, topics with their answers, and phrasings.
 
-All text is lower-case, regular and terse, and every word occurs in every split, so that a small model can learn to read
-it in minutes. Words that tell one question from another are long, words of phrasings are short: the hashed n-gram
+All text is lower-case, regular and short, and every word occurs in every split, so that a small model learns to read it
+in minutes. Words that distinguish questions are long and words of phrasings are short, because the hashed n-gram
 embedder weighs a word by its length.
 """
 
@@ -27,10 +27,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "closure": ("zippered", "buckled", "velcro", "drawstring", "magnetic", "hinged"),
     "target": ("toddler", "student", "athlete", "musician", "gardener", "plumber"),
 }
-"""Columns of words and their values; a value belongs to one column only."""
+"""Text columns and their values; each value belongs to one column."""
 
 MEASURES = ("weight", "height", "volume", "rating")
-"""Columns of numbers, beside the price."""
+"""Numeric columns other than the price."""
 
 WORD_COLUMNS = 3  # in one category
 PRICES = tuple(range(10, 100, 5))
@@ -39,9 +39,9 @@ AMOUNTS = tuple(range(1, 13))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
-    """What one can ask about, by the one word that names it.
+    """A property that questions ask about; one word names it.
 
-    Its answers are drawn anew for every episode: the first has probability `guess_chance`, the others share the rest.
+    Its answers are drawn for every episode: the first has probability `guess_chance`, the others are equally likely.
     """
 
     word: str
@@ -50,12 +50,12 @@ class Topic:
 
     @property
     def guess(self) -> str:
-        """The best answer of one who only knows the topic."""
+        """The most probable answer."""
         return self.answers[0]
 
     @property
     def closed(self) -> bool:
-        """It is a yes-or-no question."""
+        """Whether it is a yes-or-no question."""
         return "yes" in self.answers
 
     @property
@@ -74,11 +74,11 @@ def _topics(*rows: tuple[str, Sequence[str], float]) -> tuple[Topic, ...]:
     return tuple(Topic(word=word, answers=tuple(answers), guess_chance=chance) for word, answers, chance in rows)
 
 
-# A guess that fails with chance m = 1 - g is worth less than advice at price c if and only if m > c; with AGILE's bonus
-# of 0.1, m > c - 0.1. No m lies within 0.04 of the prices 0.15, 0.3, 0.5, nor of 0.05, 0.2, 0.4: what is right there
-# does not hang on a hair. Between any two of the prices 0.1, 0.15, ..., 0.5 lies some n m, for n uses of some topic, so
-# that the optimal asked share falls at every step. Most topics are either easy or hard: one who asks by judgement alone
-# already comes near the optimum, and what is left to gain is what memory is worth.
+# A guess that fails with probability m = 1 - g is worth less than advice at price c if and only if m > c; with AGILE's
+# bonus of 0.1, if and only if m > c - 0.1. No m lies within 0.04 of the prices 0.15, 0.3, 0.5, nor of 0.05, 0.2, 0.4:
+# no optimal decision at these prices is close to a tie. Between any two of the prices 0.1, 0.15, ..., 0.5 lies n m for
+# some topic and some number n of uses, so the optimal share of asks falls from each price to the next. Most topics are
+# either easy or hard, so a policy that compares m with c alone is near the optimum; the rest is the value of memory.
 ASPECTS = _topics(
     ("breakable", _YES, 0.905),
     ("waterproof", _NO, 0.905),
@@ -95,7 +95,7 @@ ASPECTS = _topics(
     ("guarantee", ("week", "month", "season", "year", "decade", "lifetime", "never", "trial", "day", "century"), 0.1),
     ("manufacturer", ("acme", "borea", "calyx", "dorado", "elmo", "fjord", "gusto", "helio", "indigo", "juno"), 0.1),
 )
-"""Hidden facts about single products."""
+"""Topics of hidden facts about single products."""
 
 USES = _topics(
     ("camping", _YES, 0.905),
@@ -109,10 +109,10 @@ USES = _topics(
     ("fishing", _GRADES[::-1], 0.25),
     ("weddings", _GRADES, 0.25),
 )
-"""Hidden rules of the category: what every product with a certain value is good for."""
+"""Topics of hidden rules of a category: what all products with a certain value are good for."""
 
-# No phrasing begins with a word that may be copied: a byte-level tokenizer writes a word after a space as another token
-# than the same word at the start of a line. For the same reason a search names its values in quotes, as the query does.
+# No phrasing begins with a word that may be copied: in a byte-level tokenizer, a word after a space and the same word
+# at the start of a line are different tokens. For the same reason a search quotes its values, as the query does.
 _ASPECT_PHRASES = {
     True: ("is it {topic} ?", "is it {topic} or no ?", "so it is {topic} ?", "say is it {topic} ?"),
     False: ("its {topic} ?", "what is its {topic} ?", "so its {topic} is ?", "say its {topic} ?"),
@@ -145,33 +145,33 @@ class Condition:
 
     @property
     def words(self) -> str:
-        """As the user says it: everything that the query needs, in the same words."""
+        """The condition in the user's words, which contain everything that the query needs."""
         return f"{self.column} {_COMPARISONS[self.operator]}{self.value!r}"
 
     @property
     def sql(self) -> str:
-        """As the tool reads it."""
+        """The condition in SQL."""
         return f"{self.column} {self.operator} {self.value!r}"
 
     def holds(self, value: str | int) -> bool:
-        """Compare a product's value."""
+        """Whether a product's value meets the condition."""
         if isinstance(value, int) and isinstance(self.value, int):
             return value < self.value if self.operator == "<" else value > self.value
         return value == self.value
 
 
 def aspect_phrases(topic: Topic) -> tuple[str, ...]:
-    """All ways to ask about an aspect of the product at hand."""
+    """All phrasings of a question about an aspect of one product."""
     return tuple(phrase.format(topic=topic.word) for phrase in _ASPECT_PHRASES[topic.closed])
 
 
 def use_phrases(topic: Topic, value: str) -> tuple[str, ...]:
-    """All ways to ask whether what has this value is fit for a use."""
+    """All phrasings of a question about a use of products with this value."""
     return tuple(phrase.format(topic=topic.word, value=value) for phrase in _USE_PHRASES[topic.closed])
 
 
 def search_phrases(conditions: Sequence[Condition]) -> tuple[str, ...]:
-    """All ways to ask for the products that meet the conditions."""
+    """All phrasings of a search for the products that meet the conditions."""
     words = " and ".join(condition.words for condition in conditions)
     return tuple(phrase.format(conditions=words) for phrase in _SEARCH_PHRASES)
 
@@ -182,5 +182,5 @@ def query(table: str, conditions: Sequence[Condition]) -> str:
 
 
 def rule(topic: Topic, value: str, answer: str) -> str:
-    """What there is to remember of a rule."""
+    """The knowledge that a rule teaches, as text."""
     return f"{value} {topic.word} : {answer}"

@@ -1,10 +1,10 @@
-"""One episode of the shop, drawn from a seed: the category's table, what is hidden in it, and the order of questions.
+"""One episode of the shop, drawn from a seed: a category's table, hidden facts and rules, and a sequence of questions.
 
-category   two words and a set of columns, both fixed: `trail_lamp` has the same columns in every episode
-products   a table that the agent may query, drawn anew for every episode
+category   two words and a fixed set of columns: `trail_lamp` has the same columns in every episode
+products   a table that the agent may query, drawn for every episode
 facts      (product, aspect) -> answer, hidden
-rules      (value of a column, use) -> answer, hidden, the same for every product with that value
-sequence   facts and rules recur with Zipf frequencies; every search is new
+rules      (value of a column, use) -> answer, hidden, the same for all products with the value
+sequence   facts and rules recur with Zipf frequencies; no search occurs twice
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,16 +26,16 @@ _RULES = 20
 _ZIPF = 0.9  # the k-th item of a kind is asked with probability proportional to 1 / k^0.9
 _KINDS = ("fact", "reasoning", "search")
 _SHARES = (0.4, 0.35, 0.25)
-_MOST_ROWS = 5  # a search is drawn again until it has 1 to 5 rows
+_MOST_ROWS = 5  # a search is drawn again until it finds 1 to 5 products
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Category:
     """A kind of product."""
 
-    name: str  # of its table
-    columns: tuple[str, ...]  # of words; every table also has product_id, price and the measure
-    measure: str
+    name: str  # also the name of its table
+    columns: tuple[str, ...]  # with text; every table also has product_id, price and the measure
+    measure: str  # a numeric column
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +43,10 @@ class Product:
     """A row of the table."""
 
     id: str
-    values: dict[str, str | int]  # by column, the id excluded
+    values: dict[str, str | int]  # column -> value, without the id
 
     def listing(self, table: str) -> str:
-        """The page that the user is on: schema and row in one."""
+        """The product's page as the policy reads it: each column with the product's value."""
         return f"table {table} product_id {self.id} " + " ".join(
             f"{name} {value}" for name, value in self.values.items()
         )
@@ -54,7 +54,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """What a stream is made of."""
+    """The content of one stream."""
 
     category: Category
     products: tuple[Product, ...]
@@ -65,9 +65,9 @@ def categories(split: str) -> tuple[Category, ...]:
     """The categories of a split: 320 to train on, 40 to validate, 40 to test; every word occurs in every split."""
     return tuple(
         category(f"{modifier}_{noun}")
-        for row, modifier in enumerate(text.MODIFIERS)
-        for place, noun in enumerate(text.NOUNS)
-        if _split(row + place) == split
+        for first, modifier in enumerate(text.MODIFIERS)
+        for second, noun in enumerate(text.NOUNS)
+        if _split(first + second) == split
     )
 
 
@@ -76,7 +76,7 @@ def _split(diagonal: int) -> str:
 
 
 def category(name: str) -> Category:
-    """The columns of a category follow from its name alone."""
+    """The category with this name; its columns depend only on the name."""
     random = Random(derive(0, "shop", "category", name))
     return Category(
         name=name,
@@ -88,9 +88,9 @@ def category(name: str) -> Category:
 def draw(category: Category, random: Random) -> Episode:
     """Draw an episode."""
     products = tuple(_product(f"p{number}", category, random) for number in range(1, _PRODUCTS + 1))
-    asked = _Asked(category, products, random)
+    source = _QuestionSource(category, products, random)
     questions = tuple(
-        replace(asked.next(kind), id=f"q{position}")
+        replace(source.next(kind), id=f"q{position}")
         for position, kind in enumerate(random.choices(_KINDS, _SHARES, k=LENGTH))
     )
     return Episode(category=category, products=products, questions=questions)
@@ -117,8 +117,8 @@ class _Rule:
     answer: str
 
 
-class _Asked:
-    """Draws questions, one after the other."""
+class _QuestionSource:
+    """Draws the questions of one episode, one by one."""
 
     def __init__(self, category: Category, products: Sequence[Product], random: Random) -> None:
         self._category = category
@@ -136,7 +136,7 @@ class _Asked:
         self._searched: set[tuple[Condition, ...]] = set()
 
     def next(self, kind: str) -> Question:
-        """The next question of a kind, its id left open."""
+        """Draw the next question of a kind; its id is empty."""
         return {"fact": self._fact, "reasoning": self._reasoning, "search": self._search}[kind]()
 
     def _fact(self) -> Question:
@@ -226,7 +226,7 @@ _RULE_WEIGHTS = _zipf(_RULES)
 
 
 def _class_of(kind: str, topic: Topic) -> str:
-    """A yes-or-no question is easier to guess, so its answer is worth less to remember."""
+    """The question's topic. Yes-or-no questions are easier to guess, so remembering their answers is worth less."""
     return f"{kind} {'closed' if topic.closed else 'open'}"
 
 
@@ -235,17 +235,17 @@ def _answer(topic: Topic, random: Random) -> str:
 
 
 def _holders(category: Category, products: Sequence[Product]) -> dict[str, tuple[Product, ...]]:
-    """Products by value, for values that at least two products share: a rule about one product would be a fact."""
+    """Value -> products with it, for values of at least two products: a rule about one product would be a fact."""
     holders = {
         value: tuple(product for product in products if product.values[column] == value)
         for column in category.columns
         for value in text.COLUMNS[column]
     }
-    return {value: held for value, held in holders.items() if len(held) > 1}
+    return {value: found for value, found in holders.items() if len(found) > 1}
 
 
 def _conditions(category: Category, products: Sequence[Product], random: Random) -> Iterator[tuple[Condition, ...]]:
-    """Random searches without end; words are those of a product in the table, so most find something."""
+    """Draw searches without end. Text values are those of a product in the table, so most searches find something."""
     while True:
         wanted = random.choice(products)
         word = random.choice(category.columns)

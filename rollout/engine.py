@@ -1,7 +1,8 @@
-"""The one door to vLLM: token ids in, token ids with logprobs and versions out.
+"""The vLLM engine: token ids in, token ids with logprobs and weight versions out.
 
-The engine's core and its workers run in processes of their own; this class lives on an actor's event loop and needs no
-Ray. All logprobs are those of the distribution that was sampled from, temperature included.
+This is the only module that generates with vLLM; `rollout.weights` loads new weights through the methods defined here.
+vLLM's engine core and workers run in their own processes. The class itself runs on an actor's event loop and does not
+need Ray. Logprobs of sampled tokens are those of the sampling distribution, temperature included.
 """
 
 import asyncio
@@ -14,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agile_ray.agent.policy import Completion
-from agile_ray.errors import DeadlineError, EngineError, SyncError
+from agile_ray.errors import DeadlineError, EngineError
 from agile_ray.types import Float32
-from agile_ray.weights import Bucket, WeightsRef
+from agile_ray.weights import WeightsRef
 from rollout.settings import EngineSettings, cause, check_length, one_line, set_environment
-from rollout.weights.shared_memory import shared_file
-from rollout.weights.sync_check import SyncCheck, SyncReport, flat
+from rollout.weights.loader import load_version
+from rollout.weights.sync_check import SyncCheck, SyncReport
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
+    from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdatePayload
     from vllm.outputs import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.output_processor import RequestOutputCollector
@@ -30,16 +32,16 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 BLOCK_TOKENS = 32
-"""Tokens of one key-value block: what the prefix cache reuses at least. CPU kernels want multiples of 32."""
+"""Tokens of one key-value block, the unit that the prefix cache reuses. CPU kernels need multiples of 32."""
 
 
 @dataclass(slots=True)
 class Traffic:
-    """What went through an engine since it started."""
+    """Totals of one engine since it started."""
 
     requests: int = 0
     prompt_tokens: int = 0
-    cached_tokens: int = 0  # of the prompt tokens, read from the prefix cache
+    cached_tokens: int = 0  # prompt tokens that were read from the prefix cache
     sampled_tokens: int = 0
 
 
@@ -49,18 +51,17 @@ class VLLMEngine:
     def __init__(self, llm: "AsyncLLM", settings: EngineSettings) -> None:
         self.settings = settings
         self.traffic = Traffic()
-        self.version = 0
         self.llm = llm
         self._requests = itertools.count()
         self._check = SyncCheck(exact=settings.exact)
 
     @classmethod
     async def start(cls, settings: EngineSettings) -> "VLLMEngine":
-        """Start the processes and load the model's folder, which counts as version 0.
+        """Start vLLM's processes with the weights in the model's folder, which are version 0.
 
         Raises:
-            ConfigError: the folder's model is too short for `agent.session_tokens`.
-            EngineError: vLLM does not start; quotes the cause from its log.
+            ConfigError: the model has too few positions for `agent.session_tokens`.
+            EngineError: vLLM does not start; the message quotes the cause from its log.
         """
         check_length(settings)
         set_environment(settings)
@@ -74,7 +75,7 @@ class VLLMEngine:
                     model=str(settings.model),
                     skip_tokenizer_init=True,
                     dtype=settings.dtype,  # pyright: ignore[reportArgumentType]  vLLM's literal also names others
-                    max_model_len=settings.session_tokens + 1,  # scoring samples one token more
+                    max_model_len=settings.session_tokens + 1,  # scoring also samples one token
                     max_num_seqs=max(settings.lanes, 8),
                     block_size=BLOCK_TOKENS if on_cpu else None,
                     enable_prefix_caching=True,
@@ -96,10 +97,10 @@ class VLLMEngine:
         return engine
 
     async def generate(self, prompt_ids: Sequence[int], *, max_tokens: int, temperature: float) -> Completion:
-        """Continue a prompt up to a stop token or `max_tokens`; temperature 0.0 is greedy.
+        """Continue a prompt until a stop token or `max_tokens`; temperature 0.0 is greedy.
 
         Raises:
-            EngineError: vLLM refused or lost the request.
+            EngineError: vLLM rejected or lost the request.
             DeadlineError: no answer within `cluster.deadline_s`.
         """
         request = await self._send(prompt_ids, self._sampling(max_tokens, temperature))
@@ -108,10 +109,13 @@ class VLLMEngine:
     async def generate_batch(
         self, prompts: Sequence[Sequence[int]], *, max_tokens: Sequence[int], temperature: float
     ) -> list[Completion]:
-        """Continue several prompts as one batch whose composition is the same on every run.
+        """Continue several prompts as one batch that has the same composition on every run.
 
-        The scheduler is held until all of them have arrived, in order: arithmetic in bfloat16 depends on which requests
+        The scheduler is paused until all prompts have arrived, in order. Results in bfloat16 depend on which requests
         share a step, so only equal batches give equal tokens.
+
+        Raises:
+            EngineError, DeadlineError: as `generate`.
         """
         core = self.llm.engine_core  # `pause_generation` would add a sleep of 20 ms to every batch
         await self.wait("pause", core.pause_scheduler_async(mode="keep", clear_cache=False))
@@ -125,14 +129,14 @@ class VLLMEngine:
         return [self._completion(await self._receive(request)) for request in requests]
 
     async def forget(self) -> None:
-        """Empty the prefix cache, so that what follows does not depend on what came before."""
+        """Empty the prefix cache, so that later results do not depend on earlier requests."""
         await self.wait("reset_prefix_cache", self.llm.reset_prefix_cache())
 
     async def score(self, ids: Sequence[int]) -> Float32:
-        """Logprob of every token given those before it, [T], nats, at temperature 1; entry 0 is 0.0.
+        """Logprob of every token given the tokens before it, [T], nats, at temperature 1; entry 0 is 0.0.
 
         Raises:
-            EngineError, DeadlineError: vLLM failed, or took longer than cluster.deadline_s.
+            EngineError, DeadlineError: as `generate`.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -152,56 +156,48 @@ class VLLMEngine:
         return np.array([0.0, *logprobs.logprobs], dtype=np.float32)  # pyright: ignore[reportAttributeAccessIssue]
 
     async def load(self, weights: WeightsRef, blobs: Sequence[NDArray[np.uint8]]) -> SyncReport:
-        """Serve a new version: hold the scheduler, transfer, drop every cached key and value, go on, then check.
-
-        Requests in flight stay; they go on with the new weights and their tokens say so.
+        """Serve a new version and check it; see `rollout.weights.loader`.
 
         Args:
-            weights: what the version holds; its buckets are empty where the transport moved the bytes itself.
+            weights: the version; it lists no buckets where the transport has moved the bytes itself (nccl).
             blobs: the buckets' bytes, in order.
 
         Raises:
-            SyncError: a bucket was refused (the old version goes on serving), or the check failed.
+            SyncError: a bucket was refused and the old version is still served, or the check failed.
+            EngineError, DeadlineError: vLLM failed, or took longer than `cluster.deadline_s`.
         """
-        before = await self._probe(weights)
-        await self.hold()
-        try:
-            if weights.buckets:
-                await self._transfer(weights.buckets, blobs)
-            await self.wait("update_weight_version", self.llm.update_weight_version(str(weights.version)))
-        finally:
-            await self.release()
-        self.version = weights.version
-        after = await self._probe(weights)
-        learner = flat([probe.logprobs for probe in weights.probes])
-        return self._check.check(weights.version, before=before, after=after, learner=learner)
+        return await load_version(self, weights, blobs, check=self._check)
 
     async def hold(self) -> None:
-        """Compute nothing from here to `release`, and forget every cached key and value."""
+        """Pause the scheduler until `release`, and drop every cached key and value; requests in flight stay."""
         await self.wait("pause", self.llm.pause_generation(mode="keep", clear_cache=True))
 
     async def release(self) -> None:
-        """Go on with what was held; requests in flight are read again with whatever weights are there."""
+        """Resume the scheduler; requests in flight are prefilled again with the weights that are loaded then."""
         await self.wait("resume", self.llm.resume_generation())
 
-    async def _transfer(self, buckets: Sequence[Bucket], blobs: Sequence[NDArray[np.uint8]]) -> None:
+    async def init_weight_transfer_engine(self, request: "WeightTransferInitRequest") -> None:
+        """Open the transport in every worker."""
+        await self.wait("init_weight_transfer_engine", self.llm.init_weight_transfer_engine(request))
+
+    async def start_weight_update(self) -> None:
+        """Begin a version in every worker."""
+        await self.wait("start_weight_update", self.llm.start_weight_update())
+
+    async def update_weights(self, update_info: "WeightTransferUpdatePayload") -> None:
+        """Hand every worker one part of the version."""
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
-        if len(buckets) != len(blobs):
-            raise SyncError(f"rollout: {len(buckets)} buckets were announced, {len(blobs)} came")
-        try:
-            await self.wait("start_weight_update", self.llm.start_weight_update())
-            for bucket, blob in zip(buckets, blobs, strict=True):
-                with shared_file(blob) as path:
-                    info = _message(bucket, path=path, count=len(buckets))
-                    request = WeightTransferUpdateRequest(update_info=info)
-                    await self.wait("update_weights", self.llm.update_weights(request))
-            await self.wait("finish_weight_update", self.llm.finish_weight_update())
-        except EngineError as error:
-            raise SyncError(f"rollout: a weight update was refused: {error}") from error
+        request = WeightTransferUpdateRequest(update_info=update_info)
+        await self.wait("update_weights", self.llm.update_weights(request))
 
-    async def _probe(self, weights: WeightsRef) -> Float32:
-        return flat(await asyncio.gather(*(self.score(probe.ids.tolist()) for probe in weights.probes)))
+    async def finish_weight_update(self) -> None:
+        """Load the version's parts into the model of every worker."""
+        await self.wait("finish_weight_update", self.llm.finish_weight_update())
+
+    async def update_weight_version(self, version: str) -> None:
+        """Name this version on every token that is sampled from here on."""
+        await self.wait("update_weight_version", self.llm.update_weight_version(version))
 
     def _sampling(self, max_tokens: int, temperature: float) -> "SamplingParams":
         from vllm import SamplingParams
@@ -211,7 +207,7 @@ class VLLMEngine:
             max_tokens=max_tokens,
             temperature=temperature,
             stop_token_ids=list(self.settings.stops),
-            ignore_eos=True,  # the model's own end token ends a turn only where the tokenizer says so too
+            ignore_eos=True,  # `stops` has the tokenizer's end token; the model's config may name another
             logprobs=0,
             flat_logprobs=True,
             detokenize=False,
@@ -220,7 +216,7 @@ class VLLMEngine:
         )
 
     async def _send(self, prompt_ids: Sequence[int], sampling: "SamplingParams") -> "RequestOutputCollector":
-        """Hand one request to the engine; returns when it is on its way."""
+        """Submit one request; returns once the engine has queued it."""
         from vllm.inputs.engine import tokens_input
 
         request_id = str(next(self._requests))
@@ -228,7 +224,7 @@ class VLLMEngine:
         return await self.wait("add_request", self.llm.add_request(request_id, prompt, sampling))
 
     async def _receive(self, request: "RequestOutputCollector") -> "RequestOutput":
-        """Wait for a request's only output. Giving up takes the request out of the engine."""
+        """Wait for a request's only output. A deadline or a cancellation aborts the request in the engine."""
         try:
             return await self.wait("generate", request.get())  # pyright: ignore[reportReturnType]  no pooling here
         except (DeadlineError, asyncio.CancelledError):
@@ -254,10 +250,10 @@ class VLLMEngine:
         )
 
     async def wait(self, name: str, waiting: Awaitable[Result]) -> Result:
-        """Wait for vLLM; whatever it raises becomes one line that names the call.
+        """Wait for a call into vLLM. A failure becomes an error of one line that names the call.
 
         Raises:
-            DeadlineError: it took longer than cluster.deadline_s.
+            DeadlineError: the call took longer than `cluster.deadline_s`.
             EngineError: vLLM failed, or died.
         """
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -273,21 +269,10 @@ class VLLMEngine:
         except (EngineGenerateError, RuntimeError, ValueError) as error:
             raise EngineError(f"rollout: vLLM's {name}: {one_line(error)}") from error
         except Exception as error:
-            if type(error) is not Exception:  # a failed call into vLLM's core arrives as a bare Exception
+            if type(error) is not Exception:  # a call that fails inside vLLM's core raises a bare Exception here
                 raise
             raise EngineError(f"rollout: vLLM's {name}: {one_line(error)}") from error
 
     def shutdown(self) -> None:
         """End the engine's processes."""
         self.llm.shutdown()
-
-
-def _message(bucket: Bucket, *, path: str, count: int) -> dict[str, object]:
-    return {
-        "path": path,
-        "count": count,
-        "index": bucket.index,
-        "size_bytes": bucket.size_bytes,
-        "checksum": bucket.checksum,
-        "tensors": [[spec.name, spec.dtype, list(spec.shape), spec.offset_bytes] for spec in bucket.tensors],
-    }

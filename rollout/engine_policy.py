@@ -1,4 +1,4 @@
-"""The engine as a policy: each lane by itself, or all lanes in lockstep where a result must repeat exactly."""
+"""Policies that sample from an engine: each lane on its own, or all lanes in lockstep for results that repeat."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from agile_ray.agent.policy import Completion, SessionView
 
 
 class Engine(Protocol):
-    """What a policy needs from an engine."""
+    """What lanes need from an engine; `rollout.engine.VLLMEngine` implements it."""
 
     async def generate(self, prompt_ids: Sequence[int], *, max_tokens: int, temperature: float) -> Completion: ...
 
@@ -16,9 +16,11 @@ class Engine(Protocol):
         self, prompts: Sequence[Sequence[int]], *, max_tokens: Sequence[int], temperature: float
     ) -> list[Completion]: ...
 
+    async def forget(self) -> None: ...  # empties the prefix cache
+
 
 class EnginePolicy:
-    """Writes a turn as soon as it is asked; the engine batches whatever is in flight."""
+    """Requests each turn at once; the engine batches the requests that are in flight."""
 
     def __init__(self, engine: Engine, *, temperature: float) -> None:
         """`temperature`: of sampling; 0.0 is greedy."""
@@ -30,14 +32,14 @@ class EnginePolicy:
 
 
 class Lockstep:
-    """A barrier before the engine: one batch holds one turn of every seated lane, in the order of their seats.
+    """A barrier before the engine: each batch holds one turn of every seat, in seat order.
 
-    seat 0  asks ----------.                 .--> plays on
-    seat 1  asks ------.   |  last one asks  |--> plays on
-    seat 2  plays ...  asks  -> one batch ->-'--> plays on
+    seat 0  requests ------.                   .--> continues
+    seat 1  requests --.   |   last request    |--> continues
+    seat 2  plays ...  requests -> one batch ->'--> continues
 
-    Waits for: every seat that has not left. Woken by: the last one to ask, or to leave. Promises: the batches of two
-    runs are equal if the lanes play equal sessions, however long tools and experts take.
+    A request waits for all seats that have not left. The last seat to request or to leave starts the batch. If the
+    lanes of two runs play equal sessions, their batches are equal, however long tools and experts take.
     """
 
     def __init__(self, engine: Engine, *, seats: int, temperature: float) -> None:
@@ -45,50 +47,54 @@ class Lockstep:
         self._engine = engine
         self._temperature = temperature
         self._seated = set(range(seats))
-        self._asking: dict[int, tuple[SessionView, asyncio.Future[Completion]]] = {}
+        self._requests: dict[int, tuple[SessionView, asyncio.Future[Completion]]] = {}
         self._batch: asyncio.Task[None] | None = None
 
     def seat(self, number: int) -> "Seat":
-        """The policy of one lane."""
+        """The policy of one lane, whose seat has this number."""
         return Seat(self, number)
 
     async def write(self, number: int, view: SessionView) -> Completion:
-        """Ask for one seat's turn."""
+        """Request one seat's turn.
+
+        Raises:
+            EngineError, DeadlineError: the engine failed the batch; every seat in it gets the error.
+        """
         answer = asyncio.get_running_loop().create_future()
-        self._asking[number] = (view, answer)
-        self._go_if_all_ask()
+        self._requests[number] = (view, answer)
+        self._start_if_complete()
         return await answer
 
     def leave(self, number: int) -> None:
-        """Stop waiting for a seat: its lane has nothing left to play."""
+        """Give a seat up: its lane has nothing left to play, so later batches do not wait for it."""
         self._seated.discard(number)
-        self._go_if_all_ask()
+        self._start_if_complete()
 
-    def _go_if_all_ask(self) -> None:
-        if self._asking and self._asking.keys() == self._seated:
-            asking = [self._asking[number] for number in sorted(self._asking)]
-            self._asking = {}
-            self._batch = asyncio.create_task(self._write(asking))  # kept: a task that nobody holds may vanish
+    def _start_if_complete(self) -> None:
+        if self._requests and self._requests.keys() == self._seated:
+            requests = [self._requests[number] for number in sorted(self._requests)]
+            self._requests = {}
+            self._batch = asyncio.create_task(self._write(requests))  # asyncio keeps only a weak reference to a task
 
-    async def _write(self, asking: Sequence[tuple[SessionView, asyncio.Future[Completion]]]) -> None:
+    async def _write(self, requests: Sequence[tuple[SessionView, asyncio.Future[Completion]]]) -> None:
         try:
             completions = await self._engine.generate_batch(
-                [view.context_ids for view, _ in asking],
-                max_tokens=[view.room for view, _ in asking],
+                [view.context_ids for view, _ in requests],
+                max_tokens=[view.room for view, _ in requests],
                 temperature=self._temperature,
             )
-        except BaseException as error:  # noqa: BLE001  handed to whoever waits, in whose task it is raised
-            for _, answer in asking:
+        except BaseException as error:  # noqa: BLE001  raised in the tasks that wait for the batch
+            for _, answer in requests:
                 if not answer.done():
                     answer.set_exception(error)
             return
-        for (_, answer), completion in zip(asking, completions, strict=True):
+        for (_, answer), completion in zip(requests, completions, strict=True):
             if not answer.done():
                 answer.set_result(completion)
 
 
 class Seat:
-    """One lane's place at the barrier."""
+    """The policy of one lane that plays in lockstep with others."""
 
     def __init__(self, lockstep: Lockstep, number: int) -> None:
         self._lockstep = lockstep

@@ -1,7 +1,7 @@
-"""Plays the lanes of one actor with one engine. A plain class: the actor around it only adds Ray.
+"""Plays the lanes of one actor on one engine. The class does not need Ray; `rollout.actor` wraps it in a Ray actor.
 
-Lanes outlive the calls of `collect`, memories included. Lane n of N (counted over all actors) plays the training
-streams n, n + N, n + 2N, ..., so that no two lanes ever play the same one.
+Lanes keep their positions and memories between calls of `collect`. Lane n of the N lanes of all actors plays the
+training streams n, n + N, n + 2N, ..., so two lanes never play the same stream.
 """
 
 import asyncio
@@ -15,26 +15,25 @@ from agile_ray.agent.rules import Rules
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Play
 from agile_ray.types import Receipt, Session
-from rollout.engine import VLLMEngine
-from rollout.engine_policy import EnginePolicy, Lockstep
+from rollout.engine_policy import Engine, EnginePolicy, Lockstep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where one lane of the run stands, for a checkpoint."""
+class LanePosition:
+    """Where one lane stands between two sessions, for a checkpoint."""
 
-    number: int  # of the lane, over all actors
-    round: int  # streams that it has finished
-    state: LaneState
+    number: int  # of the lane among the lanes of all actors, from 0
+    round: int  # streams that the lane has finished
+    state: LaneState  # within its present stream
 
 
 class Player:
-    """One engine's lanes."""
+    """The lanes that one engine plays."""
 
     def __init__(
         self,
         *,
-        engine: VLLMEngine,
+        engine: Engine,
         environment: Environment,
         rules: Rules,
         numbers: range,
@@ -46,14 +45,14 @@ class Player:
         """Open every lane at the start of its first stream.
 
         Args:
-            numbers: of the lanes played here.
-            total: lanes of all actors.
+            numbers: of these lanes among the lanes of all actors.
+            total: number of lanes of all actors.
             temperature: of sampling.
             price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
         """
-        self.engine = engine
-        self.played = 0  # sessions of the call that runs
+        self.played = 0  # sessions that the present call has finished
+        self._engine = engine
         self._environment = environment
         self._rules = rules
         self._total = total
@@ -69,13 +68,16 @@ class Player:
         return Lane(stream, self._rules, price=self._price, bought=self._bought)
 
     async def collect(self, sessions: int) -> list[Session]:
-        """Play this many sessions on every lane, all lanes at once; lane after lane, each in stream order.
+        """Play this many sessions on every lane, all lanes at once.
+
+        Returns:
+            Lane by lane, each lane's sessions in stream order.
 
         Raises:
-            EngineError: the engine is lost.
+            EngineError, DeadlineError: the engine failed; the other lanes are stopped.
         """
         self.played = 0
-        policy = EnginePolicy(self.engine, temperature=self._temperature)
+        policy = EnginePolicy(self._engine, temperature=self._temperature)
         return await _together([self._play_on(number, sessions, policy) for number in self._lanes])
 
     async def _play_on(self, number: int, sessions: int, policy: Policy) -> list[Session]:
@@ -89,28 +91,33 @@ class Player:
         return played
 
     async def evaluate(self, plays: Sequence[Play], *, split: str, greedy: bool) -> list[Session]:
-        """Play streams from their start with empty memories, in the order of `plays`; greedily in lockstep.
+        """Play streams from their start with empty memories, as many at once as there are lanes.
+
+        Greedy evaluations play in lockstep, so that they repeat exactly. The lanes of `collect` are not touched.
+
+        Returns:
+            Stream by stream in the order of `plays`.
 
         Raises:
-            EngineError: the engine is lost.
+            EngineError, DeadlineError: the engine failed.
         """
         self.played = 0
-        await self.engine.forget()
+        await self._engine.forget()
         seats = min(len(plays), len(self._lanes))
         shares = [range(seat, len(plays), seats) for seat in range(seats)]
-        lockstep = Lockstep(self.engine, seats=seats, temperature=0.0)
-        sampling = EnginePolicy(self.engine, temperature=self._temperature)
+        lockstep = Lockstep(self._engine, seats=seats, temperature=0.0)
+        sampling = EnginePolicy(self._engine, temperature=self._temperature)
         results: dict[int, list[Session]] = {}
 
         async def play(seat: int) -> list[Session]:
-            for place in shares[seat]:
+            for index in shares[seat]:
                 policy = lockstep.seat(seat) if greedy else sampling
-                results[place] = await self._play_stream(plays[place], split=split, policy=policy)
+                results[index] = await self._play_stream(plays[index], split=split, policy=policy)
             lockstep.leave(seat)
             return []
 
         await _together([play(seat) for seat in range(seats)])
-        return [session for place in range(len(plays)) for session in results[place]]
+        return [session for index in range(len(plays)) for session in results[index]]
 
     async def _play_stream(self, play: Play, *, split: str, policy: Policy) -> list[Session]:
         lane = Lane(self._environment.stream(split=split, index=play.index), self._rules, price=self._price)
@@ -120,31 +127,35 @@ class Player:
             self.played += 1
         return sessions
 
-    def places(self) -> list[Place]:
-        """Where every lane stands; only between two calls of `collect`."""
+    def positions(self) -> list[LanePosition]:
+        """Where every lane stands; call it only between two calls of `collect`."""
         return [
-            Place(number=number, round=self._rounds[number], state=lane.state()) for number, lane in self._lanes.items()
+            LanePosition(number=number, round=self._rounds[number], state=lane.state())
+            for number, lane in self._lanes.items()
         ]
 
-    def restore(self, places: Sequence[Place]) -> None:
-        """Put this actor's lanes back where they stood.
+    def restore(self, positions: Sequence[LanePosition]) -> None:
+        """Put lanes back to where they stood. Receipts of a lane that stays in its stream are kept.
 
         Raises:
             ConfigError: the streams of this run are not those of the checkpoint.
         """
-        for place in places:
-            lane = self._lanes[place.number]
-            if self._rounds[place.number] != place.round:
-                self._rounds[place.number] = place.round
-                lane = self._open(place.number)  # otherwise the lane itself goes back: it knows what it has paid for
-            if lane.stream.id != place.state.stream:
-                raise ConfigError(f"resume: lane {place.number} stood in {place.state.stream}, found {lane.stream.id}")
-            lane.restore(place.state)
-            self._lanes[place.number] = lane
+        for position in positions:
+            number, lane = position.number, self._lanes[position.number]
+            if self._rounds[number] != position.round:
+                self._rounds[number] = position.round
+                lane = self._open(number)
+            if lane.stream.id != position.state.stream:
+                raise ConfigError(
+                    f"resume: lane {number} played stream {position.state.stream} in the checkpoint, but plays "
+                    f"{lane.stream.id} in this run"
+                )
+            lane.restore(position.state)
+            self._lanes[number] = lane
 
 
 async def _together(work: Sequence[Coroutine[None, None, list[Session]]]) -> list[Session]:
-    """Run all at once, join what they return in order; the first error ends the others."""
+    """Run coroutines concurrently and join their results in order; the first error cancels the others."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return [session for sessions in await asyncio.gather(*tasks) for session in sessions]

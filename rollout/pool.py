@@ -1,45 +1,52 @@
-"""The driver's side of all rollout actors: the only file of this package that waits for Ray.
+"""The driver's side of the rollout actors. Each call goes to every actor at once and blocks until all have answered.
 
-call        waits for                         bounded by
-start       every engine                      START_S
-collect     every lane of every actor         cluster.deadline_s
-evaluate    every stream that was handed out  cluster.deadline_s
-load        every engine's check              cluster.deadline_s
-shutdown    nothing longer than               STOP_S
+call        waits for                                          bounded by
+start       every engine to serve its first weights            START_S
+reopen      every actor to open new lanes                      cluster.deadline_s
+collect     every lane to play its sessions                    cluster.deadline_s
+evaluate    every stream to be played                          cluster.deadline_s
+load        every engine to fetch, load and check a version    cluster.deadline_s
+state       every actor to report its lanes                    cluster.deadline_s
+restore     every actor to put back its lanes                  cluster.deadline_s
+shutdown    every engine to end; then the actors are killed    STOP_S
+
+While collect and evaluate wait, the actors are asked for their progress; that is bounded by STOP_S. Inside an actor,
+one request or one call into vLLM is bounded by cluster.deadline_s too.
 """
 
 import pickle
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import ray
-from ray.actor import ActorHandle
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError
 
 import envs
-from agile_ray.config import RunConfig
-from agile_ray.errors import AgileError, ConfigError, DeadlineError, EngineError
+from agile_ray.errors import AgileError, ConfigError
 from agile_ray.evaluation.plays import plays
-from agile_ray.record.folder import RunFolder
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
-from rollout.actor import Post, RolloutActor
-from rollout.player import Place
+from rollout.actor import RolloutActor
+from rollout.player import LanePosition
+from rollout.settings import ActorSettings, RolloutSettings
+from rollout.waiting import wait
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
 
 START_S = 900.0
-"""A large model is read from a slow disk in less."""
+"""Longest wait for the engines to start, seconds; enough to read a large model from a slow disk."""
 STOP_S = 15.0
-POLL_S = 0.5
-"""How often progress is asked for."""
+"""Longest wait for the engines to end, and for a report of progress, seconds."""
 
 Result = TypeVar("Result")
 
 
 class Bar(Protocol):
-    """Shows how far a call is: yields a function that is told the number of finished sessions."""
+    """Shows the progress of a call: yields a function that takes the number of finished sessions."""
 
     def __call__(self, title: str, total: int, /) -> AbstractContextManager[Callable[[int], None]]: ...
 
@@ -53,122 +60,124 @@ def no_bar(title: str, total: int, /) -> AbstractContextManager[Callable[[int], 
 class RolloutPool:
     """Implements `agile_ray.protocols.Rollouts` on Ray actors."""
 
-    def __init__(self, config: RunConfig, *, model: Path, logs: Path, bar: Bar = no_bar) -> None:
-        """Begin to start the actors; call `wait_until_ready` before anything else.
+    def __init__(self, settings: RolloutSettings, *, model: Path, logs: Path, bar: Bar = no_bar) -> None:
+        """Begin to start the actors; call `wait_until_ready` before any other method.
 
         Args:
             model: Hugging Face folder, readable on every node.
-            logs: folder for what vLLM has to say.
+            logs: folder for the engines' logs.
         """
-        self._config = config
+        self._settings = settings
         self._bar = bar
-        self._environment = envs.build(config.env, seed=config.seed)
-        gpus = config.rollout.tensor_parallel if config.cluster.device == "gpu" else 0
+        self._environment = envs.build(settings.env, seed=settings.seed)
+        gpus = settings.rollout.tensor_parallel if settings.device == "gpu" else 0
         kind = ray.remote(num_cpus=1, num_gpus=gpus)(RolloutActor)
         model, logs = model.absolute(), logs.absolute()
-        posts = (
-            Post(
-                config=config,
-                index=index,
-                model=model,
-                log=logs / f"engine-{index}.log",
-                asked=_asked(config, index),
-            )
-            for index in range(config.rollout.actors)
+        each = (
+            ActorSettings(common=settings, index=index, model=model, log=logs / f"engine-{index}.log")
+            for index in range(settings.rollout.actors)
         )
-        self.handles: list[ActorHandle] = [cast("ActorHandle", kind.remote(post)) for post in posts]
+        self.handles: list[ActorHandle] = [cast("ActorHandle", kind.remote(one)) for one in each]
         self._starts = [handle.start.remote() for handle in self.handles]
 
     def wait_until_ready(self) -> None:
-        """Wait until every engine serves the model; if one does not, end them all.
+        """Wait until every engine serves the model; if one does not start, shut all of them down.
 
         Raises:
-            ConfigError: an actor can't be what the config says.
-            EngineError: an engine does not start, or the cluster has no room for it.
+            ConfigError: model, environment or embedder do not fit the settings.
+            EngineError: an engine does not start.
+            DeadlineError: an engine takes longer than `START_S`, also because the cluster has no free resources.
         """
         try:
-            self._wait("start", self._starts, limit_s=START_S)
+            self._wait("start", self._starts, deadline_s=START_S)
         except AgileError:
             self.shutdown()
             raise
 
-    def reopen(self, config: RunConfig, *, bar: Bar = no_bar) -> None:
-        """Play another run on the engines that are up, from the start of its first streams.
+    def reopen(self, settings: RolloutSettings, *, bar: Bar = no_bar) -> None:
+        """Open lanes with other settings on the running engines, each at the start of its first stream.
 
         Args:
-            config: as the one before in all that the engines were started with.
+            settings: equal to the previous ones in `rollout`, `device`, `exact` and `agent.session_tokens`.
 
         Raises:
-            ConfigError: environment or embedder are not as the config says.
+            ConfigError: environment or embedder do not fit the settings.
         """
-        self._config, self._bar = config, bar
-        self._environment = envs.build(config.env, seed=config.seed)
-        calls = [handle.reopen.remote(config, _asked(config, index)) for index, handle in enumerate(self.handles)]
-        self._wait("reopen", calls)
+        self._settings, self._bar = settings, bar
+        self._environment = envs.build(settings.env, seed=settings.seed)
+        self._wait("reopen", [handle.reopen.remote(settings) for handle in self.handles])
 
     def collect(self) -> list[Session]:
-        """Play `loop.sessions_per_lane` sessions on every lane; actor after actor, lane after lane, in stream order.
+        """Play `settings.sessions` sessions on every lane.
+
+        Returns:
+            Actor by actor, lane by lane, each lane's sessions in stream order.
 
         Raises:
-            EngineError: an actor died or lost its engine; names it.
-            DeadlineError: longer than `cluster.deadline_s`.
+            EngineError: an actor died or its engine failed; the message names the actor.
+            DeadlineError: an actor took longer than `cluster.deadline_s`.
         """
-        sessions, rollout = self._config.loop.sessions_per_lane, self._config.rollout
-        references = [handle.collect.remote(sessions) for handle in self.handles]
-        return self._sessions("collect", references, total=sessions * rollout.lanes * rollout.actors)
+        sessions, rollout = self._settings.sessions, self._settings.rollout
+        answers = [handle.collect.remote(sessions) for handle in self.handles]
+        return self._sessions("collect", answers, total=sessions * rollout.lanes * rollout.actors)
 
     def evaluate(self, *, split: str, sessions: int | None, greedy: bool) -> list[Session]:
-        """Play what `agile_ray.evaluation.plays` names, actor a playing streams a, a + actors, ...; in stream order.
+        """Play the streams that `agile_ray.evaluation.plays` chooses; actor a of n plays streams a, a + n, a + 2n, ...
+
+        Returns:
+            Stream by stream, in the order of the split.
 
         Raises:
-            ConfigError: the split is unknown, or never ends and `sessions` is None.
-            EngineError: an actor died or lost its engine; names it.
-            DeadlineError: longer than `cluster.deadline_s`.
+            ConfigError: the split is unknown, or it never ends and `sessions` is None.
+            EngineError: an actor died or its engine failed; the message names the actor.
+            DeadlineError: an actor took longer than `cluster.deadline_s`.
         """
         chosen = plays(self._environment, split=split, sessions=sessions)
         actors = len(self.handles)
         shares = [chosen[first::actors] for first in range(actors)]
         calls = zip(self.handles, shares, strict=True)
-        references = [handle.evaluate.remote(share, split, greedy) for handle, share in calls]
+        answers = [handle.evaluate.remote(share, split, greedy) for handle, share in calls]
         total = sum(play.sessions for play in chosen)
-        played = self._sessions(f"evaluate {split}", references, total=total)
+        played = self._sessions(f"evaluate {split}", answers, total=total)
         rest = iter(played)
         by_play = {play.index: [next(rest) for _ in range(play.sessions)] for share in shares for play in share}
         return [session for play in chosen for session in by_play[play.index]]
 
     def load(self, weights: WeightsRef) -> None:
-        """Serve these weights on every engine, and check that it is so.
+        """Serve a version on every engine and check it there.
 
         Raises:
-            SyncError: an engine's logprobs say that it does not.
+            SyncError: an engine refused a bucket, or its logprobs are not those of the version.
+            EngineError: an actor died or its engine failed.
+            DeadlineError: an actor took longer than `cluster.deadline_s`.
         """
         self._wait("load", [handle.load.remote(weights) for handle in self.handles])
 
     def state(self) -> bytes:
-        """Lanes and memories, for a checkpoint; only between two calls."""
-        shares: list[list[Place]] = self._wait("state", [handle.places.remote() for handle in self.handles])
-        return pickle.dumps([place for share in shares for place in share])
+        """Positions and memories of all lanes, for a checkpoint; call it only between two collections."""
+        shares: list[list[LanePosition]] = self._wait("state", [handle.positions.remote() for handle in self.handles])
+        return pickle.dumps([position for share in shares for position in share])
 
     def restore(self, state: bytes) -> None:
-        """Put every lane back where it stood.
+        """Put every lane back to where it stood in a checkpoint.
 
         Raises:
             ConfigError: the checkpoint has another number of lanes, or other streams.
         """
-        places: list[Place] = pickle.loads(state)  # noqa: S301  our own checkpoint
-        lanes = self._config.rollout.lanes
+        positions: list[LanePosition] = pickle.loads(state)  # noqa: S301  our own checkpoint
+        lanes = self._settings.rollout.lanes
         expected = lanes * len(self.handles)
-        if [place.number for place in places] != list(range(expected)):
+        if [position.number for position in positions] != list(range(expected)):
             raise ConfigError(
-                f"resume: the checkpoint has {len(places)} lanes, rollout.actors x rollout.lanes is {expected}; set "
+                f"resume: the checkpoint has {len(positions)} lanes, rollout.actors x rollout.lanes is {expected}; set "
                 "them as they were"
             )
-        shares = [places[first : first + lanes] for first in range(0, expected, lanes)]
+        shares = [positions[first : first + lanes] for first in range(0, expected, lanes)]
         calls = [handle.restore.remote(share) for handle, share in zip(self.handles, shares, strict=True)]
         self._wait("restore", calls)
 
     def shutdown(self) -> None:
-        """End engines and actors. Raises nothing: it also runs after a failure."""
+        """End engines and actors. It raises nothing, since it also runs after a failure; a second call does nothing."""
         calls = [handle.shutdown.remote() for handle in self.handles]
         with suppress(RayError):
             ray.get(calls, timeout=STOP_S)
@@ -176,60 +185,22 @@ class RolloutPool:
             ray.kill(handle)
         self.handles = []
 
-    def _sessions(self, name: str, references: Sequence["ray.ObjectRef[bytes]"], *, total: int) -> list[Session]:
-        with self._bar(name, total) as show:
-            parts = self._wait(name, references, show=show)
+    def _sessions(self, call: str, answers: "Sequence[ObjectRef[bytes]]", *, total: int) -> list[Session]:
+        with self._bar(call, total) as show:
+            parts = self._wait(call, answers, meanwhile=lambda: self._show_progress(show))
         return [session for part in parts for session in pickle.loads(part)]  # noqa: S301  from our own actors
 
-    def _wait(
-        self,
-        name: str,
-        references: Sequence["ray.ObjectRef[Result]"],
-        *,
-        limit_s: float | None = None,
-        show: Callable[[int], None] | None = None,
-    ) -> list[Result]:
-        """Wait for one call on every actor; reference k belongs to actor k.
-
-        Raises:
-            AgileError: what an actor raised on purpose, as it raised it.
-            EngineError: an actor died, or raised something else.
-            DeadlineError: names the call.
-        """
-        limit, rule = (self._config.cluster.deadline_s, " (cluster.deadline_s)") if limit_s is None else (limit_s, "")
-        end = time.monotonic() + limit
-        results: dict[int, Result] = {}
-        pending = {reference: index for index, reference in enumerate(references)}
-        while pending:
-            ready, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_S)
-            for reference in ready:
-                index = pending.pop(reference)
-                results[index] = _result(name, index, reference)
-            if pending and time.monotonic() > end:
-                late = ", ".join(str(index) for index in pending.values())
-                raise DeadlineError(f"rollout.{name}: actors {late} took longer than {limit:g} s{rule}")
-            if pending and show is not None:
-                self._tell(show)
-        return [results[index] for index in range(len(references))]
-
-    def _tell(self, show: Callable[[int], None]) -> None:
+    def _show_progress(self, show: Callable[[int], None]) -> None:
         with suppress(RayError):  # a dead actor is reported by the call that waits for it
             show(sum(ray.get([handle.played.remote() for handle in self.handles], timeout=STOP_S)))
 
-
-def _asked(config: RunConfig, index: int) -> Path:
-    return RunFolder(config.run_folder.absolute()).journal(index)
-
-
-def _result(name: str, index: int, reference: "ray.ObjectRef[Result]") -> Result:
-    try:
-        return ray.get(reference, timeout=STOP_S)
-    except RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, AgileError):
-            raise cause from None
-        message = " ".join(str(cause).split())[-500:]
-        raise EngineError(f"rollout.{name}: actor {index} failed: {type(cause).__name__}: {message}") from error
-    except (RayActorError, GetTimeoutError) as error:
-        message = " ".join(str(error).split())[:500]
-        raise EngineError(f"rollout.{name}: actor {index} died: {message}") from error
+    def _wait(
+        self,
+        call: str,
+        answers: "Sequence[ObjectRef[Result]]",
+        *,
+        deadline_s: float | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> list[Result]:
+        limit = self._settings.deadline_s if deadline_s is None else deadline_s
+        return wait(call, answers, deadline_s=limit, meanwhile=meanwhile)

@@ -1,37 +1,42 @@
-"""Builds what the lanes of a run share from its configuration."""
+"""Builds what all lanes of a run share: the tokenizer, the embedder, the expert and the agent's rules."""
 
 from pathlib import Path
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.memory import Embedder, HashedEmbedder
 from agile_ray.agent.rules import Rules
-from agile_ray.config import RunConfig
+from agile_ray.config import Agent, Env, Memory
 from agile_ray.experts import build_expert
 from rollout.tokenizer import HFTokenizer
 
 
-def build_rules(config: RunConfig, environment: Environment, *, model: Path) -> Rules:
-    """Rules of lanes that are played by a model, or by a script in a model's vocabulary.
+def build_rules(environment: Environment, *, env: Env, agent: Agent, memory: Memory, model: Path) -> Rules:
+    """Build the rules of lanes that a model plays, or a script that uses the model's tokenizer.
 
     Args:
-        model: folder of the tokenizer.
+        environment: built from `env`.
+        model: Hugging Face folder with the tokenizer.
 
     Raises:
-        ConfigError: the tokenizer lacks function tokens, the embedder's package is not installed, or env.recorded holds
-            no segments.
+        ConfigError: the tokenizer lacks function tokens, the embedder's package is not installed, or `env.recorded`
+            holds no segments.
     """
     return Rules(
         search_function=environment.search_function,
         tokenizer=HFTokenizer(model),
-        embedder=build_embedder(config.memory.embedder),
-        expert=build_expert(config.env),
-        agent=config.agent,
-        memory=config.memory,
+        embedder=build_embedder(memory.embedder),
+        expert=build_expert(env),
+        agent=agent,
+        memory=memory,
     )
 
 
 def build_embedder(name: str) -> Embedder:
-    """The embedder that `memory.embedder` names."""
+    """Build the embedder that `memory.embedder` names.
+
+    Raises:
+        ConfigError: its package is not installed.
+    """
     if name == "hashed":
         return HashedEmbedder()
     from rollout.embedder import MiniLMEmbedder

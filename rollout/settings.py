@@ -1,39 +1,86 @@
-"""How one engine is started, and what its processes find around them."""
+"""What the pool, its actors and their engines are started with, and the environment of an engine's processes."""
 
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from agile_ray.config import Agent, Env, Memory, Rollout, RunConfig
 from agile_ray.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSettings:
+    """The part of a run's configuration that rollouts depend on.
+
+    An engine reads `rollout`, `device`, `exact`, `seed` and `agent.session_tokens` once, when it starts.
+    `RolloutPool.reopen` opens lanes with other settings on the same engines; what an engine has read stays.
+    """
+
+    seed: int  # root of the seeds of environment and engines
+    env: Env  # the environment, its expert and the price of advice
+    agent: Agent  # rules and budgets of a session; `session_tokens` is also the engines' context length
+    memory: Memory  # embedder, retrieval and capacity of the lanes' memories
+    rollout: Rollout  # number of actors and lanes, sampling, engines, transport
+    device: str  # "cpu" or "gpu"
+    deadline_s: float  # longest wait for one call
+    exact: bool  # engines and learner all compute in float32, so their logprobs must be equal
+    sessions: int  # of each lane in one collection
+    run_folder: Path  # absolute; actors write there what their lanes pay for
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "RolloutSettings":
+        """Select from a whole configuration."""
+        return cls(
+            seed=config.seed,
+            env=config.env,
+            agent=config.agent,
+            memory=config.memory,
+            rollout=config.rollout,
+            device=config.cluster.device,
+            deadline_s=config.cluster.deadline_s,
+            exact=config.rollout.dtype == config.learner.dtype == "float32",
+            sessions=config.loop.sessions_per_lane,
+            run_folder=config.run_folder.absolute(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorSettings:
+    """What one rollout actor is started with."""
+
+    common: RolloutSettings  # the same for every actor
+    index: int  # of the actor, from 0
+    model: Path  # Hugging Face folder with the engine's first weights and the tokenizer; absolute
+    log: Path  # of the engine; absolute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """How one engine is started."""
+    """What one engine is started with."""
 
     model: Path  # Hugging Face folder
     dtype: str  # "float32" or "bfloat16"
-    exact: bool  # the learner computes in float32 too, so logprobs must agree
-    session_tokens: int  # longest prompt and completion together
+    exact: bool  # engine and learner both compute in float32, so their logprobs must be equal
+    session_tokens: int  # of the longest prompt with its completion
     stops: tuple[int, ...]  # token ids that end a completion, the end token among them
-    lanes: int  # requests at once
+    lanes: int  # concurrent requests
     transport: str  # weight-transfer backend
     device: str  # "cpu" or "gpu"
     kv_cache_gib: float  # on CPU
-    gpu_memory: float  # share of one GPU
-    tensor_parallel: int
+    gpu_memory: float  # share of one GPU, in (0, 1]
+    tensor_parallel: int  # GPUs
     seed: int  # of sampling
-    pinned: bool  # on CPU, its threads own their cores; several engines on a machine would all pick the same ones
-    deadline_s: float  # longest wait for one request or one transfer
-    log: Path  # what vLLM has to say, warnings and worse
+    pinned: bool  # on CPU, pin threads to cores; False where several engines would all pick the same cores
+    deadline_s: float  # longest wait for one request or one weight transfer
+    log: Path  # vLLM's warnings and errors
 
 
 def check_length(settings: EngineSettings) -> None:
-    """Refuse a model that is too short for a session.
+    """Check that the model has enough positions for a session.
 
     Raises:
-        ConfigError: names both lengths.
+        ConfigError: it has too few, or its config.json can not be read.
     """
     try:
         known = json.loads((settings.model / "config.json").read_text())
@@ -48,7 +95,7 @@ def check_length(settings: EngineSettings) -> None:
 
 
 def set_environment(settings: EngineSettings) -> None:
-    """Set what vLLM reads when it is imported, and what its processes inherit."""
+    """Write vLLM's logging config and set the environment variables that vLLM and its processes read."""
     settings.log.parent.mkdir(parents=True, exist_ok=True)
     handler = {"class": "logging.FileHandler", "filename": str(settings.log.absolute()), "formatter": "line"}
     logging = {
@@ -62,13 +109,13 @@ def set_environment(settings: EngineSettings) -> None:
     described.write_text(json.dumps(logging))
     os.environ |= {
         "VLLM_LOGGING_CONFIG_PATH": str(described.absolute()),
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # plugins run in a process only if it imports vLLM itself
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a forked process does not import vLLM, so it would run no plugin
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
     if not settings.pinned:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads without cores of their own mostly wait for one another
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # unpinned threads mostly wait for one another
 
 
 def one_line(error: BaseException) -> str:
@@ -77,7 +124,7 @@ def one_line(error: BaseException) -> str:
 
 
 def cause(log: Path, error: BaseException) -> str:
-    """The last exception that vLLM's processes logged, else the one that reached us."""
+    """The last exception in vLLM's log, else the error that was caught."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     named = [line.strip() for line in lines if "Error: " in line and "initialization failed" not in line]
     return f"{named[-1][-500:] if named else one_line(error)} (more in {log})"

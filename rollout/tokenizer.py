@@ -1,4 +1,4 @@
-"""The one door to transformers: a Hugging Face tokenizer as the agent sees it."""
+"""A Hugging Face tokenizer that implements the agent's `Tokenizer` protocol."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 from agile_ray.agent.functions import Function
 from agile_ray.errors import ConfigError, ContractError
 
-REMEMBERED = 65_536
-"""Encoded texts that are kept: questions, rows and memories come back again and again."""
+CACHED_TEXTS = 65_536
+"""Encodings in the cache: the same questions, tool results and memories are encoded many times."""
 
 
 class HFTokenizer:
-    """Encodes text as plain text, whatever it holds; function tokens exist only as ids.
+    """Encodes every text as plain text; function tokens exist only as ids.
 
-    "[SeekAdvice]" in a question becomes a few ordinary tokens; only `function_id` gives the real one.
+    "[SeekAdvice]" in a question becomes several ordinary tokens; only `function_id` returns the function's token.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class HFTokenizer:
         if not isinstance(end, int):
             raise ConfigError(f"model.path: the tokenizer of {folder} has no end token; set eos_token")
         self._encoder = tokenizer.backend_tokenizer
-        self._encoder.encode_special_tokens = True  # special tokens in a text are split like other words
+        self._encoder.encode_special_tokens = True  # special tokens in a text are split like ordinary words
         self._encoder.no_truncation()
         self._encoder.no_padding()
         self.eos_id = end
@@ -58,23 +58,23 @@ class HFTokenizer:
                     )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text: no BOS, no EOS, and never a function token, whatever the text holds.
+        """Ids of plain text, without BOS, EOS or function tokens, whatever the text is.
 
         Raises:
-            ContractError: the text became one all the same.
+            ContractError: the encoder returned one of these tokens.
         """
         ids = self._encodings.get(text)
         if ids is None:
             ids = tuple(self._encoder.encode(text, add_special_tokens=False).ids)
             if not self._reserved.isdisjoint(ids):
                 raise ContractError(f"HFTokenizer: plain text became a function or end token: {text!r}")
-            if len(self._encodings) >= REMEMBERED:
+            if len(self._encodings) >= CACHED_TEXTS:
                 self._encodings.clear()
             self._encodings[text] = ids
         return list(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; begin and end tokens read as nothing."""
+        """Text of ids; begin and end tokens are left out."""
         kept = [int(token_id) for token_id in ids if token_id not in (self.bos_id, self.eos_id)]
         return self._encoder.decode(kept, skip_special_tokens=False)
 

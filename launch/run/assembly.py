@@ -18,6 +18,7 @@ from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.types import Int32, RunState
 from launch.run.progress import Progress
+from rollout.settings import RolloutSettings
 
 if TYPE_CHECKING:
     from learner.group import LearnerGroup
@@ -76,7 +77,7 @@ class Machines:
     def reopen(self, config: RunConfig, progress: Progress) -> None:
         """Hand them to another run; the learners keep their weights until they load others."""
         self.learners.reopen(ppo=config.ppo, imitation=config.imitation)
-        self.rollouts.reopen(config, bar=progress.bar)
+        self.rollouts.reopen(RolloutSettings.of(config), bar=progress.bar)
 
     def close(self) -> None:
         """End the engines, then the ranks, so that neither waits for the other."""
@@ -91,14 +92,11 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
         AgileError: a part did not start; the others are ended.
     """
     from rollout.pool import RolloutPool
-    from rollout.rules import build_rules
 
     logs = RunFolder.of(config).logs
-    rollouts = RolloutPool(config, model=config.model.path, logs=logs, bar=progress.bar)
+    rollouts = RolloutPool(RolloutSettings.of(config), model=config.model.path, logs=logs, bar=progress.bar)
     try:
-        learners = start_learners(
-            config, probes(environment, build_rules(config, environment, model=config.model.path))
-        )
+        learners = start_learners(config, probes(environment, _rules(config, environment)))
         rollouts.wait_until_ready()
         if config.rollout.transport == "nccl":
             learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
@@ -139,8 +137,6 @@ def assemble(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> Parts:
     """Open the run's folder, and combine it with running machines."""
-    from rollout.rules import build_rules
-
     credit = CreditAssigner(config.credit)
     record = open_record(
         config,
@@ -153,7 +149,7 @@ def assemble(
     return Parts(
         config=config,
         environment=environment,
-        rules=build_rules(config, environment, model=config.model.path),
+        rules=_rules(config, environment),
         learners=machines.learners,
         rollouts=machines.rollouts,
         credit=credit,
@@ -212,3 +208,9 @@ def probes(environment: Environment, rules: Rules) -> list[Int32]:
     texts = (rules.tokenizer.encode(question.shown) for question in questions)
     longest = rules.agent.session_tokens - 1
     return [np.array([rules.tokenizer.bos_id, *ids][:longest], dtype=np.int32) for ids in texts]
+
+
+def _rules(config: RunConfig, environment: Environment) -> Rules:
+    from rollout.rules import build_rules
+
+    return build_rules(environment, env=config.env, agent=config.agent, memory=config.memory, model=config.model.path)

@@ -9,6 +9,7 @@ from agile_ray.types import Session
 from launch.cluster.ray_cluster import cluster
 from launch.run.preflight import check_model
 from launch.run.progress import Progress
+from rollout.settings import RolloutSettings
 
 
 def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Session]:
@@ -25,7 +26,7 @@ def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Se
         from rollout.pool import RolloutPool
 
         logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if an engine fails, because its error names it
-        rollouts = RolloutPool(config, model=folder, logs=logs, bar=progress.bar)
+        rollouts = RolloutPool(RolloutSettings.of(config), model=folder, logs=logs, bar=progress.bar)
         try:
             rollouts.wait_until_ready()
             played = rollouts.evaluate(split=split, sessions=config.evaluate.sessions, greedy=True)

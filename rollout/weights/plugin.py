@@ -1,6 +1,6 @@
-"""vLLM calls `register` in each of its processes, through the entry point `vllm.general_plugins`.
+"""The vLLM plugin: vLLM calls `register` in each of its processes, through the entry point `vllm.general_plugins`.
 
-It makes the backend `ray_shm` known there, and makes sure that no engine process outlives the actor that started it.
+It registers the weight-transfer backend `ray_shm`, and ends an engine's process when the actor that started it dies.
 """
 
 import multiprocessing
@@ -14,17 +14,17 @@ POLL_S = 1.0
 
 
 def register() -> None:
-    """Register the weight-transfer backend, once per process."""
+    """Register the weight-transfer backend and watch the parent process; vLLM may call it more than once."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 
-    with suppress(ValueError):  # registered before
+    with suppress(ValueError):  # already registered
         WeightTransferEngineFactory.register_engine(TRANSPORT, "rollout.weights.shm_receiver", "RayShmEngine")
     if multiprocessing.parent_process() is not None:
         threading.Thread(target=_die_with, args=(os.getppid(),), name="die-with-parent", daemon=True).start()
 
 
 def _die_with(parent: int) -> None:
-    """End this process when its parent is gone, however that died: an engine alone only holds memory and cores."""
+    """End this process once its parent is gone: an engine without its actor only occupies memory and cores."""
     while os.getppid() == parent:
         time.sleep(POLL_S)
     os._exit(1)

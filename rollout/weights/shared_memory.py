@@ -1,4 +1,4 @@
-"""Hands bytes to another process of this machine without a name that could be left behind."""
+"""Shares bytes with another process on this machine through an anonymous file (memfd), which leaves nothing on disk."""
 
 import mmap
 import os
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 def shared_file(content: NDArray[np.uint8]) -> Iterator[str]:
     """Copy bytes into memory that other processes of this user can open by the yielded path.
 
-    The path is valid inside the block; whoever mapped it by then keeps the bytes.
+    The path is valid inside the block. A process that has mapped the file by then keeps the bytes.
     """
     descriptor = os.memfd_create("agile-weights", os.MFD_CLOEXEC)
     try:
@@ -27,7 +27,7 @@ def shared_file(content: NDArray[np.uint8]) -> Iterator[str]:
 
 
 def mapped(path: str) -> memoryview:
-    """The bytes of a shared file. The view keeps them alive when its maker closes the file."""
+    """Map the bytes of a shared file. The view stays valid after its creator has closed the file."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size

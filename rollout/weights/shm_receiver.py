@@ -1,12 +1,12 @@
-"""vLLM weight-transfer backend `ray_shm`: packed buckets through shared memory into a live engine, all or nothing.
+"""vLLM weight-transfer backend `ray_shm`: loads the buckets of a version into a live engine, all or none.
 
-    learner                    rollout actor                        engine worker (this file)
-    packs buckets,             fetches the bytes, copies each       maps the file, checks it, keeps it;
-    puts them in Ray's    ->   bucket into an anonymous        ->   at `finish` loads all of them at once,
-    object store               shared file, names it                while the scheduler is paused
+    learner                    rollout actor (loader.py)            engine worker (this file)
+    packs buckets,             fetches the bytes, copies each       maps the file, checks the bytes, keeps
+    puts them in Ray's    ->   bucket into an anonymous        ->   them; `finish` loads all buckets while
+    object store               shared file, sends its path          the scheduler is paused
 
-The file has no name in /dev/shm: the worker opens it through the actor's /proc entry, so that nothing is left behind
-however either of them dies, and a container's small /dev/shm does not matter.
+The shared file has no name in /dev/shm. The worker opens it through the actor's /proc entry, so no file remains when
+either process dies, and the size of a container's /dev/shm does not matter.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from agile_ray.errors import SyncError
-from agile_ray.weights import Bucket, TensorSpec
+from rollout.weights.bucket_message import BucketMessage
 from rollout.weights.shared_memory import mapped
 from rollout.weights.staging import Staging
 
@@ -38,31 +38,16 @@ EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 
 @dataclass
 class NoInit(WeightTransferInitInfo):
-    """There is nothing to agree on beforehand."""
+    """This transport has nothing to set up."""
 
 
-@dataclass
-class BucketInfo(WeightTransferUpdateInfo):
-    """One bucket's place, and where its bytes lie. Plain values: it crosses processes as a message."""
-
-    path: str  # of the shared file, for any process of this user on this machine
-    count: int  # buckets of the version
-    index: int
-    size_bytes: int
-    checksum: int
-    tensors: list[tuple[str, str, list[int], int]]  # name, dtype, shape, offset in bytes
-
-    def bucket(self) -> Bucket:
-        """The bucket as the learner described it."""
-        specs = (
-            TensorSpec(name=name, dtype=dtype, shape=tuple(shape), offset_bytes=offset)
-            for name, dtype, shape, offset in self.tensors
-        )
-        return Bucket(index=self.index, size_bytes=self.size_bytes, checksum=self.checksum, tensors=tuple(specs))
+@dataclass(kw_only=True)
+class BucketInfo(BucketMessage, WeightTransferUpdateInfo):
+    """The message of one bucket, as vLLM's type."""
 
 
 class RayShmEngine(WeightTransferEngine[NoInit, BucketInfo]):
-    """Receives buckets in one worker. The base class's lifecycle: start, update per bucket, finish."""
+    """Receives buckets in one worker: start, one update per bucket, finish."""
 
     init_info_cls = NoInit
     update_info_cls = BucketInfo
@@ -80,21 +65,21 @@ class RayShmEngine(WeightTransferEngine[NoInit, BucketInfo]):
         self._staging = Staging(self._needed)
 
     def init_transfer_engine(self, init_info: NoInit) -> None:
-        """Nothing to open."""
+        """Do nothing: there is no connection to open."""
 
     def start_weight_update(self) -> None:
-        """Forget what an earlier, unfinished update left. The model is not touched before `finish_weight_update`."""
+        """Drop what an earlier, unfinished update left. The model changes only in `finish_weight_update`."""
         self._staging = Staging(self._needed)
 
     def update_weights(self, update_info: dict[str, object]) -> None:
-        """Take one bucket. The base class would wait for an accelerator, and there may be none."""
+        """Take one bucket. Overridden because the base class synchronizes an accelerator, which a CPU lacks."""
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: BucketInfo) -> None:
         """Map one bucket and check it.
 
         Raises:
-            SyncError: it is refused; what was staged is dropped and the old version goes on serving.
+            SyncError: the bucket is refused; staged buckets are dropped and the old version is still served.
         """
         try:
             self._staging.add(update_info.bucket(), mapped(update_info.path), count=update_info.count)
@@ -106,7 +91,7 @@ class RayShmEngine(WeightTransferEngine[NoInit, BucketInfo]):
         """Load the whole version into the model.
 
         Raises:
-            SyncError: the version is not whole; the old one goes on serving.
+            SyncError: the version is not complete; the old one is still served.
         """
         if not self._staging.whole:
             raise SyncError("weights: finished before every bucket of the version arrived")
@@ -119,15 +104,15 @@ class RayShmEngine(WeightTransferEngine[NoInit, BucketInfo]):
         self._staging = Staging(self._needed)
 
     def shutdown(self) -> None:
-        """Unmap what was staged."""
+        """Unmap the staged buckets."""
         self._staging = Staging(self._needed)
 
 
 def needed_parameters(folder: Path, *, tied: bool) -> dict[str, tuple[int, ...]]:
-    """Shapes of what a whole version holds, by checkpoint name: the folder's own parameters.
+    """Shape of every parameter of a complete version, by checkpoint name: the parameters in the model's folder.
 
-    With a head that is `tied` to the embeddings, the head is sent by name too: after a reload vLLM would otherwise
-    go on serving the old one.
+    A head that is `tied` to the embeddings is a parameter of its own here: vLLM keeps serving the old head after a
+    reload unless the head is sent by name.
     """
     needed: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):

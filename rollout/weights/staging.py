@@ -1,7 +1,7 @@
-"""Collects the buckets of one version until it is whole. Pure bytes: no torch, no vLLM.
+"""Collects the buckets of one version until it is complete. Works on bytes alone, without torch or vLLM.
 
-A bucket is refused when it is out of order, of another size, or does not match its checksum; the last one is refused
-when the version lacks a parameter that the model needs. Whatever is refused leaves the model untouched.
+A bucket is refused when it is out of order, has another size than announced, or does not match its checksum. The last
+bucket is also refused when the version lacks a parameter of the model. A refusal never changes the model.
 """
 
 import math
@@ -16,10 +16,10 @@ SIZES = {"float32": 4, "bfloat16": 2}
 
 
 class Staging:
-    """The buckets of one version that have arrived, in order."""
+    """The buckets of one version that have arrived so far, in order."""
 
     def __init__(self, needed: Mapping[str, tuple[int, ...]]) -> None:
-        """`needed`: shape of every parameter that a whole version holds, by its name in the checkpoint."""
+        """`needed`: shape of every parameter of a complete version, by its name in the checkpoint."""
         self._needed = needed
         self._arrived: list[tuple[Bucket, memoryview]] = []
         self._names: set[str] = set()
@@ -29,21 +29,21 @@ class Staging:
         """Take the next of `count` buckets.
 
         Raises:
-            SyncError: it is not the next one, not intact, or the last one and something is missing.
+            SyncError: the bucket is not the next one, is corrupt, or is the last one and a parameter is missing.
         """
-        place = len(self._arrived)
+        expected = len(self._arrived)
         where = f"weights: bucket {bucket.index} of {count}"
-        if bucket.index != place or (place > 0 and count != self._count):
-            raise SyncError(f"{where}: buckets arrive in order, expected {place} of {self._count or count}")
+        if bucket.index != expected or (expected > 0 and count != self._count):
+            raise SyncError(f"{where}: buckets arrive in order, expected {expected} of {self._count or count}")
         if len(content) != bucket.size_bytes:
             raise SyncError(f"{where}: {bucket.size_bytes} bytes were announced, {len(content)} arrived")
         checksum = zlib.crc32(content)
         if checksum != bucket.checksum:
-            raise SyncError(f"{where}: its checksum is {checksum:08x}, announced was {bucket.checksum:08x}")
+            raise SyncError(f"{where}: checksum {bucket.checksum:08x} was announced, the bytes have {checksum:08x}")
         for spec in bucket.tensors:
             self._take(spec, bucket, where)
         missing = sorted(self._needed.keys() - self._names)
-        if place == count - 1 and missing:
+        if expected == count - 1 and missing:
             raise SyncError(f"{where}: the version is not whole, {len(missing)} parameters are missing: {missing[:3]}")
         self._count = count
         self._arrived.append((bucket, content))
@@ -60,11 +60,11 @@ class Staging:
 
     @property
     def whole(self) -> bool:
-        """Every bucket of the version is here."""
+        """Whether every bucket of the version has arrived."""
         return 0 < self._count == len(self._arrived)
 
     def parameters(self) -> Iterator[tuple[TensorSpec, memoryview]]:
-        """Yield every parameter with its bytes, in the order they were packed."""
+        """Yield every parameter with its bytes, in the order of packing."""
         for bucket, content in self._arrived:
             for spec in bucket.tensors:
                 yield spec, content[spec.offset_bytes : spec.offset_bytes + size_bytes(spec)]

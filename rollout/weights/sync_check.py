@@ -1,12 +1,12 @@
-"""Decides from logprobs whether an engine serves the weights it was given.
+"""Decides from logprobs whether an engine serves the weights that it was given.
 
-    before   [N] the engine on the probes' ids before the new version was loaded
-    after    [N] the engine on the same ids with the new version
-    learner  [N] what the new weights think of these ids, by the learner
+    before   [N] the engine's logprobs of the probes' ids with the old version
+    after    [N] the engine's logprobs of the same ids with the new version
+    learner  [N] the learner's logprobs of these ids with the new version
 
-A gap between `after` and `learner` alone is blind: in bfloat16 it is rounding noise, as large with the right weights as
-with weights one small step old. So where the step is larger than that noise, `after` must also be nearer to the learner
-than to what the engine said before.
+The gap between `after` and `learner` is not enough: in bfloat16 it is rounding noise, which is as large with the right
+weights as with weights that are one optimizer step old. Where the step exceeds the noise, `after` must therefore also
+be nearer to `learner` than to `before`.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from agile_ray.types import Float32
 FLOAT32_GAP = 1e-3
 """Largest difference of one logprob, nats, when both sides compute in float32."""
 GROWTH = 1.5
-"""How much a bfloat16 gap may exceed the gap at start-up."""
+"""Factor by which a bfloat16 gap may exceed the gap at start-up."""
 BFLOAT16_FLOOR = 0.02
-"""A mean bfloat16 gap below this is rounding, whatever it was at start-up: half a unit of a logit between 4 and 8."""
+"""Mean bfloat16 gap that always passes as rounding, nats: half the spacing of bfloat16 logits between 4 and 8."""
 BFLOAT16_START = 0.15
-"""Largest mean bfloat16 gap at start-up, nats; a stale LM head alone makes 0.18 (SmolLM2-135M; right weights: 0.05)."""
+"""Largest mean bfloat16 gap at start-up, nats; a stale LM head alone exceeds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,23 +36,23 @@ class Gap:
 
     @classmethod
     def between(cls, left: Float32, right: Float32) -> "Gap":
-        """Compare token by token; NaN counts as infinitely far."""
+        """Compare token by token; a NaN counts as an infinite difference."""
         apart = np.nan_to_num(np.abs(left.astype(np.float64) - right), nan=np.inf)
         return cls(mean=float(apart.mean()), largest=float(apart.max()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncReport:
-    """What a check measured."""
+    """The gaps that a check measured."""
 
     version: int
-    gap: Gap  # engine to learner, with the new version
-    moved: Gap  # engine to itself, before and after
-    old: Gap  # engine before to learner now: what a stale engine would show
+    gap: Gap  # between `after` and `learner`
+    moved: Gap  # between `after` and `before`
+    old: Gap  # between `before` and `learner`: the gap of an engine that still serves the old version
 
 
 class SyncCheck:
-    """Checks one engine's versions in the order they are loaded; the first load sets the bfloat16 baseline."""
+    """Checks the versions of one engine in the order of loading; the first one sets the gap at start-up."""
 
     def __init__(self, *, exact: bool) -> None:
         """`exact`: engine and learner both compute in float32."""
@@ -60,10 +60,10 @@ class SyncCheck:
         self._start: float | None = None
 
     def check(self, version: int, *, before: Float32, after: Float32, learner: Float32) -> SyncReport:
-        """Accept a version, or say why not.
+        """Accept a version.
 
         Raises:
-            SyncError: the engine's logprobs are not those of the new weights.
+            SyncError: the engine's logprobs are not those of the new weights; the message says which gap is too large.
         """
         report = SyncReport(
             version=version,
@@ -92,5 +92,5 @@ class SyncCheck:
 
 
 def flat(rows: Sequence[Float32]) -> Float32:
-    """Join the logprobs of several sequences, leaving out their first tokens, which nothing predicts."""
+    """Join the logprobs of several sequences without their first tokens, which have no logprob."""
     return np.concatenate([row[1:] for row in rows])

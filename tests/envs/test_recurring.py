@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agile_ray.agent.environment import Submission
-from agile_ray.agent.executor import SAYINGS
+from agile_ray.agent.executor import NO_INFORMATION, SAYINGS
 from agile_ray.agent.memory import HashedEmbedder
 from agile_ray.config import Env
 from agile_ray.config_file import load
@@ -137,6 +137,10 @@ def test_later_similar_counts_the_times_that_are_left():
     assert [session.hindsight.later_similar for session in play("never_ask")] == [
         RECUR - 1 - sight for sight in sights()
     ]
+
+
+def test_the_texts_show_what_is_written_when_there_is_nothing_to_learn():
+    assert f"knowledge : {NO_INFORMATION}" in WORLD.texts()
 
 
 def test_a_query_is_refused_in_words():

@@ -46,7 +46,7 @@ def test_a_stream_follows_from_seed_split_and_index():
     assert all(stream.questions != one.questions for stream in others)
 
 
-def test_a_stream_does_not_hang_on_what_was_drawn_before():
+def test_a_stream_does_not_depend_on_what_was_drawn_before_it():
     fresh = Shop(seed=0).stream(split="train", index=100)
     assert fresh.questions == STREAMS["train"][100].questions
 
@@ -130,7 +130,7 @@ def test_guesses_come_true_as_often_as_they_promise():
         assert abs(share - chance) < 4 * math.sqrt(chance * (1 - chance) / len(outcomes))
 
 
-def test_guess_chances_span_the_range_and_no_price_hangs_on_a_hair():
+def test_guess_probabilities_span_the_range_and_none_is_close_to_a_price():
     topics = (*shop_text.ASPECTS, *shop_text.USES)
     chances = {topic.guess_chance for topic in topics}
     assert min(chances) == 0.1

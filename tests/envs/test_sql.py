@@ -144,7 +144,7 @@ def test_a_query_returns_its_ids_once_each_in_order(tool: SqlTool, query: str, r
         ("price < 30", "price < 30"),
     ],
 )
-def test_a_query_is_written_about_products_with_a_space_behind_what_opens(query: str, written: str) -> None:
+def test_a_gold_query_is_on_products_with_a_space_after_what_opens(query: str, written: str) -> None:
     assert as_written(query, table="pans") == written
 
 

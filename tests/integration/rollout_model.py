@@ -76,8 +76,8 @@ def pack(
 
 def probes_of(model: LlamaForCausalLM) -> tuple[Probe, ...]:
     random = np.random.default_rng(5)
-    rows = [random.integers(12, 400, size=60).astype(np.int32) for _ in range(4)]
-    return tuple(Probe(ids=row, logprobs=logprobs_of(model, row)) for row in rows)
+    sequences = [random.integers(12, 400, size=60).astype(np.int32) for _ in range(4)]
+    return tuple(Probe(ids=ids, logprobs=logprobs_of(model, ids)) for ids in sequences)
 
 
 def perturb(model: LlamaForCausalLM, *, seed: int) -> None:

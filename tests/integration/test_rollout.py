@@ -18,6 +18,7 @@ from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
 from rollout.settings import EngineSettings
 from rollout.tokenizer import HFTokenizer
+from tests.fakes.engine_contract import check_engine
 from tests.integration.rollout_model import copy_of, logprobs_of, make_folder, pack, perturb, probes_of, stale_parts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -89,6 +90,12 @@ def test_logprobs_are_those_of_the_same_weights_in_transformers(tied: Rig) -> No
     np.testing.assert_allclose(score, logprobs_of(tied.model, ids), atol=1e-3)
 
 
+def test_the_engine_keeps_the_contract_of_engines(tied: Rig) -> None:
+    prompts = [[0, *tied.tokenizer.encode(f"what is the colour of item {n} ?")] for n in range(3)]
+    tied.run(check_engine(tied.engine, prompts=prompts, version=tied.version))
+    tied.version += 1
+
+
 def load(rig: Rig, parameters: Mapping[str, torch.Tensor], *, dtype: str = "float32") -> None:
     buckets, blobs = pack(parameters, dtype=dtype)
     rig.version += 1
@@ -124,7 +131,6 @@ def reloaded(rig: Rig) -> bool:
 
 
 def test_corrupt_missing_and_reordered_buckets_leave_the_old_version_serving(tied: Rig) -> None:
-    buckets, blobs = pack(copy_of(tied.model))
     changed = copy_of(tied.model)
     for tensor in changed.values():
         tensor += 1.0

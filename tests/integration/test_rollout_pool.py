@@ -19,6 +19,7 @@ from agile_ray.record.receipts import clear_journals, read_journal
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.pool import RolloutPool
+from rollout.settings import RolloutSettings
 from tests.integration.rollout_model import copy_of, make_folder, pack, perturb, probes_of, stale_parts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -53,7 +54,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_RPC_BASE_PATH", str(folder))  # vLLM leaves its sockets where they are
         ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
-        pool = RolloutPool(config, model=folder, logs=folder / "logs")
+        pool = RolloutPool(RolloutSettings.of(config), model=folder, logs=folder / "logs")
         pool.wait_until_ready()
         yield Rig(pool=pool, config=config, folder=folder)
         pool.shutdown()
@@ -96,7 +97,7 @@ def test_a_greedy_evaluation_is_the_same_twice_and_leaves_the_lanes_alone(rig: R
     assert len(first) == 20
     assert written(first) == written(second)
     assert [(session.stream, session.position) for session in first] == sorted(
-        ((session.stream, session.position) for session in first), key=lambda place: place[1]
+        ((session.stream, session.position) for session in first), key=lambda pair: pair[1]
     )
     assert rig.pool.state() == before
 
@@ -106,14 +107,14 @@ def test_a_checkpoint_puts_every_lane_back(rig: Rig) -> None:
     first = rig.pool.collect()
     rig.pool.restore(state)
     again = rig.pool.collect()
-    places = [[(s.stream, s.position, s.question) for s in sessions] for sessions in (first, again)]
-    assert places[0] == places[1]
+    played = [[(s.stream, s.position, s.question_id) for s in sessions] for sessions in (first, again)]
+    assert played[0] == played[1]
 
 
 def test_a_checkpoint_of_other_lanes_is_refused(rig: Rig) -> None:
-    places = pickle.loads(rig.pool.state())
+    positions = pickle.loads(rig.pool.state())
     with pytest.raises(ConfigError, match=f"has {LANES - 1} lanes, rollout.actors x rollout.lanes is {LANES}"):
-        rig.pool.restore(pickle.dumps(places[1:]))
+        rig.pool.restore(pickle.dumps(positions[1:]))
 
 
 def test_a_version_is_fetched_from_the_object_store_and_checked(rig: Rig, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_a_version_is_fetched_from_the_object_store_and_checked(rig: Rig, tmp_pa
 
 def test_a_folder_without_a_model_is_one_clear_line(rig: Rig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^model\.path: [^\n]+ holds no tokenizer[^\n]*$"):
-        RolloutPool(rig.config, model=tmp_path, logs=tmp_path).wait_until_ready()
+        RolloutPool(RolloutSettings.of(rig.config), model=tmp_path, logs=tmp_path).wait_until_ready()
 
 
 def test_a_killed_actor_is_named_and_takes_its_engine_along(rig: Rig) -> None:

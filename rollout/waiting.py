@@ -1,0 +1,70 @@
+"""Waits for the answers of Ray actors: every wait has a deadline, and every failure is one of this project's errors."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from agile_ray.errors import AgileError, DeadlineError, EngineError
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+POLL_S = 0.5
+"""Time between two calls of `meanwhile`, seconds."""
+FETCH_S = 15.0
+"""Longest wait for an answer that is ready, seconds."""
+
+Result = TypeVar("Result")
+
+
+def wait(
+    call: str,
+    answers: "Sequence[ObjectRef[Result]]",
+    *,
+    deadline_s: float,
+    meanwhile: Callable[[], None] | None = None,
+) -> list[Result]:
+    """Wait until every actor has answered; answer k comes from actor k.
+
+    Args:
+        call: its name, for errors.
+        meanwhile: is called about every `POLL_S` seconds while an answer is missing.
+
+    Raises:
+        AgileError: what an actor raised on purpose.
+        DeadlineError: an actor is late.
+        EngineError: an actor died, or raised something else.
+    """
+    end = time.monotonic() + deadline_s
+    results: dict[int, Result] = {}
+    pending = {answer: index for index, answer in enumerate(answers)}
+    while pending:
+        ready, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_S)
+        for answer in ready:
+            index = pending.pop(answer)
+            results[index] = _result(f"rollout.{call}: actor {index}", answer)
+        if pending and time.monotonic() > end:
+            late = ", ".join(str(index) for index in pending.values())
+            raise DeadlineError(
+                f"rollout.{call}: every actor must answer within {deadline_s:g} s, these did not: {late}"
+            )
+        if pending and meanwhile is not None:
+            meanwhile()
+    return [results[index] for index in range(len(answers))]
+
+
+def _result(where: str, answer: "ObjectRef[Result]") -> Result:
+    try:
+        return ray.get(answer, timeout=FETCH_S)
+    except RayTaskError as error:
+        if isinstance(error.cause, AgileError):
+            raise error.cause from None
+        cause = " ".join(str(error.cause).split())[-500:]
+        raise EngineError(f"{where} failed, {type(error.cause).__name__}: {cause}") from error
+    except RayActorError as error:
+        raise EngineError(f"{where} died ({' '.join(str(error).split())[:500]}); the same run name resumes") from error
+    except RayError as error:  # also the answer's fetch that took too long
+        raise EngineError(f"{where}: {' '.join(str(error).split())[:500]}") from error
