@@ -276,7 +276,7 @@ def test_the_documented_keys_are_those_of_the_schema():
     )
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/gpu.md", "docs/extending.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md", "docs/extending.md"])
 def test_the_documentation_names_commands_and_files_that_exist(page):
     text = (ROOT / page).read_text()
     assert set(re.findall(r"agile-ray ([a-z]+) ", text)) <= {*COMMANDS}

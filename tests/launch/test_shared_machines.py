@@ -15,7 +15,7 @@ from launch.commands import sweep
 from launch.report import paired_runs
 from launch.report.paired_runs import Pair
 from launch.run import pipeline, shared_machines, shipped_configs
-from launch.run.assembly import SFT, Machines
+from launch.run.assembly import Machines
 from tests.fakes.played import played
 
 POINT = ("env.advice_cost=0.7", "credit.mode=linked", "seed=1")
@@ -122,15 +122,15 @@ def adopted(folder: Path, *overrides: str) -> set[str]:
     """What a run takes over from one that has finished its SFT evaluation: names of entries, and `sft` itself."""
     donor = point(f"run.folder={folder}", "run.name=donor")
     heir = point(f"run.folder={folder}", "run.name=heir", *overrides)
-    (donor.run_folder / SFT).mkdir(parents=True)
+    RunFolder.of(donor).sft.path.mkdir(parents=True)
     for entry in ("sft", "sft_sampled", "always_ask"):
-        evaluations.keep(donor.run_folder, entry, played("ppo"))
+        evaluations.keep(RunFolder.of(donor), entry, played("ppo"))
     shared_machines._adopt(heir, [donor, heir])
-    found = {SFT} if (heir.run_folder / SFT).exists() else set()
-    return found | {f"evaluation of {entry}" for entry in evaluations.kept(heir.run_folder)}
+    found = {"sft"} if RunFolder.of(heir).sft.path.exists() else set()
+    return found | {f"evaluation of {entry}" for entry in evaluations.kept(RunFolder.of(heir))}
 
 
-BOTH = {SFT, "evaluation of sft", "evaluation of sft_sampled"}
+BOTH = {"sft", "evaluation of sft", "evaluation of sft_sampled"}
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ BOTH = {SFT, "evaluation of sft", "evaluation of sft_sampled"}
         ("credit.mode=none", BOTH),
         ("ppo.clip=0.1", BOTH),
         ("evaluate.validation_sessions=5", BOTH),
-        ("rollout.temperature=0.5", {SFT}),
-        ("rollout.dtype=bfloat16", {SFT}),
-        ("evaluate.sessions=24", {SFT}),
-        ("env.advice_cost=0.4", {SFT}),
+        ("rollout.temperature=0.5", {"sft"}),
+        ("rollout.dtype=bfloat16", {"sft"}),
+        ("evaluate.sessions=24", {"sft"}),
+        ("env.advice_cost=0.4", {"sft"}),
         ("imitation.batch=8", set()),
         ("env.recorded=/run", set()),
     ],
@@ -159,13 +159,13 @@ def test_a_run_prefers_the_donor_whose_evaluation_it_shares(tmp_path: Path):
         point(here, "run.name=like"),
     ]
     for donor in donors:
-        (donor.run_folder / SFT).mkdir(parents=True)
-        (donor.run_folder / SFT / "name").write_text(donor.run.name)
-        evaluations.keep(donor.run_folder, "sft_sampled", played("ppo"))
+        RunFolder.of(donor).sft.path.mkdir(parents=True)
+        (RunFolder.of(donor).sft.path / "name").write_text(donor.run.name)
+        evaluations.keep(RunFolder.of(donor), "sft_sampled", played("ppo"))
     for name, others in (("a", donors), ("b", donors[:2]), ("c", donors[1::-1])):
         heir = point(here, f"run.name={name}")
         shared_machines._adopt(heir, others)
-        assert (heir.run_folder / SFT / "name").read_text() == ("like" if name == "a" else "cold")
+        assert (RunFolder.of(heir).sft.path / "name").read_text() == ("like" if name == "a" else "cold")
 
 
 def test_a_plain_point_of_the_toy_is_a_run_of_its_own():

@@ -70,7 +70,7 @@ def test_an_adapted_coefficient_is_saved_and_without_one_every_run_uses_its_own(
     ppo = PPO(kl_coefficient=0.05, adaptive_kl_target=0.02)
     start = kl_controller.configured(ppo)
     kl_controller.save(start, ppo, tmp_path)
-    other = PPO(kl_coefficient=0.4, adaptive_adaptive_kl_target=0.02)
+    other = PPO(kl_coefficient=0.4, adaptive_kl_target=0.02)
     assert kl_controller.load(other, tmp_path).coefficient == 0.4
     kl_controller.save(start.after(1.0), ppo, tmp_path)
     assert kl_controller.load(ppo, tmp_path) == start.after(1.0)
@@ -80,4 +80,4 @@ def test_an_adapted_coefficient_is_saved_and_without_one_every_run_uses_its_own(
 
 def test_a_target_that_no_coefficient_can_reach_is_refused():
     with pytest.raises(ValueError, match="adaptive_kl_target scales kl_coefficient, which is 0; set it above 0"):
-        PPO(kl_coefficient=0.0, adaptive_adaptive_kl_target=0.02)
+        PPO(kl_coefficient=0.0, adaptive_kl_target=0.02)

@@ -16,7 +16,7 @@ from rollout.player import Player
 from tests.fakes.engine import FakeEngine
 
 WORLD = Recurring(seed=0)
-RULES = script_rules(WORLD, price=300, agent=Agent(forced=True, turns=1, turn_tokens=2), memory=Memory())
+RULES = script_rules(WORLD, agent=Agent(forced=True, turns=1, turn_tokens=2), memory=Memory())
 
 
 def player(folder: Path, *, engine: FakeEngine | None = None, numbers: range = range(2), seed: int = 0) -> Player:
@@ -28,7 +28,7 @@ def player(folder: Path, *, engine: FakeEngine | None = None, numbers: range = r
         total=4,
         temperature=1.0,
         price=300,
-        journal=Journal(folder / "receipts.jsonl"),
+        bought=Journal(folder / "receipts.jsonl").add,
     )
 
 
