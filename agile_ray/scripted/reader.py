@@ -24,6 +24,7 @@ from agile_ray.agent.executor import NO_INFORMATION
 from agile_ray.agent.functions import SEARCHES, Function
 from agile_ray.agent.policy import Completion, SessionView
 from agile_ray.agent.tokenizer import Tokenizer
+from agile_ray.scripted.optimum import worth_asking
 from agile_ray.seeds import derive
 
 Asker = Callable[[SessionView], bool]
@@ -106,7 +107,7 @@ def needs_advice(view: SessionView) -> bool:
 
 def by_judgement(view: SessionView) -> bool:
     """Ask if 1 - guess chance > price, both in reward, of what needs advice; blind to what memory is worth tomorrow."""
-    return needs_advice(view) and 1000 * (1.0 - view.question.guess_chance) > view.price
+    return needs_advice(view) and worth_asking(view.question, uses=1, price=view.price)
 
 
 def at_random(share: float, *, seed: int, where: Asker) -> Asker:

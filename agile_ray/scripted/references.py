@@ -5,7 +5,7 @@ never_ask           none
 random              each question with the same probability
 non_adaptive        the first K questions of a stream
 ask_unless_search   every question that the tool can't answer, also what memory holds
-oracle              the optimum of envs/optimum.py: knows the future, but no guess's outcome
+oracle              the optimum of optimum.py: knows the future, but no guess's outcome
 yes_gold_sql        none, and says "yes" where the tool can't answer
 teacher             what imitation learns from: by chance or by judgement, where neither memory nor the tool helps
 """
