@@ -9,30 +9,27 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-import envs
-from agile_ray.agent.environment import Environment
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
-from agile_ray.evaluation.plays import plays
-from agile_ray.evaluation.score import Score, score
-from agile_ray.experts import build_expert
-from agile_ray.record.folder import write_text
-from agile_ray.scripted.references import REFERENCES, Habits, play_sessions, reference, script_rules
-from agile_ray.types import Session
+from launch.commands.reference_policies import REFERENCE_POLICIES
 from launch.run.shipped_configs import read
+
+if TYPE_CHECKING:
+    from agile_ray.agent.environment import Environment
+    from agile_ray.evaluation.score import Score
+    from agile_ray.scripted.references import Habits
+    from agile_ray.types import Session
 
 CATEGORIES = {"train": "env.categories", "validation": "env.validation_categories", "test": "env.test_categories"}
 
 
 def command(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
-    policy: Annotated[str, typer.Option(help=f"A checkpoint's folder, or one of: {', '.join(REFERENCES)}.")],
+    policy: Annotated[str, typer.Option(help=f"A checkpoint's folder, or one of: {', '.join(REFERENCE_POLICIES)}.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as env.advice_cost=0.5.")
     ] = None,
@@ -57,6 +54,10 @@ def command(
       agile-ray evaluate productqa --policy always_ask env.data=FOLDER 'env.categories=[all_pans]'
       agile-ray evaluate quickstart --policy runs/quickstart/checkpoints/best
     """
+    import envs
+    from agile_ray.evaluation.score import score
+    from agile_ray.record.folder import write_text
+
     settings = read_for_evaluation(config, overrides or ())
     environment = envs.build(settings.env, seed=settings.seed)
     habits = _habits(environment, settings, share=share, first=first)
@@ -77,18 +78,24 @@ def _names(override: str) -> bool:
     return override.startswith("env.categories=")
 
 
-def play(config: RunConfig, environment: Environment, policy: str, habits: Habits) -> list[Session]:
+def play(config: RunConfig, environment: "Environment", policy: str, habits: "Habits") -> "list[Session]":
     """Play a policy on the streams that the config names.
 
     Raises:
         ConfigError: no such policy, checkpoint, split or category.
     """
-    if policy not in REFERENCES:
+    if policy not in REFERENCE_POLICIES:
         if not Path(policy).is_dir():
-            raise ConfigError(f"--policy {policy}: no such folder; reference policies are {', '.join(REFERENCES)}")
+            raise ConfigError(
+                f"--policy {policy}: no such folder; reference policies are {', '.join(REFERENCE_POLICIES)}"
+            )
         from launch.run.play_checkpoint import play_checkpoint
 
         return play_checkpoint(config, Path(policy))
+    from agile_ray.evaluation.plays import plays
+    from agile_ray.experts import build_expert
+    from agile_ray.scripted.references import play_sessions, reference, script_rules
+
     price = round(1000 * config.env.advice_cost)
     return play_sessions(
         reference(policy, environment, habits),
@@ -105,7 +112,9 @@ def play(config: RunConfig, environment: Environment, policy: str, habits: Habit
     )
 
 
-def _habits(environment: Environment, config: RunConfig, *, share: float | None, first: int | None) -> Habits:
+def _habits(environment: "Environment", config: RunConfig, *, share: float | None, first: int | None) -> "Habits":
+    from agile_ray.scripted.references import Habits
+
     if share is None:
         share = config.imitation.asked_share
     if first is None:
@@ -124,7 +133,10 @@ def _origin(config: RunConfig) -> dict[str, object]:
     }
 
 
-def _print(policy: str, config: RunConfig, result: Score) -> None:
+def _print(policy: str, config: RunConfig, result: "Score") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     title = f"{policy} on {config.env.name}/{config.env.split}, advice at {config.env.advice_cost:g}, {result.units}"
     table = Table(title=title)
     for name in ("kind", "sessions", "asked share", "accuracy", "commonest error"):
