@@ -31,7 +31,7 @@ def command(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
     policy: Annotated[str, typer.Option(help=f"A checkpoint's folder, or one of: {', '.join(REFERENCE_POLICIES)}.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as env.advice_cost=0.5.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as env.advice_cost=0.5.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the metrics.")] = None,
     share: Annotated[

@@ -9,7 +9,7 @@ import typer
 def command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished or stopped run.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as credit.mode=none.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as credit.mode=none.")
     ] = None,
     output: Annotated[
         str | None,

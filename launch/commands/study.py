@@ -40,9 +40,12 @@ def shop(
       agile-ray study shop 0.1 0.3 --runs runs/priors --compare imitation.asking=judgement
     """
     from launch.report.compared_key import parse
+
+    compared = parse(compare)
+
     from launch.studies.shop_runs import report
 
-    report(prices or [0.3, 0.5, 0.9], seeds=seeds, runs=runs, compare=parse(compare))
+    report(prices or [0.3, 0.5, 0.9], seeds=seeds, runs=runs, compare=compared)
 
 
 @app.command("credit_worth")

@@ -12,7 +12,7 @@ def command(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
     address: Annotated[str, typer.Option(help="The cluster's dashboard, such as http://10.0.0.1:8265.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as run.folder=/mnt/runs.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as run.folder=/mnt/runs.")
     ] = None,
     follow: Annotated[
         bool, typer.Option(help="Print the job's log until the job ends, then exit with its code.")

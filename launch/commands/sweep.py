@@ -10,7 +10,7 @@ def command(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a shipped sweep, or a YAML file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides for every run; not of keys that the sweep varies."),
+        typer.Argument(metavar="KEY=VALUE", help="Overrides for every run; not of keys that the sweep varies."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print each run as a command and train nothing.")] = False,
     only_table: Annotated[

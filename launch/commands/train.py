@@ -8,7 +8,7 @@ import typer
 def command(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as env.advice_cost=0.5.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as env.advice_cost=0.5.")
     ] = None,
 ) -> None:
     """Train an agent: imitation, PPO, final evaluation, report.

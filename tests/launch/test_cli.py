@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -257,11 +256,3 @@ def test_the_documented_keys_are_those_of_the_schema():
     assert keys.table() in (ROOT / "docs" / "configuration.md").read_text(), (
         "put into docs/configuration.md what `agile-ray keys` prints"
     )
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/gpu.md", "docs/extending.md"])
-def test_the_documentation_names_commands_and_files_that_exist(page):
-    text = (ROOT / page).read_text()
-    assert set(re.findall(r"agile-ray ([a-z]+) ", text)) <= {*COMMANDS}
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
-    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
