@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from random import Random
 
 from agile_ray.agent.environment import Found, Question, Submission
-from agile_ray.agent.executor import NO_INFORMATION
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import NO_INFORMATION, Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from agile_ray.seeds import derive

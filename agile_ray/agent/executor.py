@@ -22,7 +22,7 @@ import numpy as np
 
 from agile_ray.agent.environment import Found, Question, Stream, Submission
 from agile_ray.agent.expert import Advice
-from agile_ray.agent.functions import SEARCHES, Function
+from agile_ray.agent.functions import NO_INFORMATION, SEARCHES, Function
 from agile_ray.agent.memory import KNOWLEDGE, QA, Entry, Match, Memory
 from agile_ray.agent.paid_expert import Till
 from agile_ray.agent.policy import Completion
@@ -31,8 +31,6 @@ from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.types import Counterfactual, Ending, MemoryUse, Receipt, Turn
 
-NO_INFORMATION = "no information"
-"""A reflection that says so is not remembered."""
 SAYINGS = (
     "progress 10 questions 2 knowledge 3\n",
     "history : none\nknowledge : none\n",

@@ -20,8 +20,7 @@ from random import Random
 import numpy as np
 
 from agile_ray.agent.environment import Question
-from agile_ray.agent.executor import NO_INFORMATION
-from agile_ray.agent.functions import SEARCHES, Function
+from agile_ray.agent.functions import NO_INFORMATION, SEARCHES, Function
 from agile_ray.agent.policy import Completion, SessionView
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.scripted.optimum import worth_asking
