@@ -1,12 +1,14 @@
 # make quickstart   train on the built-in shop, print the table, write runs/quickstart/report.html
-# make test         lint, fast tests, then tests on real Ray, vLLM, DeepSpeed and data, two files at a time
-# make study        in the background: the quick start for three seeds and three prices; again to resume
-# make three_prices, make credit, make priors, make stability
-#                   likewise: ways to give credit on a toy and on the shop, what imitation may start from, what keeps PPO steady
-# make install      what the others begin with; does nothing when the lock is unchanged
+# make test         lint, fast tests, then the tests that use real Ray, vLLM, DeepSpeed and data, two files at a time
+# make types        check the types with pyright
+# make study        train the quick start for three seeds and three prices, in the background
+# make three_prices make credit make priors make stability
+#                   train and analyse a sweep in the background: ways to give credit on a toy and on the shop, teachers
+#                   that imitation starts from, settings that keep PPO steady. The same command again resumes
+# make install      install from the lock file; all others do this first, and it does nothing if the lock is unchanged
 #
-# AGILE_DATA=folder that holds productqa/; tests that need it are left out where it is absent
-# VENV=folder of the virtual environment    LOCK=requirements-gpu.txt for GPUs    PYTHON=interpreter to make it with
+# AGILE_DATA=FOLDER holds productqa/; without it, the tests that need it are left out
+# VENV=FOLDER of the virtual environment    LOCK=requirements-gpu.txt for GPUs    PYTHON=interpreter that creates it
 
 VENV ?= .venv
 LOCK ?= requirements-cpu.txt
@@ -46,12 +48,16 @@ lint: install
 	$(BIN)/lint-imports
 
 types: install
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+three_prices: ANALYSIS := three_prices
+credit: ANALYSIS := shop
+priors: ANALYSIS := shop 0.1 0.3 --runs runs/priors --compare imitation.asking=judgement
+stability: ANALYSIS := stability
 
 $(STUDIES): install
 	$(BIN)/agile-ray model tiny --output models/tiny
 	$(BIN)/agile-ray model tiny --env recurring --hidden 128 --layers 2 --output models/toy
 	mkdir -p runs
-	nohup sh -c '$(BIN)/agile-ray sweep $@ $(if $(wildcard benchmarks/$@.py),&& $(BIN)/python benchmarks/$@.py)' \
-		>> runs/$@.log 2>&1 &
+	nohup sh -c '$(BIN)/agile-ray sweep $@ $(if $(ANALYSIS),&& $(BIN)/agile-ray study $(ANALYSIS))' >> runs/$@.log 2>&1 &
 	@echo "started; follow it with: tail -f runs/$@.log"

@@ -1,4 +1,4 @@
-"""Where errors meet the user: one line for what is foreseen, a traceback for what is not.
+"""How errors reach the user: an expected error is one line, an unexpected one a traceback.
 
 error                               stderr        exit code
 ConfigError, a full disk            one line      2
@@ -19,7 +19,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 @contextmanager
 def border() -> Iterator[None]:
-    """Turn foreseen errors into one line and an exit code."""
+    """Turn an expected error into one line and an exit code."""
     try:
         yield
     except ConfigError as error:

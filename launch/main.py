@@ -1,22 +1,28 @@
-"""The command line `agile-ray`: one file in this folder for each command.
+"""The command line `agile-ray`: one module in launch/commands for each command.
 
-Importing this module loads no heavy library: every command imports what it needs when it runs.
+Importing this module imports no heavy library. A command module holds the signature and the help; its function imports
+what does the work.
 """
 
 import typer
 
 from launch.border import border
-from launch.commands import evaluate, keys, model, replay, report, reprice, submit, sweep, train
+from launch.commands import evaluate, keys, model, replay, report, reprice, study, submit, sweep, train
 
 HELP = """Train AGILE agents: language models that remember, use tools, reflect, and ask an expert at a price.
 
 \b
 First steps:
-  agile-ray model tiny --output models/tiny        a small model from scratch
-  agile-ray train quickstart                       imitation, then PPO; `train quickstart` again resumes
+  agile-ray model tiny --output models/tiny        make a small model
+  agile-ray train quickstart                       imitation, then PPO; the same command again resumes
+  agile-ray report runs/quickstart                 tables, and pictures in runs/quickstart/report.html
+\b
+Next:
+  agile-ray keys                                   every setting, its default and its meaning
   agile-ray train quickstart env.advice_cost=0.5 run.name=dear
-  agile-ray report runs/quickstart                 tables and pictures of a run
-  agile-ray evaluate quickstart --policy always_ask --output always.json
+  agile-ray evaluate quickstart --policy always_ask
+\b
+`agile-ray COMMAND --help` explains a command and shows examples.
 """
 
 app = typer.Typer(
@@ -27,15 +33,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
+app.add_typer(model.app, name="model")
 app.command("train")(train.command)
-app.command("evaluate")(evaluate.command)
 app.command("report")(report.command)
+app.command("evaluate")(evaluate.command)
+app.command("keys")(keys.command)
+app.command("sweep")(sweep.command)
+app.add_typer(study.app, name="study")
 app.command("replay")(replay.command)
 app.command("reprice")(reprice.command)
-app.add_typer(model.app, name="model")
 app.command("submit")(submit.command)
-app.command("sweep")(sweep.command)
-app.command("keys")(keys.command)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,10 @@ from agile_ray.knobs import knobs
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("agile_ray", "envs", "rollout", "learner", "configs", "launch")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-EVERYTHING = [*SOURCES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))]
 
-FILE_LINES = 400
-FUNCTION_LINES = 60
-KNOBS = 72
+KNOBS = 80  # see CONTRIBUTING.md
+MODULES = 16
+"""In one folder, at most: more are a list to search, not a room to look around in."""
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -29,14 +30,6 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-@pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
-def test_a_file_fits_in_one_reading(path):
-    assert len(path.read_text().splitlines()) <= FILE_LINES
-    for function in functions(path):
-        length = (function.end_lineno or function.lineno) - function.lineno + 1
-        assert length <= FUNCTION_LINES, f"{function.name} has {length} lines"
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.read_text()], ids=name_of)
@@ -75,6 +68,19 @@ def test_the_packages_are_listed_one_by_one():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {path.parent.relative_to(ROOT) for path in SOURCES}
     assert sorted(listed) == sorted(str(folder).replace("/", ".") for folder in folders)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=name_of)
+def test_a_folder_has_few_modules(folder):
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= MODULES
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_git_ignores_no_module():
+    ignored = subprocess.run(
+        ["git", "check-ignore", *map(str, SOURCES)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert ignored.stdout.split() == []
 
 
 def test_a_run_has_few_knobs():

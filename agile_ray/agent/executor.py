@@ -21,7 +21,7 @@ import numpy as np
 
 from agile_ray.agent.environment import Found, Question, Stream, Submission
 from agile_ray.agent.expert import Advice, AskKey
-from agile_ray.agent.functions import SEARCHES, Function
+from agile_ray.agent.functions import NO_INFORMATION, SEARCHES, Function
 from agile_ray.agent.memory import KNOWLEDGE, QA
 from agile_ray.agent.observer import Observer
 from agile_ray.agent.paid_expert import PaidExpert
@@ -32,8 +32,6 @@ from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.errors import SessionError
 from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Session, Turn
 
-NO_INFORMATION = "no information"
-"""A reflection that says so is not remembered."""
 SAYINGS = (
     "progress 10 questions 2 knowledge 3\n",
     "history : none\nknowledge : none\n",

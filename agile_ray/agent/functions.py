@@ -18,6 +18,9 @@ class Function(StrEnum):
     CLEAR_CONTEXT = "[ClearContext]"
 
 
+NO_INFORMATION = "no information"
+"""A reflection that contains these words is not written to memory."""
+
 SEARCHES = frozenset({Function.SEARCH_PRODUCT, Function.SEARCH})
 """Functions whose argument the policy writes after the token, up to the end token."""
 

@@ -14,52 +14,81 @@ The rule assumes that retrieval finds every entry it should. Where retrieval mis
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 from agile_ray.agent.environment import Question
 
+Rule = Callable[[int, Question, int], bool]
+"""Whether to ask, given position, question and the number of later questions on its item."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Optimum:
-    """The optimum of a set of streams."""
+class Outcome:
+    """What an asking rule does with some streams, in expectation over guesses."""
 
-    asked_share: float  # of all sessions
-    accuracy: float  # expected
-    total: float  # expected own reward per session
+    asked_share: float  # share of all sessions
+    accuracy: float
+    total: float  # own reward per session
 
 
-def worth_asking(question: Question, *, uses: int, price: int) -> bool:
+def worth_asking(question: Question, *, uses: float, price: float) -> bool:
     """Whether advice at first sight gains more than it costs.
 
     Args:
-        question: on the item.
-        uses: questions on the item from this one on, this one included.
-        price: thousandths.
+        uses: questions on the item from here on, this one included; may be an expectation.
+        price: of one ask, in thousandths.
     """
     return not question.query and 1000 * uses * (1.0 - question.guess_chance) > price
 
 
-def optimum(streams: Sequence[Sequence[Question]], *, price: int) -> Optimum:
-    """Asked share, expected accuracy and total of the optimum: ask at first sight where it is `worth_asking`.
+def optimum(streams: Sequence[Sequence[Question]], *, price: int) -> Outcome:
+    """The outcome of asking at first sight where it is `worth_asking`.
+
+    Args:
+        streams: the questions of each episode, in order; at least one.
+        price: of one ask, in thousandths.
+    """
+    return outcome(streams, lambda _, question, later: worth_asking(question, uses=1 + later, price=price), price=price)
+
+
+def outcome(streams: Sequence[Sequence[Question]], asks: Rule, *, price: float) -> Outcome:
+    """Play an asking rule in expectation: advice is right and remembered, a guess counts at its chance.
 
         total = (expected right answers - price / 1000 * asks) / sessions, reward per session
 
     Args:
         streams: the questions of each episode, in order; at least one.
-        price: of one ask, thousandths.
+        asks: consulted where neither memory nor the tool has the answer.
+        price: of one ask, in thousandths.
     """
-    asked, right, sessions = 0, 0.0, 0
+    asked, lost = 0, 0.0
     for questions in streams:
-        uses = Counter(question.item for question in questions)
-        bought = {q.item for q in questions if worth_asking(q, uses=uses[q.item], price=price)}
-        asked += len(bought)
-        right += sum(1.0 if q.query or q.item in bought else q.guess_chance for q in questions)
-        sessions += len(questions)
-    return Optimum(
-        asked_share=asked / sessions, accuracy=right / sessions, total=(right - asked * price / 1000) / sessions
+        known: set[str] = set()
+        for position, question, later in without_tool(questions):
+            if question.item in known:
+                continue
+            if asks(position, question, later):
+                known.add(question.item)
+                asked += 1
+            else:
+                lost += 1.0 - question.guess_chance
+    sessions = sum(map(len, streams))
+    return Outcome(
+        asked_share=asked / sessions,
+        accuracy=1 - lost / sessions,
+        total=1 - (lost + asked * price / 1000) / sessions,
     )
+
+
+def without_tool(questions: Sequence[Question]) -> Iterator[tuple[int, Question, int]]:
+    """Yield the questions that the tool does not answer: position, question, number of later ones on its item."""
+    left = Counter(question.item for question in questions if not question.query)
+    for position, question in enumerate(questions):
+        if not question.query:
+            left[question.item] -= 1
+            yield position, question, left[question.item]
 
 
 def best_first(streams: Sequence[Sequence[Question]], *, price: int) -> int:

@@ -20,10 +20,10 @@ from random import Random
 import numpy as np
 
 from agile_ray.agent.environment import Question
-from agile_ray.agent.executor import NO_INFORMATION
-from agile_ray.agent.functions import SEARCHES, Function
+from agile_ray.agent.functions import NO_INFORMATION, SEARCHES, Function
 from agile_ray.agent.policy import Completion, SessionView
 from agile_ray.agent.tokenizer import Tokenizer
+from agile_ray.scripted.optimum import worth_asking
 from agile_ray.seeds import derive
 
 Asker = Callable[[SessionView], bool]
@@ -106,8 +106,8 @@ def needs_advice(view: SessionView) -> bool:
 
 
 def by_judgement(view: SessionView) -> bool:
-    """Ask where advice is needed and 1 - guess probability > price, in reward; ignores later uses of the answer."""
-    return needs_advice(view) and 1000 * (1.0 - view.question.guess_chance) > view.price
+    """Ask if 1 - guess chance > price, both in reward, of what needs advice; blind to what memory is worth tomorrow."""
+    return needs_advice(view) and worth_asking(view.question, uses=1, price=view.price)
 
 
 def at_random(share: float, *, seed: int, where: Asker) -> Asker:

@@ -1,4 +1,4 @@
-"""Whether a run joins a cluster, and what it needs there."""
+"""Whether a run joins an existing Ray cluster, and what it needs there."""
 
 import os
 import socket
@@ -8,10 +8,10 @@ from agile_ray.errors import ConfigError
 
 
 def check_port(port: int | None) -> None:
-    """Refuse a dashboard port that another process holds.
+    """Refuse a dashboard port that another process uses.
 
     Raises:
-        ConfigError: it is held.
+        ConfigError: the port is in use.
     """
     if port is None:
         return
@@ -26,12 +26,12 @@ def check_port(port: int | None) -> None:
 
 
 def joins(settings: Cluster) -> bool:
-    """Whether the run is on a Ray cluster that was there before it."""
+    """Whether the run joins an existing Ray cluster."""
     return settings.address is not None or "RAY_ADDRESS" in os.environ
 
 
 def check_shared(config: RunConfig) -> None:
-    """Refuse relative paths on a cluster: they would lie in a job's working folder, and be lost with it.
+    """Refuse relative paths on a cluster: they would be in a job's working folder, which is deleted with the job.
 
     Raises:
         ConfigError: a path is relative.

@@ -1,8 +1,8 @@
-"""Joins a Ray cluster or starts a local one, and leaves nothing behind.
+"""Joins a Ray cluster or starts a local one, and leaves no process behind.
 
 cluster.address given             that cluster is joined
 RAY_ADDRESS set (a cluster job)   the job's cluster is joined
-neither                           a fresh local one is started; it ends with the driver, also with a killed one
+neither                           a local cluster is started; it ends with the driver, even if that is killed
 """
 
 import logging
@@ -22,14 +22,14 @@ from launch.cluster.address import check_port, joins
 
 @contextmanager
 def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
-    """Connect to Ray for the length of a `with` block.
+    """Connect to Ray for the duration of a `with` block.
 
     Args:
-        settings: where to; with `device: gpu` Ray counts the machine's GPUs itself.
-        cpus: logical CPUs of a local cluster, at least one for every actor; they may exceed the machine's.
+        settings: the address; with `device: gpu` Ray counts the machine's GPUs itself.
+        cpus: logical CPUs of a local cluster, at least one per actor; may exceed those of the machine.
 
     Raises:
-        ConfigError: the address does not answer, or the dashboard's port is taken.
+        ConfigError: the address does not answer, or the dashboard's port is in use.
     """
     import ray
 
@@ -58,12 +58,12 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
 
 @contextmanager
 def _reaped() -> Iterator[None]:
-    """Whatever is started in the block ends with it, or with this process."""
+    """End every process that is started in the block with the block, or with this process."""
     token = secrets.token_hex(8)
     sockets = tempfile.mkdtemp(prefix="agile-ray-")
     watch = [sys.executable, str(reaper.__file__), token, str(os.getpid()), sockets]
     process = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
-    os.environ |= {reaper.MARK: token, "VLLM_RPC_BASE_PATH": sockets}  # vLLM leaves its sockets where they are
+    os.environ |= {reaper.MARK: token, "VLLM_RPC_BASE_PATH": sockets}  # vLLM does not remove its sockets
     try:
         yield
     finally:

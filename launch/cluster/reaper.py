@@ -1,12 +1,12 @@
-"""Ends what a killed driver leaves running; a program of its own, since it must outlive the driver.
+"""Ends the processes that a killed driver leaves running. Runs as a separate program, because it outlives the driver.
 
     driver   sets MARK in its environment, then starts Ray: every process of the run inherits the mark
-    reaper   notes the driver's descendants while it waits at a pipe that only the driver holds open; when that closes,
-             those that it noted, what these start, and those that carry the mark have GRACE_S to end by themselves,
-             then they are killed, and the folder of their sockets is removed
+    reaper   records the driver's descendants while it waits on a pipe that only the driver keeps open. When the pipe
+             closes, the recorded processes, their children, and all processes with the mark get GRACE_S to end by
+             themselves. Then it kills them and removes the folder of their sockets
 
-The notes are for processes that write their title over their environment, the mark for those started since the last
-note. Ray's own helpers do notice that their head is gone, but try to report it for a minute first.
+Recording finds processes that overwrite their environment with a title; the mark finds those that started after the
+last recording. Ray's own helpers notice that their head is gone, but first try to report it for a minute.
 """
 
 import select
@@ -23,7 +23,7 @@ NOTE_S = 0.5
 
 
 def watch(driver: int) -> set[psutil.Process]:
-    """Wait until standard input closes; returns the descendants that the driver was seen to have got meanwhile."""
+    """Wait until standard input closes; returns the descendants that the driver started meanwhile."""
     before, seen = _descendants(driver), set[psutil.Process]()
     while not select.select([sys.stdin], [], [], NOTE_S)[0]:
         seen |= _descendants(driver)
@@ -31,11 +31,11 @@ def watch(driver: int) -> set[psutil.Process]:
 
 
 def reap(token: str, *, seen: Iterable[psutil.Process] = (), grace_s: float) -> None:
-    """Wait until nothing that was seen or carries the mark is left, and kill what still is after the grace."""
+    """Wait until no seen or marked process is left; kill those that remain after `grace_s`."""
     deadline = time.monotonic() + grace_s
     noted = set(seen)
     while left := {process for process in noted | marked(token) if _alive(process)}:
-        noted |= left.union(*(_descendants(process.pid) for process in left))  # a raylet goes on starting workers
+        noted |= left.union(*(_descendants(process.pid) for process in left))  # a raylet keeps starting workers
         if time.monotonic() > deadline:
             for process in left:
                 _kill(process)
@@ -43,8 +43,8 @@ def reap(token: str, *, seen: Iterable[psutil.Process] = (), grace_s: float) -> 
 
 
 def marked(token: str) -> set[psutil.Process]:
-    """This user's other processes that were started with the mark."""
-    everyone = psutil.process_iter(["environ"])  # environ: None where it is somebody else's
+    """This user's other processes that have the mark in their environment."""
+    everyone = psutil.process_iter(["environ"])  # environ: None for other users' processes
     return {process for process in everyone if (process.info["environ"] or {}).get(MARK) == token} - {psutil.Process()}
 
 

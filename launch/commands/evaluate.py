@@ -1,4 +1,4 @@
-"""`agile-ray evaluate`: plays one policy on whole streams, prints its table, writes its metrics.
+"""`agile-ray evaluate`: plays a policy, prints a table of its score, and can write it as JSON.
 
 --policy                    needs
 a reference policy's name   nothing: no model, no Ray, no torch
@@ -7,30 +7,27 @@ a checkpoint's folder       Ray and an engine, as in training; greedy, lanes in 
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-import envs
-from agile_ray.agent.environment import Environment
 from agile_ray.config import RunConfig, Split
 from agile_ray.errors import ConfigError
-from agile_ray.evaluation.plays import plays
-from agile_ray.evaluation.score import Score, score
-from agile_ray.experts import build_expert
-from agile_ray.record.json_files import write_json
-from agile_ray.scripted.references import REFERENCES, Habits, play_sessions, reference, script_rules
-from agile_ray.types import Session
+from launch.commands.reference_policies import REFERENCE_POLICIES
 from launch.run.shipped_configs import read
+
+if TYPE_CHECKING:
+    from agile_ray.agent.environment import Environment
+    from agile_ray.evaluation.score import Score
+    from agile_ray.scripted.references import Habits
+    from agile_ray.types import Session
 
 
 def command(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
-    policy: Annotated[str, typer.Option(help=f"A checkpoint's folder, or one of: {', '.join(REFERENCES)}.")],
+    policy: Annotated[str, typer.Option(help=f"A checkpoint's folder, or one of: {', '.join(REFERENCE_POLICIES)}.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as env.advice_cost=0.5.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as env.advice_cost=0.5.")
     ] = None,
     split: Annotated[Split, typer.Option(help="Split to play.")] = "test",
     categories: Annotated[
@@ -57,6 +54,10 @@ def command(
       agile-ray evaluate productqa --policy always_ask --categories all_pans env.data=FOLDER
       agile-ray evaluate quickstart --policy runs/quickstart/checkpoints/best
     """
+    import envs
+    from agile_ray.evaluation.score import score
+    from agile_ray.record.json_files import write_json
+
     given = [] if categories is None else [f"env.categories.{split}=[{categories}]"]
     settings = read(config, [*(overrides or ()), *given])
     environment = envs.build(settings.env, seed=settings.seed)
@@ -68,18 +69,26 @@ def command(
         write_json(output, metrics)
 
 
-def play(config: RunConfig, environment: Environment, policy: str, habits: Habits, *, split: Split) -> list[Session]:
+def play(
+    config: RunConfig, environment: "Environment", policy: str, habits: "Habits", *, split: Split
+) -> "list[Session]":
     """Play a policy on as many sessions of a split as `evaluate.sessions` says.
 
     Raises:
         ConfigError: no such policy, checkpoint or category.
     """
-    if policy not in REFERENCES:
+    if policy not in REFERENCE_POLICIES:
         if not Path(policy).is_dir():
-            raise ConfigError(f"--policy {policy}: no such folder; reference policies are {', '.join(REFERENCES)}")
+            raise ConfigError(
+                f"--policy {policy}: no such folder; reference policies are {', '.join(REFERENCE_POLICIES)}"
+            )
         from launch.run.play_checkpoint import play_checkpoint
 
         return play_checkpoint(config, Path(policy), split=split)
+    from agile_ray.evaluation.plays import plays
+    from agile_ray.experts import build_expert
+    from agile_ray.scripted.references import play_sessions, reference, script_rules
+
     return play_sessions(
         reference(policy, environment, habits),
         environment,
@@ -96,8 +105,10 @@ def play(config: RunConfig, environment: Environment, policy: str, habits: Habit
 
 
 def _habits(
-    environment: Environment, config: RunConfig, *, split: Split, share: float | None, first: int | None
-) -> Habits:
+    environment: "Environment", config: RunConfig, *, split: Split, share: float | None, first: int | None
+) -> "Habits":
+    from agile_ray.scripted.references import Habits
+
     if share is None:
         share = config.imitation.asked_share
     if first is None:
@@ -116,7 +127,10 @@ def _origin(config: RunConfig, *, split: Split) -> dict[str, object]:
     }
 
 
-def _print(policy: str, config: RunConfig, result: Score, *, split: Split) -> None:
+def _print(policy: str, config: RunConfig, result: "Score", *, split: Split) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     title = f"{policy} on {config.env.name}/{split}, advice at {config.env.advice_cost:g}, {result.units}"
     table = Table(title=title)
     for name in ("kind", "sessions", "asked share", "accuracy", "commonest error"):

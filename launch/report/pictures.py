@@ -1,6 +1,6 @@
-"""Pictures of a run, as PNG bytes: matplotlib without a display, colours that colour-blind readers can tell apart.
+"""Pictures of a run as PNG bytes, drawn by matplotlib without a display, in colours for colour-blind readers.
 
-A picture is drawn 9 inches wide and shown 900 pixels wide, 1 point is 1.4 pixels; no letter is below 9.5 points.
+A picture is 9 inches wide and shown 900 pixels wide, so 1 point is 1.4 pixels. The smallest letters have 9.5 points.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from launch.report.summary import LEARNED, ORACLE, Point, Report
 
-# Okabe and Ito's palette.
+# The palette of Okabe and Ito.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
@@ -50,7 +50,7 @@ def progress(report: Report) -> bytes:
 
 
 def along_the_stream(report: Report) -> bytes:
-    """Asked share and accuracy over the place in the stream: asking should fall as memory fills."""
+    """Asked share and accuracy over the position in the stream; the asked share should fall as memory fills."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, 2, sharex=True)
     for axis, measure in zip(axes, ("asked_share", "accuracy"), strict=True):
@@ -65,7 +65,7 @@ def along_the_stream(report: Report) -> bytes:
                 label=name,
             )
         _dress(axis, ylabel=MEASURES[measure].replace("\n", " "))
-        axis.set_xlabel("place in the stream (% of its sessions)", fontsize=11)
+        axis.set_xlabel("position in the stream (% of its sessions)", fontsize=11)
         axis.set_xlim(0, 100)
         axis.set_ylim(-0.03, 1.03)
     axes[0].legend(frameon=False, fontsize=10)
@@ -77,14 +77,14 @@ def totals(report: Report) -> bytes:
     entries = sorted(report.entries.items(), key=lambda item: item[1].total_score)
     figure = Figure(figsize=(9, 0.9 + 0.36 * len(entries)), layout="constrained")
     axis = figure.subplots()
-    for row, (name, entry) in enumerate(entries):
+    for height, (name, entry) in enumerate(entries):
         low, high = entry.ci95
         colour = COLOURS.get(name, GREY)
-        axis.plot([low, high], [row, row], color=colour, linewidth=2.4, solid_capstyle="butt")
-        axis.plot([entry.total_score], [row], "o" if name in LEARNED else "D", color=colour, markersize=7)
+        axis.plot([low, high], [height, height], color=colour, linewidth=2.4, solid_capstyle="butt")
+        axis.plot([entry.total_score], [height], "o" if name in LEARNED else "D", color=colour, markersize=7)
         axis.annotate(
             f"{entry.total_score:.3f}",
-            (high, row),
+            (high, height),
             xytext=(7, 0),
             textcoords="offset points",
             va="center",
@@ -120,19 +120,19 @@ def _course(axis: Axes, points: Sequence[Point], measure: str) -> None:
 
 
 def _levels(axis: Axes, levels: Mapping[str, float]) -> None:
-    """Draw the references as lines, named at the right edge without two names on one another."""
+    """Draw the references as horizontal lines, with names at the right edge that do not overlap."""
     shown = {name: level for name, level in levels.items() if name in REFERENCE_STYLES}
     for name, level in shown.items():
         colour, style = REFERENCE_STYLES[name]
         axis.axhline(level, color=colour, linestyle=style, linewidth=1.2, zorder=2)
     low, high = axis.get_ylim()
     names = sorted(shown, key=lambda name: shown[name])
-    places = spread([(shown[name] - low) / (high - low) for name in names], gap=0.075)
-    for name, place in zip(names, places, strict=True):
+    heights = spread([(shown[name] - low) / (high - low) for name in names], gap=0.075)
+    for name, height in zip(names, heights, strict=True):
         axis.annotate(
             name,
             (1, (shown[name] - low) / (high - low)),
-            xytext=(1.025, place),
+            xytext=(1.025, height),
             xycoords="axes fraction",
             textcoords="axes fraction",
             va="center",
@@ -143,11 +143,11 @@ def _levels(axis: Axes, levels: Mapping[str, float]) -> None:
     axis.set_ylim(low, high)
 
 
-def spread(places: Sequence[float], *, gap: float) -> list[float]:
-    """Move ascending places apart by at least `gap`, each group around where it was."""
+def spread(heights: Sequence[float], *, gap: float) -> list[float]:
+    """Move ascending heights apart by at least `gap`; heights that must move stay centred on their mean."""
     groups: list[list[float]] = []  # [centre, size]
-    for place in places:
-        groups.append([place, 1])
+    for height in heights:
+        groups.append([height, 1])
         while len(groups) > 1 and groups[-1][0] - groups[-2][0] < gap * (groups[-1][1] + groups[-2][1]) / 2:
             centre, size = groups.pop()
             before, count = groups.pop()

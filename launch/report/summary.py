@@ -1,4 +1,4 @@
-"""What a finished run amounts to: one value that holds all that report.json, the page and the tables show. Pure."""
+"""The report of a run: one value with everything that report.json, the page and the tables show. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,18 +14,18 @@ from agile_ray.record.provenance import Start
 from agile_ray.types import Session
 
 LEARNED = ("sft", "sft_sampled", "ppo", "ppo_sampled")
-"""Entries that are checkpoints; every other one is a reference policy."""
+"""Entries that are checkpoints; all others are reference policies."""
 ORACLE = "oracle"
 NO_FUTURE = ("always_ask", "never_ask", "random", "non_adaptive", "non_adaptive_best", "ask_unless_search")
-"""References that know nothing of the future: the best of them is what PPO has to beat."""
+"""References without knowledge of the future; PPO is compared with the best of them."""
 CURVES = ("sft", "ppo", ORACLE)
-"""Entries whose course along the stream is shown."""
+"""Entries that are shown over the position in the stream."""
 NO_BOOKS = Ledger()
-"""Of a run that has not trained."""
+"""The ledger of a run that has not trained."""
 
 
 class Point(BaseModel):
-    """One measurement on the way."""
+    """One measurement during the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,19 +37,19 @@ class Point(BaseModel):
 
 
 class Throughput(BaseModel):
-    """How fast the run went, over all of it; 0.0 where nothing was measured."""
+    """Mean speed over the whole run; 0.0 where nothing was measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sessions_per_second: float  # collected, per second of collecting
-    tokens_per_second: float  # learned by PPO, padding excluded, per second of the learner's calls
+    sessions_per_second: float  # collected, per second of collection
+    tokens_per_second: float  # trained on by PPO, without padding, per second of the learner's calls
     imitation_tokens_per_second: float
     padding: float  # share of all processed tokens
-    sync_seconds: float  # mean of one sync of the weights
+    sync_seconds: float  # mean of one weight sync
 
 
 class Discarded(BaseModel):
-    """What resumed runs had to throw away."""
+    """What resuming discarded: everything after the checkpoint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,12 +77,12 @@ class Report(BaseModel):
     differences: dict[str, Difference]  # ppo minus each other entry
     differences_sampled: dict[str, Difference]  # ppo_sampled minus each other entry but ppo and sft
     best_reference: str | None  # of NO_FUTURE, by total score
-    closed: float | None  # (ppo - best_reference) / (oracle - best_reference); None without room between them
+    closed: float | None  # (ppo - best_reference) / (oracle - best_reference); None if the two are equal
     progress: list[Point]
     curves: dict[str, list[Bin]]
     seconds: dict[str, float]  # wall time by phase
     throughput: Throughput
-    metrics: dict[str, float]  # of the iterations, pooled as metrics.py says
+    metrics: dict[str, float]  # of the iterations, pooled as record/metrics.py defines
     counts: dict[str, int]  # endings and remarks of the training sessions
     dropped: list[Dropped]
     discarded: Discarded
@@ -92,7 +92,7 @@ class Report(BaseModel):
 
     @property
     def entries(self) -> dict[str, Score]:
-        """Every measured policy, the learned ones first."""
+        """Every evaluated policy, the learned ones first."""
         learned = {name: getattr(self, name) for name in LEARNED}
         return {name: entry for name, entry in learned.items() if entry is not None} | self.references
 
@@ -105,15 +105,15 @@ def build(
     starts: Sequence[Start],
     ledger: Ledger = NO_BOOKS,
 ) -> Report:
-    """Measure the evaluations of a run and add up its history.
+    """Score the evaluations of a run and sum up its history.
 
     Args:
         results: evaluation sessions by entry: the names of LEARNED, and reference policies.
         lines: the run's history.
-        ledger: its books.
+        ledger: of the training.
 
     Raises:
-        ContractError: two entries were not measured on the same questions.
+        ContractError: two entries were evaluated on different questions.
     """
     scores = {name: score(sessions, seed=config.seed) for name, sessions in results.items()}
     references = {name: entry for name, entry in scores.items() if name not in LEARNED}

@@ -1,43 +1,50 @@
-"""What a sweep found: a row for each run, and a row for all runs that differ by nothing but their seed."""
+"""The results of a sweep: one line per run, and one per group of runs that differ by their seed alone.
 
+sweep.json, in the sweep's folder, holds both.
+"""
+
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.table import Table
 
+from agile_ray.errors import ConfigError
 from agile_ray.evaluation.intervals import Estimate, estimate
+from agile_ray.record.folder import SweepFolder
 from launch.report import wording
+from launch.report.plain_table import plain_table
 
 if TYPE_CHECKING:
     from launch.report.summary import Report
 
-WIDTH = 260  # a longer line than either table needs
-SIGHTS = ("asked new, sampled", "greedy", "asked known, sampled", "greedy")
-"""Where memory does not hold the answer, and where it does."""
+WIDTH = 260  # characters; wider than either table
+ASKED_TITLES = ("asked new, sampled", "greedy", "asked known, sampled", "greedy")
+"""Titles of the asked shares: where memory lacks the answer (new), and where it holds it (known)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """PPO's policy of one run, greedy, on the test split."""
+class RunSummary:
+    """PPO's greedy policy of one run on the test split."""
 
     run: str
-    group: str  # of runs that differ by their seed alone
+    group: str  # shared by runs that differ by their seed alone
     seed: int
     advice_cost: float
     asked_share: float
     oracle_asked_share: float
-    asked_new: float | None  # at first sight; None: there was no such session
-    asked_known: float | None  # on repeats
+    asked_new: float | None  # where memory lacks the answer; None: there was no such session
+    asked_known: float | None  # where memory holds it
     sampled_asked_new: float | None  # the same of the sampled policy
     sampled_asked_known: float | None
     accuracy: float
     total_score: float
     ci95: tuple[float, float]  # of total_score
-    minus: dict[str, Estimate]  # its total score minus that of sft, sft_sampled and the best reference; paired
+    minus: dict[str, Estimate]  # paired: its total score minus that of sft, sft_sampled, the best reference
     best_reference: str
-    closed: float | None  # (total - best reference) / (oracle - best reference); None: there is no distance
+    closed: float | None  # (total - best reference) / (oracle - best reference); None: the two are equal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +63,12 @@ class Group:
     closed: Estimate | None
 
 
-def row(report: "Report", *, group: str) -> Row:
-    """The row of a finished run."""
+def summarize(report: "Report", *, group: str) -> RunSummary:
+    """The summary of a finished run."""
     assert report.ppo is not None
     assert report.ppo_sampled is not None
     assert report.best_reference is not None
-    return Row(
+    return RunSummary(
         run=report.run,
         group=group,
         seed=report.seed,
@@ -84,70 +91,81 @@ def row(report: "Report", *, group: str) -> Row:
     )
 
 
-def groups(rows: Sequence[Row]) -> list[Group]:
-    """Pool the rows of each group, in order of first appearance."""
+def groups(runs: Sequence[RunSummary]) -> list[Group]:
+    """Pool the runs of each group, in order of first appearance."""
     found = []
-    for name in dict.fromkeys(row.group for row in rows):
-        members = [row for row in rows if row.group == name]
+    for name in dict.fromkeys(run.group for run in runs):
+        members = [run for run in runs if run.group == name]
         found.append(
             Group(
                 group=name,
                 runs=len(members),
-                asked_share=estimate([row.asked_share for row in members]),
-                asked_new=_known([row.asked_new for row in members]),
-                asked_known=_known([row.asked_known for row in members]),
-                sampled_asked_new=_known([row.sampled_asked_new for row in members]),
-                sampled_asked_known=_known([row.sampled_asked_known for row in members]),
-                accuracy=estimate([row.accuracy for row in members]),
-                total_score=estimate([row.total_score for row in members]),
-                closed=_known([row.closed for row in members]),
+                asked_share=estimate([run.asked_share for run in members]),
+                asked_new=_known([run.asked_new for run in members]),
+                asked_known=_known([run.asked_known for run in members]),
+                sampled_asked_new=_known([run.sampled_asked_new for run in members]),
+                sampled_asked_known=_known([run.sampled_asked_known for run in members]),
+                accuracy=estimate([run.accuracy for run in members]),
+                total_score=estimate([run.total_score for run in members]),
+                closed=_known([run.closed for run in members]),
             )
         )
     return found
 
 
 def _known(values: Sequence[float | None]) -> Estimate | None:
-    """Of the runs that have a value."""
+    """Estimate over the runs that have a value."""
     found = [value for value in values if value is not None]
     return estimate(found) if found else None
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Print both tables, in full: where the screen is narrower than they are, the lines wrap."""
-    runs = _table(
-        "run", "asked", "oracle asks", "right", "total", f"{wording.MINUS} sft", f"{wording.MINUS} sft_sampled"
-    )
-    runs.add_column(f"{wording.MINUS} best without future", justify="right", no_wrap=True)
-    runs.add_column("closed", justify="right", no_wrap=True)
-    for one in rows:
-        runs.add_row(
-            one.run,
-            f"{one.asked_share:.3f}",
-            f"{one.oracle_asked_share:.3f}",
-            f"{one.accuracy:.3f}",
-            _figure(Estimate(mean=one.total_score, ci95=one.ci95)),
-            *(_figure(one.minus[name], wording.signed) for name in ("sft", "sft_sampled", one.best_reference)),
-            "" if one.closed is None else f"{one.closed:.0%}",
+def read(folder: SweepFolder) -> list[RunSummary]:
+    """The finished runs that a sweep's folder lists, in the order of the sweep.
+
+    Raises:
+        ConfigError: the folder holds no sweep.json, or one of another version.
+    """
+    path = folder.table
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: a sweep's folder holds {path.name}, found none; `agile-ray sweep` writes it at its end"
         )
-    pooled = _table("all seeds of", "runs", "asked", "right", "total", "closed", *SIGHTS)
-    for group in groups(rows):
-        sights = (group.sampled_asked_new, group.asked_new, group.sampled_asked_known, group.asked_known)
-        metrics = (group.asked_share, group.accuracy, group.total_score, group.closed, *sights)
-        pooled.add_row(group.group, str(group.runs), *("" if one is None else _figure(one) for one in metrics))
+    try:
+        return _SUMMARIES.validate_python(json.loads(path.read_bytes())["rows"])
+    except (ValueError, KeyError, TypeError) as error:
+        problem = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        raise ConfigError(f"{path}: not a sweep of this version: {problem['loc']}: {problem['msg']}") from error
+
+
+_SUMMARIES = TypeAdapter(list[RunSummary])
+
+
+def show(runs: Sequence[RunSummary]) -> None:
+    """Print both tables at full width; a narrower terminal wraps the lines."""
+    titles = ("run", "asked", "oracle asks", "right", "total", f"{wording.MINUS} sft", f"{wording.MINUS} sft_sampled")
+    each = plain_table(*titles, f"{wording.MINUS} best without future", "closed", left=("run",))
+    for run in runs:
+        each.add_row(
+            run.run,
+            f"{run.asked_share:.3f}",
+            f"{run.oracle_asked_share:.3f}",
+            f"{run.accuracy:.3f}",
+            _cell(Estimate(mean=run.total_score, ci95=run.ci95)),
+            *(_cell(run.minus[name], wording.signed) for name in ("sft", "sft_sampled", run.best_reference)),
+            "" if run.closed is None else f"{run.closed:.0%}",
+        )
+    titles = ("all seeds of", "runs", "asked", "right", "total", "closed", *ASKED_TITLES)
+    pooled = plain_table(*titles, left=("all seeds of",))
+    for group in groups(runs):
+        asked = (group.sampled_asked_new, group.asked_new, group.sampled_asked_known, group.asked_known)
+        estimates = (group.asked_share, group.accuracy, group.total_score, group.closed, *asked)
+        pooled.add_row(group.group, str(group.runs), *("" if one is None else _cell(one) for one in estimates))
     console = Console(width=WIDTH)
-    console.print(runs)
+    console.print(each)
     console.print()
     console.print(pooled)
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for title in others:
-        table.add_column(title, justify="right", no_wrap=True)
-    return table
-
-
-def _figure(one: Estimate, written: Callable[[float], str] = "{:.3f}".format) -> str:
+def _cell(one: Estimate, written: Callable[[float], str] = "{:.3f}".format) -> str:
     interval = "" if one.ci95 is None else f" ({wording.interval(one.ci95)})"
     return written(one.mean) + interval

@@ -8,7 +8,7 @@ from launch.report.summary import Report
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the policies, how far PPO is ahead of each, the headline and the ledger; fits into 80 columns."""
+    """Print the policies with PPO's lead over each, the headline and the ledger, in at most 80 columns."""
     title = f"{report.run}: {report.environment}, seed {report.seed}, one ask costs {report.advice_cost:g}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("policy", no_wrap=True)
@@ -38,7 +38,7 @@ def _show_ledger(report: Report, console: Console) -> None:
     table.add_column("account")
     table.add_column("asks", justify="right")
     table.add_column("charged", justify="right")
-    for row in wording.accounts(report.ledger):
-        table.add_row(*row)
+    for cells in wording.accounts(report.ledger):
+        table.add_row(*cells)
     console.print(table)
     console.print(wording.agreement(report.ledger), highlight=False)

@@ -1,15 +1,18 @@
-"""Numbers and results in words, for the page and the tables."""
+"""Numbers and results in words, for the page and the printed tables."""
 
-from agile_ray.record.ledger import Ledger
-from launch.report.summary import Report
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agile_ray.record.ledger import Ledger
+    from launch.report.summary import Report
 
 MINUS = "\N{MINUS SIGN}"
 
 
-def headline(report: Report) -> list[str]:
-    """The result in words; nothing that the numbers don't say."""
+def headline(report: "Report") -> list[str]:
+    """The result in sentences, each backed by a number of the report."""
     if report.ppo is None:
-        return ["The final evaluation is not there yet: the run is not finished."]
+        return ["The run is not finished: its final evaluation is missing."]
     sentences = [
         f"PPO's total score is {report.ppo.total_score:.3f} "
         f"({interval(report.ppo.ci95)}): it is right in {report.ppo.accuracy:.1%} of the sessions and asks in "
@@ -34,15 +37,15 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", MINUS)
 
 
-def accounts(ledger: Ledger) -> list[list[str]]:
-    """Account, asks and what was charged for them, in units of the reward for a right answer."""
+def accounts(ledger: "Ledger") -> list[list[str]]:
+    """Cells per account: its name, its asks, their cost in units of the reward for a right answer."""
     named = {"trained": ledger.trained, "failed": ledger.failed, "abandoned": ledger.abandoned}
-    rows = [[name, f"{account.asks:,}", _units(account.charged)] for name, account in named.items()]
-    return [*rows, ["all", f"{ledger.asks:,}", _units(ledger.charged)]]
+    lines = [[name, f"{account.asks:,}", _units(account.charged)] for name, account in named.items()]
+    return [*lines, ["all", f"{ledger.asks:,}", _units(ledger.charged)]]
 
 
-def agreement(ledger: Ledger) -> str:
-    """What was checked, and the total score that comes of it."""
+def agreement(ledger: "Ledger") -> str:
+    """What the audit of the books checked, and the total score that follows from them."""
     if not ledger.iterations:
         return "Books agree: 0 iterations; nothing was trained on."
     total = f"{ledger.total_score:.3f}".replace("-", MINUS)

@@ -1,5 +1,4 @@
-"""The end of a training: what was learned against what it started from and the reference policies, on the same test
-questions."""
+"""The end of a training: the learned policy, the SFT policy and the reference policies on the same test questions."""
 
 from dataclasses import replace
 
@@ -22,7 +21,7 @@ NAMES: tuple[str, ...] = ("always_ask", "never_ask", "random", "non_adaptive", "
 
 
 def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
-    """Play the weights that the engines serve, greedily and sampled, and keep the sessions."""
+    """Evaluate the weights that the engines serve, greedy and sampled, and store the sessions."""
     for name, greedy in ((entry, True), (f"{entry}_sampled", False)):
         with parts.recorder.timed("evaluate"):
             sessions = parts.rollouts.evaluate(split=SPLIT, sessions=parts.config.evaluate.sessions, greedy=greedy)
@@ -54,8 +53,8 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
     """Play every reference policy on the questions of the final evaluation.
 
     Args:
-        trained: sessions of the trained policy, whose asked share and asks per stream set `random` and one of the
-            `non_adaptive` policies; `non_adaptive_best` asks in the first K sessions, K the best on validation.
+        trained: sessions of the trained policy. `random` asks as often, and `non_adaptive` as many first sessions of a
+            stream; `non_adaptive_best` asks in the first K sessions, with the best K on validation.
     """
     asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
     like_trained = Habits(seed=config.seed, asked_share=score(trained).asked_share, first=asks)

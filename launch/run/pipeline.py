@@ -1,4 +1,13 @@
-"""A training from start to end: imitation, PPO, final comparison."""
+"""A training from start to end, in a folder that can be resumed.
+
+teacher's sessions -> imitation -> SFT policy, frozen as the reference -> evaluate it
+                                        |
+                                        v
+           collect -> cut -> score -> credit -> learn -> publish   (agile_ray/loop.py)
+                                        |
+                                        v
+           best on validation -> evaluate it -> compare with the reference policies -> report
+"""
 
 import signal
 from collections.abc import Callable
@@ -23,7 +32,7 @@ from launch.run.progress import Progress
 
 @dataclass(slots=True)
 class Stop:
-    """Becomes true when the process is asked to end."""
+    """Whether the process was asked to stop."""
 
     asked: bool = False
 
@@ -31,15 +40,15 @@ class Stop:
         return self.asked
 
     def on(self, number: signal.Signals) -> None:
-        """Listen to a signal from now on."""
+        """Handle a signal as a request to stop."""
         signal.signal(number, lambda *_: setattr(self, "asked", True))
 
 
 def train(config: RunConfig) -> None:
-    """Run a training to its end, or to where it is told to stop.
+    """Run a training until it ends or is asked to stop.
 
     Raises:
-        ConfigError: it can't start; nothing was started or written.
+        ConfigError: the training can't start; nothing was started or written.
     """
     environment = prepare(config)
     stop = Stop()
@@ -54,27 +63,27 @@ def train(config: RunConfig) -> None:
 
 
 def prepare(config: RunConfig) -> Environment:
-    """Find out all that can be wrong with a run before anything is started.
+    """Check a run before anything starts, and build its environment.
 
     Raises:
-        ConfigError: it can't start; nothing was written.
+        ConfigError: the run can't start; nothing was written.
     """
     check(config)
     provenance.check_resumable(config)
     environment = envs.build(config.env, seed=config.seed)
     for split in ("train", "validation", final_comparison.SPLIT):
-        environment.stream(split=split, index=0)  # a category that is not there is an error now, not after hours
+        environment.stream(split=split, index=0)  # a missing category is an error here, not after hours
     return environment
 
 
 def progress_of(config: RunConfig) -> Progress:
-    """What a person sees of a run."""
+    """The progress display of a run."""
     steps = -(-config.imitation.sessions // config.imitation.batch)
     return Progress(imitation_steps=steps, iterations=config.loop.iterations)
 
 
 def cpus(config: RunConfig) -> int:
-    """Logical CPUs that a run's actors and its driver take."""
+    """Logical CPUs that a run's actors and its driver need."""
     return config.learner.ranks + 2 * config.rollout.actors + 2
 
 
@@ -119,7 +128,7 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
     imitation = parts.config.imitation
     habits = Habits(seed=parts.config.seed, asked_share=imitation.asked_share, asking=imitation.asking)
     teacher = reference("teacher", parts.environment, habits)
-    parts.progress.say(f"the teacher plays {imitation.sessions} sessions, asking by {_habit(parts.config)}")
+    parts.progress.say(f"the teacher plays {imitation.sessions} sessions, asking {_habit(parts.config)}")
     with parts.recorder.timed("teach"), parts.progress.bar("teacher", imitation.sessions) as played:
         batches = demonstrations.batches(
             imitation,
@@ -148,12 +157,12 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
 
 def _habit(config: RunConfig) -> str:
     if config.imitation.asking == "judgement":
-        return "its judgement of today"
-    return f"chance ({config.imitation.asked_share:g}) where neither memory nor tool helps"
+        return "by judgement, where a guess loses more than advice costs"
+    return f"with probability {config.imitation.asked_share:g} where neither memory nor tool has the answer"
 
 
 def _stopped(parts: Parts, state: RunState) -> None:
     parts.progress.say(
         f"asked to stop: checkpoint after {state.imitation_steps} imitation steps and {state.iteration} iterations; "
-        "the same command resumes"
+        "run the same command again to resume"
     )

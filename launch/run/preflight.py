@@ -1,6 +1,6 @@
-"""What can be found wrong before anything starts: the model's folder, the disk, the ports, paths on a cluster.
+"""Checks before anything starts: the model's folder, the disk, the ports, paths on a cluster.
 
-Reads files, imports no heavy library, writes nothing.
+Reads files, writes nothing, imports no heavy library.
 """
 
 import json
@@ -14,9 +14,9 @@ from agile_ray.record.folder import RunFolder
 from launch.cluster.address import check_port, check_shared, joins
 
 CHECKPOINT_FACTOR = 8
-"""Size of a checkpoint over that of the model's file, at most: weights, float32 master copy, two moments of AdamW."""
+"""Maximum size of a checkpoint over that of the model's file: weights, float32 master copy, two moments of AdamW."""
 SPARE_BYTES = 64 << 20
-"""For the events, the segments and the report of a run."""
+"""For the events, segments and report of a run."""
 
 
 def check(config: RunConfig) -> None:
@@ -31,20 +31,24 @@ def check(config: RunConfig) -> None:
     check_recorded(config.env.recorded)
     check_port(config.cluster.dashboard_port)
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
-    copies = config.run.keep_checkpoints + 2  # the best on validation, and the one that is being written
+    copies = config.run.keep_checkpoints + 2  # the best on validation, and the one being written
     check_space(config.run.folder, need_bytes=CHECKPOINT_FACTOR * copies * weights + SPARE_BYTES)
 
 
 def check_model(folder: Path, *, environment: str = "ENV") -> None:
-    """Refuse a model folder that is absent, partial or lacks function tokens; the environment is for the advice.
+    """Refuse a model folder that is absent, incomplete or without function tokens.
+
+    Args:
+        environment: named in the command that the error suggests.
 
     Raises:
-        ConfigError: it is one of those.
+        ConfigError: the folder is one of those.
     """
     if not folder.is_dir():
         raise ConfigError(
-            f"model.path: {folder} is no folder; make one as the head of the config says, with `agile-ray model tiny "
-            f"--env {environment} --output {folder}`, or with `agile-ray model from FOLDER_OR_ID --output {folder}`"
+            f"model.path: {folder} is no folder; make one as the comment at the top of the config says, with "
+            f"`agile-ray model tiny --env {environment} --output {folder}`, or with "
+            f"`agile-ray model from FOLDER_OR_ID --output {folder}`"
         )
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
@@ -52,7 +56,7 @@ def check_model(folder: Path, *, environment: str = "ENV") -> None:
                 f"model.path: {folder} has no {name}; a Hugging Face folder with a fast tokenizer is needed"
             )
     if not any(folder.glob("*.safetensors")):
-        raise ConfigError(f"model.path: {folder} has no *.safetensors; weights are read in this format only")
+        raise ConfigError(f"model.path: {folder} has no *.safetensors; other formats of weights are not read")
     missing = lacking_functions(folder)
     if missing:
         raise ConfigError(
@@ -62,24 +66,24 @@ def check_model(folder: Path, *, environment: str = "ENV") -> None:
 
 
 def lacking_functions(folder: Path) -> list[str]:
-    """Function tokens that are no single special token of the folder's tokenizer.
+    """The functions that are not a single special token of the folder's tokenizer.
 
     Raises:
-        ConfigError: tokenizer.json is no tokenizer.
+        ConfigError: tokenizer.json is not a tokenizer.
     """
     try:
         tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"model.path: {folder / 'tokenizer.json'} is no tokenizer ({error})") from error
+        raise ConfigError(f"model.path: {folder / 'tokenizer.json'} is not a tokenizer ({error})") from error
     return [function.value for function in Function if function.value not in special]
 
 
 def check_recorded(run: Path | None) -> None:
-    """Refuse a recorded run that holds no receipts.
+    """Refuse a recorded run without stored sessions.
 
     Raises:
-        ConfigError: it holds none.
+        ConfigError: the run has none.
     """
     if run is not None and not RunFolder(run).stored_iterations():
         raise ConfigError(
@@ -89,10 +93,10 @@ def check_recorded(run: Path | None) -> None:
 
 
 def check_space(folder: Path, *, need_bytes: int) -> None:
-    """Refuse a folder whose disk is too small, or that can't be made.
+    """Refuse a folder whose disk has too little space, or that can't be created.
 
     Raises:
-        ConfigError: it is one of those.
+        ConfigError: the folder is one of those.
     """
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.is_dir():

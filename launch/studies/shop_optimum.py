@@ -1,34 +1,39 @@
-"""The best policies on the shop under each way to give credit, computed without training."""
+"""The best asking rules on the shop, one for each way to give credit, computed without training.
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+A session asks or guesses. Advice is right and remembered; a guess is right with probability g, which the shop knows. A
+rule sees the kind of question, g, the position in the stream, and whether memory holds the answer. N later questions
+are on the same item; what to expect of N when an item is first seen is counted in training streams. Where memory lacks
+the answer, a rule asks for advice at price c if
+
+    none             1 - g > c                      it pays in this session
+    heuristic        1 - g + beta * P(N > 0) > c    with the bonus of AGILE, eq. 7; nothing similar is stored
+    fitted, linked   (1 - g) * (1 + E[N]) > c       with the value of the answer for later sessions
+    oracle           (1 - g) * (1 + N) > c          it knows N
+
+Nothing that a rule sees says more about N, so the difference between two totals bounds what one way to give credit can
+gain over the other on these questions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
 from rich.console import Console
-from rich.table import Table
 
 from agile_ray.agent.environment import Question
 from agile_ray.config import Credit
+from agile_ray.scripted.optimum import Outcome, outcome, without_tool, worth_asking
 from envs.shop import Shop, ShopStream
+from launch.report.plain_table import plain_table
 
 TRAINING_STREAMS = 2000
-
-
-TEST_STREAMS = 32  # 1536 sessions: those that the sweep's runs are evaluated on
-
-
-NEAR = 4  # places counted together
-
-
+TEST_STREAMS = 32
+"""1536 sessions: those of the final evaluation."""
+NEAR = 4
+"""Positions that are counted together."""
 BETA = Credit().beta
-
-
 WIDTH = 190
-
-
-Place = tuple[str, int]  # stream, position
-
+"""Characters of a printed line."""
 
 Streams = Sequence[Sequence[Question]]
 
@@ -37,79 +42,61 @@ Streams = Sequence[Sequence[Question]]
 class Sight:
     """A question whose answer memory lacks."""
 
-    gain: float  # 1 - g
+    question: Question
     expected: float  # E[N]
-    chance: float  # P(N > 0)
+    probability: float  # P(N > 0)
     later: int  # N
 
 
-Policy = Callable[[Sight, float], bool]
-"""Asks, at a price."""
+AskingRule = Callable[[Sight, float], bool]
+"""Whether to ask, at a price in thousandths."""
 
-
-POLICIES: dict[str, Policy] = {
-    "none": lambda sight, price: sight.gain > price,
-    "heuristic": lambda sight, price: sight.gain + BETA * sight.chance > price,
-    "fitted, linked": lambda sight, price: sight.gain * (1 + sight.expected) > price,
-    "oracle": lambda sight, price: sight.gain * (1 + sight.later) > price,
+RULES: dict[str, AskingRule] = {
+    "none": lambda sight, price: worth_asking(sight.question, uses=1, price=price),
+    "heuristic": lambda sight, price: worth_asking(
+        sight.question, uses=1, price=price - 1000 * BETA * sight.probability
+    ),
+    "fitted, linked": lambda sight, price: worth_asking(sight.question, uses=1 + sight.expected, price=price),
+    "oracle": lambda sight, price: worth_asking(sight.question, uses=1 + sight.later, price=price),
 }
 
 
 class Future:
-    """What may be expected of N, by kind of question and place in the stream."""
+    """What to expect of N, by kind of question and position in the stream."""
 
     def __init__(self, streams: Streams) -> None:
         counted: dict[tuple[str, int], list[int]] = {}
         for questions in streams:
             seen = set[str]()
-            for place, question, later in with_later(questions):
+            for position, question, later in without_tool(questions):
                 if question.item not in seen:
-                    counted.setdefault((question.kind, place // NEAR), []).append(later)
+                    counted.setdefault((question.kind, position // NEAR), []).append(later)
                 seen.add(question.item)
         self._expected = {key: mean(found) for key, found in counted.items()}
-        self._chance = {key: mean(later > 0 for later in found) for key, found in counted.items()}
+        self._probability = {key: mean(later > 0 for later in found) for key, found in counted.items()}
 
     @classmethod
     def counted(cls, seed: int) -> "Future":
         """Counted in the streams that a seed trains on."""
         return cls([stream.questions for stream in streams("train", TRAINING_STREAMS, seed=seed)])
 
-    def sight(self, question: Question, place: int, later: int) -> Sight:
-        key = question.kind, place // NEAR
-        return Sight(
-            gain=1 - question.guess_chance, expected=self._expected[key], chance=self._chance[key], later=later
-        )
+    def sight(self, question: Question, position: int, later: int) -> Sight:
+        """What a rule is told of a question."""
+        key = question.kind, position // NEAR
+        return Sight(question=question, expected=self._expected[key], probability=self._probability[key], later=later)
 
 
-def with_later(questions: Sequence[Question]) -> Iterator[tuple[int, Question, int]]:
-    """Place, question, how many behind it are on its item; without searches, which the tool answers."""
-    left = Counter(question.item for question in questions if not question.query)
-    for place, question in enumerate(questions):
-        if not question.query:
-            left[question.item] -= 1
-            yield place, question, left[question.item]
+def play(streams: Streams, future: Future, asks: AskingRule, price: float) -> Outcome:
+    """The expected outcome of a rule.
 
-
-def play(streams: Streams, future: Future, policy: Policy, price: float) -> tuple[float, float]:
-    """Total score and asked share, per session.
-
-    total = 1 - (price * asks + sum of 1 - g over guesses) / sessions
+    Args:
+        price: of one ask, in thousandths.
     """
-    lost, asks = 0.0, 0
-    for questions in streams:
-        held = set[str]()
-        for place, question, later in with_later(questions):
-            if question.item in held:
-                continue
-            sight = future.sight(question, place, later)
-            if policy(sight, price):
-                held.add(question.item)
-                asks += 1
-                lost += price
-            else:
-                lost += sight.gain
-    sessions = sum(map(len, streams))
-    return 1 - lost / sessions, asks / sessions
+    return outcome(
+        streams,
+        lambda position, question, later: asks(future.sight(question, position, later), price),
+        price=price,
+    )
 
 
 def streams(split: str, count: int, *, seed: int) -> list[ShopStream]:
@@ -118,30 +105,28 @@ def streams(split: str, count: int, *, seed: int) -> list[ShopStream]:
     return [shop.stream(split=split, index=index) for index in range(count)]
 
 
-def show_room(prices: Sequence[float], futures: Mapping[int, Future]) -> None:
-    """Print the best policies."""
-    table = _table("price", "best by", "total by seed", "mean", "− heuristic", "asked")
+def show(prices: Sequence[float], futures: Mapping[int, Future]) -> None:
+    """Print the outcome of every rule.
+
+    Args:
+        prices: of one ask, in units of the reward for a right answer.
+        futures: by seed.
+    """
+    table = plain_table("price", "best by", "total by seed", "mean", "− heuristic", "asked", left=("best by",))
     tests = {seed: [one.questions for one in streams("test", TEST_STREAMS, seed=seed)] for seed in futures}
     for price in prices:
-        played = {
-            name: [play(tests[seed], futures[seed], policy, price) for seed in futures]
-            for name, policy in POLICIES.items()
+        outcomes = {
+            name: [play(tests[seed], futures[seed], rule, 1000 * price) for seed in futures]
+            for name, rule in RULES.items()
         }
-        totals = {name: [total for total, _ in found] for name, found in played.items()}
-        for name, found in played.items():
+        totals = {name: [one.total for one in found] for name, found in outcomes.items()}
+        for name, found in outcomes.items():
             table.add_row(
                 f"{price:g}",
                 name,
                 " ".join(f"{total:.3f}" for total in totals[name]),
                 f"{mean(totals[name]):.3f}",
                 f"{mean(totals[name]) - mean(totals['heuristic']):+.4f}",
-                f"{mean(asked for _, asked in found):.3f}",
+                f"{mean(one.asked_share for one in found):.3f}",
             )
     Console(width=WIDTH).print(table)
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for place, title in enumerate(titles):
-        table.add_column(title, justify="left" if place == 1 else "right", no_wrap=True)
-    return table

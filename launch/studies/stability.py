@@ -1,49 +1,62 @@
-"""What keeps PPO steady, measured: a line for each setting of a sweep over several seeds.
+"""What keeps PPO steady: one line per setting of a sweep, over its seeds.
 
-    agile-ray sweep stability            trains; again, it goes on where it stopped
-    python benchmarks/stability.py       reads runs/stability, prints a table, writes table.json there
-
-Worst fall: by how much the total score of an iteration fell below the best one before it; the sampled policy, while it
-trains, so a little is noise. An update's KL: between the policies before it and before its last step.
+worst fall       largest drop of an iteration's total score below the best one before it. The sampled policy is
+                 measured while it trains, so a small drop is noise.
+largest update   KL divergence between the policies before an update and before its last optimizer step
 """
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from agile_ray.evaluation.intervals import estimate
 from agile_ray.record import history
 from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.history import Event
 from agile_ray.record.json_files import write_json
+from launch.report import sweep_table
+from launch.report.plain_table import plain_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Runs that differ by their seed alone; a value for each."""
+    """Runs that differ by their seed alone; one value per run."""
 
     setting: str
     total: tuple[float, ...]  # of the final policy, sampled, on the test sessions
     worst_fall: tuple[float, ...]  # reward per session
     largest_update_nats: tuple[float, ...]  # per action token
-    stopped_share: tuple[float, ...]  # of the optimizer steps that were planned
-    clip_share: tuple[float, ...]  # of action tokens
-    effective_share: tuple[float, ...]  # the least of an iteration
+    stopped_share: tuple[float, ...]  # of the planned optimizer steps
+    clip_share: tuple[float, ...]  # of the action tokens
+    effective_share: tuple[float, ...]  # smallest of an iteration
+
+
+def report(folder: SweepFolder) -> None:
+    """Print a line for each setting, and write table.json into the folder.
+
+    Args:
+        folder: of the sweep's runs.
+
+    Raises:
+        ConfigError: the sweep is not finished.
+    """
+    found = settings(folder)
+    show(found)
+    write_json(folder.study_table, [asdict(one) for one in found])
 
 
 def settings(folder: SweepFolder) -> list[Setting]:
-    """The finished runs of the sweep, in its order."""
-    rows = json.loads(folder.table.read_text())["rows"]
+    """The finished runs of the sweep, in its order.
+
+    Raises:
+        ConfigError: the sweep is not finished.
+    """
+    runs = sweep_table.read(folder)
     return [
-        _setting(name, [folder.run(row["run"]) for row in rows if row["group"] == name])
-        for name in dict.fromkeys(row["group"] for row in rows)
+        _setting(name, [folder.run(run.run) for run in runs if run.group == name])
+        for name in dict.fromkeys(run.group for run in runs)
     ]
 
 
@@ -66,19 +79,17 @@ def _final(lines: Sequence[history.Line]) -> float:
 
 
 def worst_fall(totals: Sequence[float]) -> float:
-    """Largest distance of a value below the best one before it; 0 if they only rise."""
+    """Largest drop of a value below the best one before it; 0 if values never fall."""
     return max(best - total for best, total in zip(accumulate(totals, max), totals, strict=True))
 
 
-def show(table: Sequence[Setting]) -> None:
-    """Print a line for each setting: totals with Student's interval over seeds, then the worst of the seeds."""
-    printed = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    printed.add_column("setting", no_wrap=True)
-    for title in ("total, by seed", "95 % interval", "worst fall", "largest update", "skipped", "clipped", "effective"):
-        printed.add_column(title, justify="right", no_wrap=True)
-    for one in table:
+def show(found: Sequence[Setting]) -> None:
+    """Print totals with Student's interval over seeds, then the worst value over seeds."""
+    measures = ("total, by seed", "95 % interval", "worst fall", "largest update", "skipped", "clipped", "effective")
+    table = plain_table("setting", *measures, left=("setting",))
+    for one in found:
         over_seeds = estimate(one.total)
-        printed.add_row(
+        table.add_row(
             one.setting,
             " ".join(f"{total:.3f}" for total in one.total),
             "" if over_seeds.ci95 is None else "{:.3f} to {:.3f}".format(*over_seeds.ci95),
@@ -88,20 +99,4 @@ def show(table: Sequence[Setting]) -> None:
             f"{max(one.clip_share):.1%}",
             f"{min(one.effective_share):.5f}",
         )
-    Console(width=150).print(printed)
-
-
-def main() -> None:
-    """Read, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="?", type=Path, default=Path("runs/stability"), help="folder of the sweep's runs")
-    folder = SweepFolder(parser.parse_args().runs)
-    if not folder.table.is_file():
-        sys.exit(f"{folder}: holds no {folder.table.name}; `agile-ray sweep stability` writes it at its end")
-    table = settings(folder)
-    show(table)
-    write_json(folder.study_table, [asdict(one) for one in table])
-
-
-if __name__ == "__main__":
-    main()
+    Console(width=150).print(table)

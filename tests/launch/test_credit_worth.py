@@ -7,15 +7,15 @@ import pytest
 
 from agile_ray.config import Agent, Memory
 from agile_ray.record import store
-from agile_ray.record.folder import RunFolder
+from agile_ray.record.folder import SEGMENTS
 from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.segments import cut
 from agile_ray.types import TokenScores, TrainingRow
 from envs.shop import Shop
-from launch.studies.credit_worth import Played, lines, played, worth
+from launch.studies.credit_worth import CreditedSession, credited, lines, worth
 from tests.fakes.streams import play_streams
 
-ASK = Played(guess_chance=0.6, later=2, known=False, asked=True, reward=0.5, credit=0.2)
+ASK = CreditedSession(guess_chance=0.6, later=2, known=False, asked=True, reward=0.5, credit=0.2)
 GUESS = replace(ASK, asked=False, reward=1.0, credit=0.0)
 HELD = replace(ASK, known=True, asked=False, reward=1.0, credit=0.0)
 
@@ -30,13 +30,13 @@ HELD = replace(ASK, known=True, asked=False, reward=1.0, credit=0.0)
     ],
 )
 def test_an_ask_is_worth_what_sessions_behind_it_gain_until_one_asks(share, later, expected):
-    assert worth(replace(ASK, later=later), share, held=1.0, price=0.5) == pytest.approx(expected)
+    assert worth(replace(ASK, later=later), share=share, known_reward=1.0, price=0.5) == pytest.approx(expected)
 
 
 def test_a_line_is_of_sessions_with_like_chances_whose_answer_memory_lacked():
     easy = replace(GUESS, guess_chance=0.9)
     (hard_line, easy_line) = lines([ASK, GUESS, HELD, easy, replace(easy, known=True)], price=0.5)
-    assert (hard_line.chances, hard_line.sessions, hard_line.asks, hard_line.asked_share) == ((0.5, 0.7), 2, 1, 0.5)
+    assert (hard_line.guess_range, hard_line.sessions, hard_line.asks, hard_line.asked_share) == ((0.5, 0.7), 2, 1, 0.5)
     assert hard_line.credit == 0.2
     assert hard_line.worth == pytest.approx((1 + 0.5) * (1 - (0.5 * 0.5 + 0.5 * 0.6)))
     assert (easy_line.sessions, easy_line.asks, easy_line.credit, easy_line.worth) == (1, 0, None, None)
@@ -44,10 +44,8 @@ def test_a_line_is_of_sessions_with_like_chances_whose_answer_memory_lacked():
 
 def test_sessions_are_read_from_a_runs_folder(tmp_path):
     shop = Shop(seed=0)
-    rules = script_rules(shop, agent=Agent(), memory=Memory(threshold=0.65))
-    sessions = play_streams(
-        reference("oracle", shop, Habits()), shop, split="train", indices=range(2), rules=rules, price=300
-    )
+    rules = script_rules(shop, price=300, agent=Agent(), memory=Memory(threshold=0.65))
+    sessions = play_streams(reference("oracle", shop, Habits()), shop, split="train", indices=range(2), rules=rules)
     rows = [
         TrainingRow(
             segment=segment,
@@ -61,10 +59,10 @@ def test_sessions_are_read_from_a_runs_folder(tmp_path):
         for segment in cut(session)
     ]
     for iteration in (1, 2):
-        store.write(RunFolder(tmp_path), iteration, sessions, rows)
+        store.write(tmp_path / SEGMENTS, iteration, sessions, rows)
     questions = [question for index in range(2) for question in shop.stream(split="train", index=index).questions]
     asked = [session.asks > 0 for session in sessions]
-    found = played(RunFolder(tmp_path), seed=0, last=1)
+    found = credited(tmp_path, seed=0, last=1)
     assert len(found) == sum(not question.query for question in questions)
     assert [one.asked for one in found] == [
         did for did, question in zip(asked, questions, strict=True) if not question.query
@@ -78,4 +76,4 @@ def test_sessions_are_read_from_a_runs_folder(tmp_path):
         for behind in stream[place + 1 :]
         if not question.query
     )
-    assert len(played(RunFolder(tmp_path), seed=0, last=2)) == 2 * len(found)
+    assert len(credited(tmp_path, seed=0, last=2)) == 2 * len(found)

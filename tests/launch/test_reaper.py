@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_reaper_ends_what_it_saw_start_even_without_the_mark():
     watcher = """
 import sys
-from launch import reaper
+from launch.cluster import reaper
 reaper.NOTE_S = 0.2
 print("up", flush=True)
 reaper.reap("none", seen=reaper.watch(int(sys.argv[1])), grace_s=0.2)

@@ -8,7 +8,7 @@ from agile_ray.evaluation.score import score
 from agile_ray.record import evaluations, store
 from agile_ray.record.folder import RunFolder
 from agile_ray.types import Ending, Receipt
-from launch.commands.reprice import bill
+from launch.report.repricing import bill
 from tests.conftest import one_line
 from tests.fakes.played import PLAYED, played
 from tests.fakes.worlds import SESSION, changed

@@ -11,10 +11,9 @@ from agile_ray.config import RunConfig
 from agile_ray.effects import imitation_of
 from agile_ray.record import evaluations
 from agile_ray.record.folder import RunFolder
-from launch.commands import sweep
 from launch.report import paired_runs
-from launch.report.paired_runs import Pair
-from launch.run import pipeline, shared_machines, shipped_configs
+from launch.report.paired_runs import RunPair
+from launch.run import pipeline, shared_machines, shipped_configs, sweep_plan
 from launch.run.assembly import Machines
 from tests.fakes.played import played
 
@@ -175,7 +174,7 @@ def test_a_plain_point_of_the_toy_is_a_run_of_its_own():
 
 def test_the_toy_sweeps_four_ways_to_give_credit_over_three_prices_and_three_seeds():
     path = shipped_configs.find("three_prices", folder=shipped_configs.SWEEPS)
-    jobs = sweep.plan(path, sweep.read_plan(path))
+    jobs = sweep_plan.plan(path, sweep_plan.read_plan(path))
     assert len({job.config.run.name for job in jobs}) == 36
     assert len({str(imitation_of(job.config)) for job in jobs}) == 3
 
@@ -188,9 +187,7 @@ def test_two_runs_are_compared_on_the_same_questions_by_run_and_over_all_streams
     for seed in (0, 1):  # whose streams have the same names
         keep(f"a{seed}", like="ppo")
         keep(f"b{seed}", like=("never_ask", "always_ask")[seed])
-    pairs = [
-        Pair(group="a", folder=RunFolder(tmp_path / f"a{seed}"), to=RunFolder(tmp_path / f"b{seed}")) for seed in (0, 1)
-    ]
+    pairs = [RunPair(group="a", run=tmp_path / f"a{seed}", baseline=tmp_path / f"b{seed}") for seed in (0, 1)]
     greedy, sampled = paired_runs.compare(pairs)
     # Right in all of 4 and asked twice, against right once; and against all right, all asked, at price 0.3.
     assert [one.mean for one in greedy.by_run] == pytest.approx([1 - 0.15 - 0.25, 0.85 - 0.7])

@@ -6,13 +6,16 @@ from statistics import mean, stdev
 import pytest
 
 from agile_ray.agent.environment import Submission
+from agile_ray.errors import ConfigError
 from agile_ray.evaluation.score import reward
-from agile_ray.record.folder import RunFolder
+from agile_ray.record import provenance
 from agile_ray.types import Receipt
 from envs.shop import Shop
+from launch.report import files
+from launch.report.compared_key import ComparedKey, parse
 from launch.run import shipped_configs
-from launch.studies.shop_optimum import POLICIES, TEST_STREAMS, Future, play, streams
-from launch.studies.shop_runs import Compare, Known, finished
+from launch.studies.shop_optimum import RULES, TEST_STREAMS, Future, play, streams
+from launch.studies.shop_runs import CREDIT_MODE, ShopKnowledge, finished
 from tests.fakes.worlds import SESSION, changed
 
 FACT = next(question for question in Shop(seed=0).stream(split="train", index=0).questions if question.kind == "fact")
@@ -33,17 +36,18 @@ NEVER = 1 - 5 * 0.5 / 5
         ("oracle", 2.1, NEVER, 0),
     ],
 )
-def test_each_policy_asks_where_what_it_trains_on_is_worth_the_price(name, price, total, asked):
-    assert play([STREAM], Future([STREAM]), POLICIES[name], price) == pytest.approx((total, asked))
+def test_each_rule_asks_where_what_it_trains_on_is_worth_the_price(name, price, total, asked):
+    found = play([STREAM], Future([STREAM]), RULES[name], 1000 * price)
+    assert (found.total, found.asked_share) == pytest.approx((total, asked))
 
 
 def test_what_to_expect_is_the_mean_over_first_sights():
     future = Future([STREAM, [changed(question, item=str(place)) for place, question in enumerate(STREAM)]])
     assert future.sight(STREAM[0], 0, 3).expected == pytest.approx((3 + 0 + 0 + 0 + 0) / 5)
-    assert future.sight(STREAM[0], 0, 3).chance == pytest.approx(1 / 5)
+    assert future.sight(STREAM[0], 0, 3).probability == pytest.approx(1 / 5)
 
 
-KNOWN = Known({0: Future([one.questions for one in streams("train", 50, seed=0)])})
+SHOP = ShopKnowledge({0: Future([one.questions for one in streams("train", 50, seed=0)])})
 PRICE = 300
 ADVICE = Receipt(key="k", price=PRICE, source="gold", latency_s=0, advice="yes", answer="yes")
 
@@ -67,9 +71,9 @@ def sessions(*, kinds=("fact", "reasoning")):
 
 def test_a_guess_at_its_chance_has_the_mean_of_the_reward_and_less_spread():
     guesses = sessions()
-    luck = [reward(guess) - KNOWN.worth(guess) for guess in guesses]
+    luck = [reward(guess) - SHOP.worth(guess) for guess in guesses]
     assert abs(mean(luck)) < 2 * sqrt(TEST_STREAMS) * stdev(stream_sums(guesses, luck)) / len(guesses)
-    assert stdev(map(KNOWN.worth, guesses)) < 0.8 * stdev(map(reward, guesses))
+    assert stdev(map(SHOP.worth, guesses)) < 0.8 * stdev(map(reward, guesses))
 
 
 def stream_sums(guesses, values):
@@ -85,28 +89,28 @@ def stream_sums(guesses, values):
 )
 def test_what_is_not_the_best_guess_counts_as_it_came_out(changes):
     other = [changed(guess, **changes) for guess in sessions()]
-    assert list(map(KNOWN.worth, other)) == list(map(reward, other))
+    assert list(map(SHOP.worth, other)) == list(map(reward, other))
 
 
 def test_a_search_counts_as_it_came_out():
     found = sessions(kinds=("search",))
-    assert list(map(KNOWN.worth, found)) == list(map(reward, found))
+    assert list(map(SHOP.worth, found)) == list(map(reward, found))
 
 
-def test_missed_counts_decisions_that_are_not_the_policys_where_memory_lacks_the_answer():
+def test_missed_counts_decisions_that_are_not_the_rules_where_memory_lacks_the_answer():
     guesses = sessions()
     asks = [changed(guess, receipts=(ADVICE,)) for guess in guesses]
     known = [changed(guess, known=True) for guess in guesses]
-    assert KNOWN.missed([*guesses, *known], POLICIES["none"], 0.3) == {True: 1, False: 0}
-    assert KNOWN.missed(asks, POLICIES["none"], 0.3) == {True: 0, False: 1}
-    assert KNOWN.missed(asks, POLICIES["none"], 1.0) == {True: None, False: 1}
+    assert SHOP.missed([*guesses, *known], RULES["none"], 300) == {True: 1, False: 0}
+    assert SHOP.missed(asks, RULES["none"], 300) == {True: 0, False: 1}
+    assert SHOP.missed(asks, RULES["none"], 1000) == {True: None, False: 1}
 
 
 def keep_finished(folder, *overrides):
     """The traces of a finished run that say how it was configured."""
     folder.mkdir()
-    RunFolder(folder).config.write_text(shipped_configs.read("shop", overrides).yaml())
-    RunFolder(folder).report.touch()
+    (folder / provenance.CONFIG_FILE).write_text(shipped_configs.read("shop", overrides).yaml())
+    (folder / files.JSON).touch()
 
 
 def test_runs_are_read_in_the_order_of_the_table(tmp_path):
@@ -114,26 +118,32 @@ def test_runs_are_read_in_the_order_of_the_table(tmp_path):
     keep_finished(tmp_path / "b", "credit.mode=heuristic", "seed=1", "run.name=b")
     keep_finished(tmp_path / "c", "credit.mode=heuristic", "seed=0", "run.name=c")
     keep_finished(tmp_path / "d", "credit.mode=linked", "env.advice_cost=0.9", "run.name=d")
-    assert [path.name for path, _ in finished(tmp_path, Compare())] == ["d", "c", "b", "a"]
+    assert [path.name for path, _ in finished(tmp_path, CREDIT_MODE)] == ["d", "c", "b", "a"]
 
 
 @pytest.mark.parametrize(("key", "value"), [("imitation.asking", "judgement"), ("loop.iterations", "3")])
 def test_runs_that_differ_in_more_than_the_table_tells_apart_are_not_compared(key, value, tmp_path):
     keep_finished(tmp_path / "a", "seed=0")
     keep_finished(tmp_path / "b", "seed=1", f"{key}={value}")
-    with pytest.raises(SystemExit, match=f"differ by .* alone; set beside .*{key} was"):
-        finished(tmp_path, Compare())
-    assert len(finished(tmp_path, Compare(key, value))) == 2
+    with pytest.raises(ConfigError, match=f"differ by .* alone; beside .*{key} was"):
+        finished(tmp_path, CREDIT_MODE)
+    assert len(finished(tmp_path, ComparedKey(key=key, to=value))) == 2
 
 
 def test_a_key_that_is_none_is_named(tmp_path):
     keep_finished(tmp_path / "a")
-    with pytest.raises(SystemExit, match="imitation.askin is no key"):
-        finished(tmp_path, Compare.parse("imitation.askin=judgement"))
+    with pytest.raises(ConfigError, match="found imitation.askin"):
+        finished(tmp_path, parse("imitation.askin=judgement"))
 
 
 def test_a_run_that_was_trained_twice_is_not_counted_twice(tmp_path):
     for name in "ab":
         keep_finished(tmp_path / name, f"run.name={name}")
-    with pytest.raises(SystemExit, match="differ by their names alone"):
-        finished(tmp_path, Compare())
+    with pytest.raises(ConfigError, match="differ by their names alone"):
+        finished(tmp_path, CREDIT_MODE)
+
+
+def test_a_compared_key_is_written_with_its_baseline():
+    assert parse("credit.mode=none") == ComparedKey(key="credit.mode", to="none")
+    with pytest.raises(ConfigError, match="written KEY=VALUE"):
+        parse("credit.mode")

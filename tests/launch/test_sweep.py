@@ -13,9 +13,9 @@ from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation import intervals
 from agile_ray.record.folder import SweepFolder
-from launch.commands import sweep
 from launch.report import sweep_table
 from launch.report.summary import build
+from launch.run import sweep_plan
 from launch.run.lock import alone
 from tests.conftest import one_line
 from tests.fakes.played import PLAYED, played
@@ -38,7 +38,7 @@ def sheet(tmp_path):
 
 
 def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
-    jobs = sweep.plan(sheet, sweep.read_plan(sheet), ["run.folder=/runs"])
+    jobs = sweep_plan.plan(sheet, sweep_plan.read_plan(sheet), ["run.folder=/runs"])
     assert [(job.config.run.name, job.config.env.advice_cost, job.config.seed) for job in jobs] == [
         ("advice_cost-0.1_seed-0", 0.1, 0),
         ("advice_cost-0.1_seed-1", 0.1, 1),
@@ -55,13 +55,13 @@ def test_a_sweep_is_told_the_new_name_of_a_key(tmp_path, line):
     sheet = tmp_path / "bounds.yaml"
     sheet.write_text(f"base: shop\n{line}\n")
     with pytest.raises(ConfigError, match=r"unknown key ppo.stop_kl; it is named ppo.early_stop_kl now"):
-        sweep.plan(sheet, sweep.read_plan(sheet))
+        sweep_plan.plan(sheet, sweep_plan.read_plan(sheet))
 
 
 def test_a_grid_may_switch_a_key_off(tmp_path):
     sheet = tmp_path / "bounds.yaml"
     sheet.write_text("base: shop\ngrid: {ppo.early_stop_kl: [null, 0.02]}\n")
-    jobs = sweep.plan(sheet, sweep.read_plan(sheet))
+    jobs = sweep_plan.plan(sheet, sweep_plan.read_plan(sheet))
     assert [(job.config.run.name, job.config.ppo.early_stop_kl) for job in jobs] == [
         ("early_stop_kl-null", None),
         ("early_stop_kl-0.02", 0.02),
@@ -94,16 +94,16 @@ def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path)
     ("text", "said"),
     [
         ("base: quickstart", "found no run"),
-        ("base: quickstart\nruns: [[seed=1, run.name=a], [seed=2, run.name=a]]", "these stand for several: a"),
+        ("base: quickstart\nruns: [[seed=1, run.name=a], [seed=2, run.name=a]]", "these name several: a"),
         ("base: quickstart\nruns: [[sed=1]]", "unknown key sed; the nearest known one is seed"),
         ("base: quickstart\nruns: [[seed=1], [seed]]", "override 'seed': overrides are written key=value"),
         (
             "base: quickstart\ngrid: {credit.mode: [none, linked], seed: [0]}\ncompare: {key: credit.mod, to: none}",
-            "compare.key is a key of grid or runs, found credit.mod; there are: credit.mode, seed",
+            "compare.key must be a key of grid or runs, found credit.mod; there are: credit.mode, seed",
         ),
         (
             "base: quickstart\ngrid: {credit.mode: [none, linked]}\ncompare: {key: credit.mode, to: fitted}",
-            "compare.to is a value that a run gives credit.mode, found fitted; there are: none, linked",
+            "compare.to must be a value that a run gives credit.mode, found fitted; there are: none, linked",
         ),
         (
             "base: quickstart\nrun: [[seed=1]]",
@@ -189,14 +189,14 @@ def measured(*, run, seed):
     return build({name: played(name) for name in PLAYED}, config=config, lines=[], starts=[])
 
 
-def test_a_row_says_how_far_ppo_is_ahead_of_imitation_and_of_the_best_that_knows_no_future():
+def test_a_summary_says_how_far_ppo_is_ahead_of_imitation_and_of_the_best_that_knows_no_future():
     report = measured(run="a", seed=3)
-    row = sweep_table.row(report, group="g")
-    assert (row.run, row.group, row.seed, row.advice_cost) == ("a", "g", 3, 0.3)
-    assert (row.asked_share, row.total_score, row.ci95) == (0.5, report.ppo.total_score, report.ppo.ci95)
-    assert set(row.minus) == {"sft", "sft_sampled", report.best_reference}
-    assert row.minus["sft"].mean == pytest.approx(report.ppo.total_score - report.sft.total_score)
-    assert row.closed == report.closed
+    one = sweep_table.summarize(report, group="g")
+    assert (one.run, one.group, one.seed, one.advice_cost) == ("a", "g", 3, 0.3)
+    assert (one.asked_share, one.total_score, one.ci95) == (0.5, report.ppo.total_score, report.ppo.ci95)
+    assert set(one.minus) == {"sft", "sft_sampled", report.best_reference}
+    assert one.minus["sft"].mean == pytest.approx(report.ppo.total_score - report.sft.total_score)
+    assert one.closed == report.closed
 
 
 def test_the_interval_over_seeds_is_students():
@@ -207,9 +207,9 @@ def test_the_interval_over_seeds_is_students():
 
 
 def test_runs_that_differ_by_their_seed_are_one_group(capsys):
-    rows = [sweep_table.row(measured(run=f"r{seed}", seed=seed), group=group) for seed, group in enumerate("xxy")]
-    assert [(group.group, group.runs) for group in sweep_table.groups(rows)] == [("x", 2), ("y", 1)]
-    sweep_table.show(rows)
+    runs = [sweep_table.summarize(measured(run=f"r{seed}", seed=seed), group=group) for seed, group in enumerate("xxy")]
+    assert [(group.group, group.runs) for group in sweep_table.groups(runs)] == [("x", 2), ("y", 1)]
+    sweep_table.show(runs)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 3 + 1 + 1 + 2
     assert lines[-2].split()[:2] == ["x", "2"]

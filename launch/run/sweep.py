@@ -1,0 +1,99 @@
+"""Trains the runs of a sweep and tabulates those that are finished."""
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from agile_ray.errors import AgileError
+from agile_ray.record.folder import RunFolder, SweepFolder
+from agile_ray.record.json_files import write_json
+from launch.report import files, paired_runs, sweep_table
+from launch.run.lock import alone
+from launch.run.sweep_plan import Job, Plan, pairs
+
+
+def train(name: str, sheet: Plan, jobs: Sequence[Job]) -> None:
+    """Train every run that is not finished, then show the table.
+
+    Raises:
+        ConfigError: another process trains in the sweep's folder, or, where the runs share a process, one can't start.
+        AgileError: a run failed; the others were trained, and the table is written.
+    """
+    with alone(SweepFolder(jobs[0].config.run.folder)):
+        failed = _train(jobs, together=sheet.together)
+    show(name, sheet, jobs, failed=failed)
+    if failed:
+        raise AgileError(f"sweep {name}: {len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}")
+
+
+def show(name: str, sheet: Plan, jobs: Sequence[Job], *, failed: Sequence[str] = ()) -> None:
+    """Print the table of the finished runs, and write it as sweep.json."""
+    runs = [
+        sweep_table.summarize(files.load(RunFolder.of(job.config)), group=job.group) for job in jobs if job.finished
+    ]
+    compared = paired_runs.compare(
+        [
+            paired_runs.RunPair(group=job.group, run=RunFolder.of(job.config), baseline=RunFolder.of(baseline.config))
+            for job, baseline in (pairs(jobs, sheet.compare) if sheet.compare else ())
+        ]
+    )
+    table = {
+        "sweep": name,
+        "rows": [asdict(run) for run in runs],
+        "groups": [asdict(group) for group in sweep_table.groups(runs)],
+        "compared": [asdict(one) for one in compared],
+        "failed": list(failed),
+    }
+    write_json(SweepFolder(jobs[0].config.run.folder).table, table)
+    sweep_table.show(runs)
+    paired_runs.show(compared)
+
+
+def _train(jobs: Sequence[Job], *, together: bool) -> list[str]:
+    """Train every run that is not finished.
+
+    Returns:
+        The runs that failed, each with its exit code or error.
+    """
+    if not together:
+        return [f"{job.config.run.name} (exit code {code})" for job in jobs if (code := _run(job))]
+    from launch.run.shared_machines import train_all
+
+    return train_all([job.config for job in jobs])
+
+
+def _run(job: Job) -> int:
+    """Train in a process of its own.
+
+    Returns:
+        Its exit code; 0 if the run is finished already.
+
+    Raises:
+        SystemExit: SIGTERM came; the training was told, and has ended.
+    """
+    if job.finished:
+        print(f"{job.config.run.name}: finished", flush=True)
+        return 0
+    print(f"{job.config.run.name}: {shlex.join(['agile-ray', *job.words])}", flush=True)
+    child: subprocess.Popen[bytes] | None = None
+    stopped: list[int] = []
+
+    def stop(signum: int, _: object) -> None:  # never waits: child.wait() below holds the lock that a wait needs
+        stopped.append(signum)
+        if child:
+            child.terminate()  # the training makes a checkpoint first
+
+    before = signal.signal(signal.SIGTERM, stop)  # before the child starts, or a signal in between would be lost
+    try:
+        child = subprocess.Popen([sys.executable, "-m", "launch.main", *job.words])
+        if stopped:  # the signal came while the child started; a second one is harmless
+            child.terminate()
+        code = child.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if stopped:
+        raise SystemExit(128 + signal.SIGTERM)
+    return code

@@ -1,0 +1,160 @@
+"""What a sweep trains: its YAML file, and the runs that it stands for.
+
+    base: quickstart                          a shipped config, or a path
+    runs:                                     one list of overrides per run
+      - [env.advice_cost=0.15, seed=0]
+    grid:                                     instead of runs, or beside them: every combination of these values
+      env.advice_cost: [0.15, 0.3, 0.5]
+      seed: [0, 1, 2]
+    together: true                            one process for all runs: engines and learners start once, and runs with
+                                              the same imitation share it; default: one process per run
+    compare: {key: credit.mode, to: heuristic}    pair runs that differ by this key alone, and compare total scores
+
+A run is named after its overrides unless it sets run.name. The runs of the sweep NAME are in <run.folder>/NAME.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from agile_ray.config import RunConfig
+from agile_ray.config_file import explain
+from agile_ray.errors import ConfigError
+from agile_ray.knobs import Section
+from agile_ray.record.folder import RunFolder
+from launch.report.compared_key import ComparedKey
+from launch.run.shipped_configs import read
+
+
+class Plan(Section):
+    """A sweep's file."""
+
+    base: str
+    """Name of a shipped config, or a path."""
+    runs: tuple[tuple[str, ...], ...] = ()
+    """One list of overrides per run."""
+    grid: dict[str, tuple[str | int | float | bool | None, ...]] = {}
+    """Values by key; every combination is a run."""
+    together: bool = False
+    """Train all runs in one process, on the same engines and learners, sharing imitation."""
+    compare: ComparedKey | None = None
+    """Which runs to compare."""
+
+    def overrides(self) -> list[tuple[str, ...]]:
+        """The overrides of every run, in order."""
+        columns = [[f"{key}={_word(value)}" for value in values] for key, values in self.grid.items()]
+        return [*(itertools.product(*columns) if columns else ()), *self.runs]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One training of a sweep."""
+
+    config: RunConfig
+    words: tuple[str, ...]  # what follows `agile-ray` on the command line
+    group: str  # shared by jobs that differ by their seed alone
+    overrides: dict[str, str]  # its own, by key
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has written its report."""
+        return RunFolder.of(self.config).is_finished
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a sweep's file.
+
+    Raises:
+        ConfigError: the file is not a sweep.
+    """
+    try:
+        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        rule = "a sweep has `base`, and `runs`, each a list such as [seed=1, credit.mode=linked], or `grid`"
+        raise ConfigError(f"{path}: {rule}; {'; '.join(explain(error, Plan))}") from error
+
+
+def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
+    """The runs of a sweep, each with its checked configuration.
+
+    Args:
+        path: of the sweep's file, for its name and for errors.
+        overrides: for every run.
+
+    Raises:
+        ConfigError: a configuration is wrong, two runs have the same name, `compare` matches no run, or an override
+            sets a key that the sweep varies.
+    """
+    _check_free(path, sheet, overrides)
+    folder = read(sheet.base, overrides).run.folder / path.stem
+    jobs = []
+    for own in sheet.overrides():
+        named = any(override.startswith("run.name=") for override in own)
+        words = [*overrides, *own, *([] if named else [f"run.name={_name(own)}"]), f"run.folder={folder}"]
+        group = _name([override for override in own if not override.startswith(("seed=", "run.name="))])
+        config = read(sheet.base, words)
+        pairs = dict(override.split("=", 1) for override in own)
+        jobs.append(Job(config=config, words=("train", sheet.base, *words), group=group, overrides=pairs))
+    names = [job.config.run.name for job in jobs]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or not jobs:
+        found = f"these name several: {', '.join(sorted(twice))}" if twice else "found no run"
+        raise ConfigError(f"{path}: a sweep has at least one run, and every run its own name; {found}")
+    if sheet.compare:
+        _check_compared(path, sheet.compare, jobs)
+    return jobs
+
+
+def pairs(jobs: Sequence[Job], compare: ComparedKey) -> list[tuple[Job, Job]]:
+    """Each finished run with the finished baseline run that differs from it by the compared key alone."""
+    finished = [job for job in jobs if job.finished and compare.key in job.overrides]
+    baselines = {_rest(job, compare.key): job for job in finished if job.overrides[compare.key] == compare.to}
+    return [
+        (job, baselines[_rest(job, compare.key)])
+        for job in finished
+        if job.overrides[compare.key] != compare.to and _rest(job, compare.key) in baselines
+    ]
+
+
+def _check_free(path: Path, sheet: Plan, overrides: Sequence[str]) -> None:
+    varied = {own.partition("=")[0] for run in sheet.overrides() for own in run}
+    for override in overrides:
+        if (key := override.partition("=")[0]) in {*varied, "run.name"}:
+            raise ConfigError(
+                f"override {override}: the sweep {path.stem} sets {key} itself; copy {path} and change it there"
+            )
+
+
+def _check_compared(path: Path, compare: ComparedKey, jobs: Sequence[Job]) -> None:
+    keys = dict.fromkeys(key for job in jobs for key in job.overrides)
+    if compare.key not in keys:
+        there = ", ".join(keys) or "none"
+        raise ConfigError(f"{path}: compare.key must be a key of grid or runs, found {compare.key}; there are: {there}")
+    values = dict.fromkeys(job.overrides[compare.key] for job in jobs if compare.key in job.overrides)
+    if compare.to not in values:
+        raise ConfigError(
+            f"{path}: compare.to must be a value that a run gives {compare.key}, found {compare.to}; "
+            f"there are: {', '.join(values)}"
+        )
+
+
+def _rest(job: Job, key: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in job.overrides.items() if name not in (key, "run.name")))
+
+
+def _word(value: str | float | bool | None) -> str:
+    return "null" if value is None else str(value)
+
+
+def _name(overrides: Sequence[str]) -> str:
+    """`env.advice_cost=0.15`, `seed=0` -> `advice_cost-0.15_seed-0`."""
+    pairs = (override.partition("=") for override in overrides)
+    text = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, _, value in pairs)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text) or "base"

@@ -1,0 +1,98 @@
+"""What the command line imports, and how long it takes to answer."""
+
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agile_ray.scripted.references import REFERENCES
+from launch.commands.reference_policies import REFERENCE_POLICIES
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {
+    *("deepspeed", "faiss", "matplotlib", "numpy", "pandas", "pyarrow", "ray", "rich", "scipy"),
+    *("sentence_transformers", "sklearn", "tensorboard", "torch", "transformers", "vllm"),
+}
+TOP = ("train", "report", "evaluate", "keys", "sweep", "replay", "reprice", "submit", "model", "study")
+COMMANDS = [
+    *((name,) for name in TOP),
+    *(("model", name) for name in ("tiny", "smollm2", "from")),
+    *(("study", name) for name in ("shop", "credit_worth", "three_prices", "stability")),
+]
+MAY_IMPORT = {
+    ("keys",): set(),
+    ("sweep", "study", "--dry-run"): set(),
+    ("train", "quickstart", "rollout.actors=0"): set(),  # refused: the config is read first
+    ("reprice", "RUN", "--advice-cost", "2"): set(),  # refused: the price is checked first
+    ("evaluate", "quickstart", "--policy", "oracle", "evaluate.sessions=48"): {"faiss", "numpy", "pyarrow", "rich"},
+    ("study", "shop", "--runs", "none", "--compare", "credit.mode"): set(),  # refused: no value is given
+}
+"""Libraries of HEAVY that a command may import when it runs."""
+
+CHILD = """
+import sys
+from launch.main import main
+sys.argv = ["agile-ray", *sys.argv[1:]]
+try:
+    main()
+except SystemExit:
+    print("heavy:", *sys.modules)
+"""
+
+
+def imported_by(words, folder):
+    """The libraries of HEAVY that a fresh process has imported when the command ends."""
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{CHILD}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=folder)
+    return HEAVY & set(done.stdout.rpartition("heavy:")[2].split())
+
+
+@pytest.mark.parametrize("words", [(), *COMMANDS], ids=" ".join)
+def test_help_imports_no_heavy_library(words, tmp_path):
+    assert imported_by((*words, "--help"), tmp_path) == set()
+
+
+@pytest.mark.parametrize("words", MAY_IMPORT, ids=" ".join)
+def test_a_command_imports_what_it_needs(words, tmp_path):
+    assert imported_by(words, tmp_path) <= MAY_IMPORT[words]
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("launch.report.wording", set()),
+        ("launch.report.sweep_table", {"matplotlib", "pyarrow"}),
+        ("launch.report.paired_runs", {"matplotlib"}),
+        ("launch.report.page", {"matplotlib"}),
+    ],
+)
+def test_a_report_module_does_not_import_what_pictures_and_books_need(module, heavy):
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
+    )
+    assert set(done.stdout.split()) & (heavy or HEAVY) == set()
+
+
+def test_the_named_reference_policies_are_those_that_exist():
+    assert tuple(REFERENCES) == REFERENCE_POLICIES
+
+
+def cpu_seconds(*words):
+    """CPU time of a command, user and system."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, timeout=60, check=True, cwd=ROOT)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("words", ["--help", "keys"])
+def test_the_first_answer_comes_soon(words):
+    answers, baselines = [], []
+    for _ in range(5):  # in turn, so that both meet the same load
+        baselines.append(cpu_seconds("-c", "import pydantic, omegaconf, typer"))
+        answers.append(cpu_seconds("-m", "launch.main", words))
+    assert statistics.median(answers) < statistics.median(baselines) + 0.6  # 0.3 s is the aim; a busy machine is slower
