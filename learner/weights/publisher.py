@@ -8,17 +8,27 @@ version must agree with them.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from agile_ray.errors import LearnerError
 from agile_ray.types import Int32
 from agile_ray.weights import Bucket, Probe, WeightsRef
-from learner.rank_actors import RankActors
 
 if TYPE_CHECKING:
+    from ray import ObjectRef
     from ray.actor import ActorHandle
 
     from learner.weights.buckets import BucketPlan
+
+Result = TypeVar("Result")
+
+
+class Ranks(Protocol):
+    """The ranks' actors, and a way to wait for them."""
+
+    handles: "list[ActorHandle]"
+
+    def wait(self, call: str, answers: "Sequence[ObjectRef[Result]]") -> list[Result]: ...
 
 
 class Publisher:
@@ -26,7 +36,7 @@ class Publisher:
 
     def __init__(
         self,
-        ranks: RankActors,
+        ranks: Ranks,
         *,
         plans: "Sequence[BucketPlan]",
         transport: Literal["ray_shm", "nccl"],

@@ -7,7 +7,7 @@ import pytest
 
 from agile_ray.config import Agent, Memory
 from agile_ray.record import store
-from agile_ray.record.folder import SEGMENTS
+from agile_ray.record.folder import RunFolder
 from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.segments import cut
 from agile_ray.types import TokenScores, TrainingRow
@@ -44,8 +44,9 @@ def test_a_line_is_of_sessions_with_like_chances_whose_answer_memory_lacked():
 
 def test_sessions_are_read_from_a_runs_folder(tmp_path):
     shop = Shop(seed=0)
-    rules = script_rules(shop, price=300, agent=Agent(), memory=Memory(threshold=0.65))
-    sessions = play_streams(reference("oracle", shop, Habits()), shop, split="train", indices=range(2), rules=rules)
+    rules = script_rules(shop, agent=Agent(), memory=Memory(threshold=0.65))
+    oracle = reference("oracle", shop, Habits())
+    sessions = play_streams(oracle, shop, split="train", indices=range(2), rules=rules, price=300)
     rows = [
         TrainingRow(
             segment=segment,
@@ -59,10 +60,10 @@ def test_sessions_are_read_from_a_runs_folder(tmp_path):
         for segment in cut(session)
     ]
     for iteration in (1, 2):
-        store.write(tmp_path / SEGMENTS, iteration, sessions, rows)
+        store.write(RunFolder(tmp_path), iteration, sessions, rows)
     questions = [question for index in range(2) for question in shop.stream(split="train", index=index).questions]
     asked = [session.asks > 0 for session in sessions]
-    found = credited(tmp_path, seed=0, last=1)
+    found = credited(RunFolder(tmp_path), seed=0, last=1)
     assert len(found) == sum(not question.query for question in questions)
     assert [one.asked for one in found] == [
         did for did, question in zip(asked, questions, strict=True) if not question.query
@@ -76,4 +77,4 @@ def test_sessions_are_read_from_a_runs_folder(tmp_path):
         for behind in stream[place + 1 :]
         if not question.query
     )
-    assert len(credited(tmp_path, seed=0, last=2)) == 2 * len(found)
+    assert len(credited(RunFolder(tmp_path), seed=0, last=2)) == 2 * len(found)

@@ -187,7 +187,10 @@ def test_two_runs_are_compared_on_the_same_questions_by_run_and_over_all_streams
     for seed in (0, 1):  # whose streams have the same names
         keep(f"a{seed}", like="ppo")
         keep(f"b{seed}", like=("never_ask", "always_ask")[seed])
-    pairs = [RunPair(group="a", run=tmp_path / f"a{seed}", baseline=tmp_path / f"b{seed}") for seed in (0, 1)]
+    pairs = [
+        RunPair(group="a", run=RunFolder(tmp_path / f"a{seed}"), baseline=RunFolder(tmp_path / f"b{seed}"))
+        for seed in (0, 1)
+    ]
     greedy, sampled = paired_runs.compare(pairs)
     # Right in all of 4 and asked twice, against right once; and against all right, all asked, at price 0.3.
     assert [one.mean for one in greedy.by_run] == pytest.approx([1 - 0.15 - 0.25, 0.85 - 0.7])

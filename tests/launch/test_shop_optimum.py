@@ -8,10 +8,9 @@ import pytest
 from agile_ray.agent.environment import Submission
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.score import reward
-from agile_ray.record import provenance
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Receipt
 from envs.shop import Shop
-from launch.report import files
 from launch.report.compared_key import ComparedKey, parse
 from launch.run import shipped_configs
 from launch.studies.shop_optimum import RULES, TEST_STREAMS, Future, play, streams
@@ -109,8 +108,8 @@ def test_missed_counts_decisions_that_are_not_the_rules_where_memory_lacks_the_a
 def keep_finished(folder, *overrides):
     """The traces of a finished run that say how it was configured."""
     folder.mkdir()
-    (folder / provenance.CONFIG_FILE).write_text(shipped_configs.read("shop", overrides).yaml())
-    (folder / files.JSON).touch()
+    RunFolder(folder).config.write_text(shipped_configs.read("shop", overrides).yaml())
+    RunFolder(folder).report.touch()
 
 
 def test_runs_are_read_in_the_order_of_the_table(tmp_path):

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
+from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.history import Event, Line
-from agile_ray.record.recorder import HISTORY
 from launch.report import sweep_table
 from launch.run import shipped_configs
 from launch.studies import stability, three_prices
@@ -22,17 +22,17 @@ def keep_sweep(folder, *runs):
         sweep_table.summarize(measured(run=run, seed=seed), group=group) for seed, (run, group) in enumerate(runs)
     ]
     folder.mkdir(exist_ok=True)
-    (folder / sweep_table.FILE).write_text(json.dumps({"rows": [asdict(one) for one in summaries]}))
+    SweepFolder(folder).table.write_text(json.dumps({"rows": [asdict(one) for one in summaries]}))
     return summaries
 
 
 def test_a_sweep_is_read_as_it_was_written(tmp_path):
-    assert keep_sweep(tmp_path, ("a", "x"), ("b", "y")) == sweep_table.read(tmp_path)
+    assert keep_sweep(tmp_path, ("a", "x"), ("b", "y")) == sweep_table.read(SweepFolder(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"rows": [{"run": "a"}]}'])
 def test_a_sweep_of_another_form_is_refused_in_one_line(call, tmp_path, content):
-    (tmp_path / sweep_table.FILE).write_text(content)
+    SweepFolder(tmp_path).table.write_text(content)
     code, _, err = call("study", "stability", tmp_path)
     assert code == 2
     assert "not a sweep of this version" in one_line(err)
@@ -58,12 +58,12 @@ def test_stability_takes_the_worst_of_a_runs_iterations(call, tmp_path):
         totals = [({"total_score": total, "update_kl_nats": total} | metrics) for total in (0.5, 0.7, 0.6)]
         lines = [_line(Event.ITERATION, "", one) for one in totals]
         lines.append(_line(Event.EVALUATION, "ppo_sampled", {"total_score": 0.8 + run.seed / 10}))
-        (folder / HISTORY).write_text("".join(json.dumps(one) + "\n" for one in lines))
-    (found,) = stability.settings(tmp_path)
+        RunFolder(folder).history.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    (found,) = stability.settings(SweepFolder(tmp_path))
     assert (found.setting, found.total, found.largest_update_nats) == ("x", (0.8, 0.9), (0.7, 0.7))
     assert found.worst_fall == pytest.approx((0.1, 0.1))
     assert call("study", "stability", tmp_path)[0] == 0
-    assert [one["setting"] for one in json.loads((tmp_path / "table.json").read_text())] == ["x"]
+    assert [one["setting"] for one in json.loads(SweepFolder(tmp_path).study_table.read_text())] == ["x"]
 
 
 def _line(event, name, metrics):
@@ -88,21 +88,21 @@ def test_an_interval_of_shares_stays_between_0_and_1():
 def keep_toy_run(folder, run, *overrides):
     (folder / run.run).mkdir()
     config = shipped_configs.read("toy/three_prices", (*overrides, f"seed={run.seed}"))
-    (folder / run.run / "config.yaml").write_text(config.yaml())
-    (folder / run.run / "report.json").write_text(measured(run=run.run, seed=run.seed).model_dump_json())
+    RunFolder(folder / run.run).config.write_text(config.yaml())
+    RunFolder(folder / run.run).report.write_text(measured(run=run.run, seed=run.seed).model_dump_json())
 
 
 def test_three_prices_puts_the_seeds_of_a_mode_at_a_price_side_by_side(call, tmp_path):
     runs = keep_sweep(tmp_path, ("a", "x"), ("b", "x"), ("c", "y"))
     for run, mode in zip(runs, ("linked", "linked", "none"), strict=True):
         keep_toy_run(tmp_path, run, f"credit.mode={mode}", "env.advice_cost=0.7")
-    found = three_prices.cells(tmp_path)
+    found = three_prices.cells(SweepFolder(tmp_path))
     assert [(cell.mode, cell.price, cell.optimum, len(cell.total)) for cell in found] == [
         ("none", 0.7, 0.0, 1),
         ("linked", 0.7, 1.0, 2),
     ]
     assert call("study", "three_prices", tmp_path)[0] == 0
-    assert [one["mode"] for one in json.loads((tmp_path / "table.json").read_text())] == ["none", "linked"]
+    assert [one["mode"] for one in json.loads(SweepFolder(tmp_path).study_table.read_text())] == ["none", "linked"]
 
 
 def test_three_prices_refuses_a_run_whose_optimum_it_does_not_know(call, tmp_path):
