@@ -37,8 +37,8 @@ class LearnerActor:
             os.environ["DS_ACCELERATOR"] = "cpu"  # otherwise DeepSpeed takes any GPU it finds
             # By default idle threads spin, which slows a rank down tenfold when engines share its cores.
             os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        # DeepSpeed's compiled extensions depend on this environment's headers: a folder that several environments share
-        # would be rebuilt at every change between them.
+        # DeepSpeed compiles its extensions against this environment's headers. In a folder that several environments
+        # share, they would be compiled again at every switch.
         os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
         self._rank = rank
         self._ranks = ranks
@@ -50,7 +50,7 @@ class LearnerActor:
         self._sender: NCCLSender | None = None
 
     def bind(self) -> tuple[str, int]:
-        """On rank 0: open the ranks' meeting point on a free port of this node; returns its host and port."""
+        """On rank 0: open the store through which the ranks meet, on a free port; returns its host and port."""
         from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  as documented
 
         host = ray.util.get_node_ip_address()

@@ -30,12 +30,12 @@ TAG = "learners"
 """Name of the sharded state inside a checkpoint's folder."""
 
 BETAS = (0.9, 0.95)
-"""AdamW's. The second moment has a short memory, so that a model from scratch keeps learning when its gradients
-shrink."""
+"""Decay rates of AdamW's moments. The second moment forgets quickly, so that a model from scratch keeps learning when
+its gradients shrink."""
 
 EPSILON = 1e-6
-"""AdamW's. Smaller gradients are rounding noise, which a lower value would scale up to full steps: the update would
-depend on how the rows are split into micro-batches. (Llama 2: 1e-5.)"""
+"""AdamW's epsilon. Smaller gradients are rounding noise, which a lower value would scale up to full steps: the update
+would depend on how the rows are split into micro-batches. (Llama 2: 1e-5.)"""
 
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 

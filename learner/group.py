@@ -114,7 +114,7 @@ class LearnerGroup:
 
         Args:
             segments: what was played.
-            prefixes: counterfactual prefixes; they share the passes of `segments`.
+            prefixes: counterfactual prefixes, scored in the same passes as `segments`.
 
         Returns:
             one entry per segment, and one per prefix.
@@ -194,7 +194,7 @@ class LearnerGroup:
         return self._publisher.publish(version)
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
-        """Open the nccl transport to the rollout actors, which have this many GPUs together. Not run.
+        """Open the nccl transport to the rollout actors, which have this many GPUs together. Untested: it needs GPUs.
 
         Raises:
             LearnerError: a rank died.
@@ -203,7 +203,7 @@ class LearnerGroup:
         self._publisher.connect(handles, workers=workers)
 
     def reopen(self, *, ppo: PPO, imitation: Imitation) -> None:
-        """Take the settings of another run; weights and optimizer stay until `load`."""
+        """Take the settings of another run; weights and optimizer are kept until `load`."""
         self._ppo, self._imitation = ppo, imitation
         self._kl = kl_controller.configured(ppo)
 

@@ -11,7 +11,7 @@ GAIN = 0.1
 MAX_ERROR = 0.2
 """Bound on the relative error: one update changes the weight by at most 2 %."""
 FILE = "kl.json"
-"""In a checkpoint's folder."""
+"""Name of the file in a checkpoint's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ def configured(ppo: PPO) -> KLController:
 
 
 def save(controller: KLController, ppo: PPO, folder: Path) -> None:
-    """Write the coefficient if it has been adapted; without the file, a run that loads the folder uses its own."""
+    """Write the coefficient if it has been adapted; without the file, `load` returns the configured one."""
     if controller != configured(ppo):
         (folder / FILE).write_text(json.dumps({"kl_coefficient": controller.coefficient}))
 

@@ -88,15 +88,15 @@ def binary_kl(logprobs_A: Tensor, *, old_logprobs_A: Tensor) -> Tensor:
     of 0.5 falls to 0.35, and one of 0.999 to 0.9986. A clip of 0.3 stops pushing either below 0.7 of its old value, but
     does not keep it there.
 
-    Probabilities above 1 - LOGPROB_EPSILON count as that.
+    Probabilities are capped at 1 - LOGPROB_EPSILON.
     """
-    ours_A, ours_other_A = _either(logprobs_A)
-    old_A, old_other_A = _either(old_logprobs_A)
+    ours_A, ours_other_A = _binary_logprobs(logprobs_A)
+    old_A, old_other_A = _binary_logprobs(old_logprobs_A)
     return (ours_A.exp() * (ours_A - old_A) + ours_other_A.exp() * (ours_other_A - old_other_A)).sum()
 
 
-def _either(logprobs_A: Tensor) -> tuple[Tensor, Tensor]:
-    """Logprobs of the token, and of all others together."""
+def _binary_logprobs(logprobs_A: Tensor) -> tuple[Tensor, Tensor]:
+    """Logprobs of the token, and of all other tokens together."""
     bounded_A = logprobs_A.clamp(max=-LOGPROB_EPSILON)
     return bounded_A, (-bounded_A.expm1()).log()
 
@@ -104,7 +104,7 @@ def _either(logprobs_A: Tensor) -> tuple[Tensor, Tensor]:
 def clipped_value_loss(values_A: Tensor, *, old_values_A: Tensor, returns_A: Tensor) -> Tensor:
     """Sum of max((v - R)^2, (v_old + clamp(v - v_old, -c, c) - R)^2) / 2 with c = VALUE_CLIP, reward^2.
 
-    The second is the error of the value clipped to the neighbourhood of the old one, as in OpenAI Baselines (ppo2).
+    The second term is the error of the new value after clipping it to the old one +- c, as in OpenAI Baselines (ppo2).
     """
     bounded_A = old_values_A + (values_A - old_values_A).clamp(-VALUE_CLIP, VALUE_CLIP)
     return 0.5 * torch.maximum((values_A - returns_A) ** 2, (bounded_A - returns_A) ** 2).sum()
@@ -158,5 +158,5 @@ def function_entropy(logits_AV: Tensor, functions_A: Tensor, *, temperature: flo
 
 
 def cross_entropy(logprobs_A: Tensor) -> Tensor:
-    """Sum of -log p of the action tokens, nats."""
+    """Sum of -log p of the action tokens, in nats."""
     return -logprobs_A.sum()

@@ -17,18 +17,18 @@ from learner.ragged import Ragged
 class MicroBatch:
     """The tensors of one forward pass; action tokens are in (row, position) order."""
 
-    token_ids: Tensor  # int64 [B, T], padded with 0 on the right, where causal attention never looks back from
+    token_ids: Tensor  # int64 [B, T], padded with 0 on the right, which no earlier token attends to
     logit_positions: Tensor  # int64 [A], index in the flattened [B * T] of the token before each action token
     actions: Tensor  # int64 [A], ids of the action tokens
     indices: Int64  # [A], of these action tokens among all those of the `Ragged`
 
     def select(self, values: Float32) -> Tensor:
-        """Of an array over all action tokens of the `Ragged`, the entries of this micro-batch, on its device, [A]."""
+        """The entries of this micro-batch in an array over all action tokens of the `Ragged`, [A], on its device."""
         return torch.from_numpy(values[self.indices]).to(self.token_ids.device)
 
 
 def make_micro_batch(ragged: Ragged, rows: Int64, device: torch.device) -> MicroBatch:
-    """Pad these rows. No rows make one row of one token without actions, so that a rank can keep step with the others.
+    """Pad these rows. Without rows, return one row of one token without actions, so that every rank runs a pass.
 
     Args:
         rows: row numbers in `ragged`.

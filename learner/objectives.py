@@ -17,7 +17,7 @@ from learner.targets import DemonstrationTargets, Targets
 def imitation_loss(
     predictions: Predictions, batch: MicroBatch, targets: DemonstrationTargets, step: ImitationStep
 ) -> tuple[Tensor, Sums]:
-    """The SFT objective, with gradient, and what it consists of.
+    """The SFT objective, with gradient, and its terms.
 
     Args:
         targets: of all action tokens of the step.
@@ -43,7 +43,7 @@ def ppo_loss(
     function_ids: Tensor,
     temperature: float,
 ) -> tuple[Tensor, Sums]:
-    """The PPO objective, with gradient, and what it consists of.
+    """The PPO objective, with gradient, and its terms.
 
     Args:
         targets: of all action tokens of the update.

@@ -103,12 +103,12 @@ def _cut(lengths: Int64, *, limit: int, cost: int) -> list[int]:
         indices of the cuts, including 0 and len(lengths).
     """
     count = len(lengths)
-    best = np.zeros(count + 1, dtype=np.int64)  # best[i]: lowest cost of rows i and after
+    best = np.zeros(count + 1, dtype=np.int64)  # best[i]: lowest cost of row i and all later rows
     ends = np.zeros(count + 1, dtype=np.int64)
     widths = lengths.tolist()
     steps = np.arange(1, count + 1, dtype=np.int64)
     for start in range(count - 1, -1, -1):
-        width = widths[start]  # of every row of the run, padded: the first one is the longest
+        width = widths[start]  # of every row of the run after padding: the first one is the longest
         most = min(count - start, limit // width)
         costs = steps[:most] * width + best[start + 1 : start + 1 + most]
         pick = int(costs.argmin())
@@ -131,8 +131,8 @@ def _distribute(costs: list[int], ranks: int) -> list[list[int | None]]:
     shares: list[list[int | None]] = [[] for _ in range(ranks)]
     work = [0] * ranks
     for start in range(0, len(order), ranks):
-        turn = sorted(range(ranks), key=lambda rank: work[rank])
-        for rank, index in zip(turn, order[start : start + ranks], strict=True):
+        by_work = sorted(range(ranks), key=lambda rank: work[rank])
+        for rank, index in zip(by_work, order[start : start + ranks], strict=True):
             shares[rank].append(index)
             work[rank] += costs[index] + OVERHEAD if index is not None else 0
     return shares

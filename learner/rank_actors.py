@@ -1,4 +1,4 @@
-"""The ranks' Ray actors, as the driver holds them: started together, and waited for with a deadline."""
+"""The driver's handles of the ranks' Ray actors: starts the ranks together and waits for them with a deadline."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar, cast

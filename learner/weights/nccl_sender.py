@@ -1,6 +1,6 @@
 """The sender of the nccl transport: vLLM's trainer side, which broadcasts parameters into the engines' GPUs.
 
-The only module of the learner that imports vLLM. It needs GPUs on both sides. Not run.
+The only module of the learner that imports vLLM. Untested: it needs GPUs on both sides.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class NCCLSender:
         )
 
     def send(self) -> None:
-        """Start an update in every engine, broadcast, finish it."""
+        """Start an update in every engine, broadcast the weights, and finish the update."""
         self._transfer.send_weights()
 
 

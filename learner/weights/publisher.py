@@ -1,7 +1,7 @@
 """Publishes versions of the policy's weights to the rollout engines, by the configured transport.
 
     ray_shm   rank 0 packs the gathered weights into buckets; Ray's object store keeps them for whoever fetches them
-    nccl      the ranks broadcast the weights straight into the engines' GPUs (not run)
+    nccl      the ranks broadcast the weights directly into the engines' GPUs (untested)
 
 Every version carries probes: token ids and the logprobs that the new weights give them. An engine that serves the
 version must agree with them.
@@ -64,7 +64,7 @@ class Publisher:
         if self._transport == "nccl":
             return self._broadcast(version)
         first, *others = self._ranks.handles
-        # The driver owns the buckets, so they outlive the ranks: a restarted rollout actor can always fetch them.
+        # The driver owns the buckets, so they outlive the ranks.
         answer = first.buckets.options(num_returns=1 + len(self._plans)).remote()
         checksums, *_ = self._ranks.wait("publish", [answer[0], *(actor.help_buckets.remote() for actor in others)])
         buckets = tuple(
@@ -74,7 +74,7 @@ class Publisher:
         return WeightsRef(version=version, buckets=buckets, blobs=tuple(answer[1:]), probes=self._probe())
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
-        """Open the nccl transport. Not run.
+        """Open the nccl transport. Untested: it needs GPUs.
 
         Args:
             handles: rollout actors with vLLM's weight-transfer methods.

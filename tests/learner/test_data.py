@@ -71,7 +71,7 @@ def test_segments_are_concatenated_with_the_positions_of_their_actions():
     assert ragged.action_starts.tolist() == [0, 2, 3]
 
 
-def test_scores_split_and_joined_are_the_same():
+def test_splitting_and_joining_scores_changes_nothing():
     scores = join_scores([row(0, 0, rewards=[0, 0], values=[1, 2], last=True).scores])
     parts = split_scores(scores, np.array([0, 0, 2]))
     assert [part.own_values.tolist() for part in parts] == [[], [1, 2]]
@@ -113,7 +113,7 @@ def test_segments_of_one_session_are_chained_and_credit_lands_on_the_last_action
     assert metrics["behavior_gap_nats"] == pytest.approx(0.5)
 
 
-def test_what_the_engine_sampled_is_reweighted_up_to_twice_and_the_effective_sample_is_counted():
+def test_importance_weights_are_capped_at_two_and_the_effective_share_is_reported():
     one = row(0, 0, rewards=[0, 0, 0], values=[0, 0, 0], last=True)
     old = np.array([-1 + np.log(0.5), -1, 7], np.float32)  # the engine's were all -1
     targets, metrics = make_targets([changed(one, scores=changed(one.scores, logprobs=old))], PPO())
@@ -125,7 +125,7 @@ def test_what_the_engine_sampled_is_reweighted_up_to_twice_and_the_effective_sam
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("micro_batch_tokens", [8, 64])
-def test_advantages_are_whitened_over_the_update_whatever_ranks_and_micro_batches_share_them(ranks, micro_batch_tokens):
+def test_advantages_are_whitened_over_the_whole_update_for_any_ranks_and_micro_batches(ranks, micro_batch_tokens):
     draw = np.random.default_rng(0)
     rows = [
         row(k, 0, rewards=draw.normal(k, 1, count).tolist(), values=[0.0] * count, last=True)
@@ -194,7 +194,7 @@ def test_every_action_of_a_session_is_labelled_with_whether_it_wrote():
     assert targets.returns.tolist() == [1, 1, 1]
 
 
-def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_a_tenth():
+def test_the_imitation_rate_warms_up_for_a_twentieth_of_the_steps_and_decays_to_a_tenth():
     config = Imitation(sessions=4000, batch=100, learning_rate=1.0)
     rates = [imitation_rate(config, step) for step in range(40)]
     assert rates[:2] == [0.5, 1.0]
@@ -204,12 +204,12 @@ def test_the_learning_rate_rises_for_a_twentieth_and_falls_to_a_tenth():
     assert imitation_rate(config, 99) == pytest.approx(0.1)
 
 
-def test_the_learning_rate_of_ppo_falls_to_a_tenth_along_a_line():
+def test_the_ppo_rate_decays_linearly_to_a_tenth():
     config = PPO(learning_rate=2.0)
     assert [ppo_rate(config, done) for done in (0.0, 0.5, 1.0, 1.5)] == pytest.approx([2.0, 1.1, 0.2, 0.2])
 
 
-def test_packed_parameters_come_back_bit_for_bit_in_the_engines_type():
+def test_packed_parameters_are_restored_bit_for_bit_in_the_published_dtype():
     tensors = {"a": torch.randn(3, 5), "b": torch.randn(7)}
     (plan,) = buckets.plan_buckets(((name, tuple(one.shape)) for name, one in tensors.items()), torch.bfloat16)
     content = buckets.pack(plan, list(tensors.values()), torch.bfloat16)

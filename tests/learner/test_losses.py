@@ -49,7 +49,7 @@ def test_policy_loss_is_the_pessimistic_surrogate_token_by_token():
     assert found.deviation.item() == pytest.approx(deviation, abs=1e-4)
 
 
-def test_the_estimated_kl_of_an_update_has_the_kl_from_old_to_new_as_its_mean_and_is_never_negative():
+def test_the_estimate_of_the_update_kl_is_unbiased_and_never_negative():
     now, old = (draw(6, seed=seed).double().log_softmax(-1) for seed in range(2))
 
     def estimate(tokens: slice) -> float:
@@ -66,22 +66,22 @@ def test_the_estimated_kl_of_an_update_has_the_kl_from_old_to_new_as_its_mean_an
     assert estimate(slice(0, 6)) == pytest.approx(sum(each))
 
 
-def test_the_update_kl_is_that_of_a_token_against_all_others_and_its_slope_the_difference_of_their_log_odds():
+def test_binary_kl_is_the_kl_of_a_token_against_all_others_and_has_its_gradient():
     now, old = (draw(50, 6, seed=seed, scale=3).double().log_softmax(-1) for seed in range(2))
     for here, before in ((now[:, 0], old[:, 0]), (now[:, 0], now[:, 0])):
-        felt = here.clone().requires_grad_()
-        found = losses.binary_kl(felt, old_logprobs_A=before)
+        logprobs = here.clone().requires_grad_()
+        found = losses.binary_kl(logprobs, old_logprobs_A=before)
         found.backward()
         p, o = here.exp(), before.exp()
         slow = p * (p / o).log() + (1 - p) * ((1 - p) / (1 - o)).log()
         assert (slow >= 0).all()
         assert found.item() == pytest.approx(slow.sum().item())
-        torch.testing.assert_close(felt.grad, p * (p.logit() - o.logit()))  # times p: the slope in log p
+        torch.testing.assert_close(logprobs.grad, p * (p.logit() - o.logit()))  # times p: the gradient in log p
     whole = (now.exp() * (now - old)).sum().item()
     assert 0 < losses.binary_kl(now[:, 0], old_logprobs_A=old[:, 0]).item() < whole
 
 
-def test_the_update_kl_is_finite_where_a_probability_rounds_to_one_or_vanishes():
+def test_binary_kl_is_finite_where_a_probability_rounds_to_zero_or_one():
     now, old = torch.tensor([0.0, -1e-9, -60.0, 0.0]).requires_grad_(), torch.tensor([0.0, -60.0, 0.0, -1e-3])
     found = losses.binary_kl(now, old_logprobs_A=old)
     found.backward()
@@ -91,7 +91,7 @@ def test_the_update_kl_is_finite_where_a_probability_rounds_to_one_or_vanishes()
     assert now.grad[0] == 0
 
 
-def test_where_nothing_else_is_sampled_the_update_kl_bounds_the_policy_where_the_clip_does_not():
+def test_binary_kl_bounds_a_policy_that_the_clip_does_not_bound():
     old = torch.tensor([0.999, 0.001]).log()
 
     def probability_after(*, coefficient: float) -> float:
@@ -114,7 +114,7 @@ def test_where_nothing_else_is_sampled_the_update_kl_bounds_the_policy_where_the
     )
 
 
-def test_the_entropy_bonus_and_its_gradient_are_those_of_function_tokens_only():
+def test_the_entropy_bonus_and_its_gradient_cover_function_tokens_only():
     logits = draw(4, 5).requires_grad_()
     actions, functions = torch.tensor([3, 0, 4, 1]), torch.tensor([3, 4])
     found = losses.function_entropy(logits, torch.isin(actions, functions), temperature=0.5)
@@ -128,7 +128,7 @@ def test_the_entropy_bonus_and_its_gradient_are_those_of_function_tokens_only():
     assert logits.grad.abs().sum(-1).gt(0).tolist() == [True, False, True, False]
 
 
-def test_value_loss_takes_the_worse_of_the_new_value_and_the_bounded_one():
+def test_the_clipped_value_loss_takes_the_larger_of_the_errors_with_and_without_the_clip():
     values, old, returns = (draw(40, seed=seed) for seed in range(3))
     found = losses.clipped_value_loss(values, old_values_A=old, returns_A=returns)
     total = 0.0
@@ -138,13 +138,13 @@ def test_value_loss_takes_the_worse_of_the_new_value_and_the_bounded_one():
     assert found.item() == pytest.approx(total, abs=1e-4)
 
 
-def test_write_loss_is_the_cross_entropy_of_the_label_and_its_slope_the_error_of_the_probability():
+def test_the_write_loss_is_the_cross_entropy_of_the_label_and_has_its_gradient():
     logits = torch.tensor([0.0, 2.0, -1.0, 100.0, 100.0], requires_grad=True)
     wrote = [1.0, 0.0, 0.0, 1.0, 0.0]
     found = losses.write_loss(logits, wrote_A=torch.tensor(wrote))
     probabilities = [1 / (1 + math.exp(-logit)) for logit in logits.tolist()]
     slow = [-math.log(p if label else 1 - p) for p, label in zip(probabilities[:4], wrote, strict=False)]
-    assert found.item() == pytest.approx(sum(slow) + 100.0, rel=1e-6)  # no logit is too far out
+    assert found.item() == pytest.approx(sum(slow) + 100.0, rel=1e-6)  # large logits stay finite
     found.backward()
     assert logits.grad is not None
     assert logits.grad.tolist() == pytest.approx([p - label for p, label in zip(probabilities, wrote, strict=True)])

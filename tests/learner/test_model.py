@@ -14,7 +14,7 @@ from learner.ragged import lay_out
 from tests.fakes.tiny_policy import CPU, LOGIT_POSITIONS, SEGMENTS, SIZES, policy, segment, tiny
 
 
-def test_predictions_are_those_of_each_row_alone_with_every_logit_computed():
+def test_predictions_equal_those_of_each_row_alone_with_all_logits_computed():
     language_model = tiny()
     slow = tiny()
     model = policy(language_model)
@@ -45,7 +45,7 @@ def test_logits_are_capped_where_the_model_caps_them():
 
 
 @pytest.mark.parametrize("what", ["imitate", "policy", "value"])
-def test_hidden_states_that_predict_observations_get_exactly_no_gradient(what):
+def test_hidden_states_that_predict_observations_get_no_gradient(what):
     model = policy(tiny())
     kept: list[torch.Tensor] = []
 
@@ -171,7 +171,7 @@ def test_the_write_loss_does_not_reach_the_trunk():
     assert model.write_head.weight.grad.abs().sum() > 0
 
 
-def test_every_parameter_is_the_language_models_or_a_heads_and_none_is_both():
+def test_every_parameter_belongs_to_either_the_language_model_or_a_head():
     model = policy(tiny())
     language, heads, every = (
         [id(parameter) for parameter in parameters]
@@ -181,7 +181,7 @@ def test_every_parameter_is_the_language_models_or_a_heads_and_none_is_both():
     assert len(heads) == 6
 
 
-def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
+def test_a_pass_without_rows_gives_every_parameter_a_gradient_of_zero():
     model = policy(tiny())
     batch = make_micro_batch(lay_out(SEGMENTS), np.array([], np.int64), CPU)
     predictions = model(batch.token_ids, batch.logit_positions)
@@ -195,7 +195,7 @@ def test_no_rows_make_a_pass_that_touches_every_parameter_with_zero():
         assert parameter.grad.abs().max() == 0, name
 
 
-def test_dropout_is_off_whatever_the_folder_says(tmp_path):
+def test_dropout_is_off_even_if_the_folder_sets_it(tmp_path):
     tiny(attention_dropout=0.5).save_pretrained(tmp_path)
     model = load_language_model(tmp_path, dtype=torch.float32, attention="eager").train()
     ids = torch.tensor([[1, 2, 3]])

@@ -20,7 +20,9 @@ def members(minibatches) -> list[list[int]]:
     ranks=st.integers(1, 4),
     seed=st.integers(0, 9),
 )
-def test_every_row_is_planned_once_within_the_limit_and_every_rank_keeps_step(lengths, minibatches, ranks, seed):
+def test_every_row_is_planned_once_within_the_limit_and_ranks_get_equal_numbers_of_passes(
+    lengths, minibatches, ranks, seed
+):
     lengths = np.array(lengths)
     batches = plan(lengths, seed=seed, minibatches=minibatches, ranks=ranks, micro_batch_tokens=240)
     assert sorted(row for rows in members(batches) for row in rows) == list(range(len(lengths)))

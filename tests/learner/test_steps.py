@@ -48,7 +48,7 @@ def test_metrics_are_means_over_the_steps_that_were_taken():
     check_metrics(metrics | imitation_metrics(MEASURED[0]))
 
 
-def test_metrics_of_no_function_token_are_zero():
+def test_the_entropy_metric_is_zero_without_function_tokens():
     assert ppo_metrics([Sums(loss=0.0, actions=2)], planned=1, early_stop_kl=None)["entropy_nats"] == 0.0
 
 
@@ -61,12 +61,12 @@ def test_the_coefficient_moves_a_tenth_of_the_clipped_relative_error(kl_nats, fa
     assert after.target == 0.02
 
 
-def test_without_a_target_the_coefficient_stays():
+def test_without_a_target_the_coefficient_is_constant():
     fixed = kl_controller.configured(PPO(kl_coefficient=0.05))
     assert fixed.after(9.0) == fixed
 
 
-def test_an_adapted_coefficient_is_saved_and_without_one_every_run_uses_its_own(tmp_path):
+def test_only_an_adapted_coefficient_is_saved_and_loaded(tmp_path):
     ppo = PPO(kl_coefficient=0.05, adaptive_kl_target=0.02)
     start = kl_controller.configured(ppo)
     kl_controller.save(start, ppo, tmp_path)
