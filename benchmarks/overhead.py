@@ -129,7 +129,7 @@ def main() -> None:
     given = arguments()
     with border():
         config = shipped_configs.read(given.config, [*given.overrides, "run.name=benchmark", "rollout.actors=1"])
-        folder = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # stays if the engine fails, for the error names its log
+        folder = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if the engine fails: the error names its log
         settings = ActorSettings(
             common=replace(RolloutSettings.of(config), run_folder=folder),
             index=0,

@@ -116,15 +116,15 @@ class RolloutActor:
         return await self._engine.load(weights, blobs)
 
     async def played(self) -> int:
-        """Sessions that the present call has finished."""
+        """Number of sessions that the current call has finished."""
         return 0 if self._opened_player is None else self._opened_player.played
 
     async def positions(self) -> list[LanePosition]:
-        """Where every lane stands."""
+        """The position of every lane."""
         return self._player.positions()
 
     async def restore(self, positions: Sequence[LanePosition]) -> None:
-        """Put the lanes back to where they stood."""
+        """Put the lanes back to these positions."""
         self._player.restore(positions)
 
     async def shutdown(self) -> None:
@@ -154,7 +154,7 @@ class RolloutActor:
         await self._engine.release()
 
     async def update_weight_version(self, version: str) -> None:
-        """Name this version on every token that is sampled from here on."""
+        """Label every token that is sampled from now on with this version."""
         await self._engine.update_weight_version(version)
 
 

@@ -159,7 +159,7 @@ class VLLMEngine:
         """Serve a new version and check it; see `rollout.weights.loader`.
 
         Args:
-            weights: the version; it lists no buckets where the transport has moved the bytes itself (nccl).
+            weights: the version; without buckets if the transport has already moved the bytes (nccl).
             blobs: the buckets' bytes, in order.
 
         Raises:
@@ -169,11 +169,11 @@ class VLLMEngine:
         return await load_version(self, weights, blobs, check=self._check)
 
     async def hold(self) -> None:
-        """Pause the scheduler until `release`, and drop every cached key and value; requests in flight stay."""
+        """Pause the scheduler until `release`, and drop every cached key and value; requests in flight are kept."""
         await self.wait("pause", self.llm.pause_generation(mode="keep", clear_cache=True))
 
     async def release(self) -> None:
-        """Resume the scheduler; requests in flight are prefilled again with the weights that are loaded then."""
+        """Resume the scheduler; requests in flight are prefilled again with the weights that are then loaded."""
         await self.wait("resume", self.llm.resume_generation())
 
     async def init_weight_transfer_engine(self, request: "WeightTransferInitRequest") -> None:
@@ -196,7 +196,7 @@ class VLLMEngine:
         await self.wait("finish_weight_update", self.llm.finish_weight_update())
 
     async def update_weight_version(self, version: str) -> None:
-        """Name this version on every token that is sampled from here on."""
+        """Label every token that is sampled from now on with this version."""
         await self.wait("update_weight_version", self.llm.update_weight_version(version))
 
     def _sampling(self, max_tokens: int, temperature: float) -> "SamplingParams":

@@ -1,4 +1,4 @@
-"""Policies that sample from an engine: each lane on its own, or all lanes in lockstep for results that repeat."""
+"""Policies that sample from an engine: each lane on its own, or all lanes in lockstep for repeatable results."""
 
 import asyncio
 from collections.abc import Sequence
@@ -32,14 +32,14 @@ class EnginePolicy:
 
 
 class Lockstep:
-    """A barrier before the engine: each batch holds one turn of every seat, in seat order.
+    """A barrier in front of the engine: each batch contains one turn of every seat, in seat order.
 
     seat 0  requests ------.                   .--> continues
     seat 1  requests --.   |   last request    |--> continues
     seat 2  plays ...  requests -> one batch ->'--> continues
 
     A request waits for all seats that have not left. The last seat to request or to leave starts the batch. If the
-    lanes of two runs play equal sessions, their batches are equal, however long tools and experts take.
+    lanes of two runs play equal sessions, their batches are equal, no matter how long tools and experts take.
     """
 
     def __init__(self, engine: Engine, *, seats: int, temperature: float) -> None:
@@ -66,7 +66,7 @@ class Lockstep:
         return await answer
 
     def leave(self, number: int) -> None:
-        """Give a seat up: its lane has nothing left to play, so later batches do not wait for it."""
+        """Give up a seat: its lane has nothing left to play, so later batches do not wait for it."""
         self._seated.discard(number)
         self._start_if_complete()
 

@@ -20,11 +20,11 @@ from rollout.engine_policy import Engine, EnginePolicy, Lockstep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanePosition:
-    """Where one lane stands between two sessions, for a checkpoint."""
+    """The position of one lane between two sessions, for a checkpoint."""
 
     number: int  # of the lane among the lanes of all actors, from 0
     round: int  # streams that the lane has finished
-    state: LaneState  # within its present stream
+    state: LaneState  # within its current stream
 
 
 class Player:
@@ -51,7 +51,7 @@ class Player:
             price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
         """
-        self.played = 0  # sessions that the present call has finished
+        self.played = 0  # sessions that the current call has finished
         self._engine = engine
         self._environment = environment
         self._rules = rules
@@ -128,14 +128,14 @@ class Player:
         return sessions
 
     def positions(self) -> list[LanePosition]:
-        """Where every lane stands; call it only between two calls of `collect`."""
+        """The position of every lane; call it only between two calls of `collect`."""
         return [
             LanePosition(number=number, round=self._rounds[number], state=lane.state())
             for number, lane in self._lanes.items()
         ]
 
     def restore(self, positions: Sequence[LanePosition]) -> None:
-        """Put lanes back to where they stood. Receipts of a lane that stays in its stream are kept.
+        """Put lanes back to these positions. A lane that stays in its stream keeps its receipts.
 
         Raises:
             ConfigError: the streams of this run are not those of the checkpoint.

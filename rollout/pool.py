@@ -52,7 +52,7 @@ class Bar(Protocol):
 
 
 def no_bar(title: str, total: int, /) -> AbstractContextManager[Callable[[int], None]]:
-    """Show nothing."""
+    """Show no progress."""
     del title, total
     return nullcontext(lambda _: None)
 
@@ -61,7 +61,7 @@ class RolloutPool:
     """Implements `agile_ray.protocols.Rollouts` on Ray actors."""
 
     def __init__(self, settings: RolloutSettings, *, model: Path, logs: Path, bar: Bar = no_bar) -> None:
-        """Begin to start the actors; call `wait_until_ready` before any other method.
+        """Start the actors without waiting; call `wait_until_ready` before any other method.
 
         Args:
             model: Hugging Face folder, readable on every node.
@@ -86,7 +86,7 @@ class RolloutPool:
         Raises:
             ConfigError: model, environment or embedder do not fit the settings.
             EngineError: an engine does not start.
-            DeadlineError: an engine takes longer than `START_S`, also because the cluster has no free resources.
+            DeadlineError: an engine takes longer than `START_S`, for example because the cluster has no free resources.
         """
         try:
             self._wait("start", self._starts, deadline_s=START_S)
@@ -159,7 +159,7 @@ class RolloutPool:
         return pickle.dumps([position for share in shares for position in share])
 
     def restore(self, state: bytes) -> None:
-        """Put every lane back to where it stood in a checkpoint.
+        """Put every lane back to its position in a checkpoint.
 
         Raises:
             ConfigError: the checkpoint has another number of lanes, or other streams.

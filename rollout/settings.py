@@ -19,14 +19,14 @@ class RolloutSettings:
 
     seed: int  # root of the seeds of environment and engines
     env: Env  # the environment, its expert and the price of advice
-    agent: Agent  # rules and budgets of a session; `session_tokens` is also the engines' context length
+    agent: Agent  # rules and budgets of a session; `session_tokens` also sets the engines' context length
     memory: Memory  # embedder, retrieval and capacity of the lanes' memories
     rollout: Rollout  # number of actors and lanes, sampling, engines, transport
     device: str  # "cpu" or "gpu"
     deadline_s: float  # longest wait for one call
     exact: bool  # engines and learner all compute in float32, so their logprobs must be equal
     sessions: int  # of each lane in one collection
-    run_folder: Path  # absolute; actors write there what their lanes pay for
+    run_folder: Path  # absolute; actors write the receipts of their lanes there
 
     @classmethod
     def of(cls, config: RunConfig) -> "RolloutSettings":
@@ -62,8 +62,8 @@ class EngineSettings:
     model: Path  # Hugging Face folder
     dtype: str  # "float32" or "bfloat16"
     exact: bool  # engine and learner both compute in float32, so their logprobs must be equal
-    session_tokens: int  # of the longest prompt with its completion
-    stops: tuple[int, ...]  # token ids that end a completion, the end token among them
+    session_tokens: int  # most tokens of a prompt with its completion
+    stops: tuple[int, ...]  # token ids that end a completion, including the end token
     lanes: int  # concurrent requests
     transport: str  # weight-transfer backend
     device: str  # "cpu" or "gpu"
@@ -80,7 +80,7 @@ def check_length(settings: EngineSettings) -> None:
     """Check that the model has enough positions for a session.
 
     Raises:
-        ConfigError: it has too few, or its config.json can not be read.
+        ConfigError: it has too few, or its config.json cannot be read.
     """
     try:
         known = json.loads((settings.model / "config.json").read_text())

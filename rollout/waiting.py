@@ -34,7 +34,7 @@ def wait(
         meanwhile: is called about every `POLL_S` seconds while an answer is missing.
 
     Raises:
-        AgileError: what an actor raised on purpose.
+        AgileError: an actor raised it.
         DeadlineError: an actor is late.
         EngineError: an actor died, or raised something else.
     """
@@ -66,5 +66,5 @@ def _result(where: str, answer: "ObjectRef[Result]") -> Result:
         raise EngineError(f"{where} failed, {type(error.cause).__name__}: {cause}") from error
     except RayActorError as error:
         raise EngineError(f"{where} died ({' '.join(str(error).split())[:500]}); the same run name resumes") from error
-    except RayError as error:  # also the answer's fetch that took too long
+    except RayError as error:  # includes a fetch that exceeds FETCH_S
         raise EngineError(f"{where}: {' '.join(str(error).split())[:500]}") from error

@@ -29,7 +29,7 @@ class BucketMessage:
         )
 
     def fields(self) -> dict[str, object]:
-        """The message as vLLM carries it; `BucketMessage(**fields)` rebuilds it."""
+        """The message as the dictionary that vLLM sends; `BucketMessage(**fields)` rebuilds it."""
         return asdict(self)
 
     def bucket(self) -> Bucket:

@@ -3,11 +3,11 @@
     probe      score the probes with the old version
     hold       pause the scheduler, drop every cached key and value
     transfer   start, one update per bucket, finish; the receiver loads all buckets at once
-    version    name the version on every token that follows
+    version    label every later token with the version
     release    resume the scheduler
     check      score the probes with the new version, compare (`sync_check`)
 
-Requests in flight are kept. They continue with the new weights, and their tokens name the new version.
+Requests in flight are kept. They continue with the new weights, and their tokens carry the new version.
 """
 
 import asyncio
@@ -49,9 +49,9 @@ async def load_version(
     """Serve a version.
 
     Args:
-        weights: the version; it lists no buckets where the transport has moved the bytes itself (nccl).
+        weights: the version; without buckets if the transport has already moved the bytes (nccl).
         blobs: the buckets' bytes, in the order of `weights.buckets`.
-        check: of this engine; it remembers the engine's gap at start-up.
+        check: of this engine; it keeps the engine's gap at start-up.
 
     Raises:
         SyncError: a bucket was refused and the old version is still served, or the check failed.
@@ -72,7 +72,7 @@ async def load_version(
 
 async def _transfer(engine: ServingEngine, buckets: Sequence[Bucket], blobs: Sequence[NDArray[np.uint8]]) -> None:
     if len(buckets) != len(blobs):
-        raise SyncError(f"rollout: {len(buckets)} buckets were announced, {len(blobs)} came")
+        raise SyncError(f"rollout: {len(buckets)} buckets were announced, {len(blobs)} arrived")
     try:
         await engine.start_weight_update()
         for bucket, blob in zip(buckets, blobs, strict=True):

@@ -24,7 +24,7 @@ def register() -> None:
 
 
 def _die_with(parent: int) -> None:
-    """End this process once its parent is gone: an engine without its actor only occupies memory and cores."""
+    """End this process once its parent has ended: an engine without its actor would only occupy memory and cores."""
     while os.getppid() == parent:
         time.sleep(POLL_S)
     os._exit(1)

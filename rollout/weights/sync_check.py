@@ -91,6 +91,6 @@ class SyncCheck:
         return report
 
 
-def flat(rows: Sequence[Float32]) -> Float32:
+def flat(sequences: Sequence[Float32]) -> Float32:
     """Join the logprobs of several sequences without their first tokens, which have no logprob."""
-    return np.concatenate([row[1:] for row in rows])
+    return np.concatenate([sequence[1:] for sequence in sequences])

@@ -1,4 +1,4 @@
-"""A version is served whole and checked, or the old one goes on serving."""
+"""A version is loaded completely and checked, or the engine keeps serving the old one."""
 
 import asyncio
 import zlib
@@ -27,13 +27,13 @@ BUCKETS = tuple(bucket(index, blob) for index, blob in enumerate(BLOBS))
 
 
 def load(engine: FakeEngine, *, buckets: tuple[Bucket, ...] = BUCKETS, version: int = 1) -> SyncReport:
-    """Load a version under which every token has logprob minus the version."""
+    """Load a version under which the logprob of every token is minus the version."""
     probe = Probe(ids=IDS, logprobs=np.array([0, -version, -version], np.float32))
     weights = WeightsRef(version=version, buckets=buckets, blobs=(), probes=(probe, probe))
     return asyncio.run(load_version(engine, weights, BLOBS[: len(buckets)], check=SyncCheck(exact=True)))
 
 
-def test_a_version_is_loaded_while_the_scheduler_is_held_and_probed_before_and_after() -> None:
+def test_a_version_is_loaded_while_the_scheduler_is_paused_and_probed_before_and_after() -> None:
     engine = FakeEngine()
     report = load(engine)
     probes = ["score", "score"]
@@ -49,7 +49,7 @@ def test_the_engine_gets_every_bucket_with_its_bytes() -> None:
     assert [content for _, content in engine.received] == [blob.tobytes() for blob in BLOBS]
 
 
-def test_without_buckets_the_version_is_named_and_checked_only() -> None:
+def test_without_buckets_the_version_is_only_set_and_checked() -> None:
     engine = FakeEngine()
     load(engine, buckets=())
     assert engine.calls == ["score", "score", "hold", "version", "release", "score", "score"]
@@ -64,9 +64,9 @@ def test_a_refused_update_resumes_the_scheduler_and_keeps_the_old_version(call: 
     assert engine.version == 0
 
 
-def test_a_bucket_whose_bytes_did_not_come_is_refused_before_anything_is_sent() -> None:
+def test_a_bucket_whose_bytes_did_not_arrive_is_refused_before_anything_is_sent() -> None:
     engine = FakeEngine()
-    with pytest.raises(SyncError, match="3 buckets were announced, 2 came"):
+    with pytest.raises(SyncError, match="3 buckets were announced, 2 arrived"):
         load(engine, buckets=(*BUCKETS, bucket(2, BLOBS[0])))
     assert engine.calls == ["score", "score", "hold", "release"]
 

@@ -1,4 +1,4 @@
-"""The player on the recurring items and a fake engine, whose policy never answers: what counts is who plays what."""
+"""Which lane plays which sessions, in the recurring environment on a fake engine that never answers."""
 
 import asyncio
 from pathlib import Path
@@ -37,7 +37,7 @@ def stations(sessions: list[Session]) -> list[tuple[str, int]]:
 
 
 def standing(player: Player) -> list[tuple[int, int, str, int]]:
-    """Where lanes stand, but for their memories, which hold arrays."""
+    """The positions of lanes without their memories, which contain arrays."""
     return [(one.number, one.round, one.state.stream, one.state.position) for one in player.positions()]
 
 
@@ -45,14 +45,14 @@ def stream(index: int, *, split: str = "train") -> str:
     return f"recurring/{split}/0/{index}"
 
 
-def test_lanes_play_on_from_call_to_call_and_are_returned_lane_by_lane(tmp_path: Path) -> None:
+def test_lanes_continue_from_call_to_call_and_sessions_are_returned_lane_by_lane(tmp_path: Path) -> None:
     one = player(tmp_path, numbers=range(2, 4))
     assert stations(asyncio.run(one.collect(2))) == [(stream(n), position) for n in (2, 3) for position in (0, 1)]
     assert stations(asyncio.run(one.collect(1))) == [(stream(2), 2), (stream(3), 2)]
     assert one.played == 2
 
 
-def test_a_lane_goes_on_with_a_stream_that_no_other_lane_plays(tmp_path: Path) -> None:
+def test_a_lane_continues_with_a_stream_that_no_other_lane_plays(tmp_path: Path) -> None:
     sessions = asyncio.run(player(tmp_path).collect(LENGTH + 1))
     assert stations(sessions)[LENGTH] == (stream(4), 0)  # lane 0 of 4
     assert stations(sessions)[-1] == (stream(5), 0)
@@ -77,7 +77,7 @@ def test_positions_in_other_streams_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("greedy", [True, False])
-def test_an_evaluation_plays_in_the_order_given_and_leaves_the_lanes_alone(tmp_path: Path, greedy: bool) -> None:
+def test_an_evaluation_plays_in_the_given_order_and_does_not_move_the_lanes(tmp_path: Path, greedy: bool) -> None:
     engine = FakeEngine()
     one = player(tmp_path, engine=engine)
     before = standing(one)

@@ -84,7 +84,7 @@ def test_a_parameter_past_the_end_of_its_bucket_is_refused() -> None:
         Staging(NEEDED).add(described, memoryview(content), count=1)
 
 
-def test_shared_bytes_stay_readable_after_their_maker_closed_them() -> None:
+def test_shared_bytes_stay_readable_after_their_creator_has_closed_them() -> None:
     content = np.arange(5000, dtype=np.uint8)
     with shared_file(content) as path:
         view = mapped(path)

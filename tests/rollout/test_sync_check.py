@@ -21,7 +21,7 @@ def test_gap_is_the_mean_and_largest_difference() -> None:
     assert (gap.mean, gap.largest) == (1.5, 3.0)
 
 
-def test_a_logprob_that_is_no_number_is_infinitely_far() -> None:
+def test_a_logprob_of_nan_counts_as_an_infinite_difference() -> None:
     assert Gap.between(np.array([np.nan], np.float32), np.array([-1.0], np.float32)).largest == np.inf
 
 
@@ -29,7 +29,7 @@ def test_flat_leaves_out_the_first_token_of_every_sequence() -> None:
     assert flat([np.array([0, -1, -2], np.float32), np.array([0, -3], np.float32)]).tolist() == [-1, -2, -3]
 
 
-def test_in_float32_one_token_that_is_off_is_enough_to_refuse() -> None:
+def test_in_float32_one_wrong_token_is_enough_to_refuse_a_version() -> None:
     new = logprobs(1)
     after = new.copy()
     after[17] += 2e-3

@@ -36,7 +36,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> HFTokenizer:
     return HFTokenizer(write_folder(tmp_path_factory.mktemp("model")))
 
 
-def test_function_tokens_have_ids_both_ways(tokenizer: HFTokenizer) -> None:
+def test_functions_map_to_token_ids_and_back(tokenizer: HFTokenizer) -> None:
     for function in Function:
         assert tokenizer.function_at(tokenizer.function_id(function)) is function
     assert tokenizer.function_at(tokenizer.encode("a")[0]) is None
@@ -51,19 +51,19 @@ def test_text_that_spells_a_special_token_stays_text(tokenizer: HFTokenizer, tex
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(st.text(max_size=8), st.sampled_from([*FUNCTIONS, "</s>", "<s>"])), max_size=5).map("".join))
-def test_no_text_becomes_a_special_token_and_text_survives(tokenizer: HFTokenizer, text: str) -> None:
+def test_any_text_is_encoded_without_special_tokens_and_decoded_unchanged(tokenizer: HFTokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert all(tokenizer.function_at(token) is None for token in ids)
     assert tokenizer.bos_id not in ids
     assert tokenizer.decode(ids) == text
 
 
-def test_a_list_that_was_handed_out_is_the_callers_own(tokenizer: HFTokenizer) -> None:
+def test_changing_a_returned_list_does_not_change_the_cache(tokenizer: HFTokenizer) -> None:
     tokenizer.encode("the pan").append(7)
     assert 7 not in tokenizer.encode("the pan")
 
 
-def test_begin_and_end_tokens_read_as_nothing(tokenizer: HFTokenizer) -> None:
+def test_decoding_leaves_out_begin_and_end_tokens(tokenizer: HFTokenizer) -> None:
     assert tokenizer.decode([tokenizer.bos_id, *tokenizer.encode("the pan"), tokenizer.eos_id]) == "the pan"
 
 
@@ -83,7 +83,7 @@ def test_function_tokens_that_plain_text_can_reach_are_refused(tmp_path: Path) -
         HFTokenizer(write_folder(tmp_path, special=False))
 
 
-def test_a_missing_folder_and_one_without_tokenizer_are_one_line_each(tmp_path: Path) -> None:
+def test_a_missing_folder_and_one_without_a_tokenizer_are_refused_in_one_line(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ConfigError, match=r"^model\.path: [^\n]+$"):
             HFTokenizer(folder)
