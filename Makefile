@@ -3,11 +3,11 @@
 # make types        check the types with pyright
 # make study        train the quick start for three seeds and three prices, in the background
 # make three_prices make credit make priors make stability
-#                   train and analyse a sweep in the background: ways to give credit on a toy and on the shop, teachers
-#                   that imitation starts from, settings that keep PPO steady. The same command again resumes
+#                   train and analyse a sweep in the background: credit modes on a toy and on the shop, teachers of
+#                   imitation, settings that keep PPO steady. Running the same command again resumes
 # make install      install from the lock file; all others do this first, and it does nothing if the lock is unchanged
 #
-# AGILE_DATA=FOLDER holds productqa/; without it, the tests that need it are left out
+# AGILE_DATA=FOLDER that contains productqa/; without it, the tests on ProductQA are left out
 # VENV=FOLDER of the virtual environment    LOCK=requirements-gpu.txt for GPUs    PYTHON=interpreter that creates it
 
 VENV ?= .venv

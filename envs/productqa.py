@@ -40,7 +40,7 @@ from envs.productqa_files import (
 )
 from envs.sql import TABLE_NAME, SqlTool, as_written
 
-TITLE_WORDS = 8  # of a product's title, up to 40 words long, that the policy reads
+TITLE_WORDS = 8  # of a product's title that the policy reads; titles have up to 40
 LONG_ANSWER_WORDS = 24  # of the expert's long answer that the policy reads (95 % have at most 53)
 KNOWLEDGE_WORDS = 30  # of an annotated piece of knowledge that the policy reads (mean 33)
 SHOWN_ROWS = 2  # product ids of a query's result that the policy reads, 8 tokens each
@@ -68,7 +68,7 @@ class CategoryStream:
         self._loaded = loaded
 
     def search(self, query: str) -> Found:
-        """Run SQL on the category's table; a wrong query is an observation.
+        """Run SQL on the category's table; a wrong query returns an error text.
 
         Raises:
             ToolError: the database is broken or gone.
@@ -160,8 +160,8 @@ class ProductQA:
     def texts(self) -> Sequence[str]:
         """What the agent reads and writes on a sample of questions, the same sample in every call.
 
-        The sample covers all categories under train/ that are not held out, played or not: a tokenizer trained on more
-        products splits an unknown one into fewer tokens.
+        The sample covers all categories under train/ that are not held out, also those that no split uses: a tokenizer
+        trained on more products splits an unknown one into fewer tokens.
         """
         return list(self._texts())
 
@@ -180,7 +180,7 @@ class ProductQA:
             raise ConfigError(f"productqa: no split {split!r}; there are {', '.join(self._splits)}")
         names, key = self._splits[split], f"env.categories.{split}"
         if not names or len(set(names)) < len(names):
-            raise ConfigError(f"{key}: the categories are different and at least one; found {list(names)}")
+            raise ConfigError(f"{key}: there must be at least one category, and none twice; found {list(names)}")
         for name in names:
             if name not in self._known:
                 near = difflib.get_close_matches(name, self._known, n=3, cutoff=0)
@@ -244,7 +244,7 @@ def _question(
         REASONING: knowledge or f"{annotated.asin}/{normalised(text)}",
         SEARCH: f"{SEARCH}/{annotated.id}",
     }
-    told = answer if annotated.kind != SEARCH else " ".join(answer.split()[:SHOWN_ROWS])
+    stated = answer if annotated.kind != SEARCH else " ".join(answer.split()[:SHOWN_ROWS])
     return Question(
         id=annotated.id,
         product=annotated.asin,
@@ -254,7 +254,7 @@ def _question(
         shown=f"{_shown(annotated, category=category, columns=columns)}\nquestion : {text}",
         item=items[annotated.kind],
         answer=answer,
-        advice=f"{told} . {short(annotated.long_answer, LONG_ANSWER_WORDS)}",
+        advice=f"{stated} . {short(annotated.long_answer, LONG_ANSWER_WORDS)}",
         knowledge=short(knowledge, KNOWLEDGE_WORDS),
         query=_query(extra.answer or "", table=category.name) if extra and annotated.kind == SEARCH else "",
         guess=guess[0],

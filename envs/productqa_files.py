@@ -152,7 +152,7 @@ def clean(text: str) -> str:
 
 
 def normalised(answer: str) -> str:
-    """The form in which short answers are compared: lower case, single spaces, stripped (AGILE's eval.py)."""
+    """A short answer in the form that is compared: lower case, single spaces, stripped (AGILE's eval.py)."""
     return re.sub(r"\s+", " ", answer.strip().lower())
 
 
@@ -178,7 +178,7 @@ def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: can not be read: {error}") from error
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
 
 
 def _first(error: ValidationError) -> str:

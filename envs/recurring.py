@@ -6,7 +6,7 @@ learned, while advice is always right and is remembered under the item. There is
 
 With m = RECUR, probability g of a right guess, and price c, the sessions on one item earn in total
 
-    asked in the first one   m - c          more than below if c < m (1 - g) = 1.5
+    asked in the first one   m - c          more than never asked if c < m (1 - g) = 1.5
     never asked              m g = 1.5
 
 A session on its own gains by asking only if c < 1 - g = 0.5. Between these prices asking is optimal, but only credit

@@ -74,7 +74,7 @@ class ShopStream:
         return self._tool.search(query)
 
     def judge(self, question: Question, submission: Submission) -> bool:
-        """Compare text with the answer, ignoring case. On a search, some of the gold rows, at least one, are right."""
+        """Compare text with the answer, ignoring case. A search is right if it submits some gold rows and no others."""
         if not question.query:
             return " ".join(submission.text.lower().split()) == question.answer
         rows = submission.text.split() if submission.rows is None else submission.rows

@@ -1,12 +1,12 @@
 """Runs SQL that the policy writes on one table of an SQLite database.
 
 Independent layers protect the process from harmful or expensive queries:
-    read only     the connection can not write (`mode=ro`; `query_only` on the private copy of an in-memory database)
+    read only     the connection cannot write (`mode=ro`; `query_only` on the private copy of an in-memory database)
     authorizer    allows SELECT on the one table and functions that make no large values; nothing else, no recursion
     limits        length of the query and of any value, depth, columns, patterns; no attached database, no parameters
     deadline      wall clock, checked every few thousand steps of SQLite's virtual machine
     row limit     on the rows that are fetched
-Whatever a query does, the policy reads an observation: "rows : ..." or "error : ...".
+For every query the policy reads either "rows : ..." or "error : ...".
 """
 
 import re
@@ -25,7 +25,7 @@ TABLE_NAME = "products"
 """The agent's name for the table; the table's own name works too."""
 
 _SHOWN_ERROR = 100  # characters of SQLite's message that the policy reads
-_SELECTS = 8  # nested common tables double while SQLite prepares the query, where no deadline is checked
+_SELECTS = 8  # nested common tables can double while SQLite prepares a query, which no deadline stops
 _STEPS = 2000  # of SQLite's virtual machine between two checks of the deadline, well under a millisecond
 
 _LIMITS = {
@@ -95,7 +95,7 @@ class SqlTool:
             shown_rows: most ids that the policy reads; `Found.rows` has all that were fetched.
 
         Raises:
-            ConfigError: the database can not be read, or lacks the table or its id column.
+            ConfigError: the database cannot be read, or lacks the table or its id column.
         """
         self._table = table
         self._id_column = id_column
@@ -103,7 +103,7 @@ class SqlTool:
         self._row_limit = row_limit
         self._deadline_s = deadline_s
         self._shown_rows = shown_rows
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._stop_at = 0.0  # monotonic seconds
         self._connection = _open(database)
         self.columns = _columns(self._connection, table=table, id_column=id_column)
@@ -122,7 +122,7 @@ class SqlTool:
         """
         try:
             statement = _statement(query, names=self._names)
-            with self._turn:
+            with self._lock:
                 columns, rows = self._run(statement)
         except _BadQueryError as problem:
             return _bad(str(problem))
@@ -155,7 +155,7 @@ class SqlTool:
     def _verdict(self, problem: sqlite3.Error) -> Exception:
         code = getattr(problem, "sqlite_errorcode", None)
         broken = code is not None and code & 0xFF in _BROKEN
-        gone = str(problem).lower() == f"no such table: {self._table.lower()}"  # it existed: the file has changed
+        gone = str(problem).lower() == f"no such table: {self._table.lower()}"  # the file has changed
         if broken or gone or isinstance(problem, sqlite3.ProgrammingError):
             return ToolError(f"sql table {self._table}: the database does not answer: {problem}")
         if code == sqlite3.SQLITE_INTERRUPT:
@@ -193,7 +193,7 @@ def _open(database: Path | sqlite3.Connection) -> sqlite3.Connection:
         copy.execute("PRAGMA query_only = ON")
         return copy
     except sqlite3.Error as problem:
-        raise ConfigError(f"sql database {database}: can not be opened read-only: {problem}") from problem
+        raise ConfigError(f"sql database {database}: cannot be opened read-only: {problem}") from problem
 
 
 def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> tuple[str, ...]:
@@ -201,7 +201,7 @@ def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> t
     try:
         columns = tuple(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (table,)))
     except sqlite3.Error as problem:
-        raise ConfigError(f"sql table {table}: the database can not be read: {problem}") from problem
+        raise ConfigError(f"sql table {table}: the database cannot be read: {problem}") from problem
     if not columns:
         raise ConfigError(f"sql table {table}: no such table in the database")
     if id_column not in columns:

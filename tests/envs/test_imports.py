@@ -1,4 +1,4 @@
-"""An environment knows what it must offer the agent, and nothing else of the core."""
+"""Environments import only those modules of the core that an environment needs."""
 
 import ast
 from pathlib import Path
@@ -31,7 +31,7 @@ def imports(path: Path) -> list[tuple[str, set[str]]]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_an_environment_imports_only_what_it_must_offer(path: Path) -> None:
+def test_an_environment_imports_only_allowed_modules(path: Path) -> None:
     for module, names in imports(path):
         assert module in ALLOWED
         assert module != "agile_ray.config" or names <= SECTIONS

@@ -1,4 +1,4 @@
-"""The recurring items: determinism, what comes back, what memory returns, and what asking is worth."""
+"""The recurring environment: determinism, recurrence, retrieval, and the value of asking."""
 
 from collections import Counter
 from itertools import combinations
@@ -52,7 +52,7 @@ def sights() -> list[int]:
     return found
 
 
-def test_a_stream_follows_from_seed_split_and_index():
+def test_a_stream_is_determined_by_seed_split_and_index():
     one, two = (Recurring(seed=3).stream(split="train", index=7) for _ in range(2))
     assert (one.id, one.questions) == (two.id, two.questions)
     others = [
@@ -71,7 +71,7 @@ def test_every_item_of_an_episode_is_asked_three_times_with_one_answer():
         assert len({(question.item, question.answer) for question in episode}) == ITEMS
 
 
-def test_the_order_is_random_and_the_first_and_the_last_question_are_no_exceptions():
+def test_the_order_is_random_including_the_first_and_the_last_question():
     assert {episode[0].item == episode[1].item for episode in EPISODES} == {True, False}
     assert mean(episode[0].item == episode[-1].item for episode in EPISODES) < 0.3
 
@@ -99,12 +99,12 @@ def test_always_asking_earns_one_minus_the_price():
 
 def test_never_asking_is_right_half_of_the_time():
     sessions = play("never_ask")
-    hidden = ITEMS * len(EPISODES)  # answers of one item stand and fall together
+    hidden = ITEMS * len(EPISODES)  # the guesses on one item are all right or all wrong
     assert mean(session.own_reward for session in sessions) == pytest.approx(0.5, abs=4 * 0.5 / hidden**0.5)
 
 
 @pytest.mark.parametrize("price", [400, 550, 700, 1000])
-def test_the_optimum_asks_at_first_sight_alone(price: int):
+def test_the_optimum_asks_only_the_first_question_on_an_item(price: int):
     sessions = play("oracle", price=price)
     assert [session.asks for session in sessions] == [int(sight == 0) for sight in sights()]
     assert all(session.correct and session.ending is Ending.DONE and not session.remarks for session in sessions)
@@ -114,15 +114,15 @@ def test_the_optimum_asks_at_first_sight_alone(price: int):
 
 
 @pytest.mark.parametrize(("price", "asked"), [(1499, 1 / 3), (1500, 0.0)])
-def test_asking_is_right_below_a_price_of_one_and_a_half(price: int, asked: float):
+def test_asking_pays_below_a_price_of_one_and_a_half(price: int, asked: float):
     assert optimum(EPISODES, price=price).asked_share == pytest.approx(asked)
 
 
 @pytest.mark.parametrize("name", ["oracle", "always_ask", "never_ask", "teacher"])
-def test_memory_returns_what_was_bought_on_the_item_and_nothing_else(name: str):
+def test_memory_returns_the_advice_on_the_item_and_nothing_else(name: str):
     sessions = iter(play(name))
     for episode in EPISODES:
-        writers: dict[str, int] = {}  # who bought each item's advice first
+        writers: dict[str, int] = {}  # the session that first bought advice on each item
         for question, session in zip(episode, sessions, strict=False):
             bought = [writers[question.item]] if question.item in writers else []
             assert [use.writer for use in session.reads] == bought
@@ -133,23 +133,23 @@ def test_memory_returns_what_was_bought_on_the_item_and_nothing_else(name: str):
                 writers.setdefault(question.item, session.position)
 
 
-def test_later_similar_counts_the_times_that_are_left():
+def test_later_similar_counts_the_remaining_questions_on_the_item():
     assert [session.hindsight.later_similar for session in play("never_ask")] == [
         RECUR - 1 - sight for sight in sights()
     ]
 
 
-def test_the_texts_show_what_is_written_when_there_is_nothing_to_learn():
+def test_the_texts_include_the_knowledge_line_of_an_item_without_knowledge():
     assert f"knowledge : {NO_INFORMATION}" in WORLD.texts()
 
 
-def test_a_query_is_refused_in_words():
+def test_a_query_returns_an_error_text():
     found = WORLD.stream(split="test", index=0).search("SELECT 1")
     assert (found.bad_query, found.rows) == (True, ())
     assert found.text.startswith("error : ")
 
 
-def test_the_judge_forgives_case_and_space_alone():
+def test_the_judge_ignores_only_case_and_spaces():
     stream = WORLD.stream(split="train", index=0)
     question = stream.questions[0]
     other = {"yes": "no", "no": "yes"}[question.answer]
@@ -169,7 +169,7 @@ def test_files_and_categories_are_refused(given):
         build(Env(name="recurring", **given), seed=0)
 
 
-def test_the_config_collects_whole_episodes_and_stays_out_of_the_names_at_the_top():
+def test_the_config_collects_whole_episodes_and_is_not_listed_as_a_top_level_name():
     assert THREE_PRICES.env.name == "recurring"
     assert THREE_PRICES.loop.sessions_per_lane == LENGTH
     assert "three_prices" not in shipped_configs.shipped_in()

@@ -33,7 +33,7 @@ def read_and_written(question: Question) -> tuple[str, ...]:
     return question.shown, question.text, question.advice, question.answer, question.knowledge, question.query
 
 
-def test_a_stream_follows_from_seed_split_and_index():
+def test_a_stream_is_determined_by_seed_split_and_index():
     one, two = (Shop(seed=3).stream(split="train", index=7) for _ in range(2))
     assert one.id == two.id
     assert one.questions == two.questions
@@ -58,7 +58,7 @@ def test_categories_of_the_splits_are_disjoint_and_share_all_their_words():
     assert len({frozenset(words(*group)) for group in names.values()}) == 1
 
 
-def test_columns_of_a_category_follow_from_its_name():
+def test_the_columns_of_a_category_are_determined_by_its_name():
     assert category("trail_lamp") == category("trail_lamp")
     assert len({(one.columns, one.measure) for one in categories("train")}) > 100
 
@@ -88,7 +88,7 @@ def test_the_question_shows_its_table_product_and_text_and_words_to_copy_follow_
                 assert f" {word} " in text
 
 
-def test_equal_items_have_equal_answers_and_one_product_unless_they_teach():
+def test_equal_items_have_equal_answers_and_one_product_unless_they_are_knowledge():
     for questions in QUESTIONS["train"]:
         by_item = defaultdict(list)
         for question in questions:
@@ -98,7 +98,7 @@ def test_equal_items_have_equal_answers_and_one_product_unless_they_teach():
             assert same[0].knowledge or len({question.product for question in same}) == 1
 
 
-def test_what_is_hidden_is_drawn_anew_for_every_episode():
+def test_hidden_answers_are_drawn_anew_for_every_episode():
     answers = defaultdict(set)
     for questions in QUESTIONS["train"]:
         for question in questions:
@@ -117,7 +117,7 @@ def test_a_rule_holds_for_all_products_with_its_value_and_recurs_on_several():
     assert sum(len(found) > 1 for found in products.values()) > len(products) / 4
 
 
-def test_guesses_come_true_as_often_as_they_promise():
+def test_a_guess_is_right_with_its_stated_probability():
     right = defaultdict(list)
     for index in range(600):
         seen = {q.item: q for q in SHOP.stream(split="train", index=index).questions if not q.query}
@@ -142,7 +142,7 @@ def test_guess_probabilities_span_the_range_and_none_is_close_to_a_price():
             assert abs(1 - topic.guess_chance - price) > 0.04
 
 
-def test_gold_queries_return_exactly_the_gold_rows_and_few():
+def test_gold_queries_return_exactly_the_gold_rows_which_are_one_to_five():
     for stream in STREAMS["validation"][:50]:
         for question in stream.questions:
             if question.query:
@@ -152,7 +152,7 @@ def test_gold_queries_return_exactly_the_gold_rows_and_few():
                 assert 1 <= len(found.rows) <= 5
 
 
-def test_all_that_a_query_needs_is_in_its_question_in_the_same_words():
+def test_a_question_contains_every_word_that_its_query_needs():
     for questions in QUESTIONS["validation"]:
         for question in questions:
             if question.query:
@@ -163,13 +163,13 @@ def test_all_that_a_query_needs_is_in_its_question_in_the_same_words():
                     assert said[operator] in question.text
 
 
-def test_a_wrong_query_is_an_observation():
+def test_a_wrong_query_returns_an_error_text():
     found = STREAMS["train"][0].search("SELECT product_id FROM nowhere")
     assert found.bad_query
     assert found.text
 
 
-def test_the_judge_wants_the_answer_word_for_word_and_a_share_of_the_gold_rows():
+def test_the_judge_requires_the_exact_answer_or_some_of_the_gold_rows():
     stream = STREAMS["train"][0]
     fact = next(question for question in stream.questions if question.kind == "fact")
     search = next(question for question in stream.questions if " " in question.answer)
@@ -198,10 +198,10 @@ def test_kinds_mix_and_items_recur():
     assert 1.5 < len(recurring) / distinct < 2.5
 
 
-def test_memory_finds_what_it_holds_and_counts_it_at_the_threshold():
-    """With all that came before in memory, the best entry of one of the two kinds rests on the question's item."""
+def test_retrieval_finds_the_entry_on_the_item_and_the_threshold_separates_items():
+    """With all earlier sessions in memory, the best entry of one of the two kinds is about the question's item."""
     embedder = HashedEmbedder()
-    held = missed = blurred = strangers = counted = 0
+    stored = missed = blurred = strangers = counted = 0
     for questions in [*QUESTIONS["train"], *QUESTIONS["validation"]]:
         texts = embedder.embed([question.text for question in questions])
         demonstrations = embedder.embed([question.knowledge for question in questions])
@@ -216,19 +216,19 @@ def test_memory_finds_what_it_holds_and_counts_it_at_the_threshold():
             )
             same = [[cosine for cosine, then in kind if questions[then].item == question.item] for kind in found]
             if same[0] or same[1]:
-                held += 1
+                stored += 1
                 missed += not any(kind and questions[max(kind)[1]].item == question.item for kind in found)
                 blurred += max(same[0] + same[1]) <= THRESHOLD
             others = [cosine for kind in found for cosine, then in kind if questions[then].item != question.item]
             strangers += sum(cosine > THRESHOLD for cosine in others)
             counted += len(others)
-    assert held > 4000
+    assert stored > 4000
     assert missed == 0
-    assert blurred < 0.005 * held
+    assert blurred < 0.005 * stored
     assert strangers < 0.005 * counted
 
 
-def test_the_optimal_asked_share_falls_at_every_price():
+def test_the_optimal_asked_share_falls_as_the_price_rises():
     for split in ("train", "validation"):
         shares = [optimum(QUESTIONS[split], price=price).asked_share for price in PRICES]
         assert all(high > low for high, low in zip(shares, shares[1:], strict=False))
@@ -256,18 +256,18 @@ def myopic(questions: tuple[Question, ...], price: int) -> list[bool]:
 
 @pytest.mark.parametrize("price", [150, 300, 500])
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_a_myopic_asker_comes_near_the_optimum_and_memory_is_worth_more_asking(split: str, price: int):
+def test_a_myopic_asker_is_near_the_optimum_which_asks_more_often(split: str, price: int):
     streams = QUESTIONS[split]
     sessions = sum(map(len, streams))
     choices = [myopic(questions, price) for questions in streams]
     share = sum(map(sum, choices)) / sessions
-    chance = Random(0)
-    blind = {  # the reference policies that know no future
+    random = Random(0)
+    blind = {  # the reference policies that do not know the future
         "never": [[False] * LENGTH for _ in streams],
         "always": [[True] * LENGTH for _ in streams],
-        "random": [[chance.random() < share for _ in range(LENGTH)] for _ in streams],
+        "random": [[random.random() < share for _ in range(LENGTH)] for _ in streams],
         "unless_search": [[not question.query for question in questions] for questions in streams],
-        **{f"first {k}": [[place < k for place in range(LENGTH)] for _ in streams] for k in range(LENGTH)},
+        **{f"first {k}": [[position < k for position in range(LENGTH)] for _ in streams] for k in range(LENGTH)},
     }
     best = max(
         sum(expected_total(q, a, price) for q, a in zip(streams, asks, strict=True)) / sessions
@@ -280,7 +280,7 @@ def test_a_myopic_asker_comes_near_the_optimum_and_memory_is_worth_more_asking(s
     assert ideal.asked_share > share + 0.02
 
 
-def test_the_registry_builds_by_name_and_names_what_it_knows():
+def test_the_registry_builds_by_name_and_lists_the_known_names():
     assert isinstance(build(Env(name="shop"), seed=0), Shop)
     with pytest.raises(ConfigError, match=r"env\.name: one of shop, .*found shpo"):
         build(Env(name="shpo"), seed=0)

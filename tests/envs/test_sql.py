@@ -1,4 +1,4 @@
-"""The SQL tool: gold queries give gold rows, and whatever else a policy writes is an observation."""
+"""The SQL tool: gold queries return gold rows, and a query that must not run returns an error text."""
 
 import sqlite3
 import threading
@@ -144,12 +144,12 @@ def test_a_query_returns_its_ids_once_each_in_order(tool: SqlTool, query: str, r
         ("price < 30", "price < 30"),
     ],
 )
-def test_a_gold_query_is_on_products_with_a_space_after_what_opens(query: str, written: str) -> None:
+def test_a_gold_query_is_rewritten_with_the_agents_table_name_and_spaces(query: str, written: str) -> None:
     assert as_written(query, table="pans") == written
 
 
 @pytest.mark.parametrize("query", REFUSED)
-def test_what_may_not_run_is_an_observation_and_changes_nothing(tool: SqlTool, database: Path, query: str) -> None:
+def test_a_forbidden_query_returns_an_error_text_and_changes_nothing(tool: SqlTool, database: Path, query: str) -> None:
     before = database.read_bytes()
     start = time.monotonic()
     found = tool.search(query)
@@ -185,7 +185,7 @@ def test_a_query_that_takes_too_long_is_stopped_at_its_deadline(database: Path, 
     assert 0.25 < time.monotonic() - start < 1.5
 
 
-def test_common_tables_that_double_while_they_are_prepared_are_refused_at_once(tool: SqlTool) -> None:
+def test_common_tables_that_grow_exponentially_are_refused_at_once(tool: SqlTool) -> None:
     tables = ["t0 AS (SELECT product_id FROM pans)"]
     tables += [f"t{i} AS (SELECT a.product_id FROM t{i - 1} a, t{i - 1} b)" for i in range(1, 40)]
     start = time.monotonic()
@@ -225,10 +225,10 @@ def test_threads_may_share_a_tool(tool: SqlTool) -> None:
     assert texts == ["rows : P3 P2 P1"] * 200
 
 
-def test_a_database_that_is_missing_broken_or_of_another_shape_can_not_be_opened(database: Path) -> None:
+def test_a_database_that_is_missing_broken_or_has_other_columns_is_refused(database: Path) -> None:
     broken = database.with_name("broken.db")
     broken.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(ConfigError, match="can not be"):
+    with pytest.raises(ConfigError, match="cannot be"):
         SqlTool(database.with_name("missing.db"), table="pans")
     with pytest.raises(ConfigError, match="not a database"):
         SqlTool(broken, table="pans")
@@ -247,7 +247,7 @@ def test_a_database_that_breaks_later_is_a_tool_error(database: Path, content: b
         tool.search("SELECT product_id FROM pans")
 
 
-def test_a_closed_tool_is_a_tool_error(tool: SqlTool) -> None:
+def test_a_search_with_a_closed_tool_is_a_tool_error(tool: SqlTool) -> None:
     tool.close()
     with pytest.raises(ToolError, match="closed"):
         tool.search("SELECT product_id FROM pans")
