@@ -1,4 +1,4 @@
-"""One small run, from end to end on real parts, that many tests look at."""
+"""One small end-to-end run on real Ray, vLLM and DeepSpeed, which many tests examine."""
 
 import os
 import signal
@@ -85,7 +85,7 @@ def alive(process: psutil.Process) -> bool:
 
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A run that was asked to stop in imitation, killed in PPO, and resumed to its end."""
+    """A run that was stopped during imitation, killed during PPO, and resumed until it was finished."""
     job = Job(tmp_path_factory.mktemp("runs"))
     model = [
         str(BIN / "agile-ray"),
@@ -107,7 +107,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     assert process.returncode == 0, said
     assert "asked to stop" in said
     steps = len(job.lines(Event.IMITATION))
-    assert 0 < steps < STEPS, "asked to stop in imitation, it stops there"
+    assert 0 < steps < STEPS, "a run that is asked to stop during imitation stops there"
 
     process = job.start()
     job.wait_for(Event.ITERATION, 3, process)
@@ -127,5 +127,5 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what looks at the small run: it takes longest, and another worker does the rest meanwhile."""
+    """Run the tests of the small run first: they take longest, and another worker runs the rest in the meantime."""
     items.sort(key=lambda item: "job" not in getattr(item, "fixturenames", ()))

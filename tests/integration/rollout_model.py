@@ -1,4 +1,4 @@
-"""A small model, what transformers thinks of it, and a learner's side of a weight update."""
+"""A small model, its logprobs in transformers, and the learner's side of a weight update."""
 
 import zlib
 from collections.abc import Mapping
@@ -81,7 +81,7 @@ def probes_of(model: LlamaForCausalLM) -> tuple[Probe, ...]:
 
 
 def perturb(model: LlamaForCausalLM, *, seed: int) -> None:
-    """Change every parameter a little, as a few optimizer steps do."""
+    """Change every parameter slightly, as a few optimizer steps do."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -93,7 +93,7 @@ def copy_of(model: LlamaForCausalLM) -> dict[str, torch.Tensor]:
 
 
 def stale_parts(model: LlamaForCausalLM) -> dict[str, tuple[str, ...]]:
-    """Prefixes of what is left stale together; embeddings that are tied take their head along."""
+    """Prefixes of the parameters that each case leaves stale; tied embeddings include the head."""
     embeddings = ("model.embed_tokens.weight", "lm_head.weight")
     tied = model.config.tie_word_embeddings
     return {

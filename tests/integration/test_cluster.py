@@ -24,17 +24,17 @@ DRIVER = """
 import signal, time
 import ray
 from agile_ray.config import Cluster
-from launch.cluster import cluster
+from launch.cluster.ray_cluster import cluster
 
 @ray.remote
-class Lodger:
+class Worker:
     def ping(self):
         return "pong"
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with cluster(Cluster(), cpus=3):
-    lodgers = [Lodger.remote() for _ in range(2)]
-    print(*ray.get([lodger.ping.remote() for lodger in lodgers], timeout=60), flush=True)
+    workers = [Worker.remote() for _ in range(2)]
+    print(*ray.get([worker.ping.remote() for worker in workers], timeout=60), flush=True)
     time.sleep(300)
 """
 
@@ -46,7 +46,7 @@ def local_environment():
 
 @pytest.fixture
 def folder():
-    """A folder for temporary files that nobody else uses; Ray's sockets want a short path."""
+    """A folder for temporary files that no other process uses; Ray's sockets need a short path."""
     with tempfile.TemporaryDirectory(prefix="ar", dir="/tmp", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
@@ -86,7 +86,7 @@ def test_a_local_cluster_leaves_no_process_when_its_driver_is_killed(folder):
     assert [*folder.glob("agile-ray-*")] == []
 
 
-def test_a_local_cluster_leaves_no_process_when_it_is_left(folder):
+def test_a_local_cluster_leaves_no_process_when_its_driver_is_interrupted(folder):
     driver = start_driver(folder)
     family = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGINT)
@@ -102,8 +102,8 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A cluster with token authentication, in folders and on ports of its own: its address and what a client needs."""
-    folder = Path("/tmp") / f"ar{secrets.token_hex(3)}"  # Ray's sockets want a short path
+    """A cluster with token authentication, on its own ports: its address and the environment of a client."""
+    folder = Path("/tmp") / f"ar{secrets.token_hex(3)}"  # Ray's sockets need a short path
     address = f"http://127.0.0.1:{(dashboard := free_port())}"
     token = secrets.token_hex(32)
     environment = local_environment() | {
@@ -127,7 +127,7 @@ def head(tmp_path_factory):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
         yield address, environment
-    finally:  # a head that did not start leaves its folder too
+    finally:  # also removes the folder of a head that did not start
         family |= {one for parent in alive(family) for one in parent.children(recursive=True)}
         process.terminate()
         process.wait(timeout=30)
@@ -141,7 +141,7 @@ def submit(address, environment, *words):
     return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
 
 
-def test_a_job_installs_the_project_and_its_log_and_exit_code_come_back(head, tmp_path):
+def test_a_job_installs_the_project_and_returns_its_log_and_exit_code(head, tmp_path):
     address, environment = head
     done = submit(address, environment, f"run.folder={tmp_path}", f"model.path={tmp_path / 'none'}")
     assert done.returncode == 2, done.stderr
@@ -158,7 +158,7 @@ def test_a_wrong_token_is_one_clear_line(head, tmp_path):
     assert line.startswith(f"agile-ray: --address {address}: token refused")
 
 
-def test_a_cluster_that_is_not_there_is_one_clear_line(tmp_path):
+def test_an_unreachable_cluster_is_one_clear_line(tmp_path):
     done = submit("http://127.0.0.1:9", local_environment(), f"run.folder={tmp_path}", f"model.path={tmp_path}")
     assert done.returncode == 2
     [line] = done.stderr.splitlines()

@@ -47,7 +47,7 @@ print(json.dumps(logprobs.gather(-1, ids[1:, None])[:, 0].tolist()))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer Llama with tied embeddings, and a file that stands for its tokenizer."""
+    """A two-layer Llama with tied embeddings, and a file in place of its tokenizer."""
     path = tmp_path_factory.mktemp("llama")
     subprocess.run([sys.executable, "-c", MODEL, str(path)], check=True, capture_output=True)
     (path / "tokenizer.json").write_text("{}")
@@ -79,7 +79,7 @@ IMITATION_SETTINGS = Imitation(sessions=60, batch=20)
 def group(
     folder: Path, *, imitation_dtype: str = "float32", deadline_s: float = 300.0, **settings: object
 ) -> Iterator[LearnerGroup]:
-    """Learners whose ranks live as long as the block."""
+    """Learners whose ranks end with the block."""
     learners = LearnerGroup(
         folder,
         learner=Learner.model_validate({"zero_stage": 1, **settings}),
@@ -103,7 +103,7 @@ Begin = Callable[..., LearnerGroup]
 
 @pytest.fixture(scope="module")
 def begin(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Begin]:
-    """Learners with initial weights: ranks of the same settings start once, and load the weights for each test."""
+    """Learners with initial weights: ranks with the same settings start once and load the weights for each test."""
     started: dict[str, tuple[LearnerGroup, Path]] = {}
     with ExitStack() as stack:
 
@@ -241,8 +241,8 @@ def test_one_rank_learns_and_reports_metrics_that_are_defined(alone: Course):
     assert 0 < ppo.metrics["entropy_nats"] < np.log(VOCABULARY) + 1e-6
 
 
-def test_the_kl_from_the_policy_before_it_shortens_an_update(begin: Begin, folder: Path, alone: Course):
-    # these tokens are random, so their probabilities are small, and so is the gradient of their KL
+def test_the_kl_to_the_policy_before_the_update_shortens_the_update(begin: Begin, folder: Path, alone: Course):
+    # These tokens are random, so their probabilities and the gradient of their KL are small.
     learners = begin(PPO_SETTINGS.model_copy(update={"update_kl_coefficient": 1e5}), ranks=1)
     bounded = course(learners, folder).updates[-1]
     free = alone.updates[-1]
@@ -298,7 +298,7 @@ def test_updates_do_not_depend_on_how_the_work_is_split(
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2])
-def test_bfloat16_follows_float32(alone: Course, folder: Path, zero_stage: int):
+def test_updates_in_bfloat16_are_close_to_those_in_float32(alone: Course, folder: Path, zero_stage: int):
     with group(folder, ranks=2, zero_stage=zero_stage, dtype="bfloat16", micro_batch_tokens=64) as learners:
         other = course(learners, folder)
     for one, two in zip(alone.updates, other.updates, strict=True):
@@ -307,7 +307,7 @@ def test_bfloat16_follows_float32(alone: Course, folder: Path, zero_stage: int):
 
 
 @pytest.mark.parametrize("zero_stage", [1, 3])
-def test_imitation_with_matrix_products_in_bfloat16_follows_float32(alone: Course, folder: Path, zero_stage: int):
+def test_imitation_with_matrix_products_in_bfloat16_is_close_to_float32(alone: Course, folder: Path, zero_stage: int):
     with group(folder, ranks=2, zero_stage=zero_stage, imitation_dtype="bfloat16") as learners:
         other = course(learners, folder)
     assert agreement(alone.start, alone.imitated, other.imitated) > 0.9
@@ -318,7 +318,7 @@ def test_imitation_with_matrix_products_in_bfloat16_follows_float32(alone: Cours
 
 
 @pytest.mark.parametrize("zero_stage", [1, 3])
-def test_a_loaded_group_continues_as_if_never_stopped(
+def test_a_loaded_group_continues_as_if_it_had_never_stopped(
     alone: Course, begin: Begin, folder: Path, tmp_path: Path, zero_stage: int
 ):
     settings = {"ranks": 2, "zero_stage": zero_stage}

@@ -1,4 +1,4 @@
-"""The real engine: ids in and out, logprobs, versions, and weight updates that must be whole or not at all."""
+"""The real engine: ids in and out, logprobs, versions, and weight updates that apply completely or not at all."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class Rig:
-    """A live engine and the Hugging Face model that it should agree with."""
+    """A running engine and the Hugging Face model that it must agree with."""
 
     runner: asyncio.Runner
     engine: VLLMEngine
@@ -62,7 +62,7 @@ def start(folder: Path, *, dtype: str, tied: bool) -> Iterator[Rig]:
     )
     # The runner ends vLLM's tasks: left pending, they may hang the interpreter when collected.
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner() as runner:
-        patch.setenv("VLLM_RPC_BASE_PATH", str(folder))  # vLLM leaves its sockets where they are
+        patch.setenv("VLLM_RPC_BASE_PATH", str(folder))  # vLLM does not remove its sockets
         engine = runner.run(VLLMEngine.start(settings))
         yield Rig(runner=runner, engine=engine, tokenizer=tokenizer, model=model)
         engine.shutdown()
@@ -104,7 +104,7 @@ def load(rig: Rig, parameters: Mapping[str, torch.Tensor], *, dtype: str = "floa
 
 
 def canary(rig: Rig, *, dtype: str = "float32") -> None:
-    """Leave one part stale at a time; the check must see each, and must accept the version that is sent whole."""
+    """Leave one part stale at a time; the check must detect each, and must accept the complete version."""
     load(rig, copy_of(rig.model), dtype=dtype)
     for seed, prefixes in enumerate(stale_parts(rig.model).values()):
         old = copy_of(rig.model)
@@ -116,16 +116,16 @@ def canary(rig: Rig, *, dtype: str = "float32") -> None:
         load(rig, new, dtype=dtype)
 
 
-def test_a_stale_head_embedding_or_layer_is_seen_with_a_tied_head(tied: Rig) -> None:
+def test_a_stale_head_embedding_or_layer_is_detected_with_a_tied_head(tied: Rig) -> None:
     canary(tied)
 
 
-def test_a_stale_head_embedding_or_layer_is_seen_in_bfloat16_with_its_own_head(untied: Rig) -> None:
+def test_a_stale_head_embedding_or_layer_is_detected_in_bfloat16_with_an_untied_head(untied: Rig) -> None:
     canary(untied, dtype="bfloat16")
 
 
 def reloaded(rig: Rig) -> bool:
-    """The engine serves the rig's model."""
+    """Whether the engine serves the rig's model."""
     ids = probes_of(rig.model)[0].ids
     return bool(np.abs(rig.run(rig.engine.score(ids.tolist())) - logprobs_of(rig.model, ids)).max() < 1e-3)
 
@@ -153,7 +153,7 @@ def test_corrupt_missing_and_reordered_buckets_leave_the_old_version_serving(tie
     load(tied, copy_of(tied.model))
 
 
-def test_a_request_in_flight_goes_on_and_its_tokens_name_both_versions(tied: Rig) -> None:
+def test_a_request_in_flight_continues_and_its_tokens_carry_both_versions(tied: Rig) -> None:
     load(tied, copy_of(tied.model))
     old = tied.version
 

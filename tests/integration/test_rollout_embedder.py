@@ -15,8 +15,8 @@ def test_minilm_finds_a_paraphrase_and_repeats_itself_exactly() -> None:
     assert rows.shape == (3, embedder.dimension)
     assert rows.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
-    likeness = rows @ rows.T
-    assert likeness[0, 1] > 0.46 > likeness[0, 2]  # the paper's threshold tells them apart
+    similarity = rows @ rows.T
+    assert similarity[0, 1] > 0.46 > similarity[0, 2]  # the paper's threshold tells them apart
     np.testing.assert_array_equal(embedder.embed(TEXTS[::-1]), rows[::-1])
     assert embedder.embed([]).shape == (0, embedder.dimension)
 

@@ -52,7 +52,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         cluster=Cluster(deadline_s=120.0),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_RPC_BASE_PATH", str(folder))  # vLLM leaves its sockets where they are
+        patch.setenv("VLLM_RPC_BASE_PATH", str(folder))  # vLLM does not remove its sockets
         ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
         pool = RolloutPool(RolloutSettings.of(config), model=folder, logs=folder / "logs")
         pool.wait_until_ready()
@@ -65,7 +65,7 @@ def written(sessions: list[Session]) -> list[list[int]]:
     return [turn.completion_ids.tolist() for session in sessions for turn in session.turns]
 
 
-def test_every_lane_plays_its_sessions_and_goes_on_where_it_stood(rig: Rig) -> None:
+def test_every_lane_plays_its_sessions_and_continues_from_its_position(rig: Rig) -> None:
     first, second = rig.pool.collect(), rig.pool.collect()
     for sessions, start in ((first, 0), (second, SESSIONS)):
         assert len(sessions) == LANES * SESSIONS
@@ -90,7 +90,7 @@ def test_prompts_extend_what_was_sampled(rig: Rig) -> None:
             context = [*turn.prompt_ids.tolist(), *turn.completion_ids.tolist()]
 
 
-def test_a_greedy_evaluation_is_the_same_twice_and_leaves_the_lanes_alone(rig: Rig) -> None:
+def test_a_greedy_evaluation_is_the_same_twice_and_does_not_move_the_lanes(rig: Rig) -> None:
     before = rig.pool.state()
     first = rig.pool.evaluate(split="test", sessions=20, greedy=True)
     second = rig.pool.evaluate(split="test", sessions=20, greedy=True)
@@ -142,7 +142,7 @@ def test_a_folder_without_a_model_is_one_clear_line(rig: Rig, tmp_path: Path) ->
         RolloutPool(RolloutSettings.of(rig.config), model=tmp_path, logs=tmp_path).wait_until_ready()
 
 
-def test_a_killed_actor_is_named_and_takes_its_engine_along(rig: Rig) -> None:
+def test_a_killed_actor_is_named_and_its_engine_ends(rig: Rig) -> None:
     workers = [process for process in psutil.process_iter(["cmdline"]) if _is_actor_of_this_test(process)]
     actor, engine = next((worker, worker.children(recursive=True)) for worker in workers if worker.children())
     assert len(engine) >= 2  # the engine's core and its worker

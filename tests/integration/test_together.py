@@ -1,4 +1,4 @@
-"""A sweep in one process: engines and learners start once, imitation is paid once; again, there is nothing to do."""
+"""A sweep in one process: engines, learners and imitation run once, and a second call has nothing to do."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`agile-ray train`, from end to end on real parts: stopped, killed, resumed, evaluated, reported, and replayed."""
+"""`agile-ray train`, end to end on real components: stopped, killed, resumed, evaluated, reported, and replayed."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def test_the_learner_sees_the_ids_that_the_engine_sampled(job: Job) -> None:
             assert set(written) == {int(file.stem.split("-")[1]) - 1}
 
 
-def test_the_report_holds_every_figure_that_was_promised(job: Job) -> None:
+def test_the_report_contains_every_documented_metric(job: Job) -> None:
     report = json.loads((job.run / "report.json").read_text())
     references = {"always_ask", "never_ask", "random", "non_adaptive", "ask_unless_search", "oracle"}
     assert references <= report["references"].keys()
@@ -63,7 +63,7 @@ def test_evaluating_a_checkpoint_gives_what_its_run_reported(job: Job) -> None:
 
 
 def replay(job: Job, *words: str) -> tuple[str, Path]:
-    """Run the command, which must succeed: what it said, and its folder."""
+    """Run the command, which must succeed; returns its output and the replay's folder."""
     command = [BIN / "agile-ray", "replay", job.run, *words]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -71,7 +71,7 @@ def replay(job: Job, *words: str) -> tuple[str, Path]:
 
 
 def repeated(folder: Path) -> list[int]:
-    """Iterations that are the run's own to the last bit, losses included."""
+    """Iterations that equal the run's bit for bit, losses included."""
     found = json.loads((folder / "replay.json").read_text())["iterations"]
     return [
         one["iteration"]
@@ -83,7 +83,7 @@ def repeated(folder: Path) -> list[int]:
     ]
 
 
-def test_a_replay_repeats_its_run_also_when_it_is_resumed(job: Job) -> None:
+def test_a_replay_repeats_its_run_even_after_it_is_resumed(job: Job) -> None:
     before = {path: path.stat().st_mtime_ns for path in job.run.rglob("*")}
     said, folder = replay(job)
     assert f"{ITERATIONS} iterations repeat {job.run}" in said
