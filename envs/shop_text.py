@@ -78,7 +78,7 @@ def _topics(*rows: tuple[str, Sequence[str], float]) -> tuple[Topic, ...]:
 # bonus of 0.1, if and only if m > c - 0.1. No m lies within 0.04 of the prices 0.15, 0.3, 0.5, nor of 0.05, 0.2, 0.4:
 # no optimal decision at these prices is close to a tie. Between any two of the prices 0.1, 0.15, ..., 0.5 there is n m
 # for some topic and some number n of uses, so the optimal share of asks falls from each price to the next. Most topics
-# are either easy or hard, so a policy that compares m with c alone is near the optimum; the rest is the value of memory.
+# are either easy or hard, so a policy that compares m with c alone is near the optimum; memory adds the rest.
 ASPECTS = _topics(
     ("breakable", _YES, 0.905),
     ("waterproof", _NO, 0.905),
