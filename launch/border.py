@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from agile_ray.errors import AgileError, ConfigError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of a full disk."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The command line `agile-ray`: one module in launch/commands for each command.
 
-Importing this module imports no heavy library. A command module holds the signature and the help; its function imports
-what does the work.
+Importing this module imports no heavy library. A command module contains the signature and the help; its function
+imports the modules that do the work.
 """
 
 import typer
@@ -19,7 +19,7 @@ First steps:
 \b
 Next:
   agile-ray keys                                   every setting, its default and its meaning
-  agile-ray train quickstart env.advice_cost=0.5 run.name=dear
+  agile-ray train quickstart env.advice_cost=0.5 run.name=price-0.5
   agile-ray evaluate quickstart --policy always_ask
 \b
 `agile-ray COMMAND --help` explains a command and shows examples.

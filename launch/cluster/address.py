@@ -1,4 +1,4 @@
-"""Whether a run joins an existing Ray cluster, and what it needs there."""
+"""Whether a run joins an existing Ray cluster, and what it must satisfy there."""
 
 import os
 import socket

@@ -46,7 +46,7 @@ def submit(config: RunConfig, *, address: str, project: Path, follow: bool) -> i
 
     Raises:
         ConfigError: the cluster doesn't answer at the address, or the folder can't be installed.
-        AgileError: the cluster refuses the job, or the connection broke while the job goes on.
+        AgileError: the cluster refuses the job, or the connection broke and the job continues.
         DeadlineError: the installation took too long, or the log has ended and the job has not.
     """
     client = _connect(address)
@@ -144,6 +144,6 @@ async def _exit_code(client: "JobSubmissionClient", job: str) -> int:
         await asyncio.sleep(0.5)
     if info.status is JobStatus.SUCCEEDED:
         return 0
-    if info.driver_exit_code is None:  # it never ran, or was stopped; in all other cases its log says why
+    if info.driver_exit_code is None:  # it never ran, or was stopped; otherwise its log says why
         print(f"job {job}: {info.status}: {info.message}", file=sys.stderr)
     return info.driver_exit_code or 1

@@ -58,7 +58,7 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
 
 @contextmanager
 def _reaped() -> Iterator[None]:
-    """End every process that is started in the block with the block, or with this process."""
+    """When the block ends or this process dies, end every process that was started inside the block."""
     token = secrets.token_hex(8)
     sockets = tempfile.mkdtemp(prefix="agile-ray-")
     watch = [sys.executable, str(reaper.__file__), token, str(os.getpid()), sockets]

@@ -18,12 +18,15 @@ from collections.abc import Iterable
 import psutil
 
 MARK = "AGILE_RAY_RUN"
+"""Environment variable that marks the processes of a run."""
 GRACE_S = 10.0
+"""Time that processes have to end by themselves, seconds."""
 NOTE_S = 0.5
+"""Time between two recordings, seconds."""
 
 
 def watch(driver: int) -> set[psutil.Process]:
-    """Wait until standard input closes; returns the descendants that the driver started meanwhile."""
+    """Wait until standard input closes; returns the descendants that the driver started in the meantime."""
     before, seen = _descendants(driver), set[psutil.Process]()
     while not select.select([sys.stdin], [], [], NOTE_S)[0]:
         seen |= _descendants(driver)

@@ -40,7 +40,9 @@ def command(
     ] = None,
     first: Annotated[
         int | None,
-        typer.Option(min=0, help="For non_adaptive: first sessions of a stream that ask. Default: the share of them."),
+        typer.Option(
+            min=0, help="For non_adaptive: how many first sessions of a stream ask. Default: --share of the stream."
+        ),
     ] = None,
 ) -> None:
     """Measure a policy: total score, asked share, accuracy.

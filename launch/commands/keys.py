@@ -41,8 +41,8 @@ def _default(field: FieldInfo) -> str:
 def _meaning(field: FieldInfo) -> str:
     text = " ".join((field.description or "").split())
     choices = _choices(field.annotation)
-    told = all(choice in text for choice in choices)
-    return text if told else f"{text} One of {', '.join(choices)}."
+    complete = all(choice in text for choice in choices)
+    return text if complete else f"{text} One of {', '.join(choices)}."
 
 
 def _choices(annotation: object) -> list[str]:

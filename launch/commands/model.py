@@ -104,7 +104,7 @@ def from_(
 
 
 def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
-    """Make a model and write its folder, which is complete or absent; a complete one is left alone unless forced.
+    """Make a model and write its folder, completely or not at all. A complete folder is kept unless `force` is True.
 
     Raises:
         ConfigError: the folder exists and is not a complete model, and `force` is False.

@@ -10,4 +10,4 @@ REFERENCE_POLICIES = (
     "yes_gold_sql",
     "teacher",
 )
-"""What each of them does: agile_ray/scripted/references.py."""
+"""agile_ray/scripted/references.py describes them."""

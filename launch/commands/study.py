@@ -21,17 +21,17 @@ def shop(
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0.")] = 3,
     runs: Annotated[Path, typer.Option(help="Folder of a sweep's runs on the shop.")] = Path("runs/credit"),
     compare: Annotated[
-        str, typer.Option(metavar="KEY=VALUE", help="Key by which runs differ, and its value in the baseline.")
+        str, typer.Option(metavar="KEY=VALUE", help="Key in which runs differ, and its value in the baseline.")
     ] = "credit.mode=heuristic",
 ) -> None:
-    """Compare ways to give credit on the shop, without luck.
+    """Compare credit modes on the shop, without the luck of guesses.
 
-    First, what each can gain: the best asking rule for the reward that it trains on, played out in expectation. A
-    guess counts at its probability of being right, which the shop knows.
+    The first table shows what each mode can gain: the expected total of the best asking rule for the reward that the
+    mode trains on. A guess counts at its probability of being right, which the shop knows.
 
-    Then, what trained runs gained: the finished runs in the folder of --runs, scored the same way and compared with the
-    baseline on the same questions. Of the questions where the best rule asks, "to ask, guessed" is the share where the
-    policy guessed; "to guess, asked" is the reverse.
+    The tables after it show what trained runs gained: the finished runs in the folder of --runs, scored the same way
+    and compared with the baseline on the same questions. "to ask, guessed" is the share of guesses among the questions
+    where the best rule asks. "to guess, asked" is the share of asks among the questions where it guesses.
 
     \b
     Examples:
@@ -55,8 +55,9 @@ def credit_worth(
 ) -> None:
     """Compare the credit of asks on the shop with their worth.
 
-    Looks at the sessions whose answer memory lacked, by price, way to give credit, and how often a guess is right.
-    "credited" is the mean credit of an ask, "worth" what the answer was worth to later sessions.
+    Covers the sessions whose answer memory lacked, with a line for each price, credit mode and range of the probability
+    that a guess is right. "credited" is the mean credit of an ask, "worth" the mean of what its answer was worth to
+    later sessions.
 
     \b
     Examples:

@@ -10,18 +10,18 @@ def command(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a shipped sweep, or a YAML file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Overrides for every run; not of keys that the sweep varies."),
+        typer.Argument(metavar="KEY=VALUE", help="Overrides for every run, except of keys that the sweep varies."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print each run as a command and train nothing.")] = False,
     only_table: Annotated[
         bool, typer.Option("--table", help="Show the table of the finished runs and train nothing.")
     ] = False,
 ) -> None:
-    """Train several configurations and show one table of all.
+    """Train several configurations and show them in one table.
 
     The runs are in runs/SWEEP, with the table as sweep.json; run.folder=FOLDER puts them into FOLDER/SWEEP. Running
     the same command again resumes: finished runs are skipped, and an interrupted one continues from its last
-    checkpoint. --table shows the progress of a sweep that another process trains.
+    checkpoint. --table also works while another process trains the sweep.
 
     \b
     Examples:

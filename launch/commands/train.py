@@ -14,12 +14,12 @@ def command(
     """Train an agent: imitation, PPO, final evaluation, report.
 
     The run's folder is runs/NAME, with NAME from run.name. Running the same command again resumes from the last
-    complete checkpoint. SIGTERM makes a checkpoint, then ends the training.
+    complete checkpoint. On SIGTERM, the training writes a checkpoint and ends.
 
     \b
     Examples:
       agile-ray train quickstart
-      agile-ray train quickstart env.advice_cost=0.5 run.name=dear
+      agile-ray train quickstart env.advice_cost=0.5 run.name=price-0.5
     """
     from launch.run import shipped_configs
 

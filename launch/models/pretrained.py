@@ -14,7 +14,7 @@ BOS = "<bos>"
 
 
 def load(source: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """Load a causal language model from the Hugging Face hub, or from a folder of its form.
+    """Load a causal language model from the Hugging Face hub, or from a folder in its format.
 
     Raises:
         ConfigError: the model can't be loaded, or its tokenizer is slow.
@@ -80,7 +80,7 @@ def add_functions(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     before = len(tokenizer)
     for function in Function:
         token = AddedToken(function.value, special=True, normalized=False)
-        tokenizer.add_tokens(token, special_tokens=True)  # pyright: ignore[reportArgumentType]  # this very class
+        tokenizer.add_tokens(token, special_tokens=True)  # pyright: ignore[reportArgumentType]  # accepts this class
     if tokenizer.bos_token_id is None:
         tokenizer.add_special_tokens({"bos_token": BOS})
     if tokenizer.eos_token_id is None:

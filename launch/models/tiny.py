@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 BYTES = 256
 PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
-"""A token is part of one of these: a word, a digit or a run of signs, each with the space before it; other space."""
+"""Pieces that a token never crosses: a word, a digit or a run of signs, each with the space before it; other space."""
 HEAD_DIM = 32
 """Width of an attention head: the smallest that vLLM's kernels support. Many narrow heads copy better than few."""
 
@@ -87,7 +87,7 @@ def build_model(tokenizer: "PreTrainedTokenizerFast", *, shape: Shape, seed: int
         head_dim=HEAD_DIM,
         max_position_embeddings=shape.context,
         tie_word_embeddings=False,
-        initializer_range=shape.hidden**-0.5,  # at the default of 0.02, so narrow a model learns to copy half as fast
+        initializer_range=shape.hidden**-0.5,  # with the default, 0.02, a narrow model learns to copy slowly
         bos_token_id=ids[BOS],
         eos_token_id=ids[EOS],
         pad_token_id=ids[PAD],

@@ -160,10 +160,10 @@ def _machinery(report: Report) -> Iterable[str]:
     if report.seconds:
         total = sum(report.seconds.values())
         yield "<h2>Wall time</h2>"
-        rows = sorted(report.seconds.items(), key=lambda item: -item[1])
+        phases = sorted(report.seconds.items(), key=lambda item: -item[1])
         yield _table(
             ["phase", "seconds", "share"],
-            [[phase, f"{seconds:,.1f}", f"{seconds / total:.1%}"] for phase, seconds in rows]
+            [[phase, f"{seconds:,.1f}", f"{seconds / total:.1%}"] for phase, seconds in phases]
             + [["all", f"{total:,.1f}", "100.0%"]],
         )
     speed = report.throughput
@@ -178,11 +178,11 @@ def _machinery(report: Report) -> Iterable[str]:
             ["seconds per weight sync", f"{speed.sync_seconds:.2f}"],
         ],
     )
-    yield "<h2>What training dropped, counted</h2>"
+    yield "<h2>Dropped sessions and discarded work</h2>"
     gone = report.discarded
     yield (
         f"<p>Resumptions: {gone.resumptions}; {gone.lines:,} recorded events and {gone.rows:,} stored segments "
-        f"({gone.seconds:,.0f} s) lay after a checkpoint and were discarded.</p>"
+        f"({gone.seconds:,.0f} s) came after a checkpoint and were discarded.</p>"
     )
     yield _table(
         ["not trained on", "asked", "tokens up to", "sessions"],
@@ -199,31 +199,31 @@ def _machinery(report: Report) -> Iterable[str]:
 
 def _origin(report: Report) -> Iterable[str]:
     yield "<h2>Where the numbers come from</h2>"
-    rows = [["configuration", report.config_hash]]
+    facts = [["configuration", report.config_hash]]
     if report.starts:
         start = report.starts[-1]
-        rows += [
+        facts += [
             ["started (UTC)", f"{report.starts[0].started}; starts in all: {len(report.starts)}"],
             ["commit", start.git.commit + (" with uncommitted changes" if start.git.dirty else "")],
             ["machine", f"{start.machine.cores} cores, {start.machine.memory_gib:g} GiB, {start.machine.system}"],
             ["python", start.machine.python],
             *([name, version] for name, version in start.versions.items()),
         ]
-    yield _table(["", ""], rows, code=True)
+    yield _table(["", ""], facts, code=True)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, own: str | None = None, code: bool = False) -> str:
+def _table(head: Sequence[str], body: Sequence[Sequence[str]], *, own: str | None = None, code: bool = False) -> str:
     """An HTML table; the line whose first cell is `own` is set in bold."""
     lines = ['<div class="scroll"><table>']
     if code:
         lines[0] = '<div class="scroll"><table class=names>'
     if any(head):
         lines.append("<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>")
-    for row in rows:
-        cells = [f"<td>{escape(cell)}</td>" for cell in row]
+    for texts in body:
+        cells = [f"<td>{escape(text)}</td>" for text in texts]
         if code:
-            cells[1:] = [f"<td><code>{escape(cell)}</code></td>" for cell in row[1:]]
-        lines.append(f"<tr{' class=own' if row[0] == own else ''}>" + "".join(cells) + "</tr>")
+            cells[1:] = [f"<td><code>{escape(text)}</code></td>" for text in texts[1:]]
+        lines.append(f"<tr{' class=own' if texts[0] == own else ''}>" + "".join(cells) + "</tr>")
     return "\n".join([*lines, "</table></div>"])
 
 

@@ -1,4 +1,5 @@
-"""Pictures of a run as PNG bytes, drawn by matplotlib without a display, in colours for colour-blind readers.
+"""Pictures of a run as PNG bytes, drawn by matplotlib without a display, in colours that colour-blind readers can
+tell apart.
 
 A picture is 9 inches wide and shown 900 pixels wide, so 1 point is 1.4 pixels. The smallest letters have 9.5 points.
 """

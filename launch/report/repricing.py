@@ -19,7 +19,7 @@ from agile_ray.types import Ending, Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """What a set of sessions earned and paid, at the price as played and at another."""
+    """What a set of sessions earned and paid, at the price that was paid and at another."""
 
     sessions: int  # without failed ones
     failed: int  # counted nowhere else

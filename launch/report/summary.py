@@ -1,4 +1,4 @@
-"""The report of a run: one value with everything that report.json, the page and the tables show. Pure."""
+"""The report of a run: one value with everything that report.json, the page and the tables show. Does no I/O."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -173,9 +173,9 @@ def open_record(
 
     Args:
         config: of the run.
-        learners: as checkpoints save and restore them.
-        lanes: of the rollouts, likewise.
-        credit: what credit assignment remembers, likewise.
+        learners: saved and restored by checkpoints.
+        lanes: of the rollouts; saved and restored by checkpoints.
+        credit: earlier iterations that credit assignment uses; saved and restored by checkpoints.
         sft: the last checkpoint of imitation, where a run without checkpoints begins.
         progress: shows the recorder's lines, and what a resumed run discards.
     """

@@ -53,8 +53,9 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
     """Play every reference policy on the questions of the final evaluation.
 
     Args:
-        trained: sessions of the trained policy. `random` asks as often, and `non_adaptive` as many first sessions of a
-            stream; `non_adaptive_best` asks in the first K sessions, with the best K on validation.
+        trained: sessions of the trained policy. `random` asks in the same share of sessions. `non_adaptive` asks as
+            often, in the first sessions of each stream. `non_adaptive_best` asks in the first K, with the best K on
+            validation.
     """
     asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
     like_trained = Habits(seed=config.seed, asked_share=score(trained).asked_share, first=asks)

@@ -53,7 +53,7 @@ def train(config: RunConfig) -> None:
     environment = prepare(config)
     stop = Stop()
     with alone(RunFolder.of(config)), progress_of(config) as progress, cluster(config.cluster, cpus=cpus(config)):
-        stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
+        stop.on(signal.SIGTERM)  # after Ray, which sets its own handler
         progress.say(f"run {config.run_folder}: starting engines and learners")
         machines = start(config, environment, progress)
         try:
@@ -90,7 +90,7 @@ def cpus(config: RunConfig) -> int:
 def run(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> None:
-    """Train on machines that are up, in a folder that can be resumed."""
+    """Train on running machines, in a folder that can be resumed."""
     provenance.write(config)
     parts = assemble(config, environment, machines, progress, stopping)
     try:

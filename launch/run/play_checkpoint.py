@@ -13,7 +13,7 @@ from rollout.settings import RolloutSettings
 
 
 def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Session]:
-    """Play a Hugging Face folder greedily on a split, lanes in lockstep: twice gives the same sessions.
+    """Play a Hugging Face folder greedily on a split, lanes in lockstep, so that a second call gives the same sessions.
 
     Raises:
         ConfigError: the folder is no model of this project, or the split is unknown.
@@ -25,7 +25,7 @@ def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Se
     ):
         from rollout.pool import RolloutPool
 
-        logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if an engine fails, because its error names it
+        logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if an engine fails: its error names the log
         rollouts = RolloutPool(RolloutSettings.of(config), model=folder, logs=logs, bar=progress.bar)
         try:
             rollouts.wait_until_ready()

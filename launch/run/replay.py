@@ -35,7 +35,7 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
         name: of the replay's folder beside it; default: the run's name and `-replay`.
 
     Raises:
-        ConfigError: it can't start, and nothing was started or written; or, later, a stored file is another version's.
+        ConfigError: it can't start, and nothing was started or written; or another version wrote a stored file.
         ContractError: without overrides, it did not repeat the run.
         LearnerError: a rank died, or a loss is not finite; the same command resumes.
         DeadlineError: a rank was late; the same command resumes.
@@ -46,7 +46,7 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
     ranks = config.learner.ranks
     progress = Progress(imitation_steps=0, iterations=config.loop.iterations)
     with alone(folder), progress, cluster(config.cluster, cpus=ranks + 1):
-        stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
+        stop.on(signal.SIGTERM)  # after Ray, which sets its own handler
         progress.say(f"replay of {run} in {folder}: starting learners")
         learners = start_learners(config, probes=())  # no engine serves the weights, so there is no sync to check
         try:
@@ -96,7 +96,7 @@ def configure(run: RunFolder, overrides: Sequence[str], *, name: str) -> RunConf
 
 
 def _check_output(run: RunFolder, folder: RunFolder) -> None:
-    """Refuse a folder that holds anything but a replay of this run, because resuming there would discard work."""
+    """Refuse a folder with anything but a replay of this run, because resuming there would discard other work."""
     if not folder.path.exists():
         return
     repeated = json.loads(folder.replay.read_text())["run"] if folder.replay.is_file() else None

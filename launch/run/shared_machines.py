@@ -1,9 +1,8 @@
 """Trains the runs of a sweep in one process, on the same engines and learners.
 
-Runs that agree in all that imitation depends on share one imitation. The first of them does it; the others start from
-its SFT policy and from its critic, which was trained on what sessions earn at the price of the first. They share the
-evaluation of the SFT policy as well if they agree in all that it depends on. Each knob says what it
-affects (`Affects`).
+Runs share one imitation if they agree in every key that affects it. The first of them trains it. The others start from
+its SFT policy and its critic, which has learned the returns at the price of the first run. They also share the
+evaluation of the SFT policy if they agree in every key that affects it. Each knob states what it affects (`Affects`).
 
 The engines' random state continues from run to run, so what a run samples depends on the runs before it, not on its
 seed alone.
@@ -28,15 +27,15 @@ from launch.run.pipeline import Stop
 
 
 def train_all(configs: Sequence[RunConfig]) -> list[str]:
-    """Train what is not finished, in order; the same call resumes.
+    """Train the unfinished runs, in order; the same call resumes.
 
     Returns:
         the runs that failed, each with its error.
 
     Raises:
-        ConfigError: a run can't start. Every configuration is checked before anything is started; what shows only when
-            the run's turn comes, such as a checkpoint of another version, ends the sweep there.
-        SystemExit: SIGTERM came, and something is left to do; the current run made a checkpoint, or finished.
+        ConfigError: a run can't start. Every configuration is checked before anything is started. An error that appears
+            only when a run starts, such as a checkpoint of another version, ends the sweep there.
+        SystemExit: SIGTERM came before all runs were finished; the current run wrote a checkpoint, or finished.
     """
     left = [config for config in configs if not _finished(config)]
     for config in left:
@@ -46,18 +45,18 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
     failed: list[str] = []
     stop = Stop()
     first = SweepFolder(left[0].run.folder.absolute()).initial_learners
-    with cluster(left[0].cluster, cpus=max(map(pipeline.cpus, left))), _Bench(first) as bench:
-        stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
+    with cluster(left[0].cluster, cpus=max(map(pipeline.cpus, left))), _SharedMachines(first) as shared:
+        stop.on(signal.SIGTERM)  # after Ray, which sets its own handler
         for config in left:
             print(f"{config.run.name}:", flush=True)
             try:
                 _adopt(config, configs)
-                bench.train(config, stop)
+                shared.train(config, stop)
             except ConfigError:
                 raise
-            except AgileError as error:  # only this run is lost, but its machines may be broken
+            except AgileError as error:  # only this run failed, but its machines may be broken
                 failed.append(f"{config.run.name} ({type(error).__name__}: {error})")
-                bench.clear()
+                shared.clear()
             if stop() and not (config is left[-1] and _finished(config)):
                 raise SystemExit(128 + signal.SIGTERM)
     return failed
@@ -67,14 +66,14 @@ def _finished(config: RunConfig) -> bool:
     return RunFolder.of(config).is_finished
 
 
-class _Bench:
+class _SharedMachines:
     """Machines that outlive one run, with the state in which their learners started."""
 
     def __init__(self, first: Path) -> None:
         self._machines: Machines | None = None
         self._first = first
 
-    def __enter__(self) -> "_Bench":
+    def __enter__(self) -> "_SharedMachines":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,7 +87,7 @@ class _Bench:
         self._machines = None
 
     def train(self, config: RunConfig, stop: Stop) -> None:
-        """Train one run, on the machines that are up if they fit."""
+        """Train one run, on the running machines if they fit it."""
         environment = pipeline.prepare(config)
         with alone(RunFolder.of(config)), pipeline.progress_of(config) as progress:
             if self._machines is not None and not self._machines.fit(config):
@@ -113,8 +112,8 @@ def _adopt(config: RunConfig, others: Sequence[RunConfig]) -> None:
     run = RunFolder.of(config)
     if run.sft.path.exists() or run.checkpoints.exists():
         return
-    alike = [other for other in others if imitation_of(other) == imitation_of(config)]
-    donors = [other for other in alike if evaluations.has(RunFolder.of(other), "sft_sampled")]
+    sharing = [other for other in others if imitation_of(other) == imitation_of(config)]
+    donors = [other for other in sharing if evaluations.has(RunFolder.of(other), "sft_sampled")]
     needed = sft_evaluation_of(config)
     donors.sort(key=lambda other: (sft_evaluation_of(other) != needed, other.env != config.env))
     for donor in donors[:1]:

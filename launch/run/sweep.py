@@ -72,7 +72,7 @@ def _run(job: Job) -> int:
         Its exit code; 0 if the run is finished already.
 
     Raises:
-        SystemExit: SIGTERM came; the training was told, and has ended.
+        SystemExit: SIGTERM came and was passed on; the training has ended.
     """
     if job.finished:
         print(f"{job.config.run.name}: finished", flush=True)
@@ -81,7 +81,7 @@ def _run(job: Job) -> int:
     child: subprocess.Popen[bytes] | None = None
     stopped: list[int] = []
 
-    def stop(signum: int, _: object) -> None:  # never waits: child.wait() below holds the lock that a wait needs
+    def stop(signum: int, _: object) -> None:  # must not wait: child.wait() below has the lock that it would need
         stopped.append(signum)
         if child:
             child.terminate()  # the training makes a checkpoint first

@@ -1,4 +1,4 @@
-"""What a sweep trains: its YAML file, and the runs that it stands for.
+"""What a sweep trains: its YAML file, and the runs that follow from it.
 
     base: quickstart                          a shipped config, or a path
     runs:                                     one list of overrides per run

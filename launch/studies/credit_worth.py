@@ -1,7 +1,7 @@
-"""What asks on the shop were credited in training, beside what they were worth.
+"""Compares the credit that asks on the shop received in training with their worth.
 
 Reads the sessions that finished runs were trained on. Where memory lacked the answer, an ask makes it known. Its worth
-to later sessions of the same policy is their difference in own reward until somebody else asks:
+is the own reward that later sessions of the same policy gain from it until one of them asks again:
 
     A = sum over j < N of (1 - p)^j * (r - [p (1 - c) + (1 - p) g])
 
@@ -11,7 +11,7 @@ to later sessions of the same policy is their difference in own reward until som
     r   mean reward of the sessions whose answer memory held
     c   price of one ask
 
-p and r are taken over all seeds and iterations that are looked at.
+p and r are means over all seeds and iterations that are read.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from launch.report.plain_table import plain_table
 from launch.studies.shop_runs import CREDIT_MODE, finished, kind
 
 GUESS_RANGES = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.8), (0.8, 1.0))
-"""Ranges of g that share a line: open questions, then closed ones by how lopsided their answers are."""
+"""Ranges of g that share a line: open questions, then yes-or-no questions by how predictable their answers are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class CreditLine:
 
 
 def report(folder: Path, *, last: int) -> None:
-    """Print credit and worth by price, way to give credit and range of g.
+    """Print credit and worth by price, credit mode and range of g.
 
     Args:
         folder: of a sweep's runs on the shop.
@@ -152,9 +152,9 @@ def lines(sessions: Sequence[CreditedSession], *, price: float) -> list[CreditLi
     }
     found = []
     for low, high in GUESS_RANGES:
-        alike = [one for one in lacking if low <= one.guess_chance < high]
-        asks = [one for one in alike if one.asked]
-        if not alike:
+        in_range = [one for one in lacking if low <= one.guess_chance < high]
+        asks = [one for one in in_range if one.asked]
+        if not in_range:
             continue
         worths = [
             worth(one, share=share[one.guess_chance], known_reward=known_reward, price=price)
@@ -164,8 +164,8 @@ def lines(sessions: Sequence[CreditedSession], *, price: float) -> list[CreditLi
         found.append(
             CreditLine(
                 guess_range=(low, high),
-                sessions=len(alike),
-                asked_share=len(asks) / len(alike),
+                sessions=len(in_range),
+                asked_share=len(asks) / len(in_range),
                 asks=len(asks),
                 credit=fmean(one.credit for one in asks) if asks else None,
                 worth=fmean(worths) if worths else None,

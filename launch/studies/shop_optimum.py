@@ -1,17 +1,17 @@
-"""The best asking rules on the shop, one for each way to give credit, computed without training.
+"""The best asking rules on the shop, one for each credit mode, computed without training.
 
 A session asks or guesses. Advice is right and remembered; a guess is right with probability g, which the shop knows. A
 rule sees the kind of question, g, the position in the stream, and whether memory holds the answer. N later questions
-are on the same item; what to expect of N when an item is first seen is counted in training streams. Where memory lacks
-the answer, a rule asks for advice at price c if
+are on the same item; the distribution of N for a new item is counted in training streams. Where memory lacks the
+answer, a rule asks for advice at price c if
 
     none             1 - g > c                      it pays in this session
     heuristic        1 - g + beta * P(N > 0) > c    with the bonus of AGILE, eq. 7; nothing similar is stored
     fitted, linked   (1 - g) * (1 + E[N]) > c       with the value of the answer for later sessions
     oracle           (1 - g) * (1 + N) > c          it knows N
 
-Nothing that a rule sees says more about N, so the difference between two totals bounds what one way to give credit can
-gain over the other on these questions.
+Nothing else that a rule sees predicts N, so the difference between two totals bounds what one mode can gain over the
+other on these questions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ TRAINING_STREAMS = 2000
 TEST_STREAMS = 32
 """1536 sessions: those of the final evaluation."""
 NEAR = 4
-"""Positions that are counted together."""
+"""Number of neighbouring positions whose counts are pooled."""
 BETA = Credit().beta
 WIDTH = 190
 """Characters of a printed line."""
@@ -62,7 +62,7 @@ RULES: dict[str, AskingRule] = {
 
 
 class Future:
-    """What to expect of N, by kind of question and position in the stream."""
+    """The distribution of N, by kind of question and position in the stream."""
 
     def __init__(self, streams: Streams) -> None:
         counted: dict[tuple[str, int], list[int]] = {}
@@ -77,11 +77,11 @@ class Future:
 
     @classmethod
     def counted(cls, seed: int) -> "Future":
-        """Counted in the streams that a seed trains on."""
+        """The distribution in the streams that a seed trains on."""
         return cls([stream.questions for stream in streams("train", TRAINING_STREAMS, seed=seed)])
 
     def sight(self, question: Question, position: int, later: int) -> Sight:
-        """What a rule is told of a question."""
+        """What a rule knows about a question."""
         key = question.kind, position // NEAR
         return Sight(question=question, expected=self._expected[key], probability=self._probability[key], later=later)
 

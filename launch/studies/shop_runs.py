@@ -1,7 +1,7 @@
 """Finished runs on the shop, scored without the luck of guesses.
 
 Where memory lacks the answer, a submitted guess does not depend on whether it is right. A guess is therefore counted at
-its probability g of being right, which leaves every mean as it is and removes the noise. A wrong search, an answer in
+its probability g of being right, which keeps every expected value and removes noise. A wrong search, an answer in
 memory that was not used, and words other than the best guess count as judged.
 """
 
@@ -153,7 +153,7 @@ class ShopKnowledge:
 
 
 def show_trained(runs: Sequence[TrainedRun], shop: ShopKnowledge, compare: ComparedKey) -> None:
-    """Print the trained policies, each kind of run against the baseline on the same seeds."""
+    """Print the trained policies, each kind of run compared with the baseline on the same seeds."""
     name = compare.key.rpartition(".")[2]
     titles = ("total by seed", f"− {compare.to}", "over seeds", "to ask, guessed", "to guess, asked")
     table = plain_table("price", name, *titles, left=(name,))
@@ -163,19 +163,19 @@ def show_trained(runs: Sequence[TrainedRun], shop: ShopKnowledge, compare: Compa
         if compare.value(run.config) == compare.to
     }
     for _, group in groupby(runs, key=lambda run: kind(run.config, compare)):
-        alike = list(group)
-        price, value = alike[0].config.env.advice_cost, compare.value(alike[0].config)
+        members = list(group)
+        price, value = members[0].config.env.advice_cost, compare.value(members[0].config)
         pairs = [
             (run.sessions, baselines[price, run.config.seed])
-            for run in alike
+            for run in members
             if value != compare.to and (price, run.config.seed) in baselines
         ]
-        rule = RULES.get(alike[0].config.credit.mode, RULES["fitted, linked"])
-        missed = shop.missed((session for run in alike for session in run.sessions), rule, 1000 * price)
+        rule = RULES.get(members[0].config.credit.mode, RULES["fitted, linked"])
+        missed = shop.missed((session for run in members for session in run.sessions), rule, 1000 * price)
         table.add_row(
             f"{price:g}",
             value,
-            " ".join(f"{shop.total(run.sessions):.3f}" for run in alike),
+            " ".join(f"{shop.total(run.sessions):.3f}" for run in members),
             *(_difference(pairs, shop) if pairs else ("", "")),
             *map(_share, (missed[True], missed[False])),
         )

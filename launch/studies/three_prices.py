@@ -1,10 +1,10 @@
-"""The toy with three prices: how often each way to give credit should ask, and how often it learned to.
+"""The toy with three prices: how often each credit mode should ask, and how often it learned to ask.
 
 New: memory lacks the item's answer. Known: memory holds it. A mode's optimum is that of the reward that it trains on.
 Where the answer is new, a session that asks earns 1 - c + A and one that guesses earns 1/2, so the optimum is to ask
 always if the first is larger, else never. Where every new question is asked, A is 0 for `none`, beta for `heuristic` (a
 similar question follows, nothing is stored), and c for the others (a known answer is not bought again). A KL penalty or
-an entropy bonus would move the optimum between the two, so runs that have one are refused.
+an entropy bonus would move the optimum between the two, so runs with either are refused.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,7 @@ COMMANDS = ("train", "evaluate", "report", "replay", "reprice", "model", "submit
 
 @pytest.fixture
 def model(tmp_path):
-    """A folder that looks like a whole model."""
+    """A folder that looks like a complete model."""
     folder = tmp_path / "model"
     folder.mkdir()
     tokens = [{"content": function.value, "special": True} for function in Function]
@@ -62,7 +62,7 @@ def test_train_refuses_an_absent_model_and_says_how_to_make_one(call, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_train_refuses_half_a_model(call, tmp_path, model, file):
+def test_train_refuses_an_incomplete_model(call, tmp_path, model, file):
     (model / file).unlink()
     code, _, err = call("train", "quickstart", f"run.folder={tmp_path / 'runs'}", f"model.path={model}")
     assert code == 2
@@ -122,14 +122,14 @@ def test_an_unknown_config_is_refused_with_the_shipped_names(call, name):
         (OSError(28, "No space left on device", "/full"), 2, "agile-ray: /full: no space left"),
     ],
 )
-def test_the_border_turns_a_foreseen_error_into_one_line(capsys, error, code, said):
+def test_the_border_turns_an_expected_error_into_one_line(capsys, error, code, said):
     with pytest.raises(SystemExit) as end, border():
         raise error
     assert end.value.code == code
     assert capsys.readouterr().err.startswith(said)
 
 
-def test_the_border_leaves_an_unforeseen_error_its_traceback():
+def test_the_border_keeps_the_traceback_of_an_unexpected_error():
     with pytest.raises(ZeroDivisionError), border():
         raise ZeroDivisionError
 
@@ -137,7 +137,7 @@ def test_the_border_leaves_an_unforeseen_error_its_traceback():
 @pytest.mark.parametrize(
     "words", [(), *((command,) for command in COMMANDS), ("model", "tiny"), ("study", "shop")], ids=" ".join
 )
-def test_help_teaches(call, words):
+def test_help_shows_usage_and_examples(call, words):
     code, out, _ = call(*words, "-h")
     assert code == 0
     assert "Usage: agile-ray" in out
@@ -145,7 +145,7 @@ def test_help_teaches(call, words):
 
 
 def in_fresh_process(*words, cwd=ROOT):
-    """Run the command line in a process of its own, then print the heavy libraries that it has loaded."""
+    """Run the command line in its own process, then print the heavy libraries that it has loaded."""
     code = (
         "import sys\nfrom launch.main import main\nsys.argv = ['agile-ray', *sys.argv[1:]]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
@@ -193,7 +193,7 @@ def test_evaluate_twice_gives_the_same_metrics(call, tmp_path):
     assert evaluate(call, tmp_path, "random", "evaluate.sessions=96")[0] == first
 
 
-def test_random_asks_as_often_as_told(call, tmp_path):
+def test_random_asks_in_the_given_share_of_sessions(call, tmp_path):
     seldom, _ = evaluate(call, tmp_path, "random", "--share", "0.1", "evaluate.sessions=480")
     often, _ = evaluate(call, tmp_path, "random", "--share", "0.9", "evaluate.sessions=480")
     assert seldom["asked_share"] == pytest.approx(0.1, abs=0.05)
@@ -205,7 +205,7 @@ def test_non_adaptive_asks_in_the_first_sessions_of_each_stream(call, tmp_path):
     assert metrics["asked_share"] == 12 / 48
 
 
-def test_evaluate_plays_the_split_and_as_many_sessions_as_it_is_told(call, tmp_path):
+def test_evaluate_plays_the_given_split_and_number_of_sessions(call, tmp_path):
     metrics, out = evaluate(call, tmp_path, "never_ask", "--split", "validation", "evaluate.sessions=48")
     assert (metrics["split"], metrics["sessions"]) == ("validation", 48)
     assert "shop/validation" in out
@@ -216,7 +216,7 @@ def test_the_first_documented_evaluation_works_as_it_stands(call, tmp_path):
     assert (metrics["split"], metrics["sessions"]) == ("test", 1536)
 
 
-def test_evaluate_hands_categories_of_its_split_to_the_environment(call):
+def test_evaluate_passes_categories_of_its_split_to_the_environment(call):
     code, _, err = call("evaluate", "quickstart", "--policy", "oracle", "--categories", "a,b", "--split", "train")
     assert code == 2
     assert "env.categories: shop draws its own, found {'train': ('a', 'b')}" in one_line(err)
@@ -239,7 +239,7 @@ DATA = Path(os.environ.get("AGILE_DATA", ROOT / "data")).resolve() / "productqa"
 
 @pytest.mark.data
 @pytest.mark.parametrize("category", ["all_pans"])
-def test_evaluate_plays_every_question_of_the_categories_that_it_is_told(call, tmp_path, category):
+def test_evaluate_plays_every_question_of_the_given_categories(call, tmp_path, category):
     rows = [json.loads(line) for line in (DATA / "test" / category / "qa.jsonl").open()]
     words = (
         "--policy",

@@ -1,4 +1,4 @@
-"""What asks were worth, by hand and on sessions played."""
+"""The worth of asks, compared with values worked out by hand and on played sessions."""
 
 from dataclasses import replace
 
@@ -17,25 +17,25 @@ from tests.fakes.streams import play_streams
 
 ASK = CreditedSession(guess_chance=0.6, later=2, known=False, asked=True, reward=0.5, credit=0.2)
 GUESS = replace(ASK, asked=False, reward=1.0, credit=0.0)
-HELD = replace(ASK, known=True, asked=False, reward=1.0, credit=0.0)
+KNOWN = replace(ASK, known=True, asked=False, reward=1.0, credit=0.0)
 
 
 @pytest.mark.parametrize(
     ("share", "later", "expected"),
     [
         (0.0, 0, 0.0),
-        (0.0, 3, 3 * (1 - 0.6)),  # nobody asks again: every later session would have guessed
-        (1.0, 3, 1 - (1 - 0.5)),  # the next one would have asked: its price is all that is saved
+        (0.0, 3, 3 * (1 - 0.6)),  # no session asks again: every later session would have guessed
+        (1.0, 3, 1 - (1 - 0.5)),  # the next session would have asked: only its price is saved
         (0.5, 2, (1 + 0.5) * (1 - (0.5 * 0.5 + 0.5 * 0.6))),
     ],
 )
-def test_an_ask_is_worth_what_sessions_behind_it_gain_until_one_asks(share, later, expected):
+def test_an_ask_is_worth_what_later_sessions_gain_until_one_asks(share, later, expected):
     assert worth(replace(ASK, later=later), share=share, known_reward=1.0, price=0.5) == pytest.approx(expected)
 
 
-def test_a_line_is_of_sessions_with_like_chances_whose_answer_memory_lacked():
+def test_a_line_covers_sessions_in_a_range_of_g_whose_answer_memory_lacked():
     easy = replace(GUESS, guess_chance=0.9)
-    (hard_line, easy_line) = lines([ASK, GUESS, HELD, easy, replace(easy, known=True)], price=0.5)
+    (hard_line, easy_line) = lines([ASK, GUESS, KNOWN, easy, replace(easy, known=True)], price=0.5)
     assert (hard_line.guess_range, hard_line.sessions, hard_line.asks, hard_line.asked_share) == ((0.5, 0.7), 2, 1, 0.5)
     assert hard_line.credit == 0.2
     assert hard_line.worth == pytest.approx((1 + 0.5) * (1 - (0.5 * 0.5 + 0.5 * 0.6)))
@@ -71,10 +71,10 @@ def test_sessions_are_read_from_a_runs_folder(tmp_path):
     assert {one.credit for one in found} == {0.25}
     assert not any(one.known and one.asked for one in found)
     assert sum(one.later for one in found) == sum(
-        question.item == behind.item
+        question.item == later.item
         for stream in (questions[:48], questions[48:])
-        for place, question in enumerate(stream)
-        for behind in stream[place + 1 :]
+        for position, question in enumerate(stream)
+        for later in stream[position + 1 :]
         if not question.query
     )
     assert len(credited(RunFolder(tmp_path), seed=0, last=2)) == 2 * len(found)

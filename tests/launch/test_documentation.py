@@ -1,4 +1,4 @@
-"""Every command that the documentation shows parses, and those that need no training run."""
+"""Every command in the documentation parses, and every one that needs no training also runs."""
 
 import os
 import re
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "commands.md")]
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"\s+#.*|\s{2,}\S.*")
-"""Behind a command, either with its sign or set apart by spaces."""
+"""A comment after a command: it begins with # or follows two spaces."""
 VARIABLES = re.compile(r"^(\$\s+)?([A-Z_]+=\S+\s+)*")
 
 
@@ -32,7 +32,7 @@ def shown(page):
 
 
 def examples(command):
-    """The commands in the help of a command and of those below it."""
+    """The example commands in the help of a command and of its subcommands."""
     for line in (command.help or "").splitlines():
         if match := re.match(r"^\s*(?:Example: )?(agile-ray .*)", line):
             yield tuple(shlex.split(COMMENT.sub("", match[1].partition("|")[0])))
@@ -71,7 +71,7 @@ def test_a_shown_command_parses_and_its_config_loads(words):
 
 
 def runs_here(words):
-    """Whether a command needs no model, no run, no data and no file of the user's."""
+    """Whether a command needs no model, no run, no data and no file of the user."""
     if words[0] == "evaluate":
         return words[1] == "quickstart" and words[words.index("--policy") + 1] in REFERENCE_POLICIES
     return words[0] == "keys" or {"--help", "--dry-run"} & set(words)
@@ -109,12 +109,12 @@ def test_a_shown_target_is_in_the_makefile(words):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_links_of_a_page_lead_to_files(page):
+def test_the_links_of_a_page_point_to_existing_files(page):
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in target]
     assert [target for target in targets if not page.parent.joinpath(target).exists()] == []
 
 
-def test_every_page_with_commands_is_read():
+def test_commands_are_found_in_readme_and_help():
     assert {"quickstart", "--policy"} <= {word for words in COMMANDS for word in words}
     assert list(shown(ROOT / "README.md"))
 

@@ -1,4 +1,4 @@
-"""The folders that `agile-ray model` writes: whole, plain, and ready for the agent."""
+"""The folders that `agile-ray model` writes: complete, plain Hugging Face folders with the function tokens."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def tiny_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def foreign_folder(tmp_path_factory):
-    """A model of somebody else: no function tokens, no BOS, no PAD, padded and tied embeddings."""
+    """A model from elsewhere: no function tokens, no BOS, no PAD, padded and tied embeddings."""
     folder = tmp_path_factory.mktemp("models") / "foreign"
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -72,7 +72,7 @@ def test_tiny_knows_the_words_of_its_environment_and_splits_numbers_into_digits(
     assert tokenizer.convert_ids_to_tokens(tokenizer(" 407").input_ids) == ["Ġ4", "0", "7"]
 
 
-def test_tiny_serves_as_a_plain_model_of_its_vocabulary(tiny_folder):
+def test_tiny_loads_as_a_plain_model_of_its_vocabulary(tiny_folder):
     model = AutoModelForCausalLM.from_pretrained(tiny_folder)
     size = len(AutoTokenizer.from_pretrained(tiny_folder))
     assert model.dtype == torch.float32
@@ -81,7 +81,7 @@ def test_tiny_serves_as_a_plain_model_of_its_vocabulary(tiny_folder):
     assert model.get_input_embeddings().weight is not model.get_output_embeddings().weight
 
 
-def test_tiny_begins_with_attention_to_what_is_alike_and_carries_it_unchanged(tiny_folder):
+def test_tiny_starts_with_attention_that_finds_and_copies_similar_tokens(tiny_folder):
     model = AutoModelForCausalLM.from_pretrained(tiny_folder)
     assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
     for layer in model.model.layers:
@@ -100,13 +100,13 @@ def test_tiny_is_the_same_for_the_same_seed(tiny_folder, tmp_path):
 
 
 @pytest.mark.integration
-def test_tiny_says_in_one_line_what_it_made(tmp_path):
+def test_tiny_prints_one_line_about_the_model(tmp_path):
     words = ["-m", "launch.main", "model", "tiny", "--hidden", "32", "--layers", "1", "--output", str(tmp_path / "m")]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=110, check=True, cwd=ROOT)
     assert (done.stderr, len(done.stdout.splitlines())) == ("", 1)
 
 
-def test_a_whole_folder_is_left_alone_unless_forced(tiny_folder, tmp_path, capsys):
+def test_a_complete_folder_is_kept_unless_forced(tiny_folder, tmp_path, capsys):
     folder = tmp_path / "m"
     tiny(folder, **SMALL)
     (folder / "note").write_text("mine")
@@ -118,7 +118,7 @@ def test_a_whole_folder_is_left_alone_unless_forced(tiny_folder, tmp_path, capsy
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-def test_from_adds_what_is_missing_and_starts_it_at_the_mean_of_what_was_trained(foreign_folder, tmp_path):
+def test_from_adds_missing_tokens_with_the_mean_of_the_trained_embeddings(foreign_folder, tmp_path):
     from_(str(foreign_folder), tmp_path / "ready")
     check_model(tmp_path / "ready")
     before = AutoModelForCausalLM.from_pretrained(foreign_folder).get_input_embeddings().weight
@@ -135,6 +135,6 @@ def test_from_adds_what_is_missing_and_starts_it_at_the_mean_of_what_was_trained
     assert json.loads((tmp_path / "ready" / "config.json").read_text())["bos_token_id"] == tokenizer.bos_token_id
 
 
-def test_from_changes_nothing_where_nothing_is_missing(tiny_folder, tmp_path):
+def test_from_keeps_the_weights_if_no_token_is_missing(tiny_folder, tmp_path):
     from_(str(tiny_folder), tmp_path / "same")
     assert (tmp_path / "same" / "model.safetensors").read_bytes() == (tiny_folder / "model.safetensors").read_bytes()

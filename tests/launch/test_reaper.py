@@ -1,4 +1,4 @@
-"""The reaper: what it ends, and what it leaves alone."""
+"""The reaper: which processes it ends, and which it does not."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from launch.cluster import reaper
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_reaper_ends_what_it_saw_start_even_without_the_mark():
+def test_the_reaper_ends_recorded_processes_even_without_the_mark():
     watcher = """
 import sys
 from launch.cluster import reaper
@@ -43,12 +43,12 @@ os.kill(os.getpid(), 9)
         early.kill()
 
 
-def test_the_reaper_ends_what_carries_its_mark_and_nothing_else():
+def test_the_reaper_ends_processes_with_its_mark_and_no_others():
     nap = [sys.executable, "-c", "import time; time.sleep(60)"]
     ours = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a1"})
     others = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a12"})
     try:
-        while reaper.marked("a1") != {psutil.Process(ours.pid)}:  # not yet, while it still is this program
+        while reaper.marked("a1") != {psutil.Process(ours.pid)}:  # only once the child has replaced this program
             assert ours.poll() is None
         reaper.reap("a1", grace_s=0)
         assert ours.wait(timeout=10) == -signal.SIGKILL
@@ -58,7 +58,7 @@ def test_the_reaper_ends_what_carries_its_mark_and_nothing_else():
         others.wait(timeout=10)
 
 
-def test_the_reaper_ends_what_is_started_while_it_waits():
+def test_the_reaper_ends_processes_that_start_while_it_waits():
     parent = """
 import subprocess, time
 time.sleep(0.5)

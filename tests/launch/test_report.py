@@ -59,7 +59,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run_folder(finished, tmp_path):
-    """A copy of the finished run, elsewhere."""
+    """A copy of the finished run in another folder."""
     return shutil.copytree(finished, tmp_path / "copied")
 
 
@@ -80,18 +80,18 @@ def test_the_report_compares_ppo_with_every_other_policy():
     assert found.differences_sampled["sft_sampled"].mean == pytest.approx(0.5)
 
 
-def test_ppo_closes_its_share_of_the_distance_from_the_best_reference_without_foresight():
+def test_closed_is_the_share_of_the_distance_from_the_best_reference_to_the_oracle():
     found = build({name: played(name) for name in PLAYED}, config=config("runs"), lines=[], starts=[])
     assert found.best_reference == "always_ask"
     assert found.closed == pytest.approx((0.85 - 0.7) / (0.925 - 0.7))
 
 
-def test_nothing_is_closed_where_the_oracle_leaves_no_room():
+def test_closed_is_none_where_the_best_reference_equals_the_oracle():
     results = {"ppo": played("ppo"), "always_ask": played("oracle"), "oracle": played("oracle")}
     assert build(results, config=config("runs"), lines=[], starts=[]).closed is None
 
 
-def test_the_headline_closes_no_distance_where_ppo_is_behind():
+def test_the_headline_mentions_no_closed_distance_where_ppo_is_worse():
     results = {"ppo": played("never_ask"), "always_ask": played("always_ask"), "oracle": played("oracle")}
     found = build(results, config=config("runs"), lines=[], starts=[])
     assert found.closed < 0
@@ -161,7 +161,7 @@ def test_the_page_needs_no_other_file_and_no_network(run_folder):
     assert "search: wrong rows" in page
 
 
-def test_the_page_escapes_what_it_is_given():
+def test_the_page_escapes_html():
     found = build({"ppo": played("ppo")}, config=config("runs"), lines=[], starts=[])
     page = render(found.model_copy(update={"environment": "<script>"}))
     assert "<script>" not in page
@@ -213,14 +213,14 @@ def test_the_table_fits_into_80_columns(run_folder):
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_the_headline_says_only_what_was_measured():
+def test_the_headline_mentions_only_evaluated_policies():
     found = build({"ppo": played("ppo"), "sft": played("sft")}, config=config("runs"), lines=[], starts=[])
     first, second = headline(found)
     assert first.startswith("PPO's total score is 0.850")
     assert second.startswith("Against sft: +0.425")
 
 
-def test_names_at_the_edge_never_lie_on_one_another_and_stay_near_their_lines():
+def test_labels_at_the_edge_never_overlap_and_stay_near_their_lines():
     assert spread([0.1, 0.5], gap=0.1) == [0.1, 0.5]
     assert spread([0.5, 0.5, 0.5], gap=0.1) == pytest.approx([0.4, 0.5, 0.6])
     found = spread([0.1, 0.12, 0.18, 0.9], gap=0.1)

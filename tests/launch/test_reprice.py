@@ -73,12 +73,12 @@ def test_at_the_price_that_was_paid_nothing_changes(call, run):
 
 
 @pytest.mark.parametrize("name", list(PLAYED))
-def test_free_advice_leaves_the_accuracy(name):
+def test_at_a_price_of_zero_the_total_is_the_accuracy(name):
     one = bill(played(name), price=0)
     assert one.repriced_total == one.accuracy == score(played(name)).accuracy
 
 
-def test_what_is_stored_stays_as_it_was(call, run):
+def test_repricing_changes_no_stored_session(call, run):
     before = {path: path.read_bytes() for path in run.rglob("*.parquet")}
     repriced(call, run, "1")
     assert {path: path.read_bytes() for path in run.rglob("*.parquet")} == before
@@ -86,7 +86,7 @@ def test_what_is_stored_stays_as_it_was(call, run):
 
 
 @pytest.mark.parametrize("cost", ["-0.1", "1.01", "nan", "inf"])
-def test_a_price_outside_the_unit_is_refused_in_one_line(call, run, cost):
+def test_a_price_outside_0_to_1_is_refused_in_one_line(call, run, cost):
     code, _, err = call("reprice", run, f"--advice-cost={cost}")
     assert code == 2
     assert "between 0 and 1" in one_line(err)

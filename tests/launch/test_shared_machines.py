@@ -1,4 +1,4 @@
-"""Runs of a sweep that share machines: which of them share an imitation, how they end, what they are compared by."""
+"""Runs of a sweep that share machines: which of them share an imitation, how they end, and how they are compared."""
 
 import signal
 from contextlib import nullcontext
@@ -28,7 +28,7 @@ def point(*overrides: str) -> RunConfig:
     "override",
     ["env.advice_cost=0.4", "credit.mode=none", "ppo.learning_rate=1e-5", "loop.iterations=3", "run.name=other"],
 )
-def test_runs_that_differ_by_what_imitation_does_not_see_share_it(override):
+def test_runs_share_imitation_if_no_key_that_affects_it_differs(override):
     assert imitation_of(point(override)) == imitation_of(point())
 
 
@@ -43,21 +43,21 @@ def test_runs_that_differ_by_what_imitation_does_not_see_share_it(override):
         "learner.ranks=1",
     ],
 )
-def test_runs_that_differ_by_what_imitation_sees_do_not(override):
+def test_runs_do_not_share_imitation_if_a_key_that_affects_it_differs(override):
     assert imitation_of(point("credit.mode=none", override)) != imitation_of(point("credit.mode=none"))
 
 
-def test_a_teacher_that_judges_by_the_price_is_shared_at_one_price_alone():
-    wise = "imitation.asking=judgement"
-    assert imitation_of(point(wise)) == imitation_of(point(wise, "credit.mode=none"))
-    assert imitation_of(point(wise)) != imitation_of(point(wise, "env.advice_cost=0.4"))
+def test_imitation_of_a_judging_teacher_is_shared_only_at_the_same_price():
+    judging = "imitation.asking=judgement"
+    assert imitation_of(point(judging)) == imitation_of(point(judging, "credit.mode=none"))
+    assert imitation_of(point(judging)) != imitation_of(point(judging, "env.advice_cost=0.4"))
 
 
 @pytest.mark.parametrize(
     ("override", "fits"),
     [("seed=2", True), ("imitation.asked_share=0.1", True), ("agent.session_tokens=64", False)],
 )
-def test_machines_fit_a_run_that_needs_nothing_else_at_their_start(override, fits):
+def test_machines_fit_a_run_with_the_same_start_up_settings(override, fits):
     assert machines(point()).fit(point(override)) == fits
 
 
@@ -74,10 +74,10 @@ def machines(config: RunConfig) -> Machines:
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """Trains runs that need no machines and no time, and are told to stop at the end of `in_run`.
+def train_with_sigterm(monkeypatch):
+    """`train_all` on runs that need no machines; SIGTERM comes at the end of the run `in_run`.
 
-    The run `unfinished` ends without a report, as one that was told while it learned.
+    The run `unfinished` ends without a report, like a run that was stopped while it learned.
     """
     before = signal.getsignal(signal.SIGTERM)
 
@@ -102,23 +102,23 @@ def runs(folder: Path) -> list[RunConfig]:
     return [point(f"run.folder={folder}", f"run.name={name}") for name in ("first", "last")]
 
 
-def test_a_sweep_that_is_told_to_stop_while_its_last_run_finishes_is_finished(told, tmp_path: Path):
-    assert told(runs(tmp_path), in_run="last") == []
-    assert told(runs(tmp_path), in_run="last") == []
+def test_sigterm_while_the_last_run_finishes_leaves_the_sweep_finished(train_with_sigterm, tmp_path: Path):
+    assert train_with_sigterm(runs(tmp_path), in_run="last") == []
+    assert train_with_sigterm(runs(tmp_path), in_run="last") == []
 
 
 @pytest.mark.parametrize(
     ("name", "unfinished", "begun"), [("first", "", ["first"]), ("last", "last", ["first", "last"])]
 )
-def test_a_sweep_that_is_told_to_stop_with_something_left_ends_by_the_signal(told, tmp_path, name, unfinished, begun):
+def test_sigterm_before_the_last_run_is_finished_ends_the_sweep(train_with_sigterm, tmp_path, name, unfinished, begun):
     with pytest.raises(SystemExit) as end:
-        told(runs(tmp_path), in_run=name, unfinished=unfinished)
+        train_with_sigterm(runs(tmp_path), in_run=name, unfinished=unfinished)
     assert end.value.code == 128 + signal.SIGTERM
     assert sorted(path.name for path in tmp_path.iterdir()) == begun
 
 
 def adopted(folder: Path, *overrides: str) -> set[str]:
-    """What a run takes over from one that has finished its SFT evaluation: names of entries, and `sft` itself."""
+    """What a run takes over from a run with a finished SFT evaluation: names of entries, and `sft` itself."""
     donor = point(f"run.folder={folder}", "run.name=donor")
     heir = point(f"run.folder={folder}", "run.name=heir", *overrides)
     RunFolder.of(donor).sft.path.mkdir(parents=True)
@@ -146,7 +146,7 @@ BOTH = {"sft", "evaluation of sft", "evaluation of sft_sampled"}
         ("env.recorded=/run", set()),
     ],
 )
-def test_a_run_adopts_an_evaluation_only_if_nothing_differs_that_it_depends_on(tmp_path: Path, override, shared):
+def test_a_run_adopts_an_evaluation_only_if_no_key_that_affects_it_differs(tmp_path: Path, override, shared):
     assert adopted(tmp_path, override) == shared
 
 
@@ -167,12 +167,12 @@ def test_a_run_prefers_the_donor_whose_evaluation_it_shares(tmp_path: Path):
         assert (RunFolder.of(heir).sft.path / "name").read_text() == ("like" if name == "a" else "cold")
 
 
-def test_a_plain_point_of_the_toy_is_a_run_of_its_own():
+def test_runs_of_the_toy_are_named_after_mode_price_and_seed():
     assert point().run.name == "toy-linked-0.7-1"
     assert point("credit.mode=none").run.name == "toy-none-0.7-1"
 
 
-def test_the_toy_sweeps_four_ways_to_give_credit_over_three_prices_and_three_seeds():
+def test_the_toy_sweeps_four_credit_modes_over_three_prices_and_three_seeds():
     path = shipped_configs.find("three_prices", folder=shipped_configs.SWEEPS)
     jobs = sweep_plan.plan(path, sweep_plan.read_plan(path))
     assert len({job.config.run.name for job in jobs}) == 36
@@ -184,7 +184,7 @@ def test_two_runs_are_compared_on_the_same_questions_by_run_and_over_all_streams
         for entry in paired_runs.ENTRIES:
             evaluations.keep(RunFolder(tmp_path / run), entry, played(like))
 
-    for seed in (0, 1):  # whose streams have the same names
+    for seed in (0, 1):  # their streams have the same names
         keep(f"a{seed}", like="ppo")
         keep(f"b{seed}", like=("never_ask", "always_ask")[seed])
     pairs = [
@@ -192,7 +192,7 @@ def test_two_runs_are_compared_on_the_same_questions_by_run_and_over_all_streams
         for seed in (0, 1)
     ]
     greedy, sampled = paired_runs.compare(pairs)
-    # Right in all of 4 and asked twice, against right once; and against all right, all asked, at price 0.3.
+    # At price 0.3: 4 of 4 right with 2 asks, minus 1 right without asks; then minus 4 right with 4 asks.
     assert [one.mean for one in greedy.by_run] == pytest.approx([1 - 0.15 - 0.25, 0.85 - 0.7])
     assert greedy.pooled.mean == pytest.approx((0.6 + 0.15) / 2)
     assert greedy.over_seeds.mean == pytest.approx((0.6 + 0.15) / 2)

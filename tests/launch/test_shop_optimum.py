@@ -1,4 +1,4 @@
-"""The shop without luck: best policies on a stream small enough to do by hand, and what played sessions are worth."""
+"""The shop without luck: the best rules on a stream worked out by hand, and what played sessions are worth."""
 
 from math import sqrt
 from statistics import mean, stdev
@@ -18,16 +18,16 @@ from launch.studies.shop_runs import CREDIT_MODE, ShopKnowledge, finished
 from tests.fakes.worlds import SESSION, changed
 
 FACT = next(question for question in Shop(seed=0).stream(split="train", index=0).questions if question.kind == "fact")
-STREAM = [changed(FACT, item=item, guess_chance=0.5) for item in "aaaax"]  # x: where places are counted anew
+STREAM = [changed(FACT, item=item, guess_chance=0.5) for item in "aaaax"]  # x begins a new group of NEAR positions
 NEVER = 1 - 5 * 0.5 / 5
 
 
 @pytest.mark.parametrize(
     ("name", "price", "total", "asked"),
     [
-        ("none", 0.45, 1 - 2 * 0.45 / 5, 2 / 5),  # at first sights; repeats are free
+        ("none", 0.45, 1 - 2 * 0.45 / 5, 2 / 5),  # asks for both items once; repeats are free
         ("none", 0.55, NEVER, 0),
-        ("heuristic", 0.55, 1 - (0.55 + 0.5) / 5, 1 / 5),  # 0.5 + 0.1 > 0.55, for the item that comes again
+        ("heuristic", 0.55, 1 - (0.55 + 0.5) / 5, 1 / 5),  # 0.5 + 0.1 > 0.55, only for the item that recurs
         ("heuristic", 0.65, NEVER, 0),
         ("fitted, linked", 1.9, 1 - (1.9 + 0.5) / 5, 1 / 5),  # 0.5 * (1 + 3) > 1.9
         ("fitted, linked", 2.1, NEVER, 0),
@@ -35,13 +35,13 @@ NEVER = 1 - 5 * 0.5 / 5
         ("oracle", 2.1, NEVER, 0),
     ],
 )
-def test_each_rule_asks_where_what_it_trains_on_is_worth_the_price(name, price, total, asked):
+def test_each_rule_asks_where_its_reward_exceeds_the_price(name, price, total, asked):
     found = play([STREAM], Future([STREAM]), RULES[name], 1000 * price)
     assert (found.total, found.asked_share) == pytest.approx((total, asked))
 
 
-def test_what_to_expect_is_the_mean_over_first_sights():
-    future = Future([STREAM, [changed(question, item=str(place)) for place, question in enumerate(STREAM)]])
+def test_expectations_are_means_over_the_first_questions_on_items():
+    future = Future([STREAM, [changed(question, item=str(position)) for position, question in enumerate(STREAM)]])
     assert future.sight(STREAM[0], 0, 3).expected == pytest.approx((3 + 0 + 0 + 0 + 0) / 5)
     assert future.sight(STREAM[0], 0, 3).probability == pytest.approx(1 / 5)
 
@@ -57,18 +57,18 @@ def sessions(*, kinds=("fact", "reasoning")):
         changed(
             SESSION,
             stream=stream.id,
-            position=place,
+            position=position,
             known=False,
             answer=question.guess,
             correct=stream.judge(question, Submission(text=question.guess, rows=None)),
         )
         for stream in streams("test", TEST_STREAMS, seed=0)
-        for place, question in enumerate(stream.questions)
+        for position, question in enumerate(stream.questions)
         if question.kind in kinds
     ]
 
 
-def test_a_guess_at_its_chance_has_the_mean_of_the_reward_and_less_spread():
+def test_counting_guesses_at_their_probability_keeps_the_mean_and_lowers_the_spread():
     guesses = sessions()
     luck = [reward(guess) - SHOP.worth(guess) for guess in guesses]
     assert abs(mean(luck)) < 2 * sqrt(TEST_STREAMS) * stdev(stream_sums(guesses, luck)) / len(guesses)
@@ -86,17 +86,17 @@ def stream_sums(guesses, values):
 @pytest.mark.parametrize(
     "changes", [{"known": True}, {"receipts": (ADVICE,)}, {"answer": "none such"}, {"answer": None}]
 )
-def test_what_is_not_the_best_guess_counts_as_it_came_out(changes):
+def test_a_session_that_does_not_submit_the_best_guess_counts_as_judged(changes):
     other = [changed(guess, **changes) for guess in sessions()]
     assert list(map(SHOP.worth, other)) == list(map(reward, other))
 
 
-def test_a_search_counts_as_it_came_out():
+def test_a_search_counts_as_judged():
     found = sessions(kinds=("search",))
     assert list(map(SHOP.worth, found)) == list(map(reward, found))
 
 
-def test_missed_counts_decisions_that_are_not_the_rules_where_memory_lacks_the_answer():
+def test_missed_counts_decisions_against_the_rule_where_memory_lacks_the_answer():
     guesses = sessions()
     asks = [changed(guess, receipts=(ADVICE,)) for guess in guesses]
     known = [changed(guess, known=True) for guess in guesses]
@@ -106,7 +106,7 @@ def test_missed_counts_decisions_that_are_not_the_rules_where_memory_lacks_the_a
 
 
 def keep_finished(folder, *overrides):
-    """The traces of a finished run that say how it was configured."""
+    """The files from which a study reads that a run is finished and how it was configured."""
     folder.mkdir()
     RunFolder(folder).config.write_text(shipped_configs.read("shop", overrides).yaml())
     RunFolder(folder).report.touch()
@@ -121,7 +121,7 @@ def test_runs_are_read_in_the_order_of_the_table(tmp_path):
 
 
 @pytest.mark.parametrize(("key", "value"), [("imitation.asking", "judgement"), ("loop.iterations", "3")])
-def test_runs_that_differ_in_more_than_the_table_tells_apart_are_not_compared(key, value, tmp_path):
+def test_runs_that_differ_in_more_than_price_seed_and_the_compared_key_are_refused(key, value, tmp_path):
     keep_finished(tmp_path / "a", "seed=0")
     keep_finished(tmp_path / "b", "seed=1", f"{key}={value}")
     with pytest.raises(ConfigError, match=f"differ by .* alone; beside .*{key} was"):
@@ -129,7 +129,7 @@ def test_runs_that_differ_in_more_than_the_table_tells_apart_are_not_compared(ke
     assert len(finished(tmp_path, ComparedKey(key=key, to=value))) == 2
 
 
-def test_a_key_that_is_none_is_named(tmp_path):
+def test_an_unknown_compared_key_is_refused(tmp_path):
     keep_finished(tmp_path / "a")
     with pytest.raises(ConfigError, match="found imitation.askin"):
         finished(tmp_path, parse("imitation.askin=judgement"))

@@ -56,7 +56,7 @@ def test_help_imports_no_heavy_library(words, tmp_path):
 
 
 @pytest.mark.parametrize("words", MAY_IMPORT, ids=" ".join)
-def test_a_command_imports_what_it_needs(words, tmp_path):
+def test_a_command_imports_no_heavy_library_that_it_does_not_need(words, tmp_path):
     assert imported_by(words, tmp_path) <= MAY_IMPORT[words]
 
 
@@ -77,7 +77,7 @@ def test_a_report_module_does_not_import_what_pictures_and_books_need(module, he
     assert set(done.stdout.split()) & (heavy or HEAVY) == set()
 
 
-def test_the_named_reference_policies_are_those_that_exist():
+def test_the_names_in_the_help_are_those_of_the_reference_policies():
     assert tuple(REFERENCES) == REFERENCE_POLICIES
 
 
@@ -90,9 +90,9 @@ def cpu_seconds(*words):
 
 
 @pytest.mark.parametrize("words", ["--help", "keys"])
-def test_the_first_answer_comes_soon(words):
+def test_help_and_keys_answer_quickly(words):
     answers, baselines = [], []
-    for _ in range(5):  # in turn, so that both meet the same load
+    for _ in range(5):  # alternately, so that both run under the same load
         baselines.append(cpu_seconds("-c", "import pydantic, omegaconf, typer"))
         answers.append(cpu_seconds("-m", "launch.main", words))
     assert statistics.median(answers) < statistics.median(baselines) + 0.6  # 0.3 s is the aim; a busy machine is slower

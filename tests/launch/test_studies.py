@@ -1,4 +1,4 @@
-"""The studies of sweeps: their numbers by hand, and what their commands refuse."""
+"""The studies of sweeps: their numbers against values worked out by hand, and what their commands refuse."""
 
 import json
 from dataclasses import asdict
@@ -39,7 +39,7 @@ def test_a_sweep_of_another_form_is_refused_in_one_line(call, tmp_path, content)
 
 
 @pytest.mark.parametrize("study", ["stability", "three_prices", "credit_worth"])
-def test_a_study_of_nothing_says_what_trains_it(call, tmp_path, study):
+def test_a_study_without_runs_names_the_sweep_that_trains_them(call, tmp_path, study):
     code, _, err = call("study", study, tmp_path)
     assert code == 2
     assert "`agile-ray sweep" in one_line(err)
@@ -75,7 +75,7 @@ def _line(event, name, metrics):
     ("mode", "price", "best"),
     [("none", 0.4, 1), ("none", 0.55, 0), ("heuristic", 0.55, 1), ("heuristic", 0.7, 0), ("fitted", 0.7, 1)],
 )
-def test_a_mode_asks_where_what_it_trains_on_is_more_than_a_guess(mode, price, best):
+def test_the_optimum_of_a_mode_asks_where_its_reward_exceeds_that_of_a_guess(mode, price, best):
     assert optimum(mode, price, beta=0.1) == best
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: which runs they stand for, how they go on, and the table at their end."""
+"""Sweeps: their runs, how they resume and stop, and the table at their end."""
 
 import json
 import os
@@ -26,7 +26,7 @@ grid:
   env.advice_cost: [0.1, 0.5]
   seed: [0, 1]
 runs:
-  - [imitation.asking=judgement, run.name=wise]
+  - [imitation.asking=judgement, run.name=judgement]
 """
 
 
@@ -44,14 +44,14 @@ def test_a_sweep_is_every_combination_of_its_grid_then_its_list(sheet):
         ("advice_cost-0.1_seed-1", 0.1, 1),
         ("advice_cost-0.5_seed-0", 0.5, 0),
         ("advice_cost-0.5_seed-1", 0.5, 1),
-        ("wise", 0.3, 0),
+        ("judgement", 0.3, 0),
     ]
     assert {job.config.run.folder for job in jobs} == {Path("/runs/prices")}
     assert jobs[-1].config.imitation.asking == "judgement"
 
 
 @pytest.mark.parametrize("line", ["grid: {ppo.stop_kl: [0.02]}", "runs: [[ppo.stop_kl=0.02]]"])
-def test_a_sweep_is_told_the_new_name_of_a_key(tmp_path, line):
+def test_a_sweep_with_the_old_name_of_a_key_is_refused_with_the_new_name(tmp_path, line):
     sheet = tmp_path / "bounds.yaml"
     sheet.write_text(f"base: shop\n{line}\n")
     with pytest.raises(ConfigError, match=r"unknown key ppo.stop_kl; it is named ppo.early_stop_kl now"):
@@ -69,13 +69,13 @@ def test_a_grid_may_switch_a_key_off(tmp_path):
 
 
 @pytest.mark.parametrize("override", ["env.advice_cost=0.9", "seed=5", "run.name=mine"])
-def test_an_override_of_what_the_sweep_sets_is_refused(call, sheet, override):
+def test_an_override_of_a_key_that_the_sweep_sets_is_refused(call, sheet, override):
     code, _, said = call("sweep", sheet, override, "--dry-run")
     assert code == 2
     assert f"override {override}: the sweep prices sets {override.partition('=')[0]} itself" in said
 
 
-def test_a_second_sweep_keeps_out_of_the_folder_of_the_first(call, sheet, tmp_path):
+def test_a_second_sweep_in_the_same_folder_is_refused(call, sheet, tmp_path):
     with alone(SweepFolder(tmp_path / "prices")):
         code, _, said = call("sweep", sheet, f"run.folder={tmp_path}")
     assert code == 2
@@ -119,7 +119,7 @@ def test_a_bad_sweep_is_refused_before_anything_runs(call, tmp_path, text, said)
     assert said in one_line(err)
 
 
-def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_names_the_failed(call, tmp_path):
+def test_a_sweep_continues_after_a_failed_run_skips_finished_runs_and_names_the_failed(call, tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text("base: quickstart\nruns: [[run.name=bad], [run.name=good]]")
     finished = tmp_path / "s" / "good"
@@ -134,7 +134,7 @@ def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_names_the_fa
     assert [(row["run"], row["group"]) for row in table["rows"]] == [("good", "base")]
 
 
-def test_the_table_of_a_sweep_that_is_on_shows_what_is_finished_and_runs_nothing(call, sheet, tmp_path):
+def test_the_table_of_a_running_sweep_shows_the_finished_runs_and_trains_nothing(call, sheet, tmp_path):
     assert call("sweep", sheet, f"run.folder={tmp_path}", "--table")[:2] == (0, "0 of 5 runs are finished\n")
     assert not (tmp_path / "prices").exists()
     finished = tmp_path / "prices" / "advice_cost-0.5_seed-1"
@@ -148,7 +148,7 @@ def test_the_table_of_a_sweep_that_is_on_shows_what_is_finished_and_runs_nothing
     assert [row["run"] for row in table["rows"]] == [finished.name]
 
 
-def test_a_sweep_that_is_told_to_stop_tells_its_run_and_ends_after_it(sheet, tmp_path):
+def test_a_sweep_passes_sigterm_on_to_its_run_and_ends_after_it(sheet, tmp_path):
     run = tmp_path / "python"
     run.write_text("#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\necho up\nwait\n")
     run.chmod(0o755)
@@ -161,7 +161,7 @@ def test_a_sweep_that_is_told_to_stop_tells_its_run_and_ends_after_it(sheet, tmp
         assert (leader.wait(timeout=20), leader.stdout.read()) == (128 + signal.SIGTERM, "saved\n")
 
 
-def test_a_sweep_that_is_told_to_stop_while_it_starts_a_run_tells_it_too(sheet, tmp_path):
+def test_a_sweep_passes_sigterm_on_to_a_run_that_is_starting(sheet, tmp_path):
     run, up = tmp_path / "python", tmp_path / "up"
     run.write_text(f"#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\ntouch {up}\nwait\n")
     run.chmod(0o755)
@@ -169,13 +169,13 @@ def test_a_sweep_that_is_told_to_stop_while_it_starts_a_run_tells_it_too(sheet, 
 import os, signal, subprocess, sys, time
 from pathlib import Path
 from launch.main import main
-class Told(subprocess.Popen):
+class Signalled(subprocess.Popen):
     def __init__(self, *words):
         super().__init__(*words)
         while not Path({str(up)!r}).exists():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
-subprocess.Popen, sys.executable = Told, {str(run)!r}
+subprocess.Popen, sys.executable = Signalled, {str(run)!r}
 main()
 """
     words = ["sweep", str(sheet), f"run.folder={tmp_path}"]
@@ -189,7 +189,7 @@ def measured(*, run, seed):
     return build({name: played(name) for name in PLAYED}, config=config, lines=[], starts=[])
 
 
-def test_a_summary_says_how_far_ppo_is_ahead_of_imitation_and_of_the_best_that_knows_no_future():
+def test_a_summary_contains_the_lead_of_ppo_over_imitation_and_the_best_reference():
     report = measured(run="a", seed=3)
     one = sweep_table.summarize(report, group="g")
     assert (one.run, one.group, one.seed, one.advice_cost) == ("a", "g", 3, 0.3)
