@@ -27,7 +27,7 @@ class Question:
     knowledge: str  # what can be learned beyond this product; "" if nothing
     query: str  # gold query, if the tool answers the question; else ""
     guess: str  # the best answer without knowing the item
-    guess_chance: float  # probability that `guess` is right, in [0, 1]; only oracles may use it
+    guess_probability: float  # probability that `guess` is right, in [0, 1]; only oracles may use it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

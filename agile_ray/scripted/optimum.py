@@ -40,7 +40,7 @@ def worth_asking(question: Question, *, uses: float, price: float) -> bool:
         uses: questions on the item from here on, this one included; may be an expectation.
         price: of one ask, in thousandths.
     """
-    return not question.query and 1000 * uses * (1.0 - question.guess_chance) > price
+    return not question.query and 1000 * uses * (1.0 - question.guess_probability) > price
 
 
 def optimum(streams: Sequence[Sequence[Question]], *, price: int) -> Outcome:
@@ -73,7 +73,7 @@ def outcome(streams: Sequence[Sequence[Question]], asks: Rule, *, price: float) 
                 known.add(question.item)
                 asked += 1
             else:
-                lost += 1.0 - question.guess_chance
+                lost += 1.0 - question.guess_probability
     sessions = sum(map(len, streams))
     return Outcome(
         asked_share=asked / sessions,
@@ -110,7 +110,8 @@ def best_first(streams: Sequence[Sequence[Question]], *, price: int) -> int:
         known: set[str] = set()
         for position, question in enumerate(questions):
             free = bool(question.query) or question.item in known
-            gains[position] += -price / 1000 + (0.0 if free else left[question.item] * (1.0 - question.guess_chance))
+            gain = 0.0 if free else left[question.item] * (1.0 - question.guess_probability)
+            gains[position] += gain - price / 1000
             known.add(question.item)
             left[question.item] -= 1
     totals = [0.0, *accumulate(gains)]

@@ -94,7 +94,7 @@ def test_equal_items_have_equal_answers_and_one_product_unless_they_teach():
         for question in questions:
             by_item[question.item].append(question)
         for same in by_item.values():
-            assert len({(question.answer, question.knowledge, question.guess_chance) for question in same}) == 1
+            assert len({(question.answer, question.knowledge, question.guess_probability) for question in same}) == 1
             assert same[0].knowledge or len({question.product for question in same}) == 1
 
 
@@ -122,24 +122,24 @@ def test_guesses_come_true_as_often_as_they_promise():
     for index in range(600):
         seen = {q.item: q for q in SHOP.stream(split="train", index=index).questions if not q.query}
         for question in seen.values():
-            right[question.item.split()[-1]].append((question.guess == question.answer, question.guess_chance))
+            right[question.item.split()[-1]].append((question.guess == question.answer, question.guess_probability))
     assert set(right) == {topic.word for topic in (*shop_text.ASPECTS, *shop_text.USES)}
     for outcomes in right.values():
-        chance = outcomes[0][1]
+        probability = outcomes[0][1]
         share = sum(outcome for outcome, _ in outcomes) / len(outcomes)
-        assert abs(share - chance) < 4 * math.sqrt(chance * (1 - chance) / len(outcomes))
+        assert abs(share - probability) < 4 * math.sqrt(probability * (1 - probability) / len(outcomes))
 
 
 def test_guess_probabilities_span_the_range_and_none_is_close_to_a_price():
     topics = (*shop_text.ASPECTS, *shop_text.USES)
-    chances = {topic.guess_chance for topic in topics}
-    assert min(chances) == 0.1
-    assert max(chances) >= 0.9
+    probabilities = {topic.guess_probability for topic in topics}
+    assert min(probabilities) == 0.1
+    assert max(probabilities) >= 0.9
     for topic in topics:
-        assert topic.guess_chance == max(topic.weights)
+        assert topic.guess_probability == max(topic.weights)
         assert sum(topic.weights) == pytest.approx(1.0)
         for price in (0.15, 0.3, 0.5, 0.05, 0.2, 0.4):  # the prices, then the prices less AGILE's bonus
-            assert abs(1 - topic.guess_chance - price) > 0.04
+            assert abs(1 - topic.guess_probability - price) > 0.04
 
 
 def test_gold_queries_return_exactly_the_gold_rows_and_few():
@@ -239,7 +239,7 @@ def expected_total(questions: tuple[Question, ...], asks: list[bool], price: int
     total = 0.0
     for question, ask in zip(questions, asks, strict=True):
         free = bool(question.query) or question.item in known
-        total += 1 - price / 1000 if ask else 1.0 if free else question.guess_chance
+        total += 1 - price / 1000 if ask else 1.0 if free else question.guess_probability
         known |= {question.item} if ask else set()
     return total
 
@@ -248,7 +248,7 @@ def myopic(questions: tuple[Question, ...], price: int) -> list[bool]:
     known: set[str] = set()
     asks = []
     for question in questions:
-        ask = not question.query and question.item not in known and 1000 * (1 - question.guess_chance) > price
+        ask = not question.query and question.item not in known and 1000 * (1 - question.guess_probability) > price
         asks.append(ask)
         known |= {question.item} if ask else set()
     return asks
@@ -261,11 +261,11 @@ def test_a_myopic_asker_comes_near_the_optimum_and_memory_is_worth_more_asking(s
     sessions = sum(map(len, streams))
     choices = [myopic(questions, price) for questions in streams]
     share = sum(map(sum, choices)) / sessions
-    chance = Random(0)
+    random = Random(0)
     blind = {  # the reference policies that know no future
         "never": [[False] * LENGTH for _ in streams],
         "always": [[True] * LENGTH for _ in streams],
-        "random": [[chance.random() < share for _ in range(LENGTH)] for _ in streams],
+        "random": [[random.random() < share for _ in range(LENGTH)] for _ in streams],
         "unless_search": [[not question.query for question in questions] for questions in streams],
         **{f"first {k}": [[place < k for place in range(LENGTH)] for _ in streams] for k in range(LENGTH)},
     }

@@ -156,12 +156,12 @@ def shop(random: Random, stream: int, ask: float) -> tuple[list[Session], list[f
     for position, one in enumerate(questions):
         known = one.item in topic_of
         asks = not known and not one.query and random.random() < ask
-        right = known or asks or bool(one.query) or random.random() < one.guess_chance
+        right = known or asks or bool(one.query) or random.random() < one.guess_probability
         played = session(stream, position, len(questions), size=0, known=known, correct=right, asked=asks, wrote=asks)
         sizes = {topic: list(topic_of.values()).count(topic) for topic in topic_of.values()}
         receipts = (CHEAP,) if asks else ()
         sessions.append(changed(played, topic=one.topic, memory_sizes=sizes, receipts=receipts))
-        lacking = ask * (1 - CHEAP.price / 1000) + (1 - ask) * one.guess_chance
+        lacking = ask * (1 - CHEAP.price / 1000) + (1 - ask) * one.guess_probability
         again = sum(later.item == one.item for later in questions[position + 1 :])
         worth.append(sum((1 - ask) ** reader * (1 - lacking) for reader in range(again)))
         topic_of |= {one.item: one.topic} if asks else {}

@@ -63,7 +63,7 @@ def question(number: int, text: str, *, product: str = "p1", answer: str = "yes"
         knowledge=knowledge,
         query="",
         guess="yes",
-        guess_chance=0.5,
+        guess_probability=0.5,
     )
 
 

@@ -18,7 +18,7 @@ from launch.studies.shop_runs import CREDIT_MODE, ShopKnowledge, finished
 from tests.fakes.worlds import SESSION, changed
 
 FACT = next(question for question in Shop(seed=0).stream(split="train", index=0).questions if question.kind == "fact")
-STREAM = [changed(FACT, item=item, guess_chance=0.5) for item in "aaaax"]  # x: where places are counted anew
+STREAM = [changed(FACT, item=item, guess_probability=0.5) for item in "aaaax"]  # x: where places are counted anew
 NEVER = 1 - 5 * 0.5 / 5
 
 
@@ -68,7 +68,7 @@ def sessions(*, kinds=("fact", "reasoning")):
     ]
 
 
-def test_a_guess_at_its_chance_has_the_mean_of_the_reward_and_less_spread():
+def test_counting_a_guess_at_its_probability_keeps_the_mean_reward_and_reduces_the_spread():
     guesses = sessions()
     luck = [reward(guess) - SHOP.worth(guess) for guess in guesses]
     assert abs(mean(luck)) < 2 * sqrt(TEST_STREAMS) * stdev(stream_sums(guesses, luck)) / len(guesses)

@@ -112,7 +112,7 @@ def test_an_evaluation_may_stop_within_a_stream():
 @pytest.mark.parametrize("price", [100, 300, 500])
 def test_judgement_asks_only_where_a_guess_is_worth_less_than_advice_today(price: int):
     for question, session in zip(flat(questions()), play("teacher", price=price, asking="judgement"), strict=True):
-        assert not session.asks or (not question.query and 1000 * (1 - question.guess_chance) > price)
+        assert not session.asks or (not question.query and 1000 * (1 - question.guess_probability) > price)
 
 
 def test_yes_gold_sql_says_yes_and_runs_the_gold_query():
@@ -151,7 +151,7 @@ def small_stream(random: Random, *, length: int) -> tuple[Question, ...]:
     items = [(f"item {k}", random.choice([0.1, 0.3, 0.5, 0.62, 0.8, 0.95]), random.random() < 0.2) for k in range(3)]
     stream = []
     for position in range(length):
-        item, chance, searched = random.choice(items)
+        item, probability, searched = random.choice(items)
         stream.append(
             Question(
                 id=str(position),
@@ -166,7 +166,7 @@ def small_stream(random: Random, *, length: int) -> tuple[Question, ...]:
                 knowledge="",
                 query="SELECT" if searched else "",
                 guess="yes",
-                guess_chance=chance,
+                guess_probability=probability,
             )
         )
     return tuple(stream)
@@ -178,7 +178,7 @@ def expected_total(stream: tuple[Question, ...], asks: tuple[bool, ...], price: 
     total = 0.0
     for question, ask in zip(stream, asks, strict=True):
         free = bool(question.query) or question.item in known
-        total += 1 - price / 1000 if ask else 1.0 if free else question.guess_chance
+        total += 1 - price / 1000 if ask else 1.0 if free else question.guess_probability
         known |= {question.item} if ask else set()
     return total
 
@@ -196,7 +196,7 @@ def test_the_optimum_is_the_best_of_all_ask_patterns(seed: int):
 def test_advice_is_worth_its_price_by_all_later_uses():
     stream = small_stream(Random(1), length=8)
     question = next(question for question in stream if not question.query)
-    gain = round(1000 * (1 - question.guess_chance))
+    gain = round(1000 * (1 - question.guess_probability))
     assert worth_asking(question, uses=1, price=gain - 1)
     assert not worth_asking(question, uses=1, price=gain + 1)
     assert worth_asking(question, uses=3, price=3 * gain - 1)
