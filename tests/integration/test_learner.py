@@ -21,6 +21,7 @@ from agile_ray.types import Demonstration, Float32, Segment, TokenScores, Traini
 from agile_ray.weights import WeightsRef
 from learner.engine import is_fast_in_bfloat16
 from learner.group import LearnerGroup
+from tests.fakes.parts_contract import check_learners
 from tests.fakes.worlds import changed
 
 pytestmark = pytest.mark.integration
@@ -239,6 +240,12 @@ def test_one_rank_learns_and_reports_metrics_that_are_defined(alone: Course):
     sampled = np.concatenate([one.token_ids[one.action_mask] for one in segments(20, 9)])
     assert (sampled < 8).any()
     assert 0 < ppo.metrics["entropy_nats"] < np.log(VOCABULARY) + 1e-6
+
+
+def test_a_group_keeps_the_contract_of_learners(begin: Begin, folder: Path):
+    learners = begin(ranks=1)
+    learners.set_reference(folder)
+    check_learners(learners, rows(learners, segments(8, 3)))
 
 
 def test_the_kl_from_the_policy_before_it_shortens_an_update(begin: Begin, folder: Path, alone: Course):

@@ -6,31 +6,12 @@ from agile_ray.errors import ConfigError
 from agile_ray.record.checkpoints import FolderCheckpoints, adopt, best_checkpoint, saved_checkpoints
 from agile_ray.record.folder import RunFolder
 from agile_ray.types import RunState
-
-
-class Memo:
-    """Learners, lanes or credit that are one number."""
-
-    def __init__(self, number=0):
-        self.number = number
-
-    def export(self, folder):
-        (folder / "config.json").write_text("{}")
-
-    def save(self, folder):
-        (folder / "number").write_text(str(self.number))
-
-    def load(self, folder):
-        self.number = int((folder / "number").read_text())
-
-    def state(self):
-        return str(self.number).encode()
-
-    def restore(self, state):
-        self.number = int(state)
+from tests.fakes.stored import Memo
 
 
 class Full(Memo):
+    """Cannot be saved."""
+
     def save(self, folder):
         raise OSError(28, "No space left on device")
 
