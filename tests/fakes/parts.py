@@ -15,7 +15,7 @@ BROKEN = (*OPENING, f"[SearchProduct] SELECT all {END}")
 
 
 class FakeRollouts:
-    """Plays two sessions of a real lane: the first asks and writes, the second is wrong."""
+    """Plays two sessions of a real lane: the first asks and writes, the second predicts a wrong answer."""
 
     def __init__(self, log=None, *, broken=False):
         self.log, self.version, self.broken = [] if log is None else log, None, broken
