@@ -40,7 +40,7 @@ class Section(BaseModel):
     def _takes_no_truth_value_for_a_number(cls, value: object, info: ValidationInfo) -> object:
         kind = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and bool not in (kind, *typing.get_args(kind)):
-            raise ValueError(f"must not be true or false, found {value}")
+            raise ValueError(f"neither true nor false, found {value}")
         return value
 
 

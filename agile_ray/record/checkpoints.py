@@ -145,7 +145,7 @@ class FolderCheckpoints:
 
 
 def read_checkpoint(folder: CheckpointFolder) -> Checkpoint:
-    """Read the state and the score of a complete checkpoint.
+    """Read what a complete checkpoint says of itself.
 
     Raises:
         ConfigError: it was written with another schema version.

@@ -12,7 +12,7 @@ from agile_ray.types import Receipt
 
 
 class RecordedExpert:
-    """Repeats what a past run's expert said in the same session."""
+    """Repeats what a past run's expert said in the same session, and knows nothing else."""
 
     source = "recorded"
 

@@ -148,13 +148,13 @@ def run(tmp_path):
     ("key", "answer"),
     [("s#3#0", "yes"), ("s#3#1", "no"), ("s#3#7", "yes"), ("test#0#0", "never")],
 )
-def test_a_recorded_expert_repeats_what_was_said_in_that_session(run, key, answer):
+def test_a_recorded_expert_says_what_was_said_in_that_session(run, key, answer):
     expert = RecordedExpert(run)
     assert asyncio.run(expert.advise(WET, key=AskKey.parse(key))) == Advice(text=f"it is {answer}", answer=answer)
     assert expert.source == "recorded"
 
 
-def test_a_recorded_expert_fails_an_unknown_session_and_names_the_ask(run):
+def test_a_recorded_expert_fails_a_session_that_it_never_saw_by_name(run):
     session = play(open_lane(RecordedExpert(run)), *ASKS)
     assert session.ending is Ending.FAILED
     assert session.error == f"ExpertError: expert recorded: {run} has no receipt for test/small/0#0#0 (question q1)"

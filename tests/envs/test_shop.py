@@ -125,16 +125,16 @@ def test_guesses_come_true_as_often_as_they_promise():
             right[question.item.split()[-1]].append((question.guess == question.answer, question.guess_probability))
     assert set(right) == {topic.word for topic in (*shop_text.ASPECTS, *shop_text.USES)}
     for outcomes in right.values():
-        probability = outcomes[0][1]
+        chance = outcomes[0][1]
         share = sum(outcome for outcome, _ in outcomes) / len(outcomes)
-        assert abs(share - probability) < 4 * math.sqrt(probability * (1 - probability) / len(outcomes))
+        assert abs(share - chance) < 4 * math.sqrt(chance * (1 - chance) / len(outcomes))
 
 
 def test_guess_probabilities_span_the_range_and_none_is_close_to_a_price():
     topics = (*shop_text.ASPECTS, *shop_text.USES)
-    probabilities = {topic.guess_probability for topic in topics}
-    assert min(probabilities) == 0.1
-    assert max(probabilities) >= 0.9
+    chances = {topic.guess_probability for topic in topics}
+    assert min(chances) == 0.1
+    assert max(chances) >= 0.9
     for topic in topics:
         assert topic.guess_probability == max(topic.weights)
         assert sum(topic.weights) == pytest.approx(1.0)
@@ -261,11 +261,11 @@ def test_a_myopic_asker_comes_near_the_optimum_and_memory_is_worth_more_asking(s
     sessions = sum(map(len, streams))
     choices = [myopic(questions, price) for questions in streams]
     share = sum(map(sum, choices)) / sessions
-    random = Random(0)
+    chance = Random(0)
     blind = {  # the reference policies that know no future
         "never": [[False] * LENGTH for _ in streams],
         "always": [[True] * LENGTH for _ in streams],
-        "random": [[random.random() < share for _ in range(LENGTH)] for _ in streams],
+        "random": [[chance.random() < share for _ in range(LENGTH)] for _ in streams],
         "unless_search": [[not question.query for question in questions] for questions in streams],
         **{f"first {k}": [[place < k for place in range(LENGTH)] for _ in streams] for k in range(LENGTH)},
     }

@@ -1,4 +1,4 @@
-"""Sessions that are small enough to read, with every field set; their training rows; a part for checkpoints."""
+"""Sessions that are small enough to read, with every field set, and what is trained on them."""
 
 import numpy as np
 
@@ -68,25 +68,3 @@ ONE = session(turn([1], [2, 3]), turn([1, 2, 3, 9], [4]))
 REWRITTEN = session(turn([1], [2]), turn([7, 8], [5]), position=1)
 FAILED = session(turn([1], [2]), position=2, ending=Ending.FAILED)
 BLANK = session(position=3, ending=Ending.FAILED)
-
-
-class Memo:
-    """Learners, lanes or credit that are one number."""
-
-    def __init__(self, number=0):
-        self.number = number
-
-    def export(self, folder):
-        (folder / "config.json").write_text("{}")
-
-    def save(self, folder):
-        (folder / "number").write_text(str(self.number))
-
-    def load(self, folder):
-        self.number = int((folder / "number").read_text())
-
-    def state(self):
-        return str(self.number).encode()
-
-    def restore(self, state):
-        self.number = int(state)

@@ -242,12 +242,6 @@ def test_one_rank_learns_and_reports_metrics_that_are_defined(alone: Course):
     assert 0 < ppo.metrics["entropy_nats"] < np.log(VOCABULARY) + 1e-6
 
 
-def test_a_group_keeps_the_contract_of_learners(begin: Begin, folder: Path):
-    learners = begin(ranks=1)
-    learners.set_reference(folder)
-    check_learners(learners, rows(learners, segments(8, 3)))
-
-
 def test_the_kl_from_the_policy_before_it_shortens_an_update(begin: Begin, folder: Path, alone: Course):
     # these tokens are random, so their probabilities are small, and so is the gradient of their KL
     learners = begin(PPO_SETTINGS.model_copy(update={"update_kl_coefficient": 1e5}), ranks=1)
@@ -344,6 +338,12 @@ def test_a_loaded_group_continues_as_if_never_stopped(
         weights = learners.publish(7)
     assert distance(fetch(weights), alone.learned) < 1e-5  # the version outlives the ranks
     assert weights.version == 7
+
+
+def test_a_group_keeps_the_contract_of_learners(begin: Begin, folder: Path):
+    learners = begin(ranks=1)
+    learners.set_reference(folder)
+    check_learners(learners, rows(learners, segments(8, 3)))
 
 
 def test_an_export_is_a_hugging_face_folder_that_agrees_with_the_probes(begin: Begin, tmp_path: Path):

@@ -33,7 +33,7 @@ def test_an_ask_is_worth_what_sessions_behind_it_gain_until_one_asks(share, late
     assert worth(replace(ASK, later=later), share=share, known_reward=1.0, price=0.5) == pytest.approx(expected)
 
 
-def test_a_line_covers_sessions_with_similar_guess_probabilities_whose_answer_memory_lacked():
+def test_a_line_is_of_sessions_with_like_chances_whose_answer_memory_lacked():
     easy = replace(GUESS, guess_probability=0.9)
     (hard_line, easy_line) = lines([ASK, GUESS, HELD, easy, replace(easy, known=True)], price=0.5)
     assert (hard_line.guess_range, hard_line.sessions, hard_line.asks, hard_line.asked_share) == ((0.5, 0.7), 2, 1, 0.5)

@@ -68,7 +68,7 @@ def sessions(*, kinds=("fact", "reasoning")):
     ]
 
 
-def test_counting_a_guess_at_its_probability_keeps_the_mean_reward_and_reduces_the_spread():
+def test_a_guess_at_its_chance_has_the_mean_of_the_reward_and_less_spread():
     guesses = sessions()
     luck = [reward(guess) - SHOP.worth(guess) for guess in guesses]
     assert abs(mean(luck)) < 2 * sqrt(TEST_STREAMS) * stdev(stream_sums(guesses, luck)) / len(guesses)

@@ -6,7 +6,29 @@ from agile_ray.errors import ConfigError
 from agile_ray.record.checkpoints import FolderCheckpoints, adopt, best_checkpoint, saved_checkpoints
 from agile_ray.record.folder import RunFolder
 from agile_ray.types import RunState
-from tests.fakes.stored import Memo
+from tests.fakes.parts_contract import check_checkpoints
+
+
+class Memo:
+    """Learners, lanes or credit that are one number."""
+
+    def __init__(self, number=0):
+        self.number = number
+
+    def export(self, folder):
+        (folder / "config.json").write_text("{}")
+
+    def save(self, folder):
+        (folder / "number").write_text(str(self.number))
+
+    def load(self, folder):
+        self.number = int((folder / "number").read_text())
+
+    def state(self):
+        return str(self.number).encode()
+
+    def restore(self, state):
+        self.number = int(state)
 
 
 class Full(Memo):
@@ -111,3 +133,7 @@ def test_adopt_copies_only_files_whose_names_match(tmp_path):
     assert names(tmp_path / "b") == ["sft.parquet"]
     adopt(tmp_path / "a", tmp_path / "c")
     assert (tmp_path / "c" / "deep" / "ppo.parquet").read_text() == "deep/ppo.parquet"
+
+
+def test_folder_checkpoints_keep_the_contract_of_checkpoints(tmp_path):
+    check_checkpoints(checkpoints(tmp_path, Memo(), keep=1))

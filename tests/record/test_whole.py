@@ -72,7 +72,7 @@ def test_a_path_that_can_not_be_written_is_named(tmp_path):
             write_whole(path, b"")
 
 
-def test_unfinished_files_of_a_killed_process_are_removed(tmp_path):
+def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / ".note.dead.aside").touch()
     (tmp_path / ".folder.dead.aside" / "deep").mkdir(parents=True)
     (tmp_path / ".best.dead.aside").symlink_to("nowhere")
