@@ -1,4 +1,4 @@
-"""The whole configuration of a run, in one file. A knob that is not here does not exist."""
+"""The configuration of a run. All knobs are defined in this file."""
 
 import hashlib
 import json
@@ -15,18 +15,18 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMPARISON
-"""What rules and budgets of the agent affect: whatever is played."""
+"""What the rules and budgets of the agent affect: everything that plays sessions."""
 
 
 def thousandths(amount: float) -> int:
     """Convert an amount of reward to whole thousandths, in which all money is counted.
 
     Raises:
-        ValueError: it is no whole number of thousandths.
+        ValueError: it is not a whole number of thousandths.
     """
     rounded = round(1000 * amount)
     if abs(1000 * amount - rounded) > 1e-6:  # 0.3 and 0.15 have no exact float
-        raise ValueError(f"a whole number of thousandths, found {amount:g}")
+        raise ValueError(f"must be a whole number of thousandths, found {amount:g}")
     return rounded
 
 
@@ -81,7 +81,7 @@ class Env(Section):
     @classmethod
     def _names_known_splits(cls, value: object) -> object:
         if not isinstance(value, Mapping):
-            raise ValueError(f"a mapping from split to categories, such as {{test: [all_pans]}}, found {value}")
+            raise ValueError(f"must be a mapping from split to categories, such as {{test: [all_pans]}}, found {value}")
         for split in value:
             if split not in SPLITS:
                 raise ValueError(f"a split is one of {', '.join(SPLITS)}; found {split}")
@@ -146,14 +146,14 @@ class Imitation(Section):
     """Share of the teacher's episodes that start with the memory of an earlier pass, in which all advice was bought.
     Without them, a teacher that asks rarely finds little in memory, and the policy hardly learns to read it."""
     sessions: int = Field(default=20_000, ge=1)
-    """Number of the teacher's sessions. Each is learned once."""
+    """Number of the teacher's sessions. Each is trained on once."""
     batch: int = Field(default=128, ge=1)
     """Sessions in one optimizer step."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Peak learning rate: linear warm-up over the first twentieth of the steps, then a cosine decay to a tenth."""
     dtype: Annotated[
         Literal["float32", "bfloat16"],
-        Affects.TRAINING | Affects.IMITATION | Affects.COMPARISON | Affects.MACHINES,  # learners attend according to it
+        Affects.TRAINING | Affects.IMITATION | Affects.COMPARISON | Affects.MACHINES,  # sets the attention of learners
     ] = "float32"
     """Data type of imitation's matrix products. Weights, optimizer and PPO keep `learner.dtype`. A CPU without bfloat16
     instructions uses float32."""
@@ -207,8 +207,8 @@ class PPO(Section):
     """Target for the KL to the SFT policy, in nats per action token; each update adapts `kl_coefficient` toward it
     (Ziegler et al., 2019). None: the coefficient is constant."""
     early_stop_kl: float | None = Field(default=None, gt=0)
-    """Maximum KL between the policies before and within an update, in nats per action token. The step that finds more,
-    and all later steps of the update, leave the weights as they are. None: no limit."""
+    """Maximum KL between the policies before and within an update, in nats per action token. A step that finds more,
+    and all later steps of the update, do not change the weights. None: no limit."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus, per action token. Only function tokens receive it; on other tokens it would disturb
     copying."""
@@ -279,7 +279,7 @@ class Loop(Section):
     checkpoint_every: Annotated[int, Affects.COMPARISON] = Field(default=5, ge=1)
     """Iterations between checkpoints."""
     evaluate_every: Annotated[int | None, Affects.COMPARISON] = Field(default=5, ge=1)
-    """Iterations between evaluations on validation. None: there are none, and the last checkpoint is the final one."""
+    """Iterations between evaluations on validation. None: no evaluations, and the last checkpoint is the final one."""
 
 
 class Evaluate(Section):

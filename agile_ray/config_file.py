@@ -33,14 +33,14 @@ REPLACED: Mapping[str, str] = {
     "ppo.value_clip": "it is fixed at 0.2",
     "rollout.deadline_s": "it is named cluster.deadline_s now",
 }
-"""What to say of a key that was renamed or removed."""
+"""Keys that were renamed or removed, and what stands for them, for the error message."""
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Path] = Path) -> RunConfig:
     """Read a YAML file on top of its base, then apply `key.path=value` overrides.
 
     Args:
-        find: the path of a base that is no file relative to the one that names it.
+        find: returns the path of a base that is not a file next to the one that names it.
 
     Raises:
         ConfigError: names the file, every bad key with the nearest known one, and its value.
@@ -57,7 +57,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Pat
 
 
 def _layers(path: Path, find: Callable[[str], Path], above: tuple[Path, ...] = ()) -> list[DictConfig]:
-    """The file's base, the base's own and so on, the lowest first; last the file itself."""
+    """The file and its chain of bases, from the lowest base to the file itself."""
     above = (*above, path.resolve())
     file = OmegaConf.load(path)
     if not isinstance(file, DictConfig):
@@ -73,7 +73,7 @@ def _layers(path: Path, find: Callable[[str], Path], above: tuple[Path, ...] = (
 
 
 def explain(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:
-    """Of every problem: its key, the rule, what was found."""
+    """Yield one phrase for each problem: its key, the rule, what was found."""
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":

@@ -1,21 +1,21 @@
-"""What follows from a difference between two configurations, by what each knob says that it affects (`Affects`)."""
+"""Compares configurations by what each knob affects (`Affects`)."""
 
 from agile_ray.config import RunConfig
 from agile_ray.knobs import Affects, Knob, knobs
 
 
 def may_change_on_resume(knob: Knob) -> bool:
-    """Whether a run may be resumed with another value: the knob says how long and where, not what is learned."""
+    """Whether a run may be resumed with another value: the knob sets how long and where it runs, not what it learns."""
     return not knob.affects & Affects.TRAINING
 
 
 def resume_conflicts(began: RunConfig, resumed: RunConfig) -> list[str]:
-    """The knobs that differ although a resumed run must keep them, a sentence each."""
+    """One sentence for each knob that differs although a resumed run must keep it."""
     return _differences(began, resumed, Affects.TRAINING)
 
 
 def pair_conflicts(one: RunConfig, other: RunConfig, *, compared: str) -> list[str]:
-    """The knobs that differ although runs that are compared as a pair must agree in them, a sentence each.
+    """One sentence for each knob that differs although a pair of compared runs must agree in it.
 
     Args:
         compared: the key that tells the two runs apart, and may differ.
@@ -24,12 +24,12 @@ def pair_conflicts(one: RunConfig, other: RunConfig, *, compared: str) -> list[s
 
 
 def machines_of(config: RunConfig) -> dict[str, object]:
-    """What engines and learners can't change after their start. Runs with equal results can share them."""
+    """Values of the knobs that engines and learners are started with. Runs with equal values can share them."""
     return _values(config, Affects.MACHINES)
 
 
 def imitation_of(config: RunConfig) -> dict[str, object]:
-    """What the SFT policy depends on. Runs with equal results can share it.
+    """Values of the knobs that the SFT policy depends on. Runs with equal values can share it.
 
     It depends on the price only if the teacher asks by judgement.
     """
@@ -37,7 +37,7 @@ def imitation_of(config: RunConfig) -> dict[str, object]:
 
 
 def sft_evaluation_of(config: RunConfig) -> dict[str, object]:
-    """What the evaluation of the SFT policy depends on. Runs with equal results can share it."""
+    """Values of the knobs that the SFT policy's evaluation depends on. Runs with equal values can share it."""
     return _values(config, _imitation(config) | Affects.EVALUATION)
 
 

@@ -6,7 +6,7 @@ AgileError
     SessionError     one session failed; recorded on the session, the run continues
         ToolError        a tool broke or missed its deadline (a wrong query is an observation instead)
         ExpertError      the expert broke or missed its deadline
-    EngineError      vLLM rejected, lost or misserved a request
+    EngineError      vLLM rejected or lost a request
     SyncError        a rollout engine does not serve the weights it was given
     LearnerError     a learner rank died or its loss is not finite; resume from the last checkpoint
     StarvedError     none of the collected sessions can be trained on

@@ -9,6 +9,6 @@ def build_expert(env: Env) -> Expert:
     """Build the expert that `env.recorded` chooses: a past run's receipts, else the gold answers.
 
     Raises:
-        ConfigError: `env.recorded` holds no segments, or another version's.
+        ConfigError: `env.recorded` holds no segments, or another version wrote them.
     """
     return GoldExpert() if env.recorded is None else RecordedExpert(env.recorded)

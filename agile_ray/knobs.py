@@ -1,4 +1,4 @@
-"""What a knob of the configuration is: a field of a section that says what a change of its value affects."""
+"""Knobs: fields of the configuration that declare what a change of their value affects."""
 
 import typing
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 class Affects(Flag):
     """What a change of a knob affects.
 
-    A field states it as `Annotated[int, Affects.MACHINES]`. A field that states nothing affects what its section says,
-    and a section that says nothing affects everything: a forgotten statement costs time, never a wrong result.
+    A field declares it as `Annotated[int, Affects.MACHINES]`. A field without a declaration affects what its section
+    declares, and a section without one affects everything: a forgotten declaration costs time, never a wrong result.
     """
 
     NOTHING = 0

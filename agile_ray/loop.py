@@ -26,7 +26,7 @@ def imitate(
     """SFT: one optimizer step on each remaining batch of the teacher's demonstrations.
 
     Args:
-        state: where the run is; as many batches are learned already as imitation steps are finished.
+        state: progress of the run; the first `state.imitation_steps` batches are already learned.
         batches: of the whole run, in order.
         stopping: checked before each step; if True, saves a checkpoint and returns.
         progress: called with the number of finished steps.
@@ -60,7 +60,7 @@ def train(
     """PPO: collect, cut, score, credit, learn, publish, until `loop.iterations` are done.
 
     Args:
-        state: where the run is; all parts were restored to it.
+        state: progress of the run, to which all parts were restored.
         stopping: checked after each iteration; if True, saves a checkpoint and returns.
 
     Raises:
@@ -69,7 +69,7 @@ def train(
         SyncError: an engine does not serve the weights it was given.
     """
     with recorder.timed("publish"):
-        rollouts.load(learners.publish(state.version))  # no token is ever sampled from unnamed weights
+        rollouts.load(learners.publish(state.version))  # so that every sampled token names its version
 
     while state.iteration < config.loop.iterations and not stopping():
         with recorder.timed("collect"):

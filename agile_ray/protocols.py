@@ -49,7 +49,7 @@ class Learners(Protocol):
 
         Args:
             segments: of sessions.
-            prefixes: counterfactual ones that credit needs; may be empty.
+            prefixes: counterfactual prefixes that credit needs; may be empty.
 
         Returns:
             the scores of the segments, and the scores of the prefixes.
@@ -70,7 +70,7 @@ class Learners(Protocol):
         ...
 
     def publish(self, version: int) -> WeightsRef:
-        """Offer the current weights to the engines, as this version."""
+        """Make the current weights available to the engines, as this version."""
         ...
 
 
@@ -78,7 +78,7 @@ class Checkpoints(Protocol):
     """Saves and restores a run, so that it continues as if it had never stopped."""
 
     def restore(self) -> RunState:
-        """Restore every part of the run to its last checkpoint; return where that is."""
+        """Restore every part of the run to its last checkpoint; return its state."""
         ...
 
     def save(self, state: RunState, *, score: float | None) -> None:
@@ -92,7 +92,7 @@ class Checkpoints(Protocol):
 
 
 class Recorder(Protocol):
-    """Records what happened. It never decides anything."""
+    """Records what happened, and decides nothing."""
 
     def timed(self, phase: str) -> AbstractContextManager[None]:
         """Measure the wall time of a phase."""

@@ -108,7 +108,7 @@ class Counterfactual:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hindsight:
-    """What credit needs to know about a session and the agent can't: hidden items, the future, other pasts.
+    """Facts about a session that credit needs and the agent does not see: hidden items, the future, counterfactuals.
 
     An *item* is the hidden fact that a question's answer depends on (`Question.item`).
     """
@@ -130,7 +130,7 @@ class Session:
     """One question and what the agent did with it.
 
     Raises:
-        ContractError: `error` is set although it did not fail, or the other way round.
+        ContractError: `error` is set for a session that did not fail, or missing for one that did.
     """
 
     stream: str  # id of the episode's task
@@ -139,7 +139,7 @@ class Session:
     question_id: str  # unique within the stream
     kind: str  # the question's kind, for reports
     topic: str  # the question's topic
-    price: int  # offered for one ask, thousandths; `paid` is what was spent
+    price: int  # of one ask, thousandths; `paid` is what was spent
     turns: tuple[Turn, ...]
     ending: Ending
     error: str | None  # set if and only if `ending` is FAILED
@@ -284,7 +284,7 @@ class Assigned:
     """The credit of one iteration."""
 
     rows: list[TrainingRow]
-    metrics: dict[str, float]  # by the names in metrics.py
+    metrics: dict[str, float]  # by the names in record/metrics.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +294,7 @@ class Update:
     tokens: int  # tokens processed in forward-backward passes, padding excluded
     padding: float  # share of processed tokens, padding included, that were padding
     seconds: float  # wall time of the call
-    metrics: dict[str, float]  # by the names in metrics.py
+    metrics: dict[str, float]  # by the names in record/metrics.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,9 +306,9 @@ class RunState:
     version: int  # of the policy; each iteration publishes the next
 
     def imitated(self) -> "RunState":
-        """One SFT step later."""
+        """The state after one more SFT step."""
         return replace(self, imitation_steps=self.imitation_steps + 1)
 
     def next(self) -> "RunState":
-        """One iteration later."""
+        """The state after one more iteration."""
         return replace(self, iteration=self.iteration + 1, version=self.version + 1)

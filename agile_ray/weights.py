@@ -1,4 +1,4 @@
-"""A published version of the weights, which the learner offers and the rollout engines fetch."""
+"""A published version of the weights, which the learner publishes and the rollout engines fetch."""
 
 from dataclasses import dataclass
 

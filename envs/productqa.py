@@ -258,7 +258,7 @@ def _question(
         knowledge=short(knowledge, KNOWLEDGE_WORDS),
         query=_query(extra.answer or "", table=category.name) if extra and annotated.kind == SEARCH else "",
         guess=guess[0],
-        guess_chance=guess[1],
+        guess_probability=guess[1],
     )
 
 

@@ -128,7 +128,7 @@ def _draw(random: Random) -> tuple[Question, ...]:
             knowledge="",
             query="",
             guess=GUESS,
-            guess_chance=1 / len(ANSWERS),
+            guess_probability=1 / len(ANSWERS),
         )
         for position, item in enumerate(order)
     )

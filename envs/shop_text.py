@@ -41,12 +41,12 @@ AMOUNTS = tuple(range(1, 13))
 class Topic:
     """A property that questions ask about; one word names it.
 
-    Its answers are drawn for every episode: the first has probability `guess_chance`, the others are equally likely.
+    Its answers are drawn for every episode: the first with probability `guess_probability`, the others equally likely.
     """
 
     word: str
     answers: tuple[str, ...]
-    guess_chance: float
+    guess_probability: float
 
     @property
     def guess(self) -> str:
@@ -61,8 +61,8 @@ class Topic:
     @property
     def weights(self) -> tuple[float, ...]:
         """Probabilities of the answers."""
-        rest = (1.0 - self.guess_chance) / (len(self.answers) - 1)
-        return (self.guess_chance, *(rest for _ in self.answers[1:]))
+        rest = (1.0 - self.guess_probability) / (len(self.answers) - 1)
+        return (self.guess_probability, *(rest for _ in self.answers[1:]))
 
 
 _YES = ("yes", "no")
@@ -71,7 +71,7 @@ _GRADES = ("great", "fair", "poor", "awful", "superb", "decent", "weak", "solid"
 
 
 def _topics(*rows: tuple[str, Sequence[str], float]) -> tuple[Topic, ...]:
-    return tuple(Topic(word=word, answers=tuple(answers), guess_chance=chance) for word, answers, chance in rows)
+    return tuple(Topic(word=word, answers=tuple(answers), guess_probability=g) for word, answers, g in rows)
 
 
 # A guess that fails with probability m = 1 - g is worth less than advice at price c if and only if m > c; with AGILE's

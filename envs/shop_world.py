@@ -149,7 +149,7 @@ class _QuestionSource:
             item=f"{fact.product.id} {fact.topic.word}",
             answer=fact.answer,
             guess=fact.topic.guess,
-            guess_chance=fact.topic.guess_chance,
+            guess_probability=fact.topic.guess_probability,
         )
 
     def _reasoning(self) -> Question:
@@ -163,7 +163,7 @@ class _QuestionSource:
             answer=rule.answer,
             knowledge=text.rule(rule.topic, rule.value, rule.answer),
             guess=rule.topic.guess,
-            guess_chance=rule.topic.guess_chance,
+            guess_probability=rule.topic.guess_probability,
         )
 
     def _search(self) -> Question:
@@ -182,7 +182,7 @@ class _QuestionSource:
             answer=" ".join(rows),
             query=text.query(self._category.name, conditions),
             guess="none",
-            guess_chance=0.0,
+            guess_probability=0.0,
         )
 
     def _question(
@@ -197,7 +197,7 @@ class _QuestionSource:
         knowledge: str = "",
         query: str = "",
         guess: str,
-        guess_chance: float,
+        guess_probability: float,
     ) -> Question:
         return Question(
             id="",
@@ -212,7 +212,7 @@ class _QuestionSource:
             knowledge=knowledge,
             query=query,
             guess=guess,
-            guess_chance=guess_chance,
+            guess_probability=guess_probability,
         )
 
 

@@ -1,4 +1,4 @@
-"""What tests share: how patient they are, and the command line."""
+"""What all tests share: no deadline for property tests, and the command line."""
 
 import sys
 
@@ -7,7 +7,7 @@ from hypothesis import settings
 
 from launch.main import main
 
-settings.register_profile("any machine", deadline=None)  # a busy one may take a second for what takes a millisecond
+settings.register_profile("any machine", deadline=None)  # a busy machine may be a thousand times slower
 settings.load_profile("any machine")
 
 
@@ -26,6 +26,7 @@ def call(monkeypatch, capsys):
 
 
 def one_line(err):
+    """The only line of an error output."""
     lines = err.splitlines()
     assert len(lines) == 1, err
     assert lines[0].startswith("agile-ray: ")

@@ -28,9 +28,12 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
     [
         ("env.advise_cost=0.3", "unknown key env.advise_cost; the nearest known one is env.advice_cost"),
         ("env.advice_cost=1.5", "env.advice_cost: Input should be less than or equal to 1, found 1.5"),
-        ("env.advice_cost=0.0005", "env.advice_cost: a whole number of thousandths, found 0.0005"),
+        ("env.advice_cost=0.0005", "env.advice_cost: must be a whole number of thousandths, found 0.0005"),
         ("env.categories.tst=[a]", "env.categories: a split is one of train, validation, test; found tst"),
-        ("env.categories=[a]", "env.categories: a mapping from split to categories, such as {test: [all_pans]}, found"),
+        (
+            "env.categories=[a]",
+            "env.categories: must be a mapping from split to categories, such as {test: [all_pans]}",
+        ),
         ("rollout.actors=0", "rollout.actors: Input should be greater than or equal to 1, found 0"),
         ("rollout.transport=nccl", "rollout.transport is nccl, but cluster.device is cpu"),
         ("ppo.minibatches=999999", "ppo.minibatches (999999) exceeds the sessions of one iteration"),
@@ -43,7 +46,7 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
         ("credit.mode=magic", "credit.mode: Input should be 'none', 'heuristic', 'fitted' or 'linked', found 'magic'"),
     ],
 )
-def test_a_bad_value_is_one_line_that_names_file_key_and_cure(tmp_path, override, says):
+def test_a_bad_value_is_an_error_of_one_line_that_names_file_key_and_rule(tmp_path, override, says):
     with pytest.raises(ConfigError) as error:
         config(tmp_path, override)
     message = str(error.value)
@@ -53,13 +56,13 @@ def test_a_bad_value_is_one_line_that_names_file_key_and_cure(tmp_path, override
 
 
 @pytest.mark.parametrize("text", ["- a\n", "run: {name: t", "", "run: {name: ${nowhere}}"])
-def test_a_file_that_is_no_config_is_one_line(tmp_path, text):
+def test_a_file_that_is_not_a_config_is_an_error_of_one_line(tmp_path, text):
     with pytest.raises(ConfigError) as error:
         config(tmp_path, text=text)
     assert "\n" not in str(error.value)
 
 
-def test_a_loaded_config_is_frozen_and_its_hash_follows_its_content(tmp_path):
+def test_a_loaded_config_is_frozen_and_its_hash_depends_on_its_content(tmp_path):
     one = config(tmp_path)
     with pytest.raises(ValidationError):
         one.env.advice_cost = 0.1  # pyright: ignore[reportAttributeAccessIssue]
@@ -68,7 +71,7 @@ def test_a_loaded_config_is_frozen_and_its_hash_follows_its_content(tmp_path):
 
 
 @pytest.mark.parametrize("key", REPLACED)
-def test_a_renamed_or_removed_key_is_answered_with_what_stands_for_it(tmp_path, key):
+def test_a_renamed_or_removed_key_is_refused_with_its_replacement(tmp_path, key):
     section, _, name = key.partition(".")
     sections = {"run": {"name": "t"}, "model": {"path": "m"}, "env": {"name": "shop"}}
     written = sections | {section: sections.get(section, {}) | {name: 1}}
@@ -77,7 +80,7 @@ def test_a_renamed_or_removed_key_is_answered_with_what_stands_for_it(tmp_path, 
             config(tmp_path, *overrides, text=text)
 
 
-def test_what_stands_for_a_renamed_key_exists():
+def test_the_replacement_of_a_renamed_key_exists():
     known = {*keys(RunConfig), *(f"env.categories.{split}" for split in SPLITS)}
     renamed = {key: re.fullmatch(r"it is named (\S+) now", said) for key, said in REPLACED.items()}
     assert {match[1] for match in renamed.values() if match} <= known
@@ -99,7 +102,7 @@ def test_categories_are_set_by_split(tmp_path):
     assert config(tmp_path).env.categories == {}
 
 
-def test_a_file_starts_from_its_base_which_may_lie_beside_it_or_be_found_by_name(tmp_path):
+def test_a_base_is_found_next_to_the_file_or_by_name(tmp_path):
     (tmp_path / "low.yaml").write_text(MINIMAL + "ppo: {clip: 0.1, epochs: 7}\nloop: {evaluate_every: 3}\n")
     (tmp_path / "middle.yaml").write_text("base: low\nppo: {clip: 0.4}\nrun: {name: 't-${ppo.epochs}-${seed}'}\n")
     one = load(
@@ -113,7 +116,7 @@ def test_a_file_starts_from_its_base_which_may_lie_beside_it_or_be_found_by_name
 @pytest.mark.parametrize(
     ("base", "says"), [("t.yaml", "a config can't be based on itself"), ("none.yaml", "none.yaml")]
 )
-def test_a_base_that_is_absent_or_goes_in_circles_is_one_line(tmp_path, base, says):
+def test_a_missing_or_circular_base_is_an_error_of_one_line(tmp_path, base, says):
     with pytest.raises(ConfigError, match=says) as error:
         config(tmp_path, text=f"base: {base}\n")
     assert "\n" not in str(error.value)

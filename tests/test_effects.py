@@ -1,4 +1,4 @@
-"""What each knob says that it affects, pinned key by key."""
+"""What each knob declares that it affects, key by key."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_a_resumed_run_may_change_how_long_and_where_it_runs():
     assert resume_conflicts(config(), config("ppo.clip=0.1")) == ["ppo.clip was 0.3, is 0.1"]
 
 
-def test_machines_are_restarted_for_what_they_are_started_with():
+def test_machines_are_restarted_if_a_setting_of_their_start_changes():
     machines = beginning("model.", "rollout.", "learner.", "cluster.")
     assert set(machines_of(config())) == machines | {"agent.session_tokens", "imitation.dtype"}
 
@@ -41,7 +41,7 @@ def test_machines_are_restarted_for_what_they_are_started_with():
 IMITATION = beginning("seed", "model.", "env.", "agent.", "memory.", "imitation.", "learner.", "ppo.critic")
 
 
-def test_imitation_depends_on_the_price_only_if_the_teacher_judges_by_it():
+def test_imitation_depends_on_the_price_only_if_the_teacher_asks_by_judgement():
     assert set(imitation_of(config())) == IMITATION - {"env.advice_cost"}
     assert set(imitation_of(config("imitation.asking=judgement"))) == IMITATION
 
@@ -58,7 +58,7 @@ def test_runs_that_are_compared_may_differ_in_price_seed_and_where_they_ran():
     assert pair_conflicts(one, other, compared="credit.mode") == ["ppo.clip was 0.3, is 0.1"]
 
 
-def test_a_knob_that_states_nothing_affects_everything():
+def test_a_knob_without_a_declaration_affects_everything():
     class Silent(Section):
         new: int = 1
 
@@ -67,5 +67,5 @@ def test_a_knob_that_states_nothing_affects_everything():
 
 
 @pytest.mark.parametrize("affects", list(Affects), ids=lambda affects: affects.name)
-def test_every_effect_is_stated_by_some_knob_and_left_out_by_another(affects):
+def test_every_effect_is_declared_by_some_knobs_and_not_by_others(affects):
     assert {bool(knob.affects & affects) for knob in knobs(RunConfig)} == {True, False}

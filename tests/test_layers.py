@@ -1,4 +1,4 @@
-"""Who may import whom: by contract, and by looking at what a fresh process has loaded."""
+"""Which package may import which: import contracts, and what a fresh process loads."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ print(*sorted(set({heavy!r}) & set(sys.modules)))
 
 
 def loaded_by(*packages):
-    """Heavy libraries that a fresh process holds once it has imported every module of the packages."""
+    """Heavy libraries that a fresh process has loaded after importing every module of the packages."""
     code = WALK.format(packages=packages, heavy=HEAVY)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
@@ -41,7 +41,7 @@ def test_importing_every_module_loads_no_heavy_library(packages):
 
 
 @pytest.mark.integration  # it imports Ray and torch
-def test_what_the_driver_loads_to_lead_engines_and_ranks_is_neither_of_both():
+def test_the_driver_of_engines_and_ranks_loads_neither_vllm_nor_deepspeed():
     code = "import sys, learner.group, rollout.pool; print(*{'vllm', 'deepspeed'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT

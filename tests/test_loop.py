@@ -69,8 +69,8 @@ def test_train_continues_from_a_restored_state():
 
 def test_train_checkpoints_and_returns_when_told_to_stop():
     run = Run()
-    told = iter([False, True, True])
-    state = run.train(stopping=lambda: next(told), checkpoint_every=9, iterations=5, evaluate_every=9)
+    stops = iter([False, True, True])
+    state = run.train(stopping=lambda: next(stops), checkpoint_every=9, iterations=5, evaluate_every=9)
     assert state.iteration == 1
     assert run.log[-1] == "save 0 1 None"
 

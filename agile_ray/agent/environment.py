@@ -1,6 +1,6 @@
 """What an environment provides: streams of questions, each stream with a tool and a judge.
 
-Environments speak text and never see a token. They are deterministic: playing the same stream twice gives the same
+Environments read and return text, never tokens. They are deterministic: playing the same stream twice gives the same
 questions, results and judgements.
 """
 
@@ -18,7 +18,7 @@ class Question:
     id: str  # unique within its stream
     product: str  # QA pairs are stored under it and found only under it
     kind: str  # for reports; not shown to the policy
-    topic: str  # one of few; `fitted` credit learns for each topic what an entry in memory is worth
+    topic: str  # one of few; `fitted` credit estimates the value of a memory entry per topic
     text: str  # the user's words; also the query for memory
     shown: str  # what [GetQuestion] appends after the status line: schema, product, question
     item: str  # the hidden fact that the answer depends on: equal items have equal answers
@@ -27,7 +27,7 @@ class Question:
     knowledge: str  # what can be learned beyond this product; "" if nothing
     query: str  # gold query, if the tool answers the question; else ""
     guess: str  # the best answer without knowing the item
-    guess_chance: float  # probability that `guess` is right, in [0, 1]; only oracles may use it
+    guess_probability: float  # probability that `guess` is right, in [0, 1]; only oracles may use it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Environment(Protocol):
         ...
 
     def streams(self, split: str) -> int | None:
-        """Number of different streams in the split; None if it never ends."""
+        """Number of different streams in the split; None if they never end."""
         ...
 
     def texts(self) -> Sequence[str]:

@@ -43,7 +43,7 @@ SAYINGS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Effect:
-    """What running one token did. `reply` None: nothing is appended and the policy writes on."""
+    """What running one token did. `reply` None: nothing is appended and the policy continues."""
 
     reply: list[int] | None = None
     reward: float = 0.0
@@ -68,10 +68,10 @@ class Executor:
         """Begin the session at the memory's position; run the forced functions, if the rules have any.
 
         Args:
-            stream: what is played.
-            rules: of the lane.
-            memory: of the lane, as this session uses it.
-            expert: of the lane.
+            stream: the lane's stream.
+            rules: the lane's rules.
+            memory: the lane's memory, at the position of this session.
+            expert: the lane's expert.
             price: of one ask, thousandths.
             observer: watches the session; without one, `Session.hindsight` stays empty.
         """
@@ -163,7 +163,7 @@ class Executor:
         self._error = f"{type(error).__name__}: {error}"
 
     def session(self) -> Session:
-        """What happened. Call it once the session has ended."""
+        """Return the record of the session. Call it after the session has ended."""
         assert self.ending is not None, "Executor: a session is recorded once it has ended"
         return Session(
             stream=self.stream.id,
@@ -262,7 +262,7 @@ class Executor:
 
     def _retrieve_memory(self) -> list[int]:
         found = self._memory.retrieve()
-        # Later calls show what was seen before, or come after an ask.
+        # Later calls repeat what was shown, or come after an ask: credit uses neither.
         if self._observer is not None and not self.reads and not self._receipts:
             assert self._shown is not None, "[RetrieveMemory] is refused before the question is shown"
             self._remarks += self._observer.retrieved(found, context_ids=self.context_ids, shown=self._shown)
@@ -272,7 +272,7 @@ class Executor:
 
     def _search(self, query: str) -> _Effect:
         self.found = self.stream.search(query)
-        if self.found.bad_query:  # never something to submit: an empty answer may be right by luck
+        if self.found.bad_query:  # not submitted: an empty answer may happen to be right
             self._remarks.append("bad_query")
         else:
             self._candidate = Submission(text=self.found.text, rows=self.found.rows)

@@ -50,7 +50,7 @@ class Expert(Protocol):
         """Answer one ask.
 
         Raises:
-            ExpertError: there will be no answer.
+            ExpertError: the expert gives no answer.
         """
         ...
 

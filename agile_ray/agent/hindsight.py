@@ -1,4 +1,4 @@
-"""What credit needs to know about a session beyond what the agent sees: hidden items, the future, other pasts."""
+"""Facts about a session that credit needs and the agent does not see: hidden items, the future, counterfactuals."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class HindsightObserver:
         self._decided_after: int | None = None
 
     def retrieved(self, found: Retrieved, *, context_ids: Sequence[int], shown: slice) -> list[str]:
-        """Build what the policy would have read without each session that wrote what memory returned, and without all.
+        """Build the counterfactual prefixes: without each writer of a returned entry, and without all of them.
 
         Args:
             found: what memory returned.
@@ -62,7 +62,7 @@ class HindsightObserver:
         )
 
     def decided(self, *, actions: int) -> None:
-        """Note that the session has written memory, or can no longer; only the first call counts.
+        """Record that the session wrote memory, or can no longer write it; only the first call counts.
 
         Args:
             actions: action tokens taken so far, the deciding one included.

@@ -34,7 +34,7 @@ class Lane:
         """Open a lane at the start of a stream.
 
         Args:
-            stream: what is played.
+            stream: the stream to play.
             rules: shared with the other lanes of the run.
             price: of one ask in this episode, thousandths.
             bought: called with the receipt of every ask that is paid for.
@@ -61,7 +61,7 @@ class Lane:
         )
 
     def restore(self, state: LaneState) -> None:
-        """Continue from the state of a lane of the same stream; what this lane has paid for stays paid."""
+        """Continue from the state of a lane of the same stream; receipts of this lane are kept."""
         self.position = state.position
         self._expert.add(state.receipts)
         self.memory = Memory.restore(state.memory, self._rules.embedder, capacity=self._rules.memory.capacity)

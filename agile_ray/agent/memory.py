@@ -77,7 +77,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All of a memory at one moment."""
+    """The contents of a memory at one moment."""
 
     entries: tuple[Entry, ...]  # in the order they were written
     vectors: Float32  # [N, dimension]
@@ -87,7 +87,7 @@ class Memory:
     """One episode's memory."""
 
     def __init__(self, embedder: Embedder, *, capacity: int) -> None:
-        faiss.omp_set_num_threads(1)  # indexes are small and lanes are many: threads would only compete
+        faiss.omp_set_num_threads(1)  # indexes are small and lanes are many, so threads would only compete
         self._embedder = embedder
         self._capacity = capacity
         self._shelves = {kind: _Shelf(embedder.dimension) for kind in (QA, KNOWLEDGE)}
@@ -199,7 +199,7 @@ class _Shelf:
         self._index.add(vector[None])
 
     def drop(self, writer: int) -> None:
-        """Make entries of a writer unfindable; their vectors stay, since FAISS indices must not shift."""
+        """Hide the entries of a writer from searches; their vectors stay, since FAISS indices must not shift."""
         for scope, indices in self._by_scope.items():
             self._by_scope[scope] = [index for index in indices if self._entries[index].writer != writer]
 

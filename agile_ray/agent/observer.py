@@ -1,4 +1,4 @@
-"""Who watches a session beside the agent that plays it."""
+"""The protocol of observers, which watch a session without changing it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,7 +8,7 @@ from agile_ray.types import Hindsight
 
 
 class Observer(Protocol):
-    """Watches a session for what the agent itself does not need."""
+    """Watches a session and collects what credit needs and the agent does not see."""
 
     def retrieved(self, found: Retrieved, *, context_ids: Sequence[int], shown: slice) -> Sequence[str]:
         """Called by each [RetrieveMemory] before the session has read or bought anything.

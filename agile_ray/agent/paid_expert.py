@@ -11,7 +11,7 @@ from agile_ray.types import Receipt
 
 
 class PaidExpert:
-    """An expert for one lane that is paid once per key, however often the lane is restored and plays on.
+    """An expert for one lane that is paid once per key, however often the lane is restored.
 
     It keeps all receipts of its lane, since the lane may be restored to any earlier position: at most `agent.asks` for
     each question of the stream. A lane that is restored to a position plays only from there on, so a checkpoint needs
@@ -22,7 +22,7 @@ class PaidExpert:
         """Start without receipts.
 
         Args:
-            expert: who answers.
+            expert: answers the questions.
             deadline_s: longest wait for one answer.
             bought: called with the receipt of every new purchase, before the answer is used.
         """

@@ -1,4 +1,4 @@
-"""Who writes the tokens: an engine, or a script that looks at the same session."""
+"""The protocol of policies: an engine, or a script, writes the tokens of a turn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from agile_ray.types import Float32, Int32, MemoryUse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What a policy wrote in one turn: at least one token, ending with a stop function, the end token, or cut
-    by the token budget."""
+    """What a policy wrote in one turn: at least one token, up to a stop function, the end token or the token budget."""
 
     ids: Int32  # [C]
     logprobs: Float32  # [C], nats; 0.0 from a script

@@ -1,7 +1,7 @@
-"""What one session reads of memory, as token ids.
+"""What one session reads from memory, as token ids.
 
 [GetQuestion] shows how many similar entries memory holds, [RetrieveMemory] shows entries. Both can also be rendered as
-if some earlier sessions had written nothing, which is what counterfactual prefixes are made of.
+if some earlier sessions had written nothing. Counterfactual prefixes are built that way.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -1,8 +1,8 @@
-"""Credit across sessions: A_i, what a session's writes to memory are worth to the sessions after it.
+"""Credit across sessions: A_i, the value of a session's writes to memory for later sessions.
 
-Sessions are trained as independent episodes on `r_i + A_i` (AGILE, Appendix A, eq. 5 and 6). A_i is the only way by
-which the value of what was remembered reaches the policy. What matters to the gradient is the part that depends on what
-session i did:
+Sessions are trained as independent episodes on `r_i + A_i` (AGILE, Appendix A, eq. 5 and 6), so the value of what was
+remembered reaches the policy only through A_i. Only the part that depends on what session i did matters to the
+gradient:
 
     A_i = V(S_{i+1} | with what i wrote) - V(S_{i+1} | without it)
 
@@ -29,7 +29,7 @@ class CreditAssigner:
     """Assigns credit, iteration after iteration; keeps the past iterations that the mode looks back at."""
 
     def __init__(self, config: Credit) -> None:
-        """Start without a past."""
+        """Start without past iterations."""
         self._config = config
         self._mode = MODES[config.mode]
         self._past = deque[list[Session]](maxlen=config.window - 1 if self._mode.looks_back else 0)

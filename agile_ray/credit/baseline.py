@@ -1,4 +1,4 @@
-"""The baseline of credit: what a session could expect before it acts."""
+"""The baseline of credit: its expectation before the session acts."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ import numpy as np
 from agile_ray.types import Ending, Float64, Session
 
 MIN_SESSIONS_FOR_FIT = 20
-"""Below this many alike sessions the baseline is their mean instead of a fitted plane."""
+"""With fewer alike sessions, the baseline is their mean instead of a fitted plane."""
 
 
 def credit_baseline(sessions: Sequence[Session], amounts: Float64) -> Float64:
     """Expected credit of each session, from the sessions on its topic that found memory alike.
 
     Alike: memory held the answer for both, or for neither. The expectation is the least-squares plane over two
-    features: what is left of the stream, and N / (N + 1) with N similar questions that follow. Both are independent of
-    what the session does, so subtracting the baseline keeps the gradient unbiased, except for a session's own share in
-    the fit; see docs/credit.md, and Mao et al. (2019) on input-dependent baselines.
+    features: the share of the stream that is left, and N / (N + 1) with N similar questions that follow. Both are
+    independent of what the session does, so subtracting the baseline keeps the gradient unbiased, except for a
+    session's own share in the fit; see docs/credit.md, and Mao et al. (2019) on input-dependent baselines.
 
     Args:
         sessions: S of one iteration.

@@ -15,7 +15,7 @@ def credit_metrics(sessions: Sequence[Session], amounts: Float64, *, threshold: 
     Args:
         sessions: S of one iteration.
         amounts: float64 [S], A_i.
-        threshold: least cosine of the questions of a reader and a writer.
+        threshold: minimum cosine of the questions of a reader and a writer.
     """
     trained = np.array([session.ending is not Ending.FAILED for session in sessions])
     writers = np.array([bool(session.writes) for session in sessions]) & trained
@@ -31,7 +31,7 @@ def credit_metrics(sessions: Sequence[Session], amounts: Float64, *, threshold: 
 
 
 def _truncated(sessions: Sequence[Session]) -> Mask:
-    """Whether the session's stream continues after the collected sessions: its readers there are not seen."""
+    """Whether the session's stream continues after the collected sessions, so that its later readers are missing."""
     ends = {session.stream: 0 for session in sessions}
     for session in sessions:
         ends[session.stream] = max(ends[session.stream], session.position + 1)
@@ -39,7 +39,7 @@ def _truncated(sessions: Sequence[Session]) -> Mask:
 
 
 def observed_gains(sessions: Sequence[Session], *, threshold: float) -> Float64:
-    """What each session's entries were later observed to gain, without a model, float64 [S].
+    """Compute what later sessions were observed to gain from each session's entries, without a model, float64 [S].
 
     The sum of (own reward - baseline) over the later sessions that read one of them and whose question is similar. The
     baseline is the mean own reward of sessions on the reader's topic whose answer memory did not hold. A reader of

@@ -1,19 +1,19 @@
-"""Credit by a fit: V(S), what a stream is still worth, is linear in the state between two sessions.
+"""Credit by a fit: V(S), the value of the rest of a stream, is linear in features of the state between two sessions.
 
     V(S) = sum over topics of V_topic(S)     expected rewards of the questions to come on the topic
-    V_topic(S) = theta . phi(S)              phi: what is left of the stream, how many questions on the topic came, how
-                                             much memory holds on it, and the price if prices differ; see `Schema`
+    V_topic(S) = theta . phi(S)              phi: the share of the stream that is left, earlier questions and memory
+                                             entries on the topic, and the price if prices differ; see `Schema`
     A_i  = V(S_{i+1}) - V(S_{i+1} if i had written nothing)
          = theta_size + left_{i+1} theta_left*size, of i's topic, if i wrote what memory lacked
          = 0 if memory held the answer already, and after the last session of a stream
 
-theta is fitted per topic by LSTD(lambda) (credit/lstd.py), over several iterations. Of a session's reward the fit sees
-only what memory contributed:
+theta is fitted per topic by LSTD(lambda) (credit/lstd.py), over several iterations. The fit uses only the part of a
+session's reward that memory contributed:
 
     r_i = gain if memory held the answer, else 0     gain = (mean own reward where it did) - (mean where it did not)
 
 Example: an entry at the start of a stream (left = 1) is worth theta_size + theta_left*size; halfway (left = 0.5) it is
-worth theta_size + 0.5 theta_left*size. docs/credit.md says why these features, and where the fit is biased.
+worth theta_size + 0.5 theta_left*size. docs/credit.md explains the choice of features and the limits of the fit.
 
 Dimensions: S = sessions, F = features.
 """
@@ -29,11 +29,11 @@ from agile_ray.credit.lstd import Fit, Transitions
 from agile_ray.types import Ending, Float64, Int64, Session
 
 TREND = ("1", "left", "left^2", "left^3")
-"""Features of what a stream is worth without any memory; one set per iteration."""
+"""Features of the value of a stream without any memory; one set per iteration."""
 MET = ("met", "left*met")
-"""Features of how many questions on the topic came so far: after many, more come, and memory holds more."""
+"""Features of the number of earlier questions on the topic: where it is large, more follow and memory holds more."""
 ENTRY = ("size", "left*size")
-"""Features of how many entries memory holds on the topic."""
+"""Features of the number of memory entries on the topic."""
 PRIOR = 1.0
 """Prior standard deviation of the worth of an entry, or of a question met, at the start of a stream; reward."""
 PRIOR_TREND = 1e4
@@ -50,7 +50,7 @@ class Schema:
 
     topic: str
     priced: bool  # prices differ, so they are a feature
-    iterations: int  # fitted at once
+    iterations: int  # fitted together
 
     @classmethod
     def of(cls, iterations: Sequence[Sequence[Session]], topic: str) -> Self:
@@ -68,7 +68,7 @@ class Schema:
     @property
     def prior(self) -> Float64:
         """Standard deviation of each coefficient before any data, float64 [F]."""
-        # At the start of a stream `left` is 1: an entry is worth the sum of its two.
+        # At the start of a stream `left` is 1: an entry is worth the sum of its two coefficients.
         return np.array([PRIOR / np.sqrt(2) if name in (*ENTRY, *MET) else PRIOR_TREND for name in self.names])
 
 
@@ -114,7 +114,7 @@ def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Tran
     without = _stack([state(index, done=1, wrote=False) for index in kept], width)
     following = after.copy()
     continued = np.flatnonzero(np.diff(runs) == 0)
-    following[continued] = features[continued + 1]  # as the next session found it: its price may differ
+    following[continued] = features[continued + 1]  # the next session's own features: its price may differ
     return Transitions(
         features=features,
         following=following,
@@ -152,7 +152,7 @@ def _features(session: Session, schema: Schema, iteration: int, *, met: int, don
 
 
 def _met(given: Sequence[tuple[int, Session]], topic: str) -> Int64:
-    """Questions on the topic before each session in its stream, of those given that did not fail, int64 [S]."""
+    """Number of earlier questions on the topic in each session's stream, without failed sessions, int64 [S]."""
     met, counts = np.zeros(len(given), dtype=np.int64), Counter[str]()
     for index in sorted(range(len(given)), key=lambda index: given[index][1].position):
         session = given[index][1]

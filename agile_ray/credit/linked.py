@@ -30,7 +30,7 @@ from agile_ray.types import NO_TURN, NO_VERSION, Counterfactual, Ending, Float64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """Who read whose entries; readers in stream order.
+    """Pairs of a reader and a writer; readers in stream order.
 
     Raises:
         ContractError: arrays that belong together differ in length.
@@ -64,9 +64,9 @@ class Links:
         if either entry would have been enough, above 0 if only both together help. 0.0 if no session read from several
         writers. Each reader counts in full, as if it were the first.
 
-        Only kept prefixes are compared. One that is too long for a session is dropped alone, so a sum may lack a
-        writer. A joint prefix is as similar as the least similar of its writers, so it is missing if that one is below
-        the threshold.
+        Only stored prefixes are compared. A prefix that is too long for a session is dropped, so a sum may lack a
+        writer. The similarity of a joint prefix is the smallest of its writers', so the prefix is left out if that one
+        is below the threshold.
         """
         if not len(self.joint_readers):
             return 0.0
@@ -90,7 +90,7 @@ def linked(rewards_S: Float64, links: Links) -> Float64:
         ContractError: a session reads what a later one, or itself, wrote.
     """
     if (links.readers <= links.writers).any():
-        raise ContractError("linked: a session reads only what an earlier one wrote, but a link points backwards")
+        raise ContractError("linked: a session can read only what an earlier one wrote, but a link points backwards")
     amounts_S = np.zeros(len(rewards_S))
     lacking_S = np.ones(len(rewards_S))  # probability that the world without the writer's entry still lacks one
     for link in np.argsort(links.readers, kind="stable").tolist():
@@ -106,12 +106,12 @@ def prefixes(sessions: Sequence[Session], *, threshold: float) -> list[Segment]:
 
 
 def link(sessions: Sequence[Session], scores: Sequence[TokenScores], *, threshold: float | None) -> Links:
-    """Join reads with the learner's scores of their counterfactuals.
+    """Combine reads with the learner's scores of their counterfactual prefixes.
 
     Args:
         sessions: in stream order within a stream.
         scores: one for each of `prefixes(sessions, threshold=threshold)`.
-        threshold: least cosine of the two questions; None: no links.
+        threshold: minimum cosine of the two questions; None: no links.
 
     Raises:
         ContractError: there are not as many scores as prefixes.

@@ -1,6 +1,6 @@
 """LSTD(lambda) with shrinkage and a cluster-robust covariance (Boyan, 2002): the regression of `fitted` credit.
 
-    z_i   = lambda z_{i-1} + phi_i                                    traces; they start anew in each run
+    z_i   = lambda z_{i-1} + phi_i                                    traces; they restart in each run
     M     = sum z_i (phi_i - phi'_i)^T      b = sum z_i r_i           phi' the next state, 0 after the end of a stream
     theta = (M + n P)^-1 b                  P = diag(1 / prior^2)
     Cov   = (M + n P)^-1 (U + n^2 P) (M + n P)^-T
@@ -18,23 +18,23 @@ import numpy as np
 from agile_ray.types import Float64, Int64
 
 MIN_NOISE = 0.01
-"""Lower bound of n: the prior still counts where rewards are not random at all."""
+"""Lower bound of n, so that the prior counts even where rewards are not random."""
 MIN_ENDED_SHARE = 0.05
-"""Share of runs that must reach the end of their stream. With fewer, little ties V down and theta diverges."""
+"""Share of runs that must reach the end of their stream. With fewer, V is barely determined and theta diverges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transitions:
     """From each session's state to the next one's; sessions of one stream are adjacent, in order.
 
-    The trend of a session is that of its iteration; a stream that continues in the next iteration begins a run there.
+    Trend features belong to one iteration, so a stream that continues in the next iteration starts a new run there.
     """
 
     features: Float64  # [S, F], phi(S_i)
     following: Float64  # [S, F], phi(S_{i+1}), 0 after the end of the stream
-    added: Float64  # [S, F], phi(S_{i+1}) minus what it would be had the session written nothing; 0 where it was known
+    added: Float64  # [S, F], phi(S_{i+1}) minus its value if i had written nothing; 0 if memory held the answer
     rewards: Float64  # [S], the gain from memory, or 0; 0 for sessions on another topic
-    deviations: Float64  # [S, I], standard deviation of the gain; sessions of one iteration deviate together
+    deviations: Float64  # [S, I], standard deviation of the gain, an error that an iteration's sessions share
     streams: Int64  # [S], number of the run: equal for sessions that follow one another
     indices: Int64  # [S], of the session among all that were given, iteration after iteration
 
@@ -51,7 +51,7 @@ def fit(steps: Transitions, *, prior: Float64, td_lambda: float) -> Fit:
     """Fit theta; see the module.
 
     Args:
-        steps: what is fitted.
+        steps: the sessions to fit.
         prior: float64 [F], standard deviation of each coefficient before any data, reward per unit of its feature.
         td_lambda: lambda, per session, in [0, 1].
 
@@ -69,7 +69,7 @@ def fit(steps: Transitions, *, prior: Float64, td_lambda: float) -> Fit:
     moments = traces.T @ traces
     noise = _noise(moments, matrix, steps)
     theta = _solve(matrix + noise * precision, target)
-    for _ in range(3 if streams > count else 0):  # noise and fit depend on one another and converge at once
+    for _ in range(3 if streams > count else 0):  # noise and theta depend on each other; three rounds suffice
         td_errors = steps.rewards + (steps.following - steps.features) @ theta
         moments = _moments(traces * td_errors[:, None], steps.streams) * (streams / (streams - count))
         moments += shared @ shared.T

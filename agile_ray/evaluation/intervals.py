@@ -12,7 +12,7 @@ from agile_ray.types import Float64, Session
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-"""Of one bootstrap; the ends of an interval then vary by about 2 % of its width from seed to seed."""
+"""Resamples of one bootstrap. The ends of an interval then vary with the seed by about 2 % of its width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

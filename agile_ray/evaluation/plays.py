@@ -18,12 +18,12 @@ def plays(environment: Environment, *, split: str, sessions: int | None) -> list
     """Choose the first streams of a split, whole except for the last.
 
     Args:
-        environment: of the streams.
-        split: of the streams.
-        sessions: number in all; None plays every stream to its end. Fewer if the split has no more.
+        environment: provides the streams.
+        split: the streams' split.
+        sessions: total number; None plays every stream to its end. Fewer are played if the split has no more.
 
     Raises:
-        ConfigError: there is no such split, or it never ends and `sessions` is None.
+        ConfigError: there is no such split, or its streams never end and `sessions` is None.
     """
     available = environment.streams(split)
     if sessions is None and available is None:

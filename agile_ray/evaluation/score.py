@@ -54,7 +54,7 @@ class Score:
     ci95: tuple[float, float]  # [low, high] of total_score
     units: str  # what was resampled: "64 streams" or "25 runs of 25 sessions"
     failed: int  # sessions left out
-    failed_price: int  # thousandths that they paid, in no other number
+    failed_price: int  # thousandths that failed sessions paid; not part of any other field
     endings: dict[Ending, int]
     kinds: dict[str, KindScore]
 
@@ -138,7 +138,8 @@ def paired_difference(
         seed: of the bootstrap.
 
     Raises:
-        ContractError: they do not cover the same questions, one was played twice, or every pair has a failed session.
+        ContractError: the two do not cover the same questions, a question was played twice, or every pair has a failed
+            session.
     """
     left, right = _by_question(first), _by_question(second)
     differing = (left.keys() ^ right.keys()) or {key for key in left if left[key].question_id != right[key].question_id}
@@ -229,6 +230,6 @@ def _by_question(sessions: Sequence[Session]) -> dict[tuple[str, int], Session]:
     if len(by_question) != len(sessions):
         (stream, position), times = Counter((s.stream, s.position) for s in sessions).most_common(1)[0]
         raise ContractError(
-            f"score: a question is played once in a set, stream {stream} position {position} is there {times} times"
+            f"score: a set has each question once, but stream {stream} position {position} is there {times} times"
         )
     return by_question

@@ -26,7 +26,7 @@ SCHEMA = 3
 
 
 class Saved(Protocol):
-    """The learners, as far as checkpoints need them."""
+    """The part of `Learners` that checkpoints need."""
 
     def export(self, folder: Path) -> None:
         """Write the policy into an existing, empty folder, as a Hugging Face folder."""
@@ -180,7 +180,7 @@ def adopt(source: Path, target: Path, *, only: str = "*") -> None:
 
     Args:
         source: a folder, often of another run.
-        target: where it goes, whole or not at all.
+        target: path of the copy, which is whole or absent.
         only: pattern of the names directly in the folder that are copied.
     """
     with whole_folder(target) as aside:

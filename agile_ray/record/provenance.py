@@ -1,7 +1,7 @@
 """Provenance: the configuration, code, packages and machine that produced a run.
 
 `run.json` lists every start of the run, because a resumed run may use other code than the first start. `config.yaml` is
-the resolved configuration of the last start. What can't be found out is recorded as "unknown" and is no error.
+the resolved configuration of the last start. What can't be found out is recorded as "unknown", without an error.
 """
 
 import os

@@ -4,7 +4,7 @@ asked-0.jsonl, the journal of rollout actor 0, one line per purchase:
 
     {"key": "train/0#3#0", "price": 300, "source": "gold", "latency_s": 0.1, "advice": "...", "answer": "..."}
 
-Sessions are stored once their whole collection is. Until then their receipts are in the memory of an actor, and here.
+Sessions are stored when their whole collection is played. Until then an actor keeps their receipts in memory and here.
 Once the collection is stored, the journals are deleted. A journal that a resumed run finds belongs to a collection that
 was cut short: its receipts are booked as abandoned.
 

@@ -1,4 +1,4 @@
-"""Discards what a run stored after the checkpoint that it resumes from, and books what that had cost."""
+"""Discards what a run stored after the checkpoint that it resumes from, and books its receipts as abandoned."""
 
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder

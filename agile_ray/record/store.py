@@ -75,6 +75,7 @@ _HINDSIGHT = {
     "decided_after": pa.int32(),
 }
 _PLAYED = _SESSION | _HINDSIGHT
+# Fields of a session that Parquet returns in another type.
 _REBUILT = frozenset({"ending", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
 _SEGMENT = {
     "index": pa.int32(),

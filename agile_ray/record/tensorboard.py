@@ -14,7 +14,7 @@ SessionLog = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class EventLog:
-    """A folder of events along one axis of steps."""
+    """Writes one folder of TensorBoard events."""
 
     def __init__(self, folder: Path) -> None:
         self._writer = EventFileWriter(str(folder))

@@ -42,10 +42,10 @@ class Comparison:
 
     iteration: int
     segments: int  # that the run stored
-    differing: dict[str, int]  # segments that differ in a bit, by column; without equal columns and credit
+    differing: dict[str, int]  # number of segments that differ, by column; without equal columns and without credit
     credit_differing: int  # segments
     credit_distance: float  # largest |difference|, reward
-    losses: dict[str, LossPair]  # by name, where both have them
+    losses: dict[str, LossPair]  # by name; only losses that both have
 
     @property
     def same(self) -> bool:
@@ -78,14 +78,14 @@ def compare(
     Raises:
         ConfigError: a file is missing, or its schema is another version's.
     """
-    before, after = store.table(run, iteration), store.table(replay, iteration)
-    counts = {name: _differing(before[name], after[name]) for name in before.column_names}
+    original, repeated = store.table(run, iteration), store.table(replay, iteration)
+    counts = {name: _differing(original[name], repeated[name]) for name in original.column_names}
     return Comparison(
         iteration=iteration,
-        segments=before.num_rows,
+        segments=original.num_rows,
         differing={name: count for name, count in counts.items() if count and name != "credit"},
         credit_differing=counts["credit"],
-        credit_distance=_distance(before["credit"], after["credit"]),
+        credit_distance=_distance(original["credit"], repeated["credit"]),
         losses={
             name: LossPair(run=run_losses[name], replay=replay_losses[name])
             for name in LOSSES
@@ -94,16 +94,16 @@ def compare(
     )
 
 
-def _differing(before: "pa.ChunkedArray", after: "pa.ChunkedArray") -> int:
+def _differing(original: "pa.ChunkedArray", repeated: "pa.ChunkedArray") -> int:
     """Number of values that differ; a value that only one side has counts as different."""
-    if before.equals(after):
+    if original.equals(repeated):
         return 0
-    left, right = before.to_pylist(), after.to_pylist()
+    left, right = original.to_pylist(), repeated.to_pylist()
     return sum(one != other for one, other in zip(left, right, strict=False)) + abs(len(left) - len(right))
 
 
-def _distance(before: "pa.ChunkedArray", after: "pa.ChunkedArray") -> float:
+def _distance(original: "pa.ChunkedArray", repeated: "pa.ChunkedArray") -> float:
     """Largest difference of the values that both have; null, which marks untrained segments, has no distance."""
-    common = min(len(before), len(after))
-    left, right = (np.array(column.to_pylist()[:common], dtype=np.float64) for column in (before, after))
+    common = min(len(original), len(repeated))
+    left, right = (np.array(column.to_pylist()[:common], dtype=np.float64) for column in (original, repeated))
     return float(np.nanmax(np.abs(left - right), initial=0.0)) if common else 0.0

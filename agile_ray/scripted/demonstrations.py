@@ -42,10 +42,10 @@ def batches(
     The same seed gives the same batches.
 
     Args:
-        config: how much is played.
-        environment: whose training streams are played.
-        rules: of the lanes; the expert is always the gold one.
-        teacher: who plays.
+        config: numbers of sessions, and sessions per batch.
+        environment: provides the training streams.
+        rules: of the lanes; the gold expert replaces their expert.
+        teacher: plays the sessions.
         price: of one ask, thousandths.
         seed: root seed of the run.
         progress: called with the number of sessions played so far.

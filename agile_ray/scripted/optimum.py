@@ -37,14 +37,14 @@ def worth_asking(question: Question, *, uses: float, price: float) -> bool:
     """Whether advice at first sight gains more than it costs.
 
     Args:
-        uses: questions on the item from here on, this one included; may be an expectation.
+        uses: questions on the item from here on, this one included; may be an expected number.
         price: of one ask, in thousandths.
     """
-    return not question.query and 1000 * uses * (1.0 - question.guess_chance) > price
+    return not question.query and 1000 * uses * (1.0 - question.guess_probability) > price
 
 
 def optimum(streams: Sequence[Sequence[Question]], *, price: int) -> Outcome:
-    """The outcome of asking at first sight where it is `worth_asking`.
+    """Compute the expected outcome of asking at first sight wherever it is `worth_asking`.
 
     Args:
         streams: the questions of each episode, in order; at least one.
@@ -54,9 +54,11 @@ def optimum(streams: Sequence[Sequence[Question]], *, price: int) -> Outcome:
 
 
 def outcome(streams: Sequence[Sequence[Question]], asks: Rule, *, price: float) -> Outcome:
-    """Play an asking rule in expectation: advice is right and remembered, a guess counts at its chance.
+    """Compute the expected outcome of an asking rule. Advice is right and remembered.
 
         total = (expected right answers - price / 1000 * asks) / sessions, reward per session
+
+    A guess counts as `guess_probability` right answers.
 
     Args:
         streams: the questions of each episode, in order; at least one.
@@ -73,7 +75,7 @@ def outcome(streams: Sequence[Sequence[Question]], asks: Rule, *, price: float) 
                 known.add(question.item)
                 asked += 1
             else:
-                lost += 1.0 - question.guess_chance
+                lost += 1.0 - question.guess_probability
     sessions = sum(map(len, streams))
     return Outcome(
         asked_share=asked / sessions,
@@ -110,7 +112,8 @@ def best_first(streams: Sequence[Sequence[Question]], *, price: int) -> int:
         known: set[str] = set()
         for position, question in enumerate(questions):
             free = bool(question.query) or question.item in known
-            gains[position] += -price / 1000 + (0.0 if free else left[question.item] * (1.0 - question.guess_chance))
+            gain = 0.0 if free else left[question.item] * (1.0 - question.guess_probability)
+            gains[position] += gain - price / 1000
             known.add(question.item)
             left[question.item] -= 1
     totals = [0.0, *accumulate(gains)]

@@ -33,7 +33,7 @@ _END = ""  # the end token, among the parts of a turn
 
 
 class Scripted:
-    """A policy that asks when its asker says so, and otherwise answers with what it has."""
+    """A policy that asks when its asker says so, and otherwise answers from memory, the tool or a guess."""
 
     def __init__(self, asks: Asker, *, search_function: Function, guess: Callable[[Question], str]) -> None:
         """Combine an asker with a guess.
@@ -80,7 +80,7 @@ _SUBMIT = (Function.SUBMIT_ANSWER, Function.CLEAR_CONTEXT)
 
 
 def _ids(parts: tuple[Function | str, ...], tokenizer: Tokenizer, *, room: int) -> list[int]:
-    """Encode the parts of a turn. If they are too long, the longest words are cut off, never a function."""
+    """Encode the parts of a turn. If they are too long, the longest text is shortened, never a function."""
     pieces: list[list[int]] = []
     for part in parts:
         if isinstance(part, Function):
@@ -106,7 +106,7 @@ def needs_advice(view: SessionView) -> bool:
 
 
 def by_judgement(view: SessionView) -> bool:
-    """Ask if 1 - guess chance > price, both in reward, of what needs advice; blind to what memory is worth tomorrow."""
+    """Ask if the question needs advice and 1 - `guess_probability` > price in reward. Ignores later uses."""
     return needs_advice(view) and worth_asking(view.question, uses=1, price=view.price)
 
 

@@ -127,9 +127,9 @@ def play_sessions(
     The same call returns the same sessions.
 
     Args:
-        policy: who plays.
-        environment: of the streams.
-        split: of the streams.
+        policy: plays the sessions.
+        environment: provides the streams.
+        split: the streams' split.
         plays: which streams, and how many sessions of each.
         rules: of the lanes.
         price: of one ask, thousandths.

@@ -40,7 +40,7 @@ GUESS_RANGES = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.8), (0.8, 1.0))
 class CreditedSession:
     """A session that was trained on, of a question that the tool does not answer."""
 
-    guess_chance: float  # g
+    guess_probability: float  # g
     later: int  # N
     known: bool  # memory held the answer
     asked: bool
@@ -119,7 +119,7 @@ def _iteration(run: RunFolder, iteration: int, seed: int) -> list[CreditedSessio
             question, later = guessable[session.position]
             found.append(
                 CreditedSession(
-                    guess_chance=question.guess_chance,
+                    guess_probability=question.guess_probability,
                     later=later,
                     known=session.hindsight.known,
                     asked=session.asks > 0,
@@ -147,17 +147,17 @@ def lines(sessions: Sequence[CreditedSession], *, price: float) -> list[CreditLi
     known_reward = fmean(known_rewards) if known_rewards else None
     lacking = [one for one in sessions if not one.known]
     share = {
-        chance: fmean(one.asked for one in lacking if one.guess_chance == chance)
-        for chance in {one.guess_chance for one in lacking}
+        chance: fmean(one.asked for one in lacking if one.guess_probability == chance)
+        for chance in {one.guess_probability for one in lacking}
     }
     found = []
     for low, high in GUESS_RANGES:
-        in_range = [one for one in lacking if low <= one.guess_chance < high]
+        in_range = [one for one in lacking if low <= one.guess_probability < high]
         asks = [one for one in in_range if one.asked]
         if not in_range:
             continue
         worths = [
-            worth(one, share=share[one.guess_chance], known_reward=known_reward, price=price)
+            worth(one, share=share[one.guess_probability], known_reward=known_reward, price=price)
             for one in asks
             if known_reward is not None
         ]
@@ -182,5 +182,5 @@ def worth(ask: CreditedSession, *, share: float, known_reward: float, price: flo
         known_reward: r.
         price: c.
     """
-    without = share * (1 - price) + (1 - share) * ask.guess_chance
+    without = share * (1 - price) + (1 - share) * ask.guess_probability
     return sum((1 - share) ** earlier for earlier in range(ask.later)) * (known_reward - without)

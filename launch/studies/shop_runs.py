@@ -127,7 +127,7 @@ class ShopKnowledge:
         question = self._questions[session.stream, session.position]
         submitted = " ".join((session.answer or "").lower().split())
         guessed = not (session.hindsight.known or session.asks or question.query) and submitted == question.guess
-        return 1000 * question.guess_chance if guessed else reward(session)
+        return 1000 * question.guess_probability if guessed else reward(session)
 
     def total(self, sessions: Iterable[Session]) -> float:
         """Mean worth of the sessions that did not fail, in units of the reward for a right answer."""

@@ -47,7 +47,7 @@ def test_advice_costs_its_price_on_the_ask_token_and_is_remembered():
     assert [use.kind for use in session.writes] == ["qa", "knowledge"]
 
 
-def test_memory_is_read_by_later_sessions_with_the_name_of_its_writer():
+def test_a_later_session_reads_the_entry_and_knows_its_writer():
     one = lane(RUST, RUST)
     asyncio.run(one.play(Says(*ASKS)))
     later = asyncio.run(one.play(Says(*PREDICTS)))
@@ -69,7 +69,7 @@ def test_a_session_never_retrieves_what_it_wrote_itself():
     assert session.reads == ()
 
 
-def test_a_reflection_of_no_information_is_not_remembered():
+def test_a_reflection_without_information_is_not_remembered():
     turns = (*OPENING, "[SeekAdvice]", "[Reflection] no information [UpdateMemory] [SubmitAnswer] [ClearContext]")
     session, _ = play(*turns)
     assert [use.kind for use in session.writes] == ["qa"]
@@ -93,7 +93,7 @@ def test_rows_are_submitted_when_nothing_was_predicted():
         ((OPENING[0], OPENING[0]), "the question is shown above", ("refused",)),
     ],
 )
-def test_a_wrong_call_is_an_observation_and_the_session_goes_on(turns, says, remarks):
+def test_a_wrong_call_is_an_observation_and_the_session_continues(turns, says, remarks):
     with_rules = rules()
     session, _ = play(
         *turns,
@@ -106,7 +106,7 @@ def test_a_wrong_call_is_an_observation_and_the_session_goes_on(turns, says, rem
     assert session.asks == 0
 
 
-def test_a_bad_query_leaves_nothing_to_submit_so_it_is_never_right_by_luck():
+def test_a_bad_query_leaves_nothing_to_submit():
     with_rules = rules()
     session, _ = play(
         *OPENING, f"[SearchProduct] DROP {END}", "[SubmitAnswer]", "[ClearContext]", with_rules=with_rules
@@ -115,12 +115,12 @@ def test_a_bad_query_leaves_nothing_to_submit_so_it_is_never_right_by_luck():
     assert "nothing to submit" in observed(session, with_rules.tokenizer)
 
 
-def test_after_the_answer_only_the_context_can_be_cleared():
+def test_after_the_submission_only_clearing_the_context_is_allowed():
     session, _ = play(*OPENING, "[PredictAnswer] no [SubmitAnswer] [SeekAdvice]", "[ClearContext]")
     assert (session.asks, session.correct, session.remarks) == (0, False, ("refused",))
 
 
-def test_a_further_ask_than_allowed_is_refused_and_not_paid():
+def test_an_ask_above_the_limit_is_refused_and_not_paid():
     session, _ = play(
         *OPENING, "[SeekAdvice]", "[SeekAdvice]", "[SubmitAnswer] [ClearContext]", with_rules=rules(agent=Agent(asks=1))
     )
@@ -140,7 +140,7 @@ def test_a_session_out_of_budget_is_cut_and_keeps_what_it_paid(agent):
     assert session.own_reward == -session.paid / 1000
 
 
-def test_a_broken_tool_fails_the_session_and_the_lane_goes_on():
+def test_a_broken_tool_fails_the_session_and_the_lane_continues():
     one = lane(WET, WET, broken_tool=True)
     session = asyncio.run(one.play(Says(*OPENING, f"[SearchProduct] SELECT all {END}")))
     assert (session.ending, session.error) == (Ending.FAILED, "ToolError: shop.db: disk gone")
@@ -171,6 +171,8 @@ def test_an_executor_plays_the_same_session_without_an_observer():
 
 
 class Late:
+    """An expert that answers after a minute."""
+
     source = "late"
 
     async def advise(self, question, *, key):
@@ -178,7 +180,7 @@ class Late:
         return Advice(text="", answer="")
 
 
-def test_a_late_expert_fails_the_session_by_name_and_is_not_paid():
+def test_an_expert_that_misses_its_deadline_fails_the_session_and_is_not_paid():
     session, _ = play(*ASKS, with_rules=rules(agent=Agent(expert_s=0.01), expert=Late()))
     assert session.error == f"{ExpertError.__name__}: expert late: no answer within agent.expert_s (0.01 s)"
     assert session.receipts == ()

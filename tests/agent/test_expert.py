@@ -21,7 +21,7 @@ TWICE = (*OPENING, "[SeekAdvice]", "[SeekAdvice]", "[SubmitAnswer] [ClearContext
 
 
 class Counting:
-    """Never says the same thing twice."""
+    """An expert that gives a new answer to every ask, and counts them."""
 
     source = "counting"
 
@@ -45,7 +45,7 @@ def receipt(key, *, said="yes"):
     return Receipt(key=key, price=300, source="gold", latency_s=0.5, advice=f"it is {said}", answer=said)
 
 
-def test_a_key_reads_back_as_it_was_written():
+def test_a_written_key_parses_to_the_same_key():
     key = AskKey(stream="train/a#b/0", position=3, number=1)
     assert str(key) == "train/a#b/0#3#1"
     assert AskKey.parse(str(key)) == key
@@ -75,7 +75,7 @@ def test_a_replayed_ask_keeps_the_price_that_was_paid():
     assert first.price == 300
 
 
-def test_a_journal_holds_every_purchase_once_before_it_is_used(tmp_path):
+def test_a_journal_records_every_purchase_once_and_before_its_answer_is_used(tmp_path):
     path = tmp_path / "run" / "asked-0.jsonl"
     expert = PaidExpert(Counting(), deadline_s=1.0, bought=Journal(path).add)
     bought = []
@@ -85,7 +85,7 @@ def test_a_journal_holds_every_purchase_once_before_it_is_used(tmp_path):
     assert read_journal(path) == bought[:2]
 
 
-def test_what_an_earlier_attempt_bought_and_a_later_one_did_not_is_on_its_session():
+def test_a_session_lists_receipts_of_earlier_attempts_that_it_did_not_use_as_abandoned():
     one = open_lane(Counting())
     start = one.state()
     bought = play(one, *TWICE).receipts
@@ -96,7 +96,7 @@ def test_what_an_earlier_attempt_bought_and_a_later_one_did_not_is_on_its_sessio
     assert play(one, *PREDICTS).abandoned == bought
 
 
-def test_a_checkpoint_carries_what_is_still_to_be_played_again_and_nothing_else():
+def test_a_checkpoint_contains_the_receipts_of_sessions_that_will_be_replayed_and_no_others():
     expert = Counting()
     one = open_lane(expert)
     start = one.state()
@@ -112,7 +112,7 @@ def test_a_checkpoint_carries_what_is_still_to_be_played_again_and_nothing_else(
     assert len(expert.asked) == 3
 
 
-def test_two_lanes_of_one_stream_buy_for_themselves():
+def test_two_lanes_of_one_stream_pay_separately():
     expert = Counting()
     first, second = (play(open_lane(expert), *ASKS) for _ in range(2))
     assert first.receipts[0].key == second.receipts[0].key
@@ -165,7 +165,7 @@ def test_the_config_chooses_the_expert(run):
     assert isinstance(build_expert(Env(name="shop", recorded=run)), RecordedExpert)
 
 
-def test_a_folder_that_recorded_nothing_is_refused_before_anything_starts(run, tmp_path):
+def test_a_folder_without_receipts_is_refused_before_anything_starts(run, tmp_path):
     check_recorded(run)
     check_recorded(None)
     for refuse in (check_recorded, RecordedExpert):

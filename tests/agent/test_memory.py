@@ -64,7 +64,7 @@ def test_a_restored_memory_is_the_same_and_a_fork_is_independent(written):
     assert len(fork) == len(one) + 1
 
 
-def test_equal_text_is_kept_once_and_a_full_memory_refuses():
+def test_equal_text_is_stored_once_and_a_full_memory_refuses_writes():
     one = memory(capacity=1)
     assert one.write(entry("warranty"))
     assert not one.write(entry("warranty", writer=3))
@@ -72,7 +72,7 @@ def test_equal_text_is_kept_once_and_a_full_memory_refuses():
     assert one.write(entry("battery", kind=KNOWLEDGE))
 
 
-def test_what_is_forgotten_makes_room_in_a_full_memory():
+def test_forgetting_makes_room_in_a_full_memory():
     one = memory(capacity=2)
     assert one.write(entry("warranty", writer=0))
     assert one.write(entry("battery", scope="p2", writer=1))
@@ -81,12 +81,12 @@ def test_what_is_forgotten_makes_room_in_a_full_memory():
     assert not one.write(entry("colour", writer=3))
 
 
-def test_embeddings_have_length_one_even_of_nothing():
+def test_embeddings_have_length_one_even_for_empty_text():
     lengths = np.linalg.norm(HashedEmbedder().embed(["", "a b", "waterproof ?"]), axis=1)
     assert lengths == pytest.approx(1.0)
 
 
-def test_what_is_forgotten_is_as_if_it_had_never_been_written():
+def test_forgetting_a_writer_equals_never_having_stored_its_entries():
     one, other = Memory(HashedEmbedder(), capacity=9), Memory(HashedEmbedder(), capacity=9)
     texts = ("is it heavy ?", "is it light ?", "is it round ?")
     for writer, text in enumerate(texts):

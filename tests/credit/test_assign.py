@@ -36,7 +36,7 @@ def assigned(given, segments, config=None):
     return assigner.assign(given, segments, [zeros(segment) for segment in segments], []).rows
 
 
-def test_heuristic_is_beta_over_one_more_than_stored_for_writers_with_a_future():
+def test_heuristic_credit_is_beta_over_stored_plus_one_if_similar_questions_follow():
     assert [s.hindsight.later_similar for s in sessions()] == [2, 1, 0]
     config = Credit(mode="heuristic", beta=0.1)
     assert amounts(sessions(), config) == pytest.approx([0.05, 0.0, 0.0])
@@ -44,7 +44,7 @@ def test_heuristic_is_beta_over_one_more_than_stored_for_writers_with_a_future()
     assert amounts(lonely, config) == [0.0, 0.0, 0.0]
 
 
-def test_none_gives_nothing():
+def test_mode_none_gives_no_credit():
     assert amounts(sessions(), Credit(mode="none")) == [0.0, 0.0, 0.0]
 
 
@@ -95,7 +95,7 @@ def test_the_baseline_is_the_mean_of_sessions_that_found_memory_alike():
     assert expected.tolist() == pytest.approx([0.3, 0.3, 0.0, 0.4, 0.3])
 
 
-def test_the_baseline_depends_on_what_is_left_of_the_stream_and_on_who_will_ask_again():
+def test_the_baseline_depends_on_the_rest_of_the_stream_and_on_similar_later_questions():
     one = sessions()[0]
     later = [(3 * position) % 7 % 4 for position in range(40)]
     played = [
@@ -117,7 +117,7 @@ def fitted(assigner, given):
     return assigner.assign(given, [], [], []).metrics
 
 
-def test_fitted_credit_looks_back_as_far_as_its_window():
+def test_fitted_credit_uses_as_many_iterations_as_its_window():
     first, second, third = iterations(3)
     config = Credit(mode="fitted", window=2)
     assigner, fresh = CreditAssigner(config), CreditAssigner(config)

@@ -1,4 +1,4 @@
-"""Credit by a fit: near the truth where that is known, and honest about what the data can't tell."""
+"""Credit by a fit: close to the truth where it is known, with wide intervals where the data can't tell."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -19,7 +19,7 @@ from tests.fakes.fitted_worlds import (
     asks_whatever_comes,
     busy,
     linear,
-    offers,
+    priced,
     recurring,
     session,
     shop,
@@ -60,13 +60,13 @@ def test_credit_is_near_the_truth_in_the_toy_and_makes_asking_at_first_sight_rig
     first, lacking = again == RECUR - 1, again >= 0
     assert credit[first].mean() == pytest.approx(truth[2], abs={0.25: 0.25, 0.5: 0.15}.get(ask, 0.12))
     assert (credit[first] > WORTH_ASKING).mean() > 0.98
-    # the state says when a session is, not whose item it is: the best fit is right on average by position
+    # the state contains the position but not the item, so the best fit is right on average at each position
     average = [truth[again[lacking & (positions == position)]].mean() for position in positions[lacking]]
     assert np.sqrt(np.mean((credit[lacking] - average) ** 2)) < (0.2 if ask < 0.9 else 0.1)
 
 
 @pytest.mark.parametrize(("streams", "length"), [(100, 24), (10, 1000)])
-def test_the_interval_is_the_priors_where_memory_is_a_function_of_the_position(streams, length):
+def test_the_interval_is_that_of_the_prior_where_memory_is_a_function_of_the_position(streams, length):
     sessions = asks_whatever_comes(np.random.default_rng(0), streams=streams, length=length)
     found, schema = learned(sessions)
     measured = metrics(found, schema)
@@ -100,7 +100,7 @@ def test_the_interval_covers_the_truth_of_a_linear_world():
 
 
 def states(sessions: list[Session]) -> Float64:
-    """Features of whole streams, as they read."""
+    """Features of whole streams, computed directly from their definitions."""
     position = np.array([one.position for one in sessions])
     left = (LENGTH - position) / LENGTH
     here = np.array([one.topic == "item" for one in sessions]).reshape(-1, LENGTH)
@@ -111,8 +111,8 @@ def states(sessions: list[Session]) -> Float64:
     return np.stack([ones, left, left**2, left**3, met, left * met, left * price, size, left * size], axis=1)
 
 
-def beyond(sessions: list[Session]) -> Float64:
-    """What the fit sees of own rewards: the gain where memory holds the answer, else 0."""
+def memory_rewards(sessions: list[Session]) -> Float64:
+    """Rewards of the fit: the gain where memory holds the answer, else 0."""
     here = np.array([one.topic == "item" for one in sessions])
     known = np.array([one.hindsight.known for one in sessions])
     rewards = np.array([one.own_reward for one in sessions])
@@ -124,17 +124,17 @@ def unshrunk(sessions: list[Session], *, td_lambda: float) -> Float64:
     return fit(transitions([sessions], schema), prior=np.full(len(schema.names), np.inf), td_lambda=td_lambda).theta
 
 
-def test_with_all_of_the_trace_the_fit_is_least_squares_on_returns():
-    sessions = offers(0)
-    rewards = beyond(sessions).reshape(-1, LENGTH)
+def test_with_lambda_1_the_fit_is_least_squares_on_returns():
+    sessions = priced(0)
+    rewards = memory_rewards(sessions).reshape(-1, LENGTH)
     returns = rewards[:, ::-1].cumsum(axis=1)[:, ::-1].reshape(-1)
     slow, *_ = np.linalg.lstsq(states(sessions), returns)
     np.testing.assert_allclose(unshrunk(sessions, td_lambda=1.0), slow, rtol=1e-6)
 
 
-def test_without_a_trace_the_fit_is_where_regressing_on_its_own_forecast_settles():
-    sessions = offers(1)
-    rewards = beyond(sessions)
+def test_with_lambda_0_the_fit_is_the_fixed_point_of_regressing_on_its_own_prediction():
+    sessions = priced(1)
+    rewards = memory_rewards(sessions)
     now = states(sessions)
     after = now.reshape(-1, LENGTH, now.shape[1])[:, 1:]  # the next session's state, its price in it
     following = np.pad(after, ((0, 0), (0, 1), (0, 0))).reshape(now.shape)
@@ -159,7 +159,7 @@ def test_a_failed_session_splits_its_stream_and_has_no_credit():
     assert all(amount == 0.0 for one, amount in zip(broken, credit, strict=True) if not one.writes)
 
 
-def test_to_write_again_what_memory_holds_has_no_credit():
+def test_writing_again_what_memory_holds_has_no_credit():
     sessions = [one for stream in range(STREAMS) for one in recurring(np.random.default_rng(stream), stream, 0.5)[0]]
     found, schema = learned(sessions)
     again = [changed(one, writes=_wrote(one)) for one in sessions]
@@ -184,14 +184,14 @@ def _credits(sessions: list[Session], found: Fit, schema: Schema) -> Iterator[tu
     return zip(sessions, fitted(transitions([sessions], schema), found, sessions=len(sessions)).tolist(), strict=True)
 
 
-def test_streams_of_which_a_part_was_collected_are_learned_from():
+def test_partly_collected_streams_are_learned_from():
     sessions = linear(np.random.default_rng(5), streams=800)
     halves = [one for one in sessions if (one.position < LENGTH // 2) == (int(one.stream[1:]) % 2 == 0)]
     found, schema = learned(halves)
     assert metrics(found, schema)["credit_worth/item"] == pytest.approx(WORTH, abs=0.2)
 
 
-def test_where_nothing_was_ever_written_there_is_no_credit():
+def test_without_any_writes_there_is_no_credit():
     sessions = [
         session(0, position, 3, size=0, known=False, correct=True, asked=False, wrote=False) for position in range(3)
     ]
@@ -201,7 +201,7 @@ def test_where_nothing_was_ever_written_there_is_no_credit():
     assert fitted(transitions([sessions], schema), found, sessions=3).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_what_other_topics_earn_changes_nothing():
+def test_rewards_on_other_topics_change_nothing():
     random = np.random.default_rng(8)
     sessions = [changed(one, topic=random.choice(["item", "other"])) for one in linear(random, streams=60)]
     richer = [changed(one, correct=True) if one.topic == "other" else one for one in sessions]
@@ -215,12 +215,12 @@ def test_what_other_topics_earn_changes_nothing():
     )
 
 
-def test_of_rewards_the_fit_sees_what_memory_has_to_do_with_them():
+def test_the_fit_uses_only_the_part_of_rewards_that_memory_contributed():
     sessions = linear(np.random.default_rng(9), streams=60)
-    np.testing.assert_allclose(transitions([sessions], Schema.of([sessions], "item")).rewards, beyond(sessions))
+    np.testing.assert_allclose(transitions([sessions], Schema.of([sessions], "item")).rewards, memory_rewards(sessions))
 
 
-def test_luck_changes_what_is_fitted_only_by_what_it_does_to_the_means():
+def test_luck_changes_the_fit_only_through_the_mean_rewards():
     sessions = linear(np.random.default_rng(10), streams=60)
     right = [one.correct for one in sessions if not one.hindsight.known]
     shuffled = iter(np.random.default_rng(11).permutation(right).tolist())
@@ -231,22 +231,22 @@ def test_luck_changes_what_is_fitted_only_by_what_it_does_to_the_means():
 
 
 @pytest.mark.parametrize("streams", [1, 5])
-def test_few_streams_say_little_even_where_the_fit_leaves_nothing_over(streams):
+def test_few_streams_give_a_wide_interval_even_without_residuals(streams):
     sessions = linear(np.random.default_rng(6), streams=streams)
     assert width(metrics(learned(sessions)[0], Schema.of([sessions], "item"))) > 2.0
     first = [one for one in sessions if one.position == 0]
     assert width(metrics(learned(first)[0], Schema.of([sessions], "item"))) > 3.8
 
 
-def test_rewards_without_randomness_leave_the_prior_where_memory_is_a_function_of_the_position():
+def test_constant_rewards_keep_the_prior_where_memory_is_a_function_of_the_position():
     noisy = asks_whatever_comes(np.random.default_rng(7), streams=30, length=24)
     measured = metrics(learned([changed(one, correct=True) for one in noisy])[0], Schema.of([noisy], "item"))
     assert measured["credit_worth_low/item"] < -1.9
     assert measured["credit_worth_high/item"] > 1.9
 
 
-def test_iterations_of_different_policies_do_not_lend_their_levels_to_what_entries_are_worth():
-    """The second writes less, so less is found later too: under one trend, the first's entries get the praise."""
+def test_a_trend_per_iteration_keeps_different_policies_out_of_the_worth_of_entries():
+    """The second iteration writes less and so finds less. One common trend credits the difference to entries."""
     random = np.random.default_rng(0)
     often = linear(random, streams=200)
     seldom = [changed(one, stream=f"later {one.stream}") for one in linear(random, streams=200, writing=0.1)]
@@ -257,14 +257,14 @@ def test_iterations_of_different_policies_do_not_lend_their_levels_to_what_entri
     assert together["credit_worth/item"] > WORTH + 0.2
 
 
-def test_that_a_stream_asks_much_is_no_merit_of_what_memory_holds():
+def test_many_questions_in_a_stream_are_not_credited_to_its_entries():
     found, schema = learned(busy(np.random.default_rng(0), streams=400))
     measured = metrics(found, schema)
     assert measured["credit_worth/item"] == pytest.approx(0.0, abs=0.1)
 
 
 @pytest.mark.parametrize("ask", [0.1, 0.4])
-def test_in_the_shop_entries_get_most_of_what_they_are_worth(ask):
+def test_in_the_shop_credit_is_close_to_the_worth_of_entries(ask):
     played = [shop(Random(stream), stream, ask) for stream in range(300)]
     sessions = [one for stream, _ in played for one in stream]
     worth = np.array([amount for _, stream in played for amount in stream])
@@ -300,7 +300,7 @@ def credited(iterations: list[list[Session]]) -> tuple[Float64, list[Fit]]:
 
 
 @pytest.mark.parametrize("last", [12, 24, 36])
-def test_as_long_as_every_stream_is_cut_off_the_answer_is_the_priors(last):
+def test_the_fit_returns_the_prior_until_a_stream_ends(last):
     credit, fits = credited(in_step(0, last)[0])
     assert not credit.any()
     for found in fits:
@@ -308,7 +308,7 @@ def test_as_long_as_every_stream_is_cut_off_the_answer_is_the_priors(last):
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 48), (0, 60), (12, 72), (24, 84), (36, 96)])
-def test_a_window_in_which_streams_end_is_learned_from(first, last):
+def test_a_window_with_ends_of_streams_gives_credit_close_to_the_worth(first, last):
     iterations, worth = in_step(first, last)
     credit, _ = credited(iterations)
     wrote = np.array([bool(one.writes) for one in iterations[-1]])

@@ -1,4 +1,4 @@
-"""GAE on arrays small enough to read, in both precisions, and what it refuses; its laws are in test_gae_properties."""
+"""GAE on arrays small enough to read, in both precisions, and refused layouts; test_gae_properties.py has its laws."""
 
 import asyncio
 
@@ -32,7 +32,7 @@ def one_session(rewards, values, *, discount: float, gae_lambda: float):
     return gae(rewards, values, session_ids_A=ids, turn_ids_A=ids, discount=discount, gae_lambda=gae_lambda)
 
 
-def test_with_both_rates_one_the_advantage_is_what_is_still_to_come_minus_the_value():
+def test_with_both_rates_one_the_advantage_is_the_sum_of_later_rewards_minus_the_value():
     advantages = gae(
         np.array([0, -0.3, 1, 1], dtype=np.float32),
         np.array([0.5, 0.25, 0.75, 0.5], dtype=np.float32),
@@ -44,12 +44,12 @@ def test_with_both_rates_one_the_advantage_is_what_is_still_to_come_minus_the_va
     np.testing.assert_allclose(advantages, [0.2, 0.45, 0.25, 0.5], atol=1e-6)
 
 
-def test_three_tokens_by_hand():
+def test_gae_of_three_tokens_matches_a_computation_by_hand():
     advantages = one_session(np.array([0.0, 0.0, 1.0]), np.array([0.25, 0.5, 0.5]), discount=0.5, gae_lambda=0.5)
     np.testing.assert_allclose(advantages, [-0.03125, -0.125, 0.5], rtol=0, atol=1e-15)  # td_errors 0, -0.25, 0.5
 
 
-def test_float64_stays_float64_to_its_last_digits():
+def test_float64_input_gives_float64_advantages():
     wide = one_session(np.array([0.1, 0.2]), np.array([0.3, 0.4]), discount=1.0, gae_lambda=1.0)
     assert wide.dtype == np.float64
     np.testing.assert_allclose(wide, [0.0, -0.2], rtol=0, atol=1e-15)
@@ -92,12 +92,12 @@ def test_a_turn_that_goes_back_is_refused():
         )
 
 
-def test_a_token_of_no_turn_is_refused():
+def test_an_action_token_without_a_turn_is_refused():
     with pytest.raises(ContractError, match="an action token has a turn, token 0 has -1"):
         estimate(sessions=[7, 7], turns=[NO_TURN, 0])
 
 
-def test_a_session_that_comes_back_is_refused():
+def test_a_session_that_continues_after_another_is_refused():
     with pytest.raises(ContractError, match="session 7 continues"):
         estimate(sessions=[7, 7, 3, 7], turns=[0, 0, 0, 1])
 
@@ -119,7 +119,7 @@ def test_whitened_advantages_have_mean_zero_and_deviation_one_and_keep_their_ord
     np.testing.assert_array_equal(whiten(np.full(3, 7, np.float32)), [0, 0, 0])
 
 
-def test_explained_variance_is_one_for_a_critic_that_knows_and_zero_for_a_constant():
+def test_explained_variance_is_one_for_a_perfect_critic_and_zero_for_a_constant():
     returns = np.array([0.0, 1.0, 0.7], dtype=np.float32)
     assert explained_variance(returns, returns) == 1.0
     assert explained_variance(np.full(3, 0.5, np.float32), returns) == pytest.approx(0.0, abs=1e-6)

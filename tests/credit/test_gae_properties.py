@@ -1,4 +1,4 @@
-"""What no advantage may depend on, as laws for any estimator: ours obeys all, and each faulty one is caught.
+"""Laws that every advantage estimator must obey: `gae` obeys all of them, and each faulty estimator breaks some.
 
 A law takes an estimator, an episode, both rates, and a source of further draws. T = tokens, A = action tokens.
 """
@@ -48,7 +48,7 @@ def session(drawn: Sequence[tuple[float, float, bool]], number: int = 0) -> Toke
     )
 
 
-def lay(sessions: Sequence[Tokens]) -> Tokens:
+def concatenated(sessions: Sequence[Tokens]) -> Tokens:
     return Tokens(**{name: np.concatenate([getattr(one, name) for one in sessions]) for name in Tokens.__slots__})
 
 
@@ -75,71 +75,73 @@ def insertions(draw: st.DrawFn, tokens: Tokens) -> Tokens:
 
 episodes = (
     st.lists(st.lists(steps, min_size=1, max_size=6), min_size=1, max_size=3)
-    .map(lambda drawn: lay([session(one, number) for number, one in enumerate(drawn)]))
+    .map(lambda drawn: concatenated([session(one, number) for number, one in enumerate(drawn)]))
     .flatmap(insertions)
 )
 
 
-def same(found: Float64, wanted: Float64) -> None:
+def assert_close(found: Float64, wanted: Float64) -> None:
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 
 def inserting_observations_changes_nothing(estimator, tokens, discount, gae_lambda, data):
     longer = data.draw(insertions(tokens))
-    same(estimator(longer, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
+    assert_close(estimator(longer, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
 def padding_changes_nothing(estimator, tokens, discount, gae_lambda, data):
-    rows = tokens.sessions()
-    width = max(len(row.rewards) for row in rows) + data.draw(st.integers(0, 3))
+    parts = tokens.sessions()
+    width = max(len(part.rewards) for part in parts) + data.draw(st.integers(0, 3))
     left = data.draw(st.booleans())
     padded = []
-    for row in rows:
-        missing = width - len(row.rewards)
+    for part in parts:
+        missing = width - len(part.rewards)
         values = data.draw(st.lists(garbage, min_size=missing, max_size=missing))
-        padded.append(insert(row, [0 if left else len(row.rewards)] * missing, values))
-    same(estimator(lay(padded), discount, gae_lambda), estimator(tokens, discount, gae_lambda))
+        padded.append(insert(part, [0 if left else len(part.rewards)] * missing, values))
+    assert_close(estimator(concatenated(padded), discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
 def packing_changes_nothing(estimator, tokens, discount, gae_lambda, data):
-    rows = tokens.sessions()
-    order = data.draw(st.permutations(range(len(rows))))
-    apart = [estimator(rows[index], discount, gae_lambda) for index in order]
-    same(estimator(lay([rows[index] for index in order]), discount, gae_lambda), np.concatenate(apart))
+    parts = tokens.sessions()
+    order = data.draw(st.permutations(range(len(parts))))
+    apart = [estimator(parts[index], discount, gae_lambda) for index in order]
+    assert_close(
+        estimator(concatenated([parts[index] for index in order]), discount, gae_lambda), np.concatenate(apart)
+    )
 
 
 def relabelling_turns_changes_nothing(estimator, tokens, discount, gae_lambda, data):
     labels = np.cumsum(data.draw(st.lists(st.integers(1, 5), min_size=6, max_size=6)))
     relabelled = replace(tokens, turn_ids=np.where(tokens.action_mask, labels[tokens.turn_ids], NO_TURN))
-    same(estimator(relabelled, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
+    assert_close(estimator(relabelled, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
 def merging_and_splitting_turns_changes_nothing(estimator, tokens, discount, gae_lambda, data):
     count = len(tokens.rewards)
     turn_ids = np.cumsum(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
     recut = replace(tokens, turn_ids=np.where(tokens.action_mask, turn_ids, NO_TURN))
-    same(estimator(recut, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
+    assert_close(estimator(recut, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
 def a_reward_close_to_zero_counts_as_zero(estimator, tokens, discount, gae_lambda, data):
     touched = replace(tokens, rewards=np.where(tokens.action_mask & (tokens.rewards == 0), 1e-9, tokens.rewards))
-    same(estimator(touched, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
+    assert_close(estimator(touched, discount, gae_lambda), estimator(tokens, discount, gae_lambda))
 
 
 def undiscounted_it_is_the_rewards_to_come_minus_the_value(estimator, tokens, discount, gae_lambda, data):
-    acted = [row.take(row.action_mask) for row in tokens.sessions()]
-    still = [[sum(row.rewards[index:]) for index in range(len(row.rewards))] for row in acted]
-    same(estimator(tokens, 1.0, 1.0), np.concatenate(still) - np.concatenate([row.values for row in acted]))
+    acted = [part.take(part.action_mask) for part in tokens.sessions()]
+    still = [[sum(part.rewards[index:]) for index in range(len(part.rewards))] for part in acted]
+    assert_close(estimator(tokens, 1.0, 1.0), np.concatenate(still) - np.concatenate([part.values for part in acted]))
 
 
 def it_is_the_double_sum(estimator, tokens, discount, gae_lambda, data):
     wanted = []
-    for row in tokens.sessions():
-        rewards, values = row.rewards[row.action_mask], row.values[row.action_mask]
+    for part in tokens.sessions():
+        rewards, values = part.rewards[part.action_mask], part.values[part.action_mask]
         td_errors = rewards + discount * np.append(values[1:], 0.0) - values
         later = range(len(rewards))
         wanted += [sum((discount * gae_lambda) ** (k - t) * td_errors[k] for k in later[t:]) for t in later]
-    same(estimator(tokens, discount, gae_lambda), np.array(wanted))
+    assert_close(estimator(tokens, discount, gae_lambda), np.array(wanted))
 
 
 LAWS: list[Law] = [
@@ -186,12 +188,12 @@ def check(law: Law, estimator: Estimator, how: settings | None = None) -> None:
 
 
 @pytest.mark.parametrize("law", LAWS, ids=name_of)
-def test_gae_obeys(law):
+def test_gae_obeys_the_law(law):
     check(law, action_gae)
 
 
 @pytest.mark.parametrize(("estimator", "law"), CAUGHT, ids=name_of)
-def test_caught(estimator, law):
+def test_a_faulty_estimator_breaks_the_law(estimator, law):
     # The same examples each time; the first that fails is enough.
     how = settings(database=None, derandomize=True, phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises((AssertionError, IndexError), match=r"Mismatched elements|index \d+ is out of bounds"):
@@ -203,7 +205,7 @@ def test_each_law_catches_a_faulty_estimator():
 
 
 @pytest.mark.parametrize("estimator", [faulty_gae.zeroed_observations, faulty_gae.valued_observations], ids=name_of)
-def test_undiscounted_nobody_notices_that_observations_count(estimator):
+def test_without_discount_counting_observations_breaks_no_law_of_returns(estimator):
     check(undiscounted_it_is_the_rewards_to_come_minus_the_value, estimator)
 
 
@@ -234,26 +236,26 @@ HOPE = (0.5, 0.75, 0.875, 0.9375)
     ],
     ids=lambda given: getattr(given, "__name__", None),
 )
-def test_what_64_observation_tokens_between_turns_do_to_credit(estimator, near, far, change):
+def test_64_observation_tokens_between_turns_change_credit_as_listed(estimator, near, far, change):
     def estimate(observations: int, critic: Sequence[float], gae_lambda: float) -> Float64:
         return estimator(turns(rewards=[0, 0, 0, 1], observations=observations, critic=critic), 1.0, gae_lambda)
 
     assert estimate(0, NO_CRITIC, 0.95)[0] == pytest.approx(near, rel=0.03)
     assert estimate(64, NO_CRITIC, 0.95)[0] == pytest.approx(far, rel=0.03)
     assert np.abs(estimate(64, HOPE, 0.95) - estimate(0, HOPE, 0.95)).max() == pytest.approx(change, abs=1e-3)
-    same(estimate(0, HOPE, 1.0), 1 - np.repeat(HOPE, 8))
-    same(estimate(64, HOPE, 1.0), 1 - np.repeat(HOPE, 8))
+    assert_close(estimate(0, HOPE, 1.0), 1 - np.repeat(HOPE, 8))
+    assert_close(estimate(64, HOPE, 1.0), 1 - np.repeat(HOPE, 8))
 
 
-def test_turns_that_earn_nothing_stay_turns():
+def test_turns_that_earn_nothing_keep_their_own_advantages():
     advised = turns(rewards=[0, 0.7, 0, 0], observations=2, critic=NO_CRITIC)
-    same(action_gae(advised, 1.0, 1.0), np.repeat([0.7, 0.7, 0.0, 0.0], 8))
+    assert_close(action_gae(advised, 1.0, 1.0), np.repeat([0.7, 0.7, 0.0, 0.0], 8))
     with pytest.raises(IndexError):
         faulty_gae.reward_turns(advised, 1.0, 1.0)
 
 
-def test_turns_found_by_their_rewards_melt_together():
+def test_finding_turns_by_their_rewards_merges_turns_that_earn_nothing():
     nothing, almost = (turns(rewards=[e, e, e, 1], observations=2, critic=NO_CRITIC) for e in (0, 1e-9))
-    same(action_gae(nothing, 1.0, 0.95), action_gae(almost, 1.0, 0.95))
+    assert_close(action_gae(nothing, 1.0, 0.95), action_gae(almost, 1.0, 0.95))
     assert faulty_gae.reward_turns(nothing, 1.0, 0.95)[0] == pytest.approx(0.95**31)
     assert faulty_gae.reward_turns(almost, 1.0, 0.95)[0] == pytest.approx(0.95 ** (3 + 7))

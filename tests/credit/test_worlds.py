@@ -1,4 +1,4 @@
-"""Credit by links against the true difference of values, in worlds whose every coin flip is enumerated."""
+"""Credit by links against the true difference of values, in worlds whose random events are all enumerated."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from agile_ray.credit.linked import Links, linked
 from tests.fakes.paper_worlds import Ask, Entry, World, by_links, credit, expected, on, states, value, worth
 
-CHANCES = (0.0, 0.3, 0.8, 1.0)
+PROBABILITIES = (0.0, 0.3, 0.8, 1.0)
 
 
-def exact(world: World, writer: int) -> None:
-    """Whatever memory holds after the writer."""
+def check_exact(world: World, writer: int) -> None:
+    """Check that credit equals worth for every memory that the writer may leave."""
     for _, memory in states(world, writer):
         assert credit(world, memory, writer) == pytest.approx(worth(world, memory, writer), abs=1e-9)
 
@@ -25,14 +25,14 @@ def alone(one: Ask) -> float:
 
 
 @pytest.mark.parametrize("again", [1, 2, 3, 4])
-@pytest.mark.parametrize("ask", CHANCES)
-@pytest.mark.parametrize("guess", CHANCES)
+@pytest.mark.parametrize("ask", PROBABILITIES)
+@pytest.mark.parametrize("guess", PROBABILITIES)
 def test_credit_is_exact_where_an_item_recurs(again, ask, guess):
     world = (on("a"),) + again * (on("a", ask=ask, guess=guess, price=700),)
-    exact(world, 0)
+    check_exact(world, 0)
 
 
-@pytest.mark.parametrize("ask", CHANCES)
+@pytest.mark.parametrize("ask", PROBABILITIES)
 @pytest.mark.parametrize("price", [100, 400, 550, 700])
 def test_credit_is_the_closed_form_where_an_item_recurs_twice(ask, price):
     world = 3 * (on("a", ask=ask, price=price),)
@@ -49,21 +49,21 @@ def test_credit_is_exact_where_probabilities_and_prices_vary_from_session_to_ses
         on("a", ask=0.4, guess=0.0, price=500),
         on("a", ask=0.0, guess=0.3),
     )
-    exact(world, 0)
-    exact(world, 1)
+    check_exact(world, 0)
+    check_exact(world, 1)
 
 
 def test_credit_is_exact_where_several_items_interleave():
     world = (on("a"), on("b", ask=0.7), on("a", guess=0.2), on("b", price=600), on("b", ask=0.1), on("a", ask=0.9))
     for writer in range(len(world)):
-        exact(world, writer)
+        check_exact(world, writer)
 
 
 def test_credit_is_exact_where_a_repeat_finds_nothing():
     miss = Ask(reads={}, writes=("a",), ask=0.6, guess=0.3)
     world = (on("a"), miss, on("a", ask=0.3), Ask(reads={}, writes=()), miss, on("a"))
-    exact(world, 0)
-    exact(world, 1)
+    check_exact(world, 0)
+    check_exact(world, 1)
 
 
 def idle(similarity: float) -> World:
@@ -72,11 +72,11 @@ def idle(similarity: float) -> World:
 
 
 def test_credit_is_exact_where_reads_in_between_are_of_no_use():
-    exact(idle(similarity=0.1), 0)
-    exact(idle(similarity=0.1), 1)
+    check_exact(idle(similarity=0.1), 0)
+    check_exact(idle(similarity=0.1), 1)
 
 
-def test_a_useless_read_above_the_threshold_is_taken_for_a_rival_and_cuts_what_follows_by_its_probability_to_write():
+def test_a_useless_read_above_the_threshold_counts_as_a_rival_and_shrinks_later_terms():
     world, memory = idle(similarity=0.9), (Entry(writer=0, name="a"),)
     first, second = 1 - alone(world[2]), (1 - 0.3) * (1 - alone(world[4]))
     assert worth(world, memory, 0) == pytest.approx(first + second, abs=1e-9)
@@ -101,12 +101,12 @@ def test_credit_is_exact_where_one_ask_wrote_two_entries():
         Ask(**either, together=True, ask=0.8, price=600),
         Ask(**either),
     )
-    exact(world, 0)
-    exact(world, 1)
-    exact(both(help_=1.0), 0)
+    check_exact(world, 0)
+    check_exact(world, 1)
+    check_exact(both(help_=1.0), 0)
 
 
-def test_a_rival_that_replaces_only_one_of_two_entries_ends_the_credit_of_the_other_too():
+def test_a_rival_that_replaces_one_of_two_entries_also_ends_the_credit_of_the_other():
     world = both(help_=0.8)[:3]
     memory = (Entry(writer=0, name="answer to x"), Entry(writer=0, name="knowledge"))
     # where y asked in the world without them, x is answered from y's knowledge, right with 0.8 and not 1
@@ -115,8 +115,8 @@ def test_a_rival_that_replaces_only_one_of_two_entries_ends_the_credit_of_the_ot
 
 
 @pytest.mark.parametrize("advice", [0.6, 0.9])
-@pytest.mark.parametrize("ask", CHANCES)
-def test_with_fallible_advice_credit_is_exact_for_the_ask_but_not_given_how_the_advice_was(ask, advice):
+@pytest.mark.parametrize("ask", PROBABILITIES)
+def test_with_fallible_advice_credit_is_exact_on_average_but_not_given_the_advice(ask, advice):
     world = 4 * (on("a", ask=ask, advice=advice),)
     lacking = [(1 - ask) ** k for k in range(3)]
     gap = 0.0
@@ -140,14 +140,14 @@ WRITTEN = (Entry(writer=0, name="a"), Entry(writer=1, name="b"))
 @pytest.mark.parametrize("together", [False, True])
 def test_the_credit_of_each_of_several_writers_is_exact_given_the_others(together):
     world = several(together=together)
-    exact(world, 1)
+    check_exact(world, 1)
     for writer in (0, 1):
         true = value(world, WRITTEN, 2) - value(world, tuple(e for e in WRITTEN if e.writer != writer), 2)
         assert expected(world, WRITTEN, 2)[writer] == pytest.approx(true, abs=1e-9)
 
 
 @pytest.mark.parametrize(("together", "sign"), [(False, -1), (True, +1)])
-def test_gains_of_writers_read_at_once_do_not_add_up_and_overlap_is_the_gap(together, sign):
+def test_gains_of_writers_read_at_once_do_not_add_up_and_overlap_is_the_difference(together, sign):
     world = several(together=together)
     gap = float(expected(world, WRITTEN, 2)[:2].sum()) - worth(world, WRITTEN, 0, 1)
     s, lacking = alone(world[2]), 1 + 0.6 + 0.6**2
@@ -156,7 +156,7 @@ def test_gains_of_writers_read_at_once_do_not_add_up_and_overlap_is_the_gap(toge
     def overlap(rewards: Sequence[float], links: Links) -> NDArray[np.float64]:
         return np.array([links.overlap(np.array(rewards))])
 
-    # per reader, and as if each were the first: only the first one's share of the gap is not cut
+    # the overlap counts every reader in full; the gap counts only the first one in full
     assert expected(world, WRITTEN, 2, estimate=overlap)[0] == pytest.approx(sign * (1 - s), abs=1e-9)
     assert expected(world[:3], WRITTEN, 2, estimate=overlap)[0] == pytest.approx(
         float(expected(world[:3], WRITTEN, 2)[:2].sum()) - worth(world[:3], WRITTEN, 0, 1), abs=1e-9
@@ -164,14 +164,14 @@ def test_gains_of_writers_read_at_once_do_not_add_up_and_overlap_is_the_gap(toge
 
 
 @pytest.mark.parametrize("collected", [1, 2, 3, 4])
-def test_credit_lacks_just_the_terms_of_readers_that_were_not_collected(collected):
+def test_credit_lacks_exactly_the_terms_of_readers_that_were_not_collected(collected):
     world, memory = 5 * (on("a", ask=0.3),), (Entry(writer=0, name="a"),)
     missing = sum((1 - 0.3) ** (k - 1) * (1 - alone(world[k])) for k in range(collected, 5))
     found = credit(world, memory, 0, collected=collected)
     assert worth(world, memory, 0) - found == pytest.approx(missing, abs=1e-9)
 
 
-def test_a_discount_takes_its_share_of_every_reader():
+def test_a_discount_shrinks_the_term_of_every_reader():
     world, memory, gamma = 3 * (on("a", ask=0.3, price=400),), (Entry(writer=0, name="a"),), 0.9
 
     def discounted(rewards: Sequence[float], links: Links) -> NDArray[np.float64]:
@@ -186,7 +186,7 @@ def test_a_discount_takes_its_share_of_every_reader():
     assert worth(world, memory, 0) - found == pytest.approx(missing, abs=1e-9)
 
 
-def test_a_cap_takes_all_that_exceeds_it():
+def test_a_cap_removes_the_credit_above_it():
     world, memory = 3 * (on("a", ask=0.3, price=400),), (Entry(writer=0, name="a"),)
 
     def capped(rewards: Sequence[float], links: Links) -> NDArray[np.float64]:
@@ -197,26 +197,26 @@ def test_a_cap_takes_all_that_exceeds_it():
     assert credit(world, memory, 0, estimate=capped) == pytest.approx(0.4, abs=1e-9)
 
 
-@pytest.mark.parametrize("again", CHANCES)
-@pytest.mark.parametrize("ask", CHANCES)
-def test_where_repeats_ask_in_spite_of_the_entry_later_readers_are_cut_twice(ask, again):
+@pytest.mark.parametrize("again", PROBABILITIES)
+@pytest.mark.parametrize("ask", PROBABILITIES)
+def test_if_readers_ask_although_they_found_the_entry_later_terms_shrink_twice(ask, again):
     world, memory = 4 * (on("a", ask=ask, again=again),), (Entry(writer=0, name="a"),)
     gain = 1 - again * 0.3 - alone(world[1])
     true = sum((1 - ask) ** k * gain for k in range(3))
     assert worth(world, memory, 0) == pytest.approx(true, abs=1e-9)
-    # once l asked, x_k holds its entry and the gain is 0 on average, on top of the cut for what l might have written
+    # after l has asked, x_k contains its entry and the gain is 0 on average, besides the factor 1 - p_l
     twice = sum(((1 - ask) * (1 - again)) ** k * gain for k in range(3))
     assert credit(world, memory, 0) == pytest.approx(twice, abs=1e-9)
 
 
 @pytest.mark.parametrize("again", [0.3, 0.8])
-def test_the_second_cut_is_mended_by_the_probability_that_a_reader_does_not_ask(again):
+def test_dividing_by_the_probability_not_to_ask_corrects_the_second_factor(again):
     world, memory = 4 * (on("a", ask=0.9, again=again),), (Entry(writer=0, name="a"),)
 
-    def mended(rewards: Sequence[float], links: Links) -> NDArray[np.float64]:
+    def corrected(rewards: Sequence[float], links: Links) -> NDArray[np.float64]:
         return by_links(rewards, replace(links, write_probabilities=1 - (1 - links.write_probabilities) / (1 - again)))
 
-    assert credit(world, memory, 0, estimate=mended) == pytest.approx(worth(world, memory, 0), abs=1e-9)
+    assert credit(world, memory, 0, estimate=corrected) == pytest.approx(worth(world, memory, 0), abs=1e-9)
 
 
 @pytest.mark.parametrize("again", [0.0, 0.4, 1.0])

@@ -142,7 +142,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
         knowledge="",
         query="",
         guess="no",
-        guess_chance=0.75,
+        guess_probability=0.75,
     )
     found = by_id(pans, "search_qa_0")
     assert (found.query, found.answer, found.kind) == (
@@ -158,7 +158,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
 def test_guesses_come_from_the_files_that_are_trained_on(tiny: Path) -> None:
     def guess(environment: ProductQA) -> tuple[str, float]:
         question = environment.stream(split="test", index=0).questions[0]
-        return question.guess, question.guess_chance
+        return question.guess, question.guess_probability
 
     assert guess(ProductQA(tiny, train=["cups"])) == ("no", 1.0)
     assert guess(ProductQA(tiny, train=["pans"])) == ("yes", 0.5)
@@ -386,4 +386,4 @@ def test_the_shipped_config_names_existing_categories_and_does_not_train_on_the_
     assert {path.name for path in CATEGORIES if path.parent.name == "train"} >= trained
     guess = environment.stream(split="test", index=0).questions[1]
     assert (guess.kind, guess.guess) == ("fact", "yes")
-    assert 0.5 < guess.guess_chance < 0.8
+    assert 0.5 < guess.guess_probability < 0.8

@@ -94,7 +94,7 @@ def test_equal_items_have_equal_answers_and_one_product_unless_they_are_knowledg
         for question in questions:
             by_item[question.item].append(question)
         for same in by_item.values():
-            assert len({(question.answer, question.knowledge, question.guess_chance) for question in same}) == 1
+            assert len({(question.answer, question.knowledge, question.guess_probability) for question in same}) == 1
             assert same[0].knowledge or len({question.product for question in same}) == 1
 
 
@@ -122,7 +122,7 @@ def test_a_guess_is_right_with_its_stated_probability():
     for index in range(600):
         seen = {q.item: q for q in SHOP.stream(split="train", index=index).questions if not q.query}
         for question in seen.values():
-            right[question.item.split()[-1]].append((question.guess == question.answer, question.guess_chance))
+            right[question.item.split()[-1]].append((question.guess == question.answer, question.guess_probability))
     assert set(right) == {topic.word for topic in (*shop_text.ASPECTS, *shop_text.USES)}
     for outcomes in right.values():
         chance = outcomes[0][1]
@@ -132,14 +132,14 @@ def test_a_guess_is_right_with_its_stated_probability():
 
 def test_guess_probabilities_span_the_range_and_none_is_close_to_a_price():
     topics = (*shop_text.ASPECTS, *shop_text.USES)
-    chances = {topic.guess_chance for topic in topics}
+    chances = {topic.guess_probability for topic in topics}
     assert min(chances) == 0.1
     assert max(chances) >= 0.9
     for topic in topics:
-        assert topic.guess_chance == max(topic.weights)
+        assert topic.guess_probability == max(topic.weights)
         assert sum(topic.weights) == pytest.approx(1.0)
         for price in (0.15, 0.3, 0.5, 0.05, 0.2, 0.4):  # the prices, then the prices less AGILE's bonus
-            assert abs(1 - topic.guess_chance - price) > 0.04
+            assert abs(1 - topic.guess_probability - price) > 0.04
 
 
 def test_gold_queries_return_exactly_the_gold_rows_which_are_one_to_five():
@@ -239,7 +239,7 @@ def expected_total(questions: tuple[Question, ...], asks: list[bool], price: int
     total = 0.0
     for question, ask in zip(questions, asks, strict=True):
         free = bool(question.query) or question.item in known
-        total += 1 - price / 1000 if ask else 1.0 if free else question.guess_chance
+        total += 1 - price / 1000 if ask else 1.0 if free else question.guess_probability
         known |= {question.item} if ask else set()
     return total
 
@@ -248,7 +248,7 @@ def myopic(questions: tuple[Question, ...], price: int) -> list[bool]:
     known: set[str] = set()
     asks = []
     for question in questions:
-        ask = not question.query and question.item not in known and 1000 * (1 - question.guess_chance) > price
+        ask = not question.query and question.item not in known and 1000 * (1 - question.guess_probability) > price
         asks.append(ask)
         known |= {question.item} if ask else set()
     return asks

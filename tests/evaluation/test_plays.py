@@ -6,7 +6,7 @@ from tests.fakes.worlds import SmallStream, question
 
 
 class Lengths:
-    """Streams of these lengths; endless ones repeat the last."""
+    """An environment whose streams have these lengths; an endless one repeats the last length."""
 
     def __init__(self, *lengths, endless=False):
         self.lengths, self.endless = lengths, endless
@@ -33,6 +33,6 @@ def test_plays_takes_whole_streams_and_cuts_only_the_last(environment, sessions,
     assert [(play.index, play.sessions) for play in chosen] == expected
 
 
-def test_an_endless_split_needs_a_number():
+def test_a_split_without_a_last_stream_needs_a_number_of_sessions():
     with pytest.raises(ConfigError, match="never end"):
         plays(Lengths(2, endless=True), split="test", sessions=None)

@@ -45,7 +45,7 @@ def session(
     )
 
 
-def test_score_counts_what_can_be_counted_by_hand():
+def test_a_score_of_four_sessions_matches_a_count_by_hand():
     found = score([session(0, asks=2), session(1, right=False), session(2, asks=1, right=False), session(3)])
     assert (found.sessions, found.failed) == (4, 0)
     assert (found.asked_share, found.asks_per_session, found.accuracy) == (0.5, 0.75, 0.5)
@@ -59,13 +59,13 @@ def test_total_is_exact_where_floats_would_not_be():
     assert sum(s.own_reward for s in sessions) / 1000 != 0.9
 
 
-def test_a_failed_session_is_left_out_and_its_payment_booked_apart():
+def test_a_failed_session_is_left_out_and_its_payment_is_counted_separately():
     found = score([session(0), session(1, ending=Ending.FAILED, asks=1, right=False, answer=None)])
     assert (found.sessions, found.failed, found.failed_price) == (1, 1, 300)
     assert (found.accuracy, found.total_score, found.asked_share) == (1.0, 1.0, 0.0)
 
 
-def test_score_refuses_a_set_without_a_whole_session():
+def test_score_refuses_a_set_of_failed_sessions_only():
     with pytest.raises(ContractError, match="found 1 failed"):
         score([session(ending=Ending.FAILED)])
 
@@ -200,7 +200,7 @@ def test_curve_follows_the_position_in_streams_of_any_length():
     assert (second.sessions, second.asked_share, second.accuracy) == (2, 0.5, 0.5)
 
 
-def test_what_measures_and_records_loads_no_torch():
+def test_scoring_and_recording_load_no_heavy_library():
     code = (
         "import sys, agile_ray.evaluation.score, agile_ray.record.store, agile_ray.record.recorder\n"
         "print([m for m in ('torch', 'ray', 'vllm', 'deepspeed', 'transformers', 'tensorflow') if m in sys.modules])"

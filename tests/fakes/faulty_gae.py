@@ -1,14 +1,14 @@
 """Advantage formulas that fail on episodes of many turns, so that tests can show that they would be caught.
 
 The first four restate, in our own words and code, what trainers in use elsewhere compute; the last two are slips that
-are easy to make. All read whole rows, observation tokens included, and answer for the action tokens.
+are easy to make. All read whole sessions, observation tokens included, and return advantages of the action tokens.
 
                          an observation token        a turn ends                 where
     zeroed_observations  is a step of value 0        nowhere                     OpenRLHF
     valued_observations  is a step with a value      nowhere                     SkyRL, slime
     reward_turns         is skipped                  where a reward is           RAGEN, two levels
     turn_steps           is skipped                  where the turn id changes   AReaL, a step per turn
-    turn_distances       is skipped                  nowhere                     turn ids taken for a clock
+    turn_distances       is skipped                  nowhere                     turn ids used as time
     one_session          is skipped                  nowhere                     packed sessions run into one another
 
 T = tokens of one or more sessions, A = action tokens among them.
@@ -41,7 +41,7 @@ class Tokens:
         return Tokens(**{field.name: getattr(self, field.name)[indices] for field in fields(self)})
 
     def sessions(self) -> list["Tokens"]:
-        """Cut where the session id changes."""
+        """Split where the session id changes."""
         ends = np.flatnonzero(np.diff(self.session_ids)) + 1
         return [self.take(indices) for indices in np.split(np.arange(len(self.rewards)), ends)]
 
@@ -73,10 +73,10 @@ def plain(rewards: Float64, values: Float64, discount: float, gae_lambda: float)
 
 @by_session
 def zeroed_observations(tokens: Tokens, discount: float, gae_lambda: float) -> Float64:
-    """Every token is a step and the masked ones are worth 0.
+    """Every token is a step, and observation tokens have value 0.
 
-    A turn's last token looks at an observation, so it bootstraps from 0; credit decays over tokens that the policy did
-    not choose.
+    A turn's last token is followed by an observation, so it bootstraps from 0. Credit decays over tokens that the
+    policy did not choose.
     """
     acted = tokens.action_mask
     return plain(tokens.rewards * acted, tokens.values * acted, discount, gae_lambda)[acted]
@@ -137,6 +137,6 @@ def turn_distances(tokens: Tokens, discount: float, gae_lambda: float) -> Float6
 
 
 def one_session(tokens: Tokens, discount: float, gae_lambda: float) -> Float64:
-    """Steps are the action tokens, but a session's last one looks at the first of the next session."""
+    """Steps are the action tokens, but a session's last one bootstraps from the first of the next session."""
     acted = tokens.take(tokens.action_mask)
     return plain(acted.rewards, acted.values, discount, gae_lambda)

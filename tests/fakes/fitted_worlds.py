@@ -1,4 +1,4 @@
-"""Worlds in which what an entry in memory is worth is known."""
+"""Streams of sessions in which the worth of a memory entry is known."""
 
 from random import Random
 
@@ -17,6 +17,7 @@ RECEIPTS = (Receipt(key="", price=PRICE, source="", latency_s=0.0, advice="", an
 def session(
     stream: int, position: int, length: int, *, size: int, known: bool, correct: bool, asked: bool, wrote: bool
 ) -> Session:
+    """A session on the topic `item`, with what credit by a fit looks at."""
     return changed(
         SESSION,
         stream=f"s{stream:04}",
@@ -73,7 +74,7 @@ WORTH = 0.6
 
 
 def linear(random: np.random.Generator, *, streams: int, writing: float = 0.5) -> list[Session]:
-    """Sessions write by the toss of a coin, and are right with probability 0.2 + 0.05 size, whatever else: V is linear.
+    """Sessions write at random, and are right with probability 0.2 + 0.05 size, so V is linear.
 
     Right: memory holds the answer, with probability 0.0625 size, or else a guess of 0.2 is right.
 
@@ -102,7 +103,8 @@ def linear(random: np.random.Generator, *, streams: int, writing: float = 0.5) -
     return sessions
 
 
-def offers(seed: int) -> list[Session]:
+def priced(seed: int) -> list[Session]:
+    """`linear` with a random price in each session, and two topics."""
     random = np.random.default_rng(seed)
     return [
         changed(one, price=int(random.integers(100, 900)), topic=random.choice(["item", "item", "other"]))
@@ -111,10 +113,9 @@ def offers(seed: int) -> list[Session]:
 
 
 def busy(random: np.random.Generator, *, streams: int) -> list[Session]:
-    """Everything new is asked; streams differ in how much they ask about, and items in nothing: entries bring no hits.
+    """Every new item is asked about, and streams differ in their number of questions; entries bring no hits.
 
-    Each question on the topic is about something new or about something known by the toss of a coin, whatever memory
-    holds.
+    Whether a question on the topic is about a known item is random, whatever memory holds.
     """
     sessions = []
     for stream in range(streams):
@@ -145,7 +146,7 @@ CHEAP = changed(RECEIPTS[0], price=300)
 
 
 def shop(random: Random, stream: int, ask: float) -> tuple[list[Session], list[float]]:
-    """One stream of the shop, where what is new is asked with probability `ask`, and the worth of each session's entry.
+    """One stream of the shop in which new items are asked about with probability `ask`, and the worth of each entry.
 
     An entry on an item is read whenever the item comes again, by a session that has not asked before: credit by links,
     with exact values (agile_ray/credit/linked.py).
@@ -156,12 +157,12 @@ def shop(random: Random, stream: int, ask: float) -> tuple[list[Session], list[f
     for position, one in enumerate(questions):
         known = one.item in topic_of
         asks = not known and not one.query and random.random() < ask
-        right = known or asks or bool(one.query) or random.random() < one.guess_chance
+        right = known or asks or bool(one.query) or random.random() < one.guess_probability
         played = session(stream, position, len(questions), size=0, known=known, correct=right, asked=asks, wrote=asks)
         sizes = {topic: list(topic_of.values()).count(topic) for topic in topic_of.values()}
         receipts = (CHEAP,) if asks else ()
         sessions.append(changed(played, topic=one.topic, memory_sizes=sizes, receipts=receipts))
-        lacking = ask * (1 - CHEAP.price / 1000) + (1 - ask) * one.guess_chance
+        lacking = ask * (1 - CHEAP.price / 1000) + (1 - ask) * one.guess_probability
         again = sum(later.item == one.item for later in questions[position + 1 :])
         worth.append(sum((1 - ask) ** reader * (1 - lacking) for reader in range(again)))
         topic_of |= {one.item: one.topic} if asks else {}

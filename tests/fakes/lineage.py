@@ -1,4 +1,4 @@
-"""What must hold of every run folder: each session of the surviving lineage is trained exactly once."""
+"""Checks a run folder: each session that is still stored was trained on exactly once."""
 
 from collections import Counter
 
@@ -24,13 +24,13 @@ def check_lineage(run: RunFolder) -> int:
     times: Counter[tuple[str, int, int]] = Counter()
     lengths: dict[tuple[str, int], int] = {}
     for number in numbers:
-        for row in pq.read_table(
+        for line in pq.read_table(
             run.segment_file(number), columns=["stream", "position", "index", "last", "trained"]
         ).to_pylist():
-            if row["trained"]:
-                times[row["stream"], row["position"], row["index"]] += 1
-            if row["trained"] and row["last"]:
-                lengths[row["stream"], row["position"]] = row["index"] + 1
+            if line["trained"]:
+                times[line["stream"], line["position"], line["index"]] += 1
+            if line["trained"] and line["last"]:
+                lengths[line["stream"], line["position"]] = line["index"] + 1
     twice = [key for key, count in times.items() if count > 1]
     if twice:
         raise ContractError(f"{run}: a segment is trained once, but {len(twice)} were trained again: {min(twice)}")

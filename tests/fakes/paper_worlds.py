@@ -1,4 +1,4 @@
-"""Worlds small enough to add up on paper: every coin flip of a stream is enumerated, so each expectation is exact.
+"""Worlds small enough to add up on paper: all random events of a stream are enumerated, so expectations are exact.
 
     V(M, k)            what sessions from k on earn in expectation, if memory holds M before k
     states(world, i)   each memory M that i may leave behind when it asks, with its probability
@@ -23,6 +23,8 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
+    """A memory entry; `right` if the advice in it is."""
+
     writer: int  # position of the session that wrote it
     name: str
     right: bool = True
@@ -59,7 +61,7 @@ def on(item: str, **changes: object) -> Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One way for a session to go."""
+    """One possible outcome of a session, with its probability."""
 
     probability: float
     correct: bool
@@ -73,7 +75,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
-    """One way for a stream to go from a session on: what memory held before each, and what came of it."""
+    """One possible course of a stream from a session on: memory before each session, and its outcome."""
 
     probability: float = 1.0
     memories: tuple[Memory, ...] = ()
@@ -81,6 +83,7 @@ class Path:
 
 
 def holds(one: Ask, memory: Memory) -> bool:
+    """Whether memory answers the question."""
     found = {entry.name for entry in memory} & set(one.reads)
     return found == set(one.reads) if one.together else bool(found)
 
@@ -91,6 +94,7 @@ def asks(one: Ask, memory: Memory) -> float:
 
 
 def outcomes(one: Ask, memory: Memory, position: int) -> list[Outcome]:
+    """Every possible outcome of the session at a position."""
     known = [one.reads[entry.name] * entry.right for entry in memory if entry.name in one.reads]
     probability = max(known) if holds(one, memory) else one.guess
     asking = asks(one, memory)
@@ -107,10 +111,12 @@ def outcomes(one: Ask, memory: Memory, position: int) -> list[Outcome]:
 
 
 def own_value(one: Ask, memory: Memory) -> float:
+    """Expected own reward of a session."""
     return sum(outcome.probability * outcome.reward for outcome in outcomes(one, memory, 0))
 
 
 def value(world: World, memory: Memory, position: int) -> float:
+    """V(M, k): expected own rewards of all sessions from a position on."""
     if position == len(world):
         return 0.0
     return sum(
@@ -120,6 +126,7 @@ def value(world: World, memory: Memory, position: int) -> float:
 
 
 def without(memory: Memory, *writers: int) -> Memory:
+    """Memory without the entries of some sessions."""
     return tuple(entry for entry in memory if entry.writer not in writers)
 
 
@@ -130,6 +137,7 @@ def worth(world: World, memory: Memory, *writers: int) -> float:
 
 
 def paths(world: World, memory: Memory, position: int) -> Iterator[Path]:
+    """Every possible path from a position on."""
     if position == len(world):
         yield Path()
         return
@@ -158,7 +166,7 @@ def states(world: World, writer: int) -> list[tuple[float, Memory]]:
 
 @dataclass(slots=True)
 class Learner:
-    """TokenScores prefixes exactly: a prefix is the number under which its question and memory are kept."""
+    """Scores prefixes exactly. A prefix is a single id: the index of its question and memory in `kept`."""
 
     kept: list[tuple[Ask, Memory]] = field(default_factory=list)
 
@@ -174,7 +182,7 @@ class Learner:
 
 
 def played(world: World, path: Path, start: int, learner: Learner) -> list[Session]:
-    """The sessions of a path that starts at `start`; those before it are there, and read nothing."""
+    """The sessions of a path that starts at `start`, after sessions that read nothing."""
     sessions = [changed(SESSION, position=position, stream_length=len(world)) for position in range(start)]
     for position, memory, outcome in zip(range(start, len(world)), path.memories, path.outcomes, strict=True):
         receipt = Receipt(key="", price=outcome.paid, source="", latency_s=0.0, advice="", answer="")
@@ -191,6 +199,7 @@ def played(world: World, path: Path, start: int, learner: Learner) -> list[Sessi
 
 
 def imagined(one: Ask, memory: Memory, learner: Learner) -> Iterator[Counterfactual]:
+    """The counterfactuals of a session, as the observer of a real one builds them."""
     useful = {entry.writer for entry in memory if entry.name in one.reads}
     writers = sorted(useful | {entry.writer for entry in memory if entry.name in one.idle})
     for group in [(writer,) for writer in writers] + ([tuple(writers)] if len(writers) > 1 else []):
@@ -204,6 +213,7 @@ Estimate = Callable[[Sequence[float], linked.Links], NDArray[np.float64]]
 
 
 def by_links(rewards: Sequence[float], links: linked.Links) -> NDArray[np.float64]:
+    """The estimate that is tested: linked credit."""
     return linked.linked(np.array(rewards), links)
 
 

@@ -15,7 +15,7 @@ BROKEN = (*OPENING, f"[SearchProduct] SELECT all {END}")
 
 
 class FakeRollouts:
-    """Plays two sessions of a real lane: the first asks and writes, the second is wrong."""
+    """Plays two sessions of a real lane: the first asks and writes, the second predicts a wrong answer."""
 
     def __init__(self, log=None, *, broken=False):
         self.log, self.version, self.broken = [] if log is None else log, None, broken
@@ -67,17 +67,22 @@ class FakeLearners:
 
 
 class FakeCheckpoints:
+    """Keeps the states that it was given and restores the last one."""
+
     def __init__(self, log=None):
-        self.log = [] if log is None else log
+        self.log, self.saved = [] if log is None else log, [START]
 
     def restore(self):
-        return START
+        return self.saved[-1]
 
     def save(self, state, *, score):
+        self.saved.append(state)
         self.log.append(f"save {state.imitation_steps} {state.iteration} {score}")
 
 
 class FakeRecorder:
+    """Records nothing but the iterations that it was given."""
+
     def __init__(self, log=None):
         self.log = [] if log is None else log
 
@@ -88,7 +93,7 @@ class FakeRecorder:
     def imitation(self, state, update):
         pass
 
-    def iteration(self, state, **counts):
+    def iteration(self, state, *, sessions, assigned, update):
         self.log.append(f"iteration {state.iteration}")
 
     def evaluation(self, state, name, sessions):

@@ -19,6 +19,7 @@ PLAYED = {
 
 
 def session(index, *, right, asked):
+    """The session on question `index` of the four."""
     return changed(
         SESSION,
         stream=f"test/{index // 2}",
@@ -35,5 +36,6 @@ def session(index, *, right, asked):
 
 
 def played(name):
+    """The four sessions of a policy."""
     right, asked = PLAYED[name]
     return [session(index, right=right[index] == "1", asked=asked[index] == "1") for index in range(4)]

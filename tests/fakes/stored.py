@@ -8,6 +8,7 @@ from tests.fakes.parts import zeros
 
 
 def turn(prompt, completion, *, version=3):
+    """A turn with a different logprob and reward at each token."""
     return Turn(
         prompt_ids=np.array(prompt, np.int32),
         completion_ids=np.array(completion, np.int32),
@@ -18,6 +19,7 @@ def turn(prompt, completion, *, version=3):
 
 
 def session(*turns, position=0, ending=Ending.DONE):
+    """A session with every field set."""
     return Session(
         stream="train/cups/0",
         position=position,
@@ -47,6 +49,7 @@ def session(*turns, position=0, ending=Ending.DONE):
 
 
 def rows(*sessions, credit=0.05):
+    """The training rows of sessions; the last segment of each has the credit."""
     return [
         TrainingRow(
             segment=segment,

@@ -16,12 +16,13 @@ SIZES = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 24, "num_hidd
 
 
 def tiny(**settings: object) -> LlamaForCausalLM:
+    """A two-layer Llama with random weights."""
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2, **settings))
 
 
 def policy(language_model: PreTrainedModel) -> PolicyWithValue:
-    """Its heads have random weights too, so that every head matters."""
+    """Add heads with random weights, so that every head affects the result."""
     model = PolicyWithValue(language_model)
     for head in (model.auxiliary_head, model.critic_head, model.write_head):
         torch.nn.init.normal_(head.weight)
@@ -47,6 +48,7 @@ class WholeEngine:
 
 
 def segment(ids: list[int], actions: list[int]) -> Segment:
+    """A segment whose action tokens are at the indices `actions`."""
     mask = np.isin(np.arange(len(ids)), actions)
     return Segment(
         stream="s",

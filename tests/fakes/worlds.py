@@ -1,4 +1,4 @@
-"""A world small enough to read: questions about products, one tool, and a policy that says what it is told."""
+"""A world small enough to read: questions about products, one tool, and a policy that writes prepared turns."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,6 +50,7 @@ def changed(one, /, **changes):
 
 
 def question(number: int, text: str, *, product: str = "p1", answer: str = "yes", knowledge: str = "") -> Question:
+    """A question that the tool does not answer."""
     return Question(
         id=f"q{number}",
         product=product,
@@ -63,7 +64,7 @@ def question(number: int, text: str, *, product: str = "p1", answer: str = "yes"
         knowledge=knowledge,
         query="",
         guess="yes",
-        guess_chance=0.5,
+        guess_probability=0.5,
     )
 
 
@@ -101,6 +102,7 @@ class Says:
 
 
 def completion(text: str, tokenizer: Tokenizer, *, version: int = 0) -> Completion:
+    """The completion that a turn of `Says` stands for."""
     ids: list[int] = []
     for word in text.split():
         if word == END:
@@ -117,6 +119,7 @@ def completion(text: str, tokenizer: Tokenizer, *, version: int = 0) -> Completi
 
 
 def rules(*, agent: Agent | None = None, expert: Expert | None = None, top_k: int = 1) -> Rules:
+    """Rules with word tokens and hashed embeddings."""
     return Rules(
         search_function=Function.SEARCH_PRODUCT,
         tokenizer=WordTokenizer(),
@@ -128,6 +131,7 @@ def rules(*, agent: Agent | None = None, expert: Expert | None = None, top_k: in
 
 
 def lane(*questions: Question, broken_tool: bool = False, with_rules: Rules | None = None, price: int = 300) -> Lane:
+    """A lane at the start of a small stream."""
     return Lane(SmallStream(*questions, broken_tool=broken_tool), with_rules or rules(), price=price)
 
 
@@ -137,4 +141,5 @@ ASKS = (*OPENING, "[SeekAdvice]", "[Reflection] steel rusts [UpdateMemory] [Subm
 
 
 def read(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """The text of token ids."""
     return tokenizer.decode(list(ids))

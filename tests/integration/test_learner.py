@@ -21,6 +21,7 @@ from agile_ray.types import Demonstration, Float32, Segment, TokenScores, Traini
 from agile_ray.weights import WeightsRef
 from learner.engine import is_fast_in_bfloat16
 from learner.group import LearnerGroup
+from tests.fakes.parts_contract import check_learners
 from tests.fakes.worlds import changed
 
 pytestmark = pytest.mark.integration
@@ -337,6 +338,12 @@ def test_a_loaded_group_continues_as_if_it_had_never_stopped(
         weights = learners.publish(7)
     assert distance(fetch(weights), alone.learned) < 1e-5  # the version outlives the ranks
     assert weights.version == 7
+
+
+def test_a_group_keeps_the_contract_of_learners(begin: Begin, folder: Path):
+    learners = begin(ranks=1)
+    learners.set_reference(folder)
+    check_learners(learners, rows(learners, segments(8, 3)))
 
 
 def test_an_export_is_a_hugging_face_folder_that_agrees_with_the_probes(begin: Begin, tmp_path: Path):

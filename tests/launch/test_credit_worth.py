@@ -15,7 +15,7 @@ from envs.shop import Shop
 from launch.studies.credit_worth import CreditedSession, credited, lines, worth
 from tests.fakes.streams import play_streams
 
-ASK = CreditedSession(guess_chance=0.6, later=2, known=False, asked=True, reward=0.5, credit=0.2)
+ASK = CreditedSession(guess_probability=0.6, later=2, known=False, asked=True, reward=0.5, credit=0.2)
 GUESS = replace(ASK, asked=False, reward=1.0, credit=0.0)
 KNOWN = replace(ASK, known=True, asked=False, reward=1.0, credit=0.0)
 
@@ -34,7 +34,7 @@ def test_an_ask_is_worth_what_later_sessions_gain_until_one_asks(share, later, e
 
 
 def test_a_line_covers_sessions_in_a_range_of_g_whose_answer_memory_lacked():
-    easy = replace(GUESS, guess_chance=0.9)
+    easy = replace(GUESS, guess_probability=0.9)
     (hard_line, easy_line) = lines([ASK, GUESS, KNOWN, easy, replace(easy, known=True)], price=0.5)
     assert (hard_line.guess_range, hard_line.sessions, hard_line.asks, hard_line.asked_share) == ((0.5, 0.7), 2, 1, 0.5)
     assert hard_line.credit == 0.2

@@ -96,7 +96,7 @@ def test_a_price_outside_0_to_1_is_refused_in_one_line(call, run, cost):
 def test_a_price_between_thousandths_is_refused_in_one_line(call, run):
     code, _, err = call("reprice", run, "--advice-cost=0.0005")
     assert code == 2
-    assert "--advice-cost: a whole number of thousandths, found 0.0005" in one_line(err)
+    assert "--advice-cost: must be a whole number of thousandths, found 0.0005" in one_line(err)
 
 
 def test_a_folder_without_sessions_is_refused_in_one_line(call, tmp_path):

@@ -18,7 +18,7 @@ from launch.studies.shop_runs import CREDIT_MODE, ShopKnowledge, finished
 from tests.fakes.worlds import SESSION, changed
 
 FACT = next(question for question in Shop(seed=0).stream(split="train", index=0).questions if question.kind == "fact")
-STREAM = [changed(FACT, item=item, guess_chance=0.5) for item in "aaaax"]  # x begins a new group of NEAR positions
+STREAM = [changed(FACT, item=item, guess_probability=0.5) for item in "aaaax"]  # x begins a new group of NEAR positions
 NEVER = 1 - 5 * 0.5 / 5
 
 

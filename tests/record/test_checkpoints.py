@@ -6,6 +6,7 @@ from agile_ray.errors import ConfigError
 from agile_ray.record.checkpoints import FolderCheckpoints, adopt, best_checkpoint, saved_checkpoints
 from agile_ray.record.folder import RunFolder
 from agile_ray.types import RunState
+from tests.fakes.parts_contract import check_checkpoints
 
 
 class Memo:
@@ -31,6 +32,8 @@ class Memo:
 
 
 class Full(Memo):
+    """Cannot be saved."""
+
     def save(self, folder):
         raise OSError(28, "No space left on device")
 
@@ -53,17 +56,17 @@ def saved(folder):
     return names(folder / "checkpoints")
 
 
-def test_restore_goes_on_where_the_latest_checkpoint_stood(tmp_path):
-    memo, told = Memo(), []
+def test_restore_loads_the_latest_checkpoint(tmp_path):
+    memo, resumed = Memo(), []
     for iteration in (1, 2):
         memo.number = 10 * iteration
         checkpoints(tmp_path, memo).save(at(iteration), score=None)
     fresh = Memo()
-    assert checkpoints(tmp_path, fresh, resumed=told.append).restore() == at(2)
-    assert (fresh.number, told) == (20, [at(2)])
+    assert checkpoints(tmp_path, fresh, resumed=resumed.append).restore() == at(2)
+    assert (fresh.number, resumed) == (20, [at(2)])
 
 
-def test_what_credit_remembers_is_kept_once_ppo_has_begun(tmp_path):
+def test_the_state_of_credit_is_saved_after_the_first_iteration(tmp_path):
     checkpoints(tmp_path, Memo(), credit=Memo(7)).save(at(0), score=None)
     fresh = Memo()
     checkpoints(tmp_path, Memo(), credit=fresh).restore()
@@ -73,7 +76,7 @@ def test_what_credit_remembers_is_kept_once_ppo_has_begun(tmp_path):
     assert fresh.number == 8
 
 
-def test_restore_of_nothing_starts_at_nothing(tmp_path):
+def test_a_run_without_checkpoints_starts_at_the_beginning(tmp_path):
     assert checkpoints(tmp_path, Memo()).restore() == RunState(imitation_steps=0, iteration=0, version=0)
 
 
@@ -82,19 +85,19 @@ def test_the_last_few_and_the_best_are_kept(tmp_path):
         checkpoints(tmp_path, Memo()).save(at(iteration + 1), score=score)
     assert saved(tmp_path) == ["best", "iteration-00002", "iteration-00004", "iteration-00005"]
     assert RunFolder(tmp_path).best_checkpoint.resolve().name == "iteration-00002"
-    leader = best_checkpoint(RunFolder(tmp_path))
-    assert leader is not None
-    assert leader.score == 0.9
+    best = best_checkpoint(RunFolder(tmp_path))
+    assert best is not None
+    assert best.score == 0.9
 
 
-def test_a_checkpoint_that_could_not_be_written_leaves_no_trace(tmp_path):
+def test_a_checkpoint_that_cannot_be_written_leaves_no_file(tmp_path):
     checkpoints(tmp_path, Memo()).save(at(1), score=None)
     with pytest.raises(OSError, match="No space"):
         checkpoints(tmp_path, Full()).save(at(2), score=None)
     assert saved(tmp_path) == ["iteration-00001"]
 
 
-def test_half_a_checkpoint_of_a_killed_run_is_removed_and_not_read(tmp_path):
+def test_an_unfinished_checkpoint_of_a_killed_run_is_never_read(tmp_path):
     folder = RunFolder(tmp_path).checkpoints
     (folder / ".iteration-00007.dead.aside" / "resume").mkdir(parents=True)
     (folder / "iteration-00007").mkdir()
@@ -111,7 +114,7 @@ def test_another_schema_is_an_error_that_says_what_to_do(tmp_path):
         saved_checkpoints(RunFolder(tmp_path))
 
 
-def test_a_run_without_checkpoints_begins_with_the_policy_after_imitation(tmp_path):
+def test_a_run_without_checkpoints_starts_from_an_adopted_sft_policy(tmp_path):
     one = checkpoints(tmp_path / "a", Memo(7))
     done = RunState(imitation_steps=3, iteration=0, version=0)
     one.save(done, score=None)
@@ -122,7 +125,7 @@ def test_a_run_without_checkpoints_begins_with_the_policy_after_imitation(tmp_pa
     assert memo.number == 7
 
 
-def test_what_is_adopted_can_be_chosen_by_name(tmp_path):
+def test_adopt_copies_only_files_whose_names_match(tmp_path):
     (tmp_path / "a" / "deep").mkdir(parents=True)
     for name in ("sft.parquet", "ppo.parquet", "deep/ppo.parquet"):
         (tmp_path / "a" / name).write_text(name)
@@ -130,3 +133,7 @@ def test_what_is_adopted_can_be_chosen_by_name(tmp_path):
     assert names(tmp_path / "b") == ["sft.parquet"]
     adopt(tmp_path / "a", tmp_path / "c")
     assert (tmp_path / "c" / "deep" / "ppo.parquet").read_text() == "deep/ppo.parquet"
+
+
+def test_folder_checkpoints_keep_the_contract_of_checkpoints(tmp_path):
+    check_checkpoints(checkpoints(tmp_path, Memo(), keep=1))

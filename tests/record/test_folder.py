@@ -1,4 +1,4 @@
-"""The run folder is the only place that names what a run keeps on disk."""
+"""The folder classes list what a run stores, and no other module names its files."""
 
 import ast
 from pathlib import Path
@@ -27,14 +27,14 @@ def test_no_other_module_names_a_file_of_a_run(path):
     assert not texts & NAMES
 
 
-def test_a_run_folder_is_where_its_config_says():
+def test_a_run_folder_is_at_the_path_that_its_config_names():
     config = RunConfig(run=Run(name="r", folder=Path("runs")), model=Model(path=Path("m")), env=Env(name="shop"))
     run = RunFolder.of(config)
     assert (str(run), run.name) == ("runs/r", "r")
     assert run.repriced(500) == Path("runs/r/reprice-0.5.json")
 
 
-def test_what_is_stored_is_listed_in_order(tmp_path):
+def test_stored_iterations_evaluations_and_journals_are_listed_in_order(tmp_path):
     run = RunFolder(tmp_path)
     assert (run.stored_iterations(), run.evaluated_entries(), run.journals()) == ([], [], [])
     for path in (*map(run.segment_file, (10, 2)), *map(run.evaluation_file, ("sft", "ppo")), run.journal(0)):

@@ -27,7 +27,7 @@ TWICE = (*OPENING, "[SeekAdvice]", "[SeekAdvice]", "[SubmitAnswer] [ClearContext
 WRONG = (*OPENING, "[PredictAnswer] no [SubmitAnswer] [ClearContext]")
 BROKEN = (*OPENING, "[SeekAdvice]", "[SearchProduct] SELECT all <end>")
 COURSE = (ASKS, PREDICTS, TWICE, WRONG, BROKEN)
-"""Of each iteration: three asks in sessions to train on, one in a session that fails, three right answers."""
+"""The sessions of one iteration: trained ones have three asks and three right answers, the failed one has one ask."""
 
 
 def played(iteration, *, course=COURSE, price=300):
@@ -71,13 +71,13 @@ def checked(folder):
 
 
 def stored(folder, iteration=1):
-    """What `books` is given, as a run left it."""
+    """The arguments of `books` for one stored iteration."""
     run = RunFolder(folder)
     line = next(one for one in history.read(run.history) if one.iteration == iteration)
     return line, store.earned(run, iteration)
 
 
-def test_every_receipt_is_in_one_account_and_the_total_is_that_of_the_history(tmp_path):
+def test_every_receipt_is_in_one_account_and_the_total_matches_the_history(tmp_path):
     run(tmp_path)
     found = checked(tmp_path)
     assert (found.trained, found.failed) == (Account(asks=6, charged=1800), Account(asks=2, charged=600))
@@ -90,7 +90,7 @@ def test_every_receipt_is_in_one_account_and_the_total_is_that_of_the_history(tm
 
 
 @pytest.mark.parametrize("price", [0, 1, 7, 333, 999, 1000])
-def test_prices_are_read_off_the_rewards_exactly(tmp_path, price):
+def test_prices_are_recovered_exactly_from_the_rewards(tmp_path, price):
     run(tmp_path, iterations=1, price=price)
     seen = [reward for earned in stored(tmp_path)[1] for reward in earned.rewards if earned.trained and reward < 0]
     assert sum(round(-1000 * float(reward)) for reward in seen) == checked(tmp_path).trained.charged == 3 * price
@@ -114,14 +114,14 @@ def test_prices_are_read_off_the_rewards_exactly(tmp_path, price):
         ),
     ],
 )
-def test_a_session_that_was_charged_otherwise_is_named(tmp_path, change, says):
+def test_a_session_whose_rewards_differ_from_its_receipts_is_named(tmp_path, change, says):
     run(tmp_path, iterations=1)
     line, [first, *others] = stored(tmp_path)
     with pytest.raises(ContractError, match=says):
         books([(line, [change(first), *others])])
 
 
-def test_an_ask_that_was_charged_twice_is_named(tmp_path):
+def test_an_ask_that_is_charged_twice_is_named(tmp_path):
     run(tmp_path)
     one, two = stored(tmp_path), stored(tmp_path, 2)
     with pytest.raises(ContractError, match="train/1#0#0 is charged in iteration 1 and in iteration 2"):
@@ -129,7 +129,7 @@ def test_an_ask_that_was_charged_twice_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["accuracy", "total_score"])
-def test_a_history_that_says_otherwise_is_refused_by_iteration(tmp_path, name):
+def test_a_history_that_differs_from_the_stored_sessions_is_refused(tmp_path, name):
     run(tmp_path)
     path = RunFolder(tmp_path).history
     lines = [json.loads(text) for text in path.read_text().splitlines()]
@@ -146,7 +146,7 @@ def test_an_iteration_of_the_history_that_is_not_stored_is_refused(tmp_path):
         checked(tmp_path)
 
 
-def test_a_resumed_run_books_what_it_throws_away_and_pays_again(tmp_path):
+def test_a_resumed_run_books_discarded_asks_as_abandoned_and_pays_again(tmp_path):
     run(tmp_path, iterations=3)
     for _ in range(2):  # the same iteration is thrown away twice: two purchases
         recorder = RunRecorder(RunFolder(tmp_path))
@@ -158,7 +158,7 @@ def test_a_resumed_run_books_what_it_throws_away_and_pays_again(tmp_path):
     assert (found.trained, len(found.iterations)) == (Account(asks=9, charged=2700), 3)
 
 
-def test_a_crash_while_discarding_neither_loses_nor_doubles_a_receipt(tmp_path):
+def test_a_crash_while_discarding_neither_loses_nor_repeats_a_receipt(tmp_path):
     run(tmp_path, iterations=2)
     folder = RunFolder(tmp_path)
     last = folder.segment_file(2)
@@ -176,7 +176,7 @@ def test_a_crash_while_discarding_neither_loses_nor_doubles_a_receipt(tmp_path):
     ]
 
 
-def test_a_collection_that_was_cut_short_is_booked_when_the_run_goes_on(tmp_path):
+def test_an_interrupted_collection_is_booked_when_the_run_resumes(tmp_path):
     run(tmp_path, iterations=1)
     bought = [receipt for session in played(2) for receipt in session.receipts]
     for actor, receipts in enumerate((bought[:3], bought[3:])):
@@ -208,7 +208,7 @@ def test_a_journal_of_a_stored_collection_is_not_booked_again(tmp_path, checkpoi
     )
 
 
-def test_a_journal_goes_when_its_collection_is_stored(tmp_path):
+def test_a_journal_is_deleted_when_its_collection_is_stored(tmp_path):
     recorder = RunRecorder(RunFolder(tmp_path))
     Journal(RunFolder(tmp_path).journal(0)).add(played(1)[0].receipts[0])
     record(recorder, FRESH.next(), played(1))
@@ -216,7 +216,7 @@ def test_a_journal_goes_when_its_collection_is_stored(tmp_path):
     assert not RunFolder(tmp_path).journals()
 
 
-def test_a_replayed_lane_is_booked_once_with_what_its_first_attempt_bought_beyond(tmp_path):
+def test_a_replayed_session_is_booked_once_and_its_unused_receipts_as_abandoned(tmp_path):
     one = lane(question(0, "is it waterproof ?"), question(1, "does it rust ?"))
     start = one.state()
     for turns in (TWICE, TWICE):
@@ -230,7 +230,7 @@ def test_a_replayed_lane_is_booked_once_with_what_its_first_attempt_bought_beyon
     assert (found.trained, found.abandoned) == (Account(asks=1, charged=300), Account(asks=3, charged=900))
 
 
-def test_a_session_without_a_row_to_train_on_is_abandoned(tmp_path):
+def test_a_session_without_a_training_row_is_abandoned(tmp_path):
     recorder = RunRecorder(RunFolder(tmp_path))
     sessions = played(1, course=(ASKS, ASKS))
     record(recorder, FRESH.next(), sessions, trained=sessions[:1])

@@ -22,7 +22,7 @@ UPDATE = Update(tokens=900, padding=0.1, seconds=3.0, metrics={"policy_loss": 0.
 
 
 class Clock:
-    """Tells the time that it is told."""
+    """A clock that tests set."""
 
     def __init__(self):
         self.now = 0.0
@@ -134,7 +134,7 @@ def test_dropped_sessions_are_counted_by_reason_length_and_asking(tmp_path):
     assert len(store.read(RunFolder(tmp_path), 1)) == 5
 
 
-def test_a_phase_is_timed_also_when_it_raises_and_close_writes_what_is_left(tmp_path):
+def test_a_phase_that_raises_is_timed_and_close_writes_the_remaining_time(tmp_path):
     clock = Clock()
     recorder = RunRecorder(RunFolder(tmp_path), clock=clock)
     with contextlib.suppress(ValueError), recorder.timed("collect"):
@@ -146,7 +146,7 @@ def test_a_phase_is_timed_also_when_it_raises_and_close_writes_what_is_left(tmp_
     assert (line.event, line.seconds) == (Event.CLOSE, {"collect": 4})
 
 
-def test_resuming_drops_what_follows_the_checkpoint_with_a_count(tmp_path):
+def test_resuming_discards_and_counts_the_lines_after_the_checkpoint(tmp_path):
     clock = Clock()
     first = RunRecorder(RunFolder(tmp_path), clock=clock)
     first.resume(FRESH)
@@ -171,7 +171,7 @@ def test_resuming_drops_what_follows_the_checkpoint_with_a_count(tmp_path):
     assert check_lineage(RunFolder(tmp_path)) == 6
 
 
-def test_resuming_inside_imitation_drops_the_steps_that_come_again(tmp_path):
+def test_resuming_within_imitation_discards_the_steps_that_are_repeated(tmp_path):
     recorder = RunRecorder(RunFolder(tmp_path))
     state = FRESH
     for _ in range(3):
@@ -183,14 +183,14 @@ def test_resuming_inside_imitation_drops_the_steps_that_come_again(tmp_path):
     assert [line.event for line in lines] == [Event.IMITATION, Event.RESUME]
 
 
-def test_a_fresh_folder_has_nothing_to_resume(tmp_path):
+def test_resuming_in_a_new_folder_does_nothing(tmp_path):
     recorder = RunRecorder(RunFolder(tmp_path))
     assert recorder.resume(FRESH) == Rollback(lines=0, segments=0, seconds=0)
     recorder.close()
     assert history.read(RunFolder(tmp_path).history) == []
 
 
-def test_a_line_cut_off_by_a_kill_is_left_out_and_a_foreign_one_is_refused(tmp_path):
+def test_an_incomplete_last_line_is_left_out_and_an_unknown_line_is_refused(tmp_path):
     recorder = RunRecorder(RunFolder(tmp_path))
     recorder.evaluation(FRESH, "validation", [session(0)])
     recorder.close()
@@ -211,12 +211,12 @@ def test_a_metric_without_a_definition_is_refused(tmp_path):
     recorder.close()
 
 
-def test_metrics_are_pooled_as_their_definition_says():
+def test_metrics_are_pooled_by_their_reductions():
     lines = [{"tokens": 3.0, "padding": 0.1, "accuracy": 0.2}, {"tokens": 4.0, "padding": 0.3, "accuracy": 0.9}]
     assert metrics.pool_metrics(lines) == {"tokens": 7.0, "padding": 0.2, "accuracy": 0.9}
 
 
-def test_tensorboard_reads_the_scalars_and_forgets_what_was_discarded(tmp_path):
+def test_tensorboard_reads_the_scalars_and_ignores_discarded_ones(tmp_path):
     clock = Clock()
     first = RunRecorder(RunFolder(tmp_path), clock=clock)
     state = play(first, FRESH, iterations=1, clock=clock)
@@ -233,7 +233,7 @@ def test_tensorboard_reads_the_scalars_and_forgets_what_was_discarded(tmp_path):
     assert events.Scalars("validation/total_score")[0].value == 1.0
 
 
-def test_a_finished_start_is_noted_beside_the_earlier_ones(tmp_path):
+def test_every_start_is_recorded_after_the_earlier_ones(tmp_path):
     config = RunConfig(run=Run(name="r", folder=tmp_path), model=Model(path=tmp_path), env=Env(name="shop"))
     provenance.write(config)
     provenance.write(config)
@@ -257,7 +257,7 @@ def test_git_state_tells_a_commit_from_changed_files_and_from_no_checkout(tmp_pa
     assert provenance.git_state(tmp_path).dirty
 
 
-def test_a_run_goes_on_for_longer_but_not_as_another_one(tmp_path):
+def test_a_run_resumes_with_more_iterations_but_not_with_another_price(tmp_path):
     config = RunConfig(run=Run(name="r", folder=tmp_path), model=Model(path=tmp_path), env=Env(name="shop"))
     provenance.check_resumable(config)
     provenance.write(config)

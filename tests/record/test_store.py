@@ -25,7 +25,7 @@ from tests.fakes.streams import play_streams
 from tests.fakes.worlds import changed
 
 
-def test_a_stored_iteration_reads_back_as_it_was(tmp_path):
+def test_a_stored_iteration_reads_back_unchanged(tmp_path):
     trained = rows(ONE, REWRITTEN)
     assert store.write(RunFolder(tmp_path), 12, [ONE, REWRITTEN], trained) == 3
     assert RunFolder(tmp_path).segment_file(12).exists()
@@ -43,7 +43,7 @@ def test_a_stored_iteration_reads_back_as_it_was(tmp_path):
     ]
 
 
-def test_failed_sessions_are_kept_with_their_tokens_and_not_trained(tmp_path):
+def test_failed_sessions_are_stored_with_their_tokens_and_marked_untrained(tmp_path):
     assert store.write(RunFolder(tmp_path), 1, [FAILED, BLANK], []) == 2
     with_tokens, without = store.read(RunFolder(tmp_path), 1)
     assert with_tokens.segment.token_ids.tolist() == [1, 2]
@@ -52,7 +52,7 @@ def test_failed_sessions_are_kept_with_their_tokens_and_not_trained(tmp_path):
 
 
 def listed(one):
-    """A dataclass of arrays as lists with their types, which compare."""
+    """The arrays of a dataclass as lists with their types, so that `==` compares them."""
     arrays = {name: getattr(one, name) for name in type(one).__slots__}
     return {name: (array.dtype, array.tolist()) for name, array in arrays.items()}
 
@@ -74,7 +74,7 @@ def played(draw, position):
 
 
 @given(st.tuples(*(played(position) for position in (5, 0, 1))))
-def test_whole_sessions_read_back_as_they_were_played(tmp_path_factory, expected):
+def test_sessions_read_back_with_equal_turns_and_fields(tmp_path_factory, expected):
     folder = RunFolder(tmp_path_factory.mktemp("store"))
     store.write(folder, 1, expected, rows(*expected))
     found = store.sessions(folder, 1)
@@ -92,7 +92,7 @@ def test_whole_sessions_read_back_as_they_were_played(tmp_path_factory, expected
 
 
 @pytest.mark.parametrize(("one", "segments"), [(ONE, 1), (REWRITTEN, 2), (FAILED, 0), (BLANK, 0)])
-def test_sessions_read_back_are_cut_as_before(tmp_path, one, segments):
+def test_stored_sessions_are_cut_into_the_same_segments(tmp_path, one, segments):
     store.write(RunFolder(tmp_path), 1, [one], rows(one))
     (found,) = store.sessions(RunFolder(tmp_path), 1)
     again, before = list(cut(found)), list(cut(one))
@@ -109,7 +109,7 @@ def test_a_row_of_no_session_is_refused_and_nothing_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_follows_a_checkpoint_is_discarded_with_a_count(tmp_path):
+def test_iterations_after_a_checkpoint_are_discarded_and_counted(tmp_path):
     run = RunFolder(tmp_path)
     for iteration in (1, 2, 3):
         store.write(run, iteration, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
@@ -163,7 +163,7 @@ def test_a_file_of_another_schema_is_refused(tmp_path):
         store.read(RunFolder(tmp_path), 1)
 
 
-def test_sessions_that_the_executor_played_keep_their_score_and_say_where_answers_came_from(tmp_path):
+def test_stored_sessions_keep_their_score_and_the_origin_of_their_answers(tmp_path):
     shop = Shop(seed=0)
     rules = script_rules(shop, agent=Agent(), memory=Memory())
     policy = reference("ask_unless_search", shop, Habits())

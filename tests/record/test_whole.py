@@ -12,14 +12,14 @@ STATE = TypeAdapter(RunState).validate_json
 
 
 class Killed(Exception):
-    pass
+    """Stands for the death of the process."""
 
 
 def names(folder):
     return [path.name for path in folder.iterdir()]
 
 
-def test_a_file_is_replaced_at_once_and_its_folder_is_made(tmp_path):
+def test_a_file_is_replaced_atomically_and_its_folder_is_created(tmp_path):
     path = tmp_path / "deep" / "note"
     write_whole(path, b"one")
     with whole_file(path) as aside:
@@ -40,7 +40,7 @@ def killed_while_writing_a_folder(path):
         raise Killed
 
 
-def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
+def test_a_failed_write_leaves_the_old_content(tmp_path):
     write_whole(tmp_path / "note", b"one")
     with pytest.raises(Killed):
         killed_while_writing_a_file(tmp_path / "note")
@@ -82,7 +82,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     remove_unfinished(tmp_path / "nowhere")
 
 
-def test_json_that_is_not_what_was_expected_is_named_with_place_and_value(tmp_path):
+def test_unexpected_json_is_refused_with_its_key_and_value(tmp_path):
     path = tmp_path / "state.json"
     write_json(path, {"imitation_steps": 1, "iteration": 2, "version": 3})
     assert read_json(path, STATE, expected="a state") == RunState(imitation_steps=1, iteration=2, version=3)

@@ -1,4 +1,4 @@
-"""`agile-ray replay`: the recording, the comparison, and what is refused; the learners are fakes."""
+"""`agile-ray replay`: the recording, the comparison, and refused arguments. The learners are fakes."""
 
 import json
 from dataclasses import replace
@@ -78,7 +78,7 @@ def replayed(run, **measured):
     return config, train(config, rollouts, learners(**measured), stopping=lambda: rollouts.exhausted)
 
 
-def test_a_replay_learns_what_the_run_stored(run):
+def test_a_replay_stores_the_same_bytes_as_the_run(run):
     config, state = replayed(run)
     assert state.iteration == 3
     for iteration in (1, 2, 3):
@@ -86,7 +86,7 @@ def test_a_replay_learns_what_the_run_stored(run):
         assert mine.read_bytes() == its.read_bytes()
 
 
-def test_a_recording_goes_on_from_its_state(run):
+def test_a_restored_recording_continues_after_the_collected_iterations(run):
     first, second = RecordedRollouts(RunFolder(run)), RecordedRollouts(RunFolder(run))
     first.collect()
     second.restore(first.state())
@@ -102,7 +102,7 @@ def test_a_recording_ends_before_the_first_iteration_that_is_not_stored(run):
         rollouts.collect()
 
 
-def test_a_recording_can_not_play(run):
+def test_a_recording_refuses_to_play_an_evaluation(run):
     with pytest.raises(ContractError, match="evaluate_every must be none"):
         RecordedRollouts(RunFolder(run)).evaluate(split="validation", sessions=8, greedy=True)
 
@@ -157,7 +157,7 @@ def test_a_replay_that_differs_is_an_error_unless_it_is_an_experiment(run, capsy
 
 
 def imitated(run):
-    """The run, with something in the place of its policy after imitation."""
+    """The run, with a stand-in for its SFT policy."""
     state = RunFolder(run).sft.state
     state.parent.mkdir(parents=True)
     state.write_text("{}")
@@ -170,11 +170,11 @@ def refused(call, *words):
     return one_line(err)
 
 
-def test_a_folder_that_is_no_run_is_refused(call, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(call, tmp_path):
     assert "config.yaml, found none" in refused(call, tmp_path)
 
 
-def test_a_run_without_its_policy_after_imitation_is_refused(call, run):
+def test_a_run_without_its_sft_policy_is_refused(call, run):
     assert "sft: a replay begins after imitation" in refused(call, run)
 
 
@@ -183,7 +183,7 @@ def test_a_run_without_its_first_iteration_is_refused(call, run):
     assert "iteration-00001.parquet: no such file" in refused(call, imitated(run))
 
 
-def test_what_a_replay_sets_itself_can_not_be_overridden(call, run):
+def test_a_setting_that_replay_makes_itself_cannot_be_overridden(call, run):
     assert "override run.name=x: a replay sets run.name" in refused(call, imitated(run), "run.name=x")
 
 

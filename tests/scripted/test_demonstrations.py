@@ -1,4 +1,4 @@
-"""What imitation learns from: the teacher's sessions, their returns, and their order."""
+"""Demonstrations: the teacher's sessions, their returns, and their order."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def taught(*, seed: int = 0, sessions: int = 400, warm_share: float = 0.5) -> li
     return batches(config, shop, rules, teacher, price=PRICE, seed=seed, progress=lambda _: None)
 
 
-def test_returns_are_what_the_session_still_earns():
+def test_a_return_is_the_sum_of_the_rewards_from_there_on():
     demonstrations = [demonstration for batch in taught() for demonstration in batch]
     assert len(demonstrations) == 400
     for demonstration in demonstrations:
@@ -51,12 +51,12 @@ def test_a_demonstration_has_a_return_for_every_action():
         Demonstration(segment=demonstration.segment, returns=demonstration.returns[:-1], wrote=False)
 
 
-def test_warm_episodes_remember_what_cold_ones_must_guess_or_ask():
+def test_warm_episodes_ask_less_and_earn_more_than_cold_ones():
     cold, warm = ([one for batch in taught(sessions=1500, warm_share=share) for one in batch] for share in (0.0, 1.0))
     assert {at(one) for one in cold} == {at(one) for one in warm}
     asks = WordTokenizer().function_id(Function.SEEK_ADVICE)
     asked = [sum(asks in one.segment.token_ids for one in given) / len(given) for given in (cold, warm)]
-    assert asked[0] > 1.2 * asked[1] > 0  # half of those who must guess still ask; fewer must
+    assert asked[0] > 1.2 * asked[1] > 0  # it asks half of what it does not know: less when warm
     earned = [sum(float(one.returns[0]) for one in given) / len(given) for given in (cold, warm)]
     assert earned[1] > earned[0] + 0.02
 

@@ -40,7 +40,7 @@ def asked_share(sessions: list[Session]) -> float:
 
 
 def answered_right(streams: list[tuple[Question, ...]], sessions: list[Session]) -> list[bool]:
-    """What each session must come to, given who asked: the slow, obvious reading of memory."""
+    """Whether each session must be right, given which sessions asked: a slow, obvious simulation of memory."""
     right = []
     played = iter(sessions)
     for stream in streams:
@@ -53,7 +53,7 @@ def answered_right(streams: list[tuple[Question, ...]], sessions: list[Session])
 
 
 @pytest.mark.parametrize("name", [name for name in REFERENCES if name != "yes_gold_sql"])
-def test_every_policy_ends_its_sessions_and_is_right_exactly_where_advice_memory_tool_or_luck_say(name: str):
+def test_every_policy_is_right_exactly_where_advice_memory_the_tool_or_the_guess_is(name: str):
     sessions = play(name, first=20)
     assert all(session.ending is Ending.DONE and not session.remarks for session in sessions)
     assert [session.correct for session in sessions] == answered_right(questions(), sessions)
@@ -68,7 +68,7 @@ def test_playing_twice_gives_the_same_sessions():
         ]
 
 
-def test_who_asks_differs_as_the_names_say():
+def test_each_policy_asks_where_its_name_says():
     everything = flat(questions())
     assert all(session.asks == 1 for session in play("always_ask"))
     assert not any(session.asks for session in play("never_ask"))
@@ -82,12 +82,12 @@ def test_the_random_teacher_asks_by_its_share_where_neither_memory_nor_the_tool_
     known: dict[str, set[str]] = {}
     asked = []
     for question, session in zip(flat(questions()), sessions, strict=True):
-        held = known.setdefault(session.stream, set())
-        if question.query or question.item in held:
+        remembered = known.setdefault(session.stream, set())
+        if question.query or question.item in remembered:
             assert not session.asks
         else:
             asked.append(session.asks)
-        held |= {question.item} if session.asks else set()
+        remembered |= {question.item} if session.asks else set()
     assert sum(asked) / len(asked) == pytest.approx(0.25, abs=0.06)
 
 
@@ -110,9 +110,9 @@ def test_an_evaluation_may_stop_within_a_stream():
 
 
 @pytest.mark.parametrize("price", [100, 300, 500])
-def test_judgement_asks_only_where_a_guess_is_worth_less_than_advice_today(price: int):
+def test_judgement_asks_only_where_advice_pays_off_within_the_session(price: int):
     for question, session in zip(flat(questions()), play("teacher", price=price, asking="judgement"), strict=True):
-        assert not session.asks or (not question.query and 1000 * (1 - question.guess_chance) > price)
+        assert not session.asks or (not question.query and 1000 * (1 - question.guess_probability) > price)
 
 
 def test_yes_gold_sql_says_yes_and_runs_the_gold_query():
@@ -130,7 +130,7 @@ def test_memory_is_written_only_after_advice_and_knowledge_only_where_there_is_s
         assert ("knowledge" in kinds) <= bool(question.knowledge)
 
 
-def test_words_too_long_for_a_turn_lose_their_end_and_no_function_is_lost():
+def test_text_too_long_for_a_turn_is_shortened_and_no_function_is_lost():
     sessions = play("always_ask", agent=Agent(turn_tokens=5))
     assert all(session.ending is Ending.DONE and session.correct for session in sessions)
 
@@ -141,7 +141,7 @@ def test_forced_functions_are_not_written_again():
     assert [session.asks for session in sessions] == [session.asks for session in play("teacher")]
 
 
-def test_an_unknown_policy_is_named_with_the_known_ones():
+def test_an_unknown_policy_is_refused_with_a_list_of_known_ones():
     with pytest.raises(ConfigError, match="oracle.*found orakel"):
         reference("orakel", SHOP, Habits())
 
@@ -151,7 +151,7 @@ def small_stream(random: Random, *, length: int) -> tuple[Question, ...]:
     items = [(f"item {k}", random.choice([0.1, 0.3, 0.5, 0.62, 0.8, 0.95]), random.random() < 0.2) for k in range(3)]
     stream = []
     for position in range(length):
-        item, chance, searched = random.choice(items)
+        item, probability, searched = random.choice(items)
         stream.append(
             Question(
                 id=str(position),
@@ -166,26 +166,26 @@ def small_stream(random: Random, *, length: int) -> tuple[Question, ...]:
                 knowledge="",
                 query="SELECT" if searched else "",
                 guess="yes",
-                guess_chance=chance,
+                guess_probability=probability,
             )
         )
     return tuple(stream)
 
 
 def expected_total(stream: tuple[Question, ...], asks: tuple[bool, ...], price: int) -> float:
-    """Expected own rewards of one pattern of asks, the reader doing the rest."""
+    """Expected own rewards of one pattern of asks; the reader answers the other questions."""
     known: set[str] = set()
     total = 0.0
     for question, ask in zip(stream, asks, strict=True):
         free = bool(question.query) or question.item in known
-        total += 1 - price / 1000 if ask else 1.0 if free else question.guess_chance
+        total += 1 - price / 1000 if ask else 1.0 if free else question.guess_probability
         known |= {question.item} if ask else set()
     return total
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_optimum_is_the_best_of_all_ask_patterns(seed: int):
-    """No guess's outcome is seen and items are independent, so no plan that waits and looks beats a pattern."""
+    """Outcomes of guesses are not observed and items are independent, so no adaptive plan beats a fixed pattern."""
     random = Random(seed)
     stream = small_stream(random, length=8)
     price = random.choice([50, 150, 290, 520, 810, 1000])
@@ -193,10 +193,10 @@ def test_the_optimum_is_the_best_of_all_ask_patterns(seed: int):
     assert optimum([stream], price=price).total * len(stream) == pytest.approx(best)
 
 
-def test_advice_is_worth_its_price_by_all_later_uses():
+def test_the_gain_of_advice_counts_every_later_use():
     stream = small_stream(Random(1), length=8)
     question = next(question for question in stream if not question.query)
-    gain = round(1000 * (1 - question.guess_chance))
+    gain = round(1000 * (1 - question.guess_probability))
     assert worth_asking(question, uses=1, price=gain - 1)
     assert not worth_asking(question, uses=1, price=gain + 1)
     assert worth_asking(question, uses=3, price=3 * gain - 1)
