@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from agile_ray.config import RunConfig
-from agile_ray.credit.assign import CreditAssigner
 from agile_ray.errors import StarvedError
 from agile_ray.evaluation.score import score
-from agile_ray.protocols import Checkpoints, Learners, Recorder, Rollouts
+from agile_ray.protocols import Checkpoints, Credits, Learners, Recorder, Rollouts
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
 from agile_ray.types import Demonstration, RunState
@@ -52,7 +51,7 @@ def train(
     *,
     rollouts: Rollouts,
     learners: Learners,
-    credit: CreditAssigner,
+    credit: Credits,
     checkpoints: Checkpoints,
     recorder: Recorder,
     stopping: Callable[[], bool],
@@ -64,14 +63,17 @@ def train(
         stopping: checked after each iteration; if True, saves a checkpoint and returns.
 
     Raises:
-        LearnerError: a learner rank died. The same run name resumes from the last checkpoint.
+        EngineError: a rollout engine died. The same run name resumes from the last checkpoint.
+        LearnerError: a learner rank died, or a loss is not finite; likewise.
+        DeadlineError: one of them took too long; likewise.
         StarvedError: none of the collected sessions can be trained on.
         SyncError: an engine does not serve the weights it was given.
     """
     with recorder.timed("publish"):
         rollouts.load(learners.publish(state.version))  # so that every sampled token names its version
 
-    while state.iteration < config.loop.iterations and not stopping():
+    stop = stopping()
+    while state.iteration < config.loop.iterations and not stop:
         with recorder.timed("collect"):
             sessions = rollouts.collect()
         segments = [segment for session in sessions for segment in cut(session)]
@@ -82,13 +84,14 @@ def train(
             scores, prefix_scores = learners.score(segments, credit.prefixes(sessions))
         assigned = credit.assign(sessions, segments, scores, prefix_scores)
         with recorder.timed("learn"):
-            done = state.iteration / config.loop.iterations
-            update = learners.learn(assigned.rows, seed=derive(config.seed, "learn", state.iteration), done=done)
+            seed, progress = derive(config.seed, "learn", state.iteration), state.iteration / config.loop.iterations
+            update = learners.learn(assigned.rows, seed=seed, progress=progress)
         state = state.next()
         with recorder.timed("publish"):
             rollouts.load(learners.publish(state.version))
 
         recorder.iteration(state, sessions=sessions, assigned=assigned, update=update)
+        stop = stopping()  # read once, so that a run that stops here has saved a checkpoint
         last = state.iteration == config.loop.iterations
         every = config.loop.evaluate_every
         if every is not None and (last or state.iteration % every == 0):
@@ -98,7 +101,7 @@ def train(
                 )
             recorder.evaluation(state, "validation", validation)
             checkpoints.save(state, score=score(validation).total_score)
-        elif last or stopping() or state.iteration % config.loop.checkpoint_every == 0:
+        elif last or stop or state.iteration % config.loop.checkpoint_every == 0:
             checkpoints.save(state, score=None)
 
     return state

@@ -12,7 +12,12 @@ class Rollouts(Protocol):
     """Plays sessions with the weights that it was last given."""
 
     def collect(self) -> list[Session]:
-        """Play one iteration: the sessions of every lane, in stream order within a lane."""
+        """Play one iteration: the sessions of every lane, in stream order within a lane.
+
+        Raises:
+            EngineError: an engine died or lost a request.
+            DeadlineError: an engine took too long.
+        """
         ...
 
     def evaluate(self, *, split: str, sessions: int | None, greedy: bool) -> list[Session]:
@@ -56,21 +61,47 @@ class Learners(Protocol):
         """
         ...
 
-    def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
+    def learn(self, rows: Sequence[TrainingRow], *, seed: int, progress: float) -> Update:
         """Run one PPO update.
 
         Args:
             rows: what to learn from.
             seed: of the order of minibatches.
-            done: share of the run's iterations that are finished, from 0 to 1; sets the learning rate.
+            progress: share of the run's iterations that are finished, from 0 to 1; sets the learning rate.
 
         Raises:
             LearnerError: a rank died, or the loss is not finite (before the optimizer step).
+            DeadlineError: a rank took too long.
         """
         ...
 
     def publish(self, version: int) -> WeightsRef:
         """Make the current weights available to the engines, as this version."""
+        ...
+
+
+class Credits(Protocol):
+    """Assigns credit across sessions."""
+
+    def prefixes(self, sessions: Sequence[Session]) -> list[Segment]:
+        """Counterfactual prefixes that `assign` needs scored; may be empty."""
+        ...
+
+    def assign(
+        self,
+        sessions: Sequence[Session],
+        segments: Sequence[Segment],
+        scores: Sequence[TokenScores],
+        prefix_scores: Sequence[TokenScores],
+    ) -> Assigned:
+        """Assign every session its credit, and make the training rows.
+
+        Args:
+            sessions: of one iteration, in stream order within a stream.
+            segments: cut from the sessions.
+            scores: of the segments.
+            prefix_scores: of what `prefixes` returned for the same sessions.
+        """
         ...
 
 

@@ -227,12 +227,26 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScores:
-    """The learner's predictions for one segment before the update; entry k belongs to action token k."""
+    """The learner's predictions for one segment before the update; entry k belongs to action token k.
+
+    Raises:
+        ContractError: arrays differ in length.
+    """
 
     logprobs: Float32  # [A], nats, of the current policy
     reference_logprobs: Float32  # [A], nats, of the frozen reference policy
     own_values: Float32  # [A], the critic's estimate, before the token, of the session's own rewards from there on
     write_probabilities: Float32  # [A], in [0, 1], predicted before the token, that the session writes to memory
+
+    def __post_init__(self) -> None:
+        shapes = {
+            "logprobs": self.logprobs.shape,
+            "reference_logprobs": self.reference_logprobs.shape,
+            "own_values": self.own_values.shape,
+            "write_probabilities": self.write_probabilities.shape,
+        }
+        if len(set(shapes.values())) != 1:
+            raise ContractError.mismatch("TokenScores", **shapes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +269,12 @@ class Demonstration:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRow:
     """A segment with what PPO needs to learn from it.
+
+    Example: the session asks, and its third action token writes to memory. Credit 0.2, where 0.05 was expected, is
+    assigned to that token:
+        action tokens   [GetQuestion] [SeekAdvice] [UpdateMemory] [SubmitAnswer] [ClearContext]
+        own rewards      0            -0.3          0              1              0
+        credit           -             -            0.2 - 0.05     -              -        decided_after = 3, wrote
 
     Raises:
         ContractError: there are not as many values as action tokens, or credit without an action token for it.

@@ -136,12 +136,12 @@ class LearnerGroup:
         scores = split_scores(merge_scores(self._ranks.wait("score", calls)), ragged.action_starts)
         return scores[: len(segments)], scores[len(segments) :]
 
-    def learn(self, rows: Sequence[TrainingRow], *, seed: int, done: float) -> Update:
+    def learn(self, rows: Sequence[TrainingRow], *, seed: int, progress: float) -> Update:
         """Run one PPO update: `ppo.epochs` passes of `ppo.minibatches` steps, fewer if `ppo.early_stop_kl` is exceeded.
 
         Args:
             seed: determines which rows share a minibatch.
-            done: share of the run's iterations that are finished, from 0 to 1; sets the learning rate.
+            progress: share of the run's iterations that are finished, from 0 to 1; sets the learning rate.
 
         Raises:
             LearnerError: a rank died, or a loss or gradient is not finite (before the optimizer step).
@@ -157,7 +157,7 @@ class LearnerGroup:
             for epoch in range(self._ppo.epochs)
             for minibatch in self._plan(ragged, seed=derive(seed, "epoch", epoch), minibatches=self._ppo.minibatches)
         ]
-        rate, kl, early_stop_kl = ppo_rate(self._ppo, done), self._kl, self._ppo.early_stop_kl
+        rate, kl, early_stop_kl = ppo_rate(self._ppo, progress), self._kl, self._ppo.early_stop_kl
 
         def take_step(minibatch: MiniBatch) -> Sums:
             actions = max(1, int(ragged.actions[minibatch.rows].sum()))

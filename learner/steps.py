@@ -26,9 +26,9 @@ def imitation_rate(config: Imitation, step: int) -> float:
     return config.learning_rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * passed)) / 2)
 
 
-def ppo_rate(config: PPO, done: float) -> float:
+def ppo_rate(config: PPO, progress: float) -> float:
     """Learning rate after this share of the iterations: linear decay to a tenth of the initial rate."""
-    return config.learning_rate * (1 - (1 - FLOOR) * min(1.0, done))
+    return config.learning_rate * (1 - (1 - FLOOR) * min(1.0, progress))
 
 
 def take_steps(

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from agile_ray.config import RunConfig
@@ -95,3 +97,11 @@ def test_imitate_learns_each_batch_once_and_resumes_after_the_last():
     )
     assert state.imitation_steps == 4
     assert run.log == ["imitate 1", "save 2 0 None", "imitate 2", "imitate 3", "save 4 0 None", "save 4 0 None"]
+
+
+@pytest.mark.parametrize("checks", range(1, 6))
+def test_a_stop_that_comes_at_any_moment_leaves_a_checkpoint_of_the_last_iteration(checks):
+    run = Run()
+    count = itertools.count()
+    state = run.train(stopping=lambda: next(count) >= checks, checkpoint_every=9, iterations=9, evaluate_every=9)
+    assert run.log[-1] == f"save 0 {state.iteration} None"

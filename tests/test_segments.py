@@ -3,7 +3,7 @@ import pytest
 
 from agile_ray.errors import ContractError
 from agile_ray.segments import cut
-from agile_ray.types import NO_VERSION, Ending, Turn
+from agile_ray.types import NO_VERSION, Ending, TokenScores, Turn
 from tests.fakes.worlds import SESSION, changed
 
 
@@ -58,3 +58,9 @@ def test_turn_refuses_logprobs_that_do_not_match_its_tokens():
             versions=np.zeros(2, np.int32),
             rewards=np.zeros(2, np.float32),
         )
+
+
+def test_scores_of_other_lengths_are_refused():
+    four, three = np.zeros(4, np.float32), np.zeros(3, np.float32)
+    with pytest.raises(ContractError, match=r"TokenScores: .*reference_logprobs \(3,\)"):
+        TokenScores(logprobs=four, reference_logprobs=three, own_values=four, write_probabilities=four)

@@ -57,7 +57,7 @@ class FakeLearners:
     def score(self, segments, prefixes):
         return [zeros(segment) for segment in segments], [zeros(prefix) for prefix in prefixes]
 
-    def learn(self, rows, *, seed, done):
+    def learn(self, rows, *, seed, progress):
         self.log.append(f"learn {len(rows)}")
         self.rows = rows
         return self.update

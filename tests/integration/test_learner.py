@@ -212,7 +212,7 @@ def course(learners: LearnerGroup, folder: Path) -> Course:
     imitated = fetch(learners.publish(1))
     learners.set_reference(folder)
     given = rows(learners, segments(20, 9))
-    updates.append(learners.learn(given, seed=1, done=0.0))
+    updates.append(learners.learn(given, seed=1, progress=0.0))
     learned = fetch(learners.publish(2))
     return Course(
         start=start, imitated=imitated, learned=learned, scores=[one.scores for one in given], updates=updates
@@ -254,19 +254,19 @@ def test_an_update_stops_early_and_the_coefficient_is_saved(begin: Begin, folder
     learners = begin(PPO_SETTINGS.model_copy(update={"early_stop_kl": 1e-9}), ranks=2)
     learners.set_reference(folder)
     stale = rows(learners, segments(20, 9))
-    first = learners.learn(stale, seed=1, done=0.0)
+    first = learners.learn(stale, seed=1, progress=0.0)
     assert first.metrics["stopped_share"] == 0.75  # the first step measures rounding at most
     assert first.tokens < 2 * sum(len(one.token_ids) for one in segments(20, 9))
     moved = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
-    assert learners.learn(stale, seed=1, done=0.0).metrics["stopped_share"] == 1.0  # the policy has moved already
+    assert learners.learn(stale, seed=1, progress=0.0).metrics["stopped_share"] == 1.0  # the policy has moved already
     unchanged = [row.scores.logprobs for row in rows(learners, segments(20, 9))]
     assert all(np.array_equal(one, other) for one, other in zip(moved, unchanged, strict=True))
     learners.save(tmp_path)
-    second = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+    second = learners.learn(rows(learners, segments(20, 9)), seed=1, progress=0.0)
     learners.load(tmp_path)
-    again = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+    again = learners.learn(rows(learners, segments(20, 9)), seed=1, progress=0.0)
     learners.reopen(ppo=PPO(), imitation=Imitation())
-    fresh = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+    fresh = learners.learn(rows(learners, segments(20, 9)), seed=1, progress=0.0)
     coefficients = [update.metrics["kl_coefficient"] for update in (first, second, again, fresh)]
     assert coefficients[1] == coefficients[2] != coefficients[0] == coefficients[3] == 0.05
 
@@ -334,7 +334,7 @@ def test_a_loaded_group_continues_as_if_it_had_never_stopped(
         learners.imitate(demonstrations(20, 7), step=0)  # `load` discards this step
         learners.load(tmp_path)
         learners.set_reference(folder)
-        learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+        learners.learn(rows(learners, segments(20, 9)), seed=1, progress=0.0)
         weights = learners.publish(7)
     assert distance(fetch(weights), alone.learned) < 1e-5  # the version outlives the ranks
     assert weights.version == 7
@@ -368,10 +368,10 @@ def test_a_loss_or_gradient_that_is_not_finite_is_an_error_before_the_step(begin
     huge = np.where(given.segment.action_mask, 1e15, 0).astype(np.float32)  # its square is still a float32
     far = changed(given, segment=changed(given.segment, rewards=huge))
     with pytest.raises(LearnerError, match="optimizer step 2: the gradient's norm must be finite, found inf"):
-        learners.learn([far], seed=1, done=0.0)
+        learners.learn([far], seed=1, progress=0.0)
     lost = changed(given.scores, reference_logprobs=np.full_like(given.scores.reference_logprobs, np.nan))
     with pytest.raises(LearnerError, match=r"learner.learn: optimizer step 2: every loss .* rank [01]: nan; no"):
-        learners.learn([changed(given, scores=lost)], seed=1, done=0.0)
+        learners.learn([changed(given, scores=lost)], seed=1, progress=0.0)
     assert distance(before, fetch(learners.publish(2))) == 0
 
 
