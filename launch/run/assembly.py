@@ -189,6 +189,11 @@ def open_record(
                 f"resumed after {state.imitation_steps} imitation steps and {state.iteration} iterations; discarded "
                 f"{rollback.segments} segments and {rollback.seconds:.0f} s of later work"
             )
+        if rollback.damaged:
+            progress.say(
+                f"discarded {len(rollback.damaged)} damaged segment files of later work, with the receipts "
+                f"in them: {', '.join(rollback.damaged)}"
+            )
 
     checkpoints = FolderCheckpoints(
         run,
@@ -198,6 +203,7 @@ def open_record(
         credit=credit,
         resumed=resumed,
         sft=sft,
+        say=progress.say,
     )
     return RunRecord(recorder=recorder, checkpoints=checkpoints)
 

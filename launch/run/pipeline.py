@@ -19,6 +19,7 @@ from agile_ray.agent.environment import Environment
 from agile_ray.config import RunConfig
 from agile_ray.record import evaluations, provenance
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.resume import check_record
 from agile_ray.scripted import demonstrations
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import RunState
@@ -70,6 +71,8 @@ def prepare(config: RunConfig) -> Environment:
     """
     check(config)
     provenance.check_resumable(config)
+    run = RunFolder.of(config)
+    check_record(run, run.sft)
     environment = envs.build(config.env, seed=config.seed)
     for split in ("train", "validation", final_comparison.SPLIT):
         environment.stream(split=split, index=0)  # a missing category is an error here, not after hours

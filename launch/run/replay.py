@@ -1,9 +1,10 @@
 """A replay from start to end: trains on the stored sessions of a run, then compares."""
 
-import json
 import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from agile_ray import loop
 from agile_ray.config import RunConfig
@@ -11,6 +12,8 @@ from agile_ray.credit.assign import CreditAssigner
 from agile_ray.errors import ConfigError
 from agile_ray.record import provenance, store
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.json_files import read_json
+from agile_ray.record.resume import check_record
 from agile_ray.replay.rollouts import RecordedRollouts
 from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
@@ -24,6 +27,8 @@ from launch.run.progress import Progress
 
 if TYPE_CHECKING:
     from learner.group import LearnerGroup
+
+_RECORD = TypeAdapter(dict[str, object]).validate_json
 
 
 def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> None:
@@ -89,9 +94,12 @@ def configure(run: RunFolder, overrides: Sequence[str], *, name: str) -> RunConf
             f"{run.sft}: a replay begins after imitation and needs its last checkpoint, found none; train the run first"
         )
     store.table(run, 1)
+    for iteration in run.stored_iterations():
+        store.count_segments(run, iteration)  # one that is cut off is an error here, not after hours
     _check_output(run, RunFolder.of(config))
     check(config)
     provenance.check_resumable(config)
+    check_record(RunFolder.of(config), run.sft)
     return config
 
 
@@ -99,7 +107,8 @@ def _check_output(run: RunFolder, folder: RunFolder) -> None:
     """Refuse a folder that holds anything but a replay of this run, because resuming there would discard work."""
     if not folder.path.exists():
         return
-    repeated = json.loads(folder.replay.read_text())["run"] if folder.replay.is_file() else None
+    record = read_json(folder.replay, _RECORD, expected="a replay's record") if folder.replay.is_file() else {}
+    repeated = record.get("run")
     if repeated != str(run):
         found = "no replay" if repeated is None else f"a replay of {repeated}"
         raise ConfigError(f"{folder}: it must be free or a replay of {run}, found {found}; choose another --output")
