@@ -1,6 +1,5 @@
 """A replay from start to end: trains on the stored sessions of a run, then compares."""
 
-import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,9 @@ from launch.report.replay_table import conclude, name_run
 from launch.run import shipped_configs
 from launch.run.assembly import open_record, start_learners
 from launch.run.lock import alone
-from launch.run.pipeline import Stop
 from launch.run.preflight import check
 from launch.run.progress import Progress
+from launch.run.stop import EXIT_CODE, Stop
 
 if TYPE_CHECKING:
     from learner.group import LearnerGroup
@@ -44,24 +43,31 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
         ContractError: without overrides, it did not repeat the run.
         LearnerError: a rank died, or a loss is not finite; the same command resumes.
         DeadlineError: a rank was late; the same command resumes.
+        SystemExit: SIGTERM came, and iterations are left; the same command resumes.
     """
     config = configure(run, overrides, name=name or f"{run.name}-replay")
     folder = RunFolder.of(config)
     stop = Stop()
     ranks = config.learner.ranks
     progress = Progress(imitation_steps=0, iterations=config.loop.iterations)
-    with alone(folder), progress, cluster(config.cluster, cpus=ranks + 1):
-        stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
+    with (
+        stop.listening(),
+        alone(folder),
+        progress,
+        stop.explained(folder, run.sft, progress),
+        cluster(config.cluster, cpus=ranks + 1),
+    ):
+        stop.listen()  # after Ray, which sets a handler of its own
         progress.say(f"replay of {run} in {folder}: starting learners")
         learners = start_learners(config, probes=())  # no engine serves the weights, so there is no sync to check
         try:
             state = _train(run, config, learners, progress, stop)
         finally:
             learners.shutdown()
-        if stop.asked:
-            return progress.say(
-                f"asked to stop: checkpoint after {state.iteration} iterations; the same command resumes"
-            )
+        recorded = run.segment_file(state.iteration + 1).is_file()
+        if stop.asked and state.iteration < config.loop.iterations and recorded:
+            progress.say(f"asked to stop: checkpoint after {state.iteration} iterations; the same command resumes")
+            raise SystemExit(EXIT_CODE)
         if state.iteration < config.loop.iterations:
             progress.say(
                 f"{run.segments} has no iteration {state.iteration + 1} of {config.loop.iterations}: "

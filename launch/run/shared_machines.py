@@ -10,7 +10,6 @@ seed alone.
 """
 
 import shutil
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from launch.cluster.ray_cluster import cluster
 from launch.run import pipeline
 from launch.run.assembly import Machines, start
 from launch.run.lock import alone
-from launch.run.pipeline import Stop
+from launch.run.stop import EXIT_CODE, Stop
 
 
 def train_all(configs: Sequence[RunConfig]) -> list[str]:
@@ -36,7 +35,8 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
     Raises:
         ConfigError: a run can't start. Every configuration is checked before anything is started; what shows only when
             the run's turn comes, such as a checkpoint of another version, ends the sweep there.
-        SystemExit: SIGTERM came, and something is left to do; the current run made a checkpoint, or finished.
+        SystemExit: SIGTERM came, and something is left to do; the current run made a checkpoint, finished, or was
+            interrupted.
     """
     left = [config for config in configs if not _finished(config)]
     for config in left:
@@ -46,8 +46,12 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
     failed: list[str] = []
     stop = Stop()
     first = SweepFolder(left[0].run.folder.absolute()).initial_learners
-    with cluster(left[0].cluster, cpus=max(map(pipeline.cpus, left))), _Bench(first) as bench:
-        stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
+    with (
+        stop.listening(),
+        cluster(left[0].cluster, cpus=max(map(pipeline.cpus, left))),
+        _Bench(first) as bench,
+    ):
+        stop.listen()  # after Ray, which sets a handler of its own
         for config in left:
             print(f"{config.run.name}:", flush=True)
             try:
@@ -59,7 +63,7 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
                 failed.append(f"{config.run.name} ({type(error).__name__}: {error})")
                 bench.clear()
             if stop() and not (config is left[-1] and _finished(config)):
-                raise SystemExit(128 + signal.SIGTERM)
+                raise SystemExit(EXIT_CODE)
     return failed
 
 
@@ -90,7 +94,12 @@ class _Bench:
     def train(self, config: RunConfig, stop: Stop) -> None:
         """Train one run, on the machines that are up if they fit."""
         environment = pipeline.prepare(config)
-        with alone(RunFolder.of(config)), pipeline.progress_of(config) as progress:
+        folder = RunFolder.of(config)
+        with (
+            alone(folder),
+            pipeline.progress_of(config) as progress,
+            stop.explained(folder, folder.sft, progress),
+        ):
             if self._machines is not None and not self._machines.fit(config):
                 self.clear()
             if self._machines is None:
