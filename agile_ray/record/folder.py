@@ -165,6 +165,10 @@ class RunFolder:
         """The results at another price of one ask, in thousandths."""
         return self.path / f"reprice-{price / 1000:g}.json"
 
+    def roll_call(self, word: str) -> Path:
+        """Folder in which the processes of a run find out that they see the same disk; deleted once they know."""
+        return self.path / f".roll-call.{word}.aside"
+
     @property
     def lock(self) -> Path:
         """Locked by the process that trains here."""

@@ -13,6 +13,7 @@ from agile_ray.record import provenance, store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.json_files import read_json
 from agile_ray.record.resume import check_record
+from agile_ray.record.roll_call import roll_call
 from agile_ray.replay.rollouts import RecordedRollouts
 from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
@@ -59,7 +60,8 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
     ):
         stop.listen()  # after Ray, which sets a handler of its own
         progress.say(f"replay of {run} in {folder}: starting learners")
-        learners = start_learners(config, probes=())  # no engine serves the weights, so there is no sync to check
+        with roll_call(folder) as call:
+            learners = start_learners(config, (), call)  # no engine serves the weights, so there is no sync to check
         try:
             state = _train(run, config, learners, progress, stop)
         finally:
