@@ -43,7 +43,9 @@ class Line:
 
     event: Event
     name: str  # of the evaluation; "" for other events
-    imitation_steps: int  # this and the next two: state of the run after the event
+    imitation_steps: (
+        int  # this and the next two: state of the run after the event; of an evaluation, its weights' state
+    )
     iteration: int
     version: int
     metrics: dict[str, float]  # by the names in metrics.py

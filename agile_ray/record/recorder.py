@@ -133,10 +133,9 @@ class RunRecorder:
         self._ppo_events.flush()
 
     def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> None:
-        """Record an evaluation."""
-        self._state = state
+        """Record an evaluation of the weights of a state, which need not be the run's latest."""
         metrics = _session_metrics(sessions, score(sessions))
-        self._write(Event.EVALUATION, name=name, metrics=metrics, counts=_counts(sessions))
+        self._write(Event.EVALUATION, name=name, metrics=metrics, counts=_counts(sessions), state=state)
         self._ppo_events.flush()
 
     def close(self) -> None:
@@ -165,15 +164,17 @@ class RunRecorder:
         metrics: Mapping[str, float] | None = None,
         counts: Mapping[str, int] | None = None,
         dropped: Sequence[Dropped] = (),
+        state: RunState | None = None,
     ) -> None:
+        state = state or self._state
         seconds, self._seconds = self._seconds, {}
         self._calls.clear()
         line = Line(
             event=event,
             name=name,
-            imitation_steps=self._state.imitation_steps,
-            iteration=self._state.iteration,
-            version=self._state.version,
+            imitation_steps=state.imitation_steps,
+            iteration=state.iteration,
+            version=state.version,
             metrics=dict(metrics or {}),
             counts=dict(counts or {}),
             dropped=tuple(dropped),
