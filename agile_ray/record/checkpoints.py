@@ -7,12 +7,13 @@ checkpoints/
 sft/                          the last checkpoint of imitation, kept for good; it may come from another run
 """
 
+import errno
 import fnmatch
 import json
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +28,8 @@ from agile_ray.types import RunState
 
 SCHEMA = 3
 """Version of the contents of `resume/`."""
+FULL_BELOW_BYTES = 1 << 20
+"""A disk with less free space counts as full if something could not be written to it."""
 
 
 class Saved(Protocol):
@@ -148,8 +151,9 @@ class FolderCheckpoints:
         with whole_folder(folder.path) as path:
             aside = CheckpointFolder(path)
             aside.learners.mkdir(parents=True)
-            self._learners.export(path)
-            self._learners.save(aside.learners)
+            with _full_disk_named(path):
+                self._learners.export(path)
+                self._learners.save(aside.learners)
             if state.iteration:
                 aside.lanes.write_bytes(self._lanes.state())
                 aside.credit.write_bytes(self._credit.state())
@@ -273,6 +277,17 @@ def adopt(source: Path, target: Path, *, only: str = "*") -> None:
             ignore=lambda folder, names: _others(folder, names, source, only),
             dirs_exist_ok=True,
         )
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """Say that the disk is full if it is: what the learners' libraries say then is not about disks."""
+    try:
+        yield
+    except LearnerError as error:
+        if shutil.disk_usage(path).free < FULL_BELOW_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
 
 
 def _others(folder: str | os.PathLike[str], names: list[str], top: Path, only: str) -> set[str]:

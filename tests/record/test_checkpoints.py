@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -226,6 +227,21 @@ def test_a_checkpoint_that_the_learners_wrote_elsewhere_is_refused_and_the_earli
     with pytest.raises(LearnerError, match="iteration-00003: .* it has no config.json; every node must see"):
         checkpoints(tmp_path, Elsewhere()).save(at(3), score=0.9)
     assert saved(tmp_path) == ["best", "iteration-00001", "iteration-00002"]
+
+
+class Torn(Memo):
+    """Learners whose library has its own words for a disk that is full."""
+
+    def save(self, folder):
+        raise LearnerError("learner.save: a rank failed, RuntimeError: unexpected pos 64 vs 0")
+
+
+@pytest.mark.parametrize(("free", "error"), [(1 << 16, OSError), (1 << 33, LearnerError)])
+def test_learners_that_fail_on_a_full_disk_are_told_from_those_that_fail(tmp_path, monkeypatch, free, error):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(error):
+        checkpoints(tmp_path, Torn()).save(at(1), score=None)
+    assert saved(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
