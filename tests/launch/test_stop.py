@@ -1,4 +1,4 @@
-"""SIGTERM: at a boundary with a checkpoint, or, without patience, anywhere; the exit code says that it is not finished."""
+"""SIGTERM: a training ends at a boundary, or, without patience, anywhere; its exit code tells that it is unfinished."""
 
 import signal
 import subprocess
