@@ -13,7 +13,12 @@ AgileError
     DeadlineError    a wait took longer than its named limit
 """
 
+import errno
+import os
 from typing import Self
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Error numbers of a full disk."""
 
 
 class AgileError(Exception):
@@ -64,3 +69,10 @@ class StarvedError(AgileError):
 
 class DeadlineError(AgileError):
     """A wait took longer than its named limit."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error comes from a full disk, also if another process or library passed it on as text."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return any(os.strerror(number) in str(error) for number in FULL)

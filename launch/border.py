@@ -1,7 +1,9 @@
 """How errors reach the user: an expected error is one line, an unexpected one a traceback.
 
 error                               stderr        exit code
-ConfigError, a full disk            one line      2
+ConfigError                         one line      2
+a full disk, also of an actor       one line      2
+a disk that fails or is read-only   one line      2
 any other AgileError                one line      1
 Ctrl-C                              one line      130
 anything else                       traceback     1
@@ -12,10 +14,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agile_ray.errors import AgileError, ConfigError
+from agile_ray.errors import FULL, AgileError, ConfigError, is_full_disk
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Error numbers of a full disk."""
+FAILED = frozenset({errno.EIO, errno.EROFS, errno.ESTALE})
+"""Error numbers of a disk that fails, is read-only, or is gone."""
 
 
 @contextmanager
@@ -26,13 +28,16 @@ def border() -> Iterator[None]:
     except ConfigError as error:
         _stop(error, code=2)
     except AgileError as error:
-        _stop(error, code=1)
+        _stop(error, code=2 if is_full_disk(error) else 1)
     except KeyboardInterrupt:
         _stop("stopped by Ctrl-C", code=130)
     except OSError as error:
-        if error.errno not in FULL:
-            raise
-        _stop(f"{error.filename or 'disk'}: no space left; free some, or point run.folder elsewhere", code=2)
+        where = error.filename or "disk"
+        if error.errno in FULL:
+            _stop(f"{where}: no space left; free some, or point run.folder elsewhere", code=2)
+        if error.errno in FAILED:
+            _stop(f"{where}: the disk can't be used ({error.strerror}); mend it, or point run.folder elsewhere", code=2)
+        raise
 
 
 def _stop(error: BaseException | str, *, code: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from agile_ray.record.roll_call import RollCall
 from agile_ray.types import Int32
 from agile_ray.weights import Probe
 from learner.messages import Device, ImitationStep, PPOStep, RankScores, RankSettings, Sums
@@ -48,6 +49,14 @@ class LearnerActor:
         self._learner: LearnerRank | None = None
         self._weights: RankWeights | None = None
         self._sender: NCCLSender | None = None
+
+    def answer(self, call: RollCall, name: str) -> None:
+        """Show that this node sees the run's folder.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        call.answer(name)
 
     def bind(self) -> tuple[str, int]:
         """On rank 0: open the store through which the ranks meet, on a free port; returns its host and port."""

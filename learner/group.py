@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import ray
 
 from agile_ray.config import PPO, Cluster, Imitation, Learner, Rollout
+from agile_ray.record.roll_call import RollCall
 from agile_ray.seeds import derive
 from agile_ray.types import Demonstration, Int32, Segment, TokenScores, TrainingRow, Update
 from agile_ray.weights import WeightsRef
@@ -48,6 +49,7 @@ class LearnerGroup:
         function_ids: Sequence[int],
         probes: Sequence[Int32],
         seed: int,
+        roll_call: RollCall | None = None,
     ) -> None:
         """Start one actor per rank and load the model's folder.
 
@@ -57,9 +59,10 @@ class LearnerGroup:
             function_ids: ids of the function tokens, where the entropy bonus applies.
             probes: token ids, int32 [T] each, by which the engines check every published version.
             seed: root of the ranks' seeds.
+            roll_call: of the folder that the ranks save into; None if they save nothing.
 
         Raises:
-            ConfigError: the folder holds no causal language model.
+            ConfigError: the folder holds no causal language model, or a rank's node does not share the run's folder.
             DeadlineError: the ranks did not meet in time.
             LearnerError: a rank died.
         """
@@ -77,7 +80,7 @@ class LearnerGroup:
             deadline_s=cluster.deadline_s,
         )
         self._ranks = RankActors(ranks=learner.ranks, device=cluster.device, seed=seed, deadline_s=settings.deadline_s)
-        plans = self._ranks.start(settings)
+        plans = self._ranks.start(settings, roll_call)
         self._publisher = Publisher(self._ranks, plans=plans, transport=rollout.transport, probes=probes)
 
     def imitate(self, demonstrations: Sequence[Demonstration], *, step: int) -> Update:

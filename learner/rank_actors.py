@@ -7,6 +7,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from agile_ray.errors import AgileError, DeadlineError, LearnerError
+from agile_ray.record.roll_call import RollCall
 from agile_ray.seeds import derive
 from learner.actor import LearnerActor
 from learner.messages import Device, RankSettings
@@ -37,15 +38,24 @@ class RankActors:
             for rank in range(ranks)
         ]
 
-    def start(self, settings: RankSettings) -> "tuple[BucketPlan, ...]":
+    def start(self, settings: RankSettings, roll_call: RollCall | None) -> "tuple[BucketPlan, ...]":
         """Let the ranks meet and load the model; returns the layout of the buckets that they publish.
 
+        Args:
+            settings: of every rank.
+            roll_call: of the folder that the ranks save into; None if they save nothing.
+
         Raises:
-            ConfigError: the folder holds no causal language model.
+            ConfigError: the folder holds no causal language model, or a rank's node does not share the run's folder.
             DeadlineError: the ranks did not meet in time.
             LearnerError: a rank died.
         """
         try:
+            if roll_call is not None:
+                names = [f"rank-{rank}" for rank in range(len(self.handles))]
+                calls = zip(self.handles, names, strict=True)
+                self.wait("answer", [actor.answer.remote(roll_call, name) for actor, name in calls])
+                roll_call.check(names)
             address = self.wait("bind", [self.handles[0].bind.remote()])[0]
             return self.wait("start", [actor.start.remote(address, settings) for actor in self.handles])[0]
         except BaseException:

@@ -15,6 +15,7 @@ from agile_ray.errors import DeadlineError, EngineError
 from agile_ray.evaluation.plays import Play
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journal
+from agile_ray.record.roll_call import RollCall
 from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
@@ -35,6 +36,14 @@ class RolloutActor:
         self._settings = settings
         self._started_engine: VLLMEngine | None = None
         self._opened_player: Player | None = None
+
+    async def answer(self, call: RollCall, name: str) -> None:
+        """Show that this node sees the run's folder.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        call.answer(name)
 
     async def start(self) -> None:
         """Start the engine and open the lanes.

@@ -24,8 +24,9 @@ import ray
 from ray.exceptions import RayError
 
 import envs
-from agile_ray.errors import AgileError, ConfigError
+from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import plays
+from agile_ray.record.roll_call import RollCall
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.actor import RolloutActor
@@ -60,12 +61,21 @@ def no_bar(title: str, total: int, /) -> AbstractContextManager[Callable[[int], 
 class RolloutPool:
     """Implements `agile_ray.protocols.Rollouts` on Ray actors."""
 
-    def __init__(self, settings: RolloutSettings, *, model: Path, logs: Path, bar: Bar = no_bar) -> None:
-        """Start the actors without waiting; call `wait_until_ready` before any other method.
+    def __init__(
+        self,
+        settings: RolloutSettings,
+        *,
+        model: Path,
+        logs: Path,
+        bar: Bar = no_bar,
+        roll_call: RollCall | None = None,
+    ) -> None:
+        """Begin to start the actors; call `wait_until_ready` before any other method.
 
         Args:
             model: Hugging Face folder, readable on every node.
             logs: folder for the engines' logs.
+            roll_call: of the run's folder, into which the actors write receipts; None if they only play.
         """
         self._settings = settings
         self._bar = bar
@@ -78,21 +88,35 @@ class RolloutPool:
             for index in range(settings.rollout.actors)
         )
         self.handles: list[ActorHandle] = [cast("ActorHandle", kind.remote(one)) for one in each]
+        self._roll_call = roll_call
+        self._answers = (
+            [handle.answer.remote(roll_call, name) for handle, name in zip(self.handles, self._names, strict=True)]
+            if roll_call is not None
+            else []
+        )
         self._starts = [handle.start.remote() for handle in self.handles]
 
     def wait_until_ready(self) -> None:
         """Wait until every engine serves the model; if one does not start, shut all of them down.
 
         Raises:
-            ConfigError: model, environment or embedder do not fit the settings.
+            ConfigError: model, environment or embedder do not fit the settings; or an actor's node does not share the
+                run's folder.
             EngineError: an engine does not start.
             DeadlineError: an engine takes longer than `START_S`, for example because the cluster has no free resources.
         """
         try:
+            self._wait("answer", self._answers, deadline_s=START_S)
+            if self._roll_call is not None:
+                self._roll_call.check(self._names)
             self._wait("start", self._starts, deadline_s=START_S)
-        except AgileError:
+        except BaseException:
             self.shutdown()
             raise
+
+    @property
+    def _names(self) -> list[str]:
+        return [f"engine-{index}" for index in range(len(self.handles))]
 
     def reopen(self, settings: RolloutSettings, *, bar: Bar = no_bar) -> None:
         """Open lanes with other settings on the running engines, each at the start of its first stream.
@@ -177,13 +201,19 @@ class RolloutPool:
         self._wait("restore", calls)
 
     def shutdown(self) -> None:
-        """End engines and actors. It raises nothing, since it also runs after a failure; a second call does nothing."""
-        calls = [handle.shutdown.remote() for handle in self.handles]
-        with suppress(RayError):
-            ray.get(calls, timeout=STOP_S)
+        """End engines and actors. It raises nothing, since it also runs after a failure; a second call does nothing.
+
+        An actor whose engine is still starting can't answer, and is killed at once.
+        """
+        pairs = zip(self.handles, self._starts, strict=True)
+        calls: list[ObjectRef[None]] = [
+            handle.shutdown.remote() for handle, start in pairs if ray.wait([start], timeout=0)[0]
+        ]
+        if calls:
+            ray.wait(calls, num_returns=len(calls), timeout=STOP_S)
         for handle in self.handles:
             ray.kill(handle)
-        self.handles = []
+        self.handles, self._starts = [], []
 
     def _sessions(self, call: str, answers: "Sequence[ObjectRef[bytes]]", *, total: int) -> list[Session]:
         with self._bar(call, total) as show:

@@ -7,22 +7,29 @@ checkpoints/
 sft/                          the last checkpoint of imitation, kept for good; it may come from another run
 """
 
+import errno
 import fnmatch
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agile_ray.errors import ConfigError
+from pydantic import TypeAdapter, ValidationError
+
+from agile_ray.errors import ConfigError, LearnerError
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.whole import remove_unfinished, whole_file, whole_folder
+from agile_ray.record.wholeness import resume_fault, resume_sizes, weights_fault
 from agile_ray.types import RunState
 
 SCHEMA = 3
 """Version of the contents of `resume/`."""
+FULL_BELOW_BYTES = 1 << 20
+"""A disk with less free space counts as full if something could not be written to it."""
 
 
 class Saved(Protocol):
@@ -50,8 +57,21 @@ class Stateful(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """Contents of state.json."""
+
+    schema: int
+    state: RunState
+    score: float | None
+    files: dict[str, int] | None = None  # what `resume_sizes` found; None in checkpoints that do not list it
+
+
+_RECORD = TypeAdapter(_Record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A complete checkpoint."""
+    """A whole checkpoint."""
 
     folder: CheckpointFolder
     state: RunState
@@ -71,6 +91,7 @@ class FolderCheckpoints:
         credit: Stateful,
         resumed: Callable[[RunState], None],
         sft: CheckpointFolder,
+        say: Callable[[str], None] = print,
     ) -> None:
         """Open a run's checkpoints.
 
@@ -82,7 +103,9 @@ class FolderCheckpoints:
             credit: what credit assignment remembers; saved and restored once PPO has begun.
             resumed: called with the restored state, to discard what was recorded after it.
             sft: the last checkpoint of imitation, where a run without checkpoints begins.
+            say: called with a line about a checkpoint that is skipped, or about a disk without links.
         """
+        self._say = say
         self._run = run
         self._sft = sft
         self._keep = keep
@@ -92,13 +115,16 @@ class FolderCheckpoints:
         self._resumed = resumed
 
     def restore(self) -> RunState:
-        """Load the latest checkpoint, else the last one of imitation, else start from nothing.
+        """Load the latest whole checkpoint, else the last one of imitation, else start from nothing.
 
         Raises:
-            ConfigError: the checkpoint was written with another schema version.
+            ConfigError: a checkpoint was written with another schema version; or there are checkpoints or stored
+                iterations, but no checkpoint is whole.
         """
         remove_unfinished(self._run.checkpoints)
-        latest = self._latest()
+        for fault in skipped_checkpoints(self._run):
+            self._say(f"skipped {fault}")
+        latest = latest_checkpoint(self._run, self._sft)
         state = RunState(imitation_steps=0, iteration=0, version=0)
         if latest is not None:
             state = latest.state
@@ -110,63 +136,123 @@ class FolderCheckpoints:
         return state
 
     def save(self, state: RunState, *, score: float | None) -> None:
-        """Write a checkpoint, point `best` at the best one, and delete those that are no longer kept."""
+        """Write a checkpoint, point `best` at the best one, and delete those that are no longer kept.
+
+        A checkpoint of the same state is kept if it is whole, and replaced if it is not.
+
+        Raises:
+            LearnerError: what the learners wrote is not whole; the earlier checkpoints are kept.
+            OSError: the disk is full.
+        """
         folder = self._run.checkpoint(state)
-        if folder.path.exists():
+        if folder.is_complete and not checkpoint_fault(folder):
             return
+        shutil.rmtree(folder.path, ignore_errors=True)
         with whole_folder(folder.path) as path:
             aside = CheckpointFolder(path)
             aside.learners.mkdir(parents=True)
-            self._learners.export(path)
-            self._learners.save(aside.learners)
+            with _full_disk_named(path):
+                self._learners.export(path)
+                self._learners.save(aside.learners)
             if state.iteration:
                 aside.lanes.write_bytes(self._lanes.state())
                 aside.credit.write_bytes(self._credit.state())
-            aside.state.write_text(json.dumps({"schema": SCHEMA, "state": asdict(state), "score": score}))
+            record = _Record(schema=SCHEMA, state=state, score=score, files=resume_sizes(aside))
+            aside.state.write_text(json.dumps(asdict(record)))
+            if fault := checkpoint_fault(aside):
+                raise LearnerError(
+                    f"{folder}: the learners must have written a whole checkpoint, but {fault}; every node must see "
+                    "the same run.folder. The earlier checkpoints are kept"
+                )
         self._prune()
 
     def keep_sft(self, state: RunState) -> None:
         """Keep the checkpoint of this state, the last of imitation, as the SFT policy."""
         adopt(self._run.checkpoint(state).path, self._sft.path)
 
-    def _latest(self) -> Checkpoint | None:
-        if found := saved_checkpoints(self._run):
-            return found[-1]
-        return read_checkpoint(self._sft) if self._sft.is_complete else None
+    def _point_at(self, best: Checkpoint) -> None:
+        try:
+            with whole_file(self._run.best_checkpoint) as link:
+                link.symlink_to(best.folder.path.name)
+        except ConfigError as error:  # a link is a convenience
+            with suppress(OSError):
+                self._run.best_checkpoint.unlink(missing_ok=True)
+            self._say(f"the best checkpoint on validation is {best.folder.path.name}, without a link to it ({error})")
 
     def _prune(self) -> None:
         best = best_checkpoint(self._run)
         if best is not None:
-            with whole_file(self._run.best_checkpoint) as link:
-                link.symlink_to(best.folder.path.name)
+            self._point_at(best)
         for old in saved_checkpoints(self._run)[: -self._keep]:
             if best is None or old.folder != best.folder:
                 shutil.rmtree(old.folder.path)
 
 
-def read_checkpoint(folder: CheckpointFolder) -> Checkpoint:
-    """Read what a complete checkpoint says of itself.
+def read_checkpoint(folder: CheckpointFolder) -> Checkpoint | str:
+    """Read a checkpoint; why it can't be loaded if it is not whole.
 
     Raises:
         ConfigError: it was written with another schema version.
     """
-    record = json.loads(folder.state.read_text())
-    if record["schema"] != SCHEMA:
-        raise ConfigError(
-            f"{folder.state}: checkpoint schema must be {SCHEMA}, found {record['schema']}; "
-            "resume with the version that wrote it, or choose another run.name"
-        )
-    return Checkpoint(folder=folder, state=RunState(**record["state"]), score=record["score"])
+    record = _read_record(folder)
+    if isinstance(record, str):
+        return record
+    fault = weights_fault(folder.path) or resume_fault(folder, record.state, record.files or {})
+    return fault or Checkpoint(folder=folder, state=record.state, score=record.score)
+
+
+def checkpoint_fault(folder: CheckpointFolder) -> str | None:
+    """Why a checkpoint can't be loaded; None if it is whole.
+
+    Raises:
+        ConfigError: it was written with another schema version.
+    """
+    found = read_checkpoint(folder)
+    return found if isinstance(found, str) else None
 
 
 def saved_checkpoints(run: RunFolder) -> list[Checkpoint]:
-    """The complete checkpoints of a run, oldest first.
+    """The whole checkpoints of a run, oldest first.
 
     Raises:
         ConfigError: one was written with another schema version.
     """
     found = [read_checkpoint(folder) for folder in run.complete_checkpoints()]
-    return sorted(found, key=lambda one: (one.state.iteration, one.state.imitation_steps))
+    whole = [one for one in found if isinstance(one, Checkpoint)]
+    return sorted(whole, key=lambda one: (one.state.iteration, one.state.imitation_steps))
+
+
+def skipped_checkpoints(run: RunFolder) -> list[str]:
+    """The checkpoints of a run that are not whole: the path of each, and why."""
+    found = ((folder, checkpoint_fault(folder)) for folder in run.complete_checkpoints())
+    return sorted(f"{folder}: {fault}" for folder, fault in found if fault)
+
+
+def latest_checkpoint(run: RunFolder, sft: CheckpointFolder) -> Checkpoint | None:
+    """Where a run resumes: its latest whole checkpoint, else the last one of imitation, else None, from nothing.
+
+    Args:
+        run: its folder.
+        sft: the last checkpoint of imitation; of another run, if this one is a replay.
+
+    Raises:
+        ConfigError: a checkpoint was written with another schema version; the SFT policy can't be read; or there are
+            checkpoints or stored iterations, but no checkpoint is whole.
+    """
+    if sft.path.exists() and (fault := weights_fault(sft.path)):
+        raise ConfigError(f"{sft}: must be the policy after imitation, but {fault}; put back a copy")
+    if found := saved_checkpoints(run):
+        return found[-1]
+    start = read_checkpoint(sft) if sft.is_complete else None
+    if isinstance(start, Checkpoint):
+        return start
+    broken = [*skipped_checkpoints(run), *([f"{sft}: {start}"] if start else [])]
+    if broken or run.stored_iterations():
+        raise ConfigError(
+            f"{run}: resuming needs a whole checkpoint, found none ({'; '.join(broken) or 'they are gone'}); put back "
+            "a copy, choose another run.name, or delete the folder to start over"
+        )
+    return None
 
 
 def best_checkpoint(run: RunFolder) -> Checkpoint | None:
@@ -193,6 +279,17 @@ def adopt(source: Path, target: Path, *, only: str = "*") -> None:
         )
 
 
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """Say that the disk is full if it is: what the learners' libraries say then is not about disks."""
+    try:
+        yield
+    except LearnerError as error:
+        if shutil.disk_usage(path).free < FULL_BELOW_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+
+
 def _others(folder: str | os.PathLike[str], names: list[str], top: Path, only: str) -> set[str]:
     return set(names) - set(fnmatch.filter(names, only)) if Path(folder) == top else set()
 
@@ -202,3 +299,22 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # another disk, or one without hard links
         shutil.copy2(source, target)
+
+
+def _read_record(folder: CheckpointFolder) -> _Record | str:
+    try:
+        content = json.loads(folder.state.read_bytes())
+        schema = content["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{folder.state.name} can't be read ({type(error).__name__}: {error})"
+    if schema != SCHEMA:
+        raise ConfigError(
+            f"{folder.state}: checkpoint schema must be {SCHEMA}, found {schema}; "
+            "resume with the version that wrote it, or choose another run.name"
+        )
+    try:
+        return _RECORD.validate_python(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        return f"{folder.state.name} can't be read ({key}: {problem['msg']})"

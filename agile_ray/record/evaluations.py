@@ -13,8 +13,8 @@ def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
 
 
 def has(run: RunFolder, entry: str) -> bool:
-    """Whether a policy's final evaluation is stored."""
-    return run.evaluation_file(entry).exists()
+    """Whether a policy's final evaluation is stored and readable."""
+    return store.is_readable(run.evaluation_file(entry))
 
 
 def read(run: RunFolder, entry: str) -> list[Session]:

@@ -109,7 +109,7 @@ class RunFolder:
         return CheckpointFolder(self.checkpoints / f"imitation-{state.imitation_steps:05d}")
 
     def complete_checkpoints(self) -> list["CheckpointFolder"]:
-        """Every complete checkpoint, in no particular order; `best` is not listed again."""
+        """Every checkpoint that has its state file, in no particular order; `best` is not listed again."""
         folders = [CheckpointFolder(path) for path in self.checkpoints.glob("i*-*")]
         return [folder for folder in folders if folder.is_complete]
 
@@ -165,6 +165,10 @@ class RunFolder:
         """The results at another price of one ask, in thousandths."""
         return self.path / f"reprice-{price / 1000:g}.json"
 
+    def roll_call(self, word: str) -> Path:
+        """Folder in which the processes of a run find out that they see the same disk; deleted once they know."""
+        return self.path / f".roll-call.{word}.aside"
+
     @property
     def lock(self) -> Path:
         """Locked by the process that trains here."""
@@ -202,7 +206,7 @@ class CheckpointFolder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether a run can resume from it."""
+        """Whether it has its state file. `checkpoint_fault` in checkpoints.py says whether it is whole too."""
         return self.state.is_file()
 
 

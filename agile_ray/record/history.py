@@ -4,6 +4,7 @@ Example, shortened:
     {"event": "iteration", "iteration": 3, "metrics": {"total_score": 0.71}, "seconds": {"collect": 31.5}}
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -42,7 +43,9 @@ class Line:
 
     event: Event
     name: str  # of the evaluation; "" for other events
-    imitation_steps: int  # this and the next two: state of the run after the event
+    imitation_steps: (
+        int  # this and the next two: state of the run after the event; of an evaluation, its weights' state
+    )
     iteration: int
     version: int
     metrics: dict[str, float]  # by the names in metrics.py
@@ -60,9 +63,10 @@ _LINE = TypeAdapter(Line)
 
 
 def append(path: Path, line: Line) -> None:
-    """Add a line and pass it to the operating system."""
-    with path.open("ab") as file:
+    """Add a line and pass it to the disk, because a checkpoint that follows says that it is there."""
+    with path.open("ab", buffering=0) as file:
         file.write(_LINE.dump_json(line) + b"\n")
+        os.fsync(file)
 
 
 def read(path: Path) -> list[Line]:

@@ -33,7 +33,7 @@ def read_json(path: Path, validate: Callable[[bytes], Value], *, expected: str) 
 def read_json_lines(path: Path, validate: Callable[[bytes], Value], *, expected: str) -> list[Value]:
     r"""Read a file of one JSON value per line; [] if it does not exist.
 
-    A last line without its `\n` was cut off when its writer was killed, and is left out.
+    A last line without its `\n` was cut off when its writer was killed, and is left out. So are blank lines.
 
     Args:
         path: a file that need not exist.
@@ -49,6 +49,7 @@ def read_json_lines(path: Path, validate: Callable[[bytes], Value], *, expected:
     return [
         _validated(line, validate, where=f"{path}:{number}", expected=expected)
         for number, line in enumerate(lines, start=1)
+        if line.strip()
     ]
 
 

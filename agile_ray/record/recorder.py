@@ -12,7 +12,7 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Dropped, Event, Line
 from agile_ray.record.metrics import check_metrics
 from agile_ray.record.receipts import clear_journals
-from agile_ray.record.resume import discard_after
+from agile_ray.record.resume import damaged_after, discard_after
 from agile_ray.types import Assigned, Ending, RunState, Session, TrainingRow, Update
 
 ShownMetrics = Mapping[str, str | int | float]
@@ -26,6 +26,7 @@ class Rollback:
     lines: int  # of the history
     segments: int
     seconds: float  # wall time of the discarded work
+    damaged: tuple[str, ...] = ()  # segment files that can't be read; neither their segments nor their receipts count
 
 
 class RunRecorder:
@@ -79,19 +80,25 @@ class RunRecorder:
         self._state = state
         lines = history.read(self._run.history)
         kept = [line for line in lines if not line.follows(state)]
+        damaged = damaged_after(self._run, state.iteration)
         rollback = Rollback(
             lines=len(lines) - len(kept),
             segments=discard_after(self._run, state.iteration),
             seconds=sum(sum(line.seconds.values()) for line in lines if line.follows(state)),
+            damaged=damaged,
         )
-        if lines or rollback.segments:
+        if lines or rollback.segments or rollback.damaged:
             history.rewrite(self._run.history, kept)
             self._imitation_events.restart(state.imitation_steps + 1)
             self._ppo_events.restart(state.iteration + 1)
             self._write(
                 Event.RESUME,
                 metrics={"discarded_seconds": rollback.seconds},
-                counts={"discarded/lines": rollback.lines, "discarded/rows": rollback.segments},
+                counts={
+                    "discarded/lines": rollback.lines,
+                    "discarded/rows": rollback.segments,
+                    **({"discarded/damaged_files": len(rollback.damaged)} if rollback.damaged else {}),
+                },
             )
         return rollback
 
@@ -126,10 +133,9 @@ class RunRecorder:
         self._ppo_events.flush()
 
     def evaluation(self, state: RunState, name: str, sessions: Sequence[Session]) -> None:
-        """Record an evaluation."""
-        self._state = state
+        """Record an evaluation of the weights of a state, which need not be the run's latest."""
         metrics = _session_metrics(sessions, score(sessions))
-        self._write(Event.EVALUATION, name=name, metrics=metrics, counts=_counts(sessions))
+        self._write(Event.EVALUATION, name=name, metrics=metrics, counts=_counts(sessions), state=state)
         self._ppo_events.flush()
 
     def close(self) -> None:
@@ -158,15 +164,17 @@ class RunRecorder:
         metrics: Mapping[str, float] | None = None,
         counts: Mapping[str, int] | None = None,
         dropped: Sequence[Dropped] = (),
+        state: RunState | None = None,
     ) -> None:
+        state = state or self._state
         seconds, self._seconds = self._seconds, {}
         self._calls.clear()
         line = Line(
             event=event,
             name=name,
-            imitation_steps=self._state.imitation_steps,
-            iteration=self._state.iteration,
-            version=self._state.version,
+            imitation_steps=state.imitation_steps,
+            iteration=state.iteration,
+            version=state.version,
             metrics=dict(metrics or {}),
             counts=dict(counts or {}),
             dropped=tuple(dropped),

@@ -1,7 +1,11 @@
 """Discards what a run stored after the checkpoint that it resumes from, and books its receipts as abandoned."""
 
+from contextlib import suppress
+
+from agile_ray.errors import ConfigError
 from agile_ray.record import store
-from agile_ray.record.folder import RunFolder
+from agile_ray.record.checkpoints import latest_checkpoint
+from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.receipts import abandon, read_journal
 from agile_ray.record.whole import remove_unfinished
 from agile_ray.types import Receipt
@@ -10,10 +14,10 @@ from agile_ray.types import Receipt
 def discard_after(run: RunFolder, iteration: int) -> int:
     """Delete the segments stored after an iteration, the journals, and files that a killed process left unfinished.
 
-    Receipts are booked in abandoned.jsonl before their file is deleted.
+    Receipts are booked in abandoned.jsonl before their file is deleted, except those in a damaged file.
 
     Returns:
-        Segments deleted.
+        Segments deleted, without those in damaged files.
 
     Raises:
         ConfigError: a file was written by another version.
@@ -23,12 +27,51 @@ def discard_after(run: RunFolder, iteration: int) -> int:
     for number in run.stored_iterations():
         if number > iteration:
             path = run.segment_file(number)
-            discarded += store.count_segments(run, number)
-            abandon(run, path, iteration=number, receipts=_bought(run, number))
+            with suppress(store.DamagedFileError):
+                abandon(run, path, iteration=number, receipts=_bought(run, number))
+                discarded += store.count_segments(run, number)
             path.unlink()
     for folder in (run.path, run.segments, run.evaluations):
         remove_unfinished(folder)
     return discarded
+
+
+def damaged_after(run: RunFolder, iteration: int) -> tuple[str, ...]:
+    """Names of the segment files stored after an iteration that can't be read, so that their receipts are lost.
+
+    Raises:
+        ConfigError: a file was written by another version.
+    """
+    found: list[str] = []
+    for number in run.stored_iterations():
+        if number > iteration:
+            try:
+                _bought(run, number)
+            except store.DamagedFileError:
+                found.append(run.segment_file(number).name)
+    return tuple(found)
+
+
+def check_record(run: RunFolder, sft: CheckpointFolder) -> None:
+    """Refuse to resume a run that has no whole checkpoint, or that lacks what it stored before it.
+
+    Args:
+        run: its folder, which need not exist.
+        sft: the last checkpoint of imitation.
+
+    Raises:
+        ConfigError: as in `latest_checkpoint`; or a segment file is cut off that the run's books need at its end.
+    """
+    latest = latest_checkpoint(run, sft)
+    last = latest.state.iteration if latest is not None else 0
+    for number in run.stored_iterations():
+        path = run.segment_file(number)
+        if number <= last and not store.is_readable(path):
+            raise ConfigError(
+                f"{path}: must be a whole Parquet file, for the run's report needs it, found {path.stat().st_size} "
+                f"bytes that can't be read; put back a copy, or delete the checkpoints of iteration {number} and later "
+                f"in {run.checkpoints} to train it again"
+            )
 
 
 def _discard_journals(run: RunFolder) -> None:
@@ -37,7 +80,10 @@ def _discard_journals(run: RunFolder) -> None:
     They belong to a collection that was cut short, or to one that had just been stored.
     """
     last = max(run.stored_iterations(), default=0)
-    booked = set(_bought(run, last)) if last else set()
+    try:
+        booked = set(_bought(run, last)) if last else set()
+    except store.DamagedFileError:
+        booked = set()
     for path in run.journals():
         left = [receipt for receipt in read_journal(path) if receipt not in booked]
         abandon(run, path, iteration=last + 1, receipts=left)

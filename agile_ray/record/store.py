@@ -7,7 +7,8 @@
 Every file is whole or absent, and names its schema version.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -33,6 +34,11 @@ from agile_ray.types import (
 )
 
 SCHEMA_VERSION = 3
+
+
+class DamagedFileError(ConfigError):
+    """A Parquet file is cut off or damaged."""
+
 
 _USES = pa.list_(pa.struct({"kind": pa.string(), "writer": pa.int32(), "similarity": pa.float64()}))
 _RECEIPT = pa.struct(
@@ -157,7 +163,7 @@ def read(run: RunFolder, iteration: int) -> list[StoredSegment]:
     """The segments of an iteration, in the order in which `write` was given their sessions.
 
     Raises:
-        ConfigError: the file is missing, or its schema is another version's.
+        ConfigError: the file is missing or damaged, or its schema is another version's.
     """
     return [
         StoredSegment(
@@ -174,7 +180,7 @@ def sessions(run: RunFolder, iteration: int) -> list[Session]:
     """The sessions of an iteration with their turns, in the order in which `write` was given them.
 
     Raises:
-        ConfigError: the file is missing, or its schema is another version's.
+        ConfigError: the file is missing or damaged, or its schema is another version's.
     """
     found: list[Session] = []
     segments: list[Segment] = []
@@ -191,7 +197,7 @@ def outcomes(run: RunFolder, iteration: int) -> list[Session]:
     """The sessions of an iteration without turns and counterfactuals, which is much faster than `sessions`.
 
     Raises:
-        ConfigError: the file is missing, or its schema is another version's.
+        ConfigError: the file is missing or damaged, or its schema is another version's.
     """
     lines = _read_table(run.segment_file(iteration), columns=[*_PLAYED, "last"])
     return [_session(record) for record in lines.filter(lines["last"]).to_pylist()]
@@ -201,21 +207,26 @@ def table(run: RunFolder, iteration: int) -> pa.Table:
     """The segment file of an iteration, as stored.
 
     Raises:
-        ConfigError: the file is missing, or its schema is another version's.
+        ConfigError: the file is missing or damaged, or its schema is another version's.
     """
     return _read_table(run.segment_file(iteration))
 
 
 def count_segments(run: RunFolder, iteration: int) -> int:
-    """Number of lines in an iteration's segment file, which exists."""
-    return pq.read_metadata(run.segment_file(iteration)).num_rows
+    """Number of lines in an iteration's segment file.
+
+    Raises:
+        ConfigError: the file is missing or cut off.
+    """
+    with _readable(path := run.segment_file(iteration)):
+        return pq.read_metadata(path).num_rows
 
 
 def earned(run: RunFolder, iteration: int) -> list[Earned]:
     """The sessions of an iteration like `outcomes`, each with its rewards.
 
     Raises:
-        ConfigError: the file is missing, or its schema is another version's.
+        ConfigError: the file is missing or damaged, or its schema is another version's.
     """
     lines = _read_table(run.segment_file(iteration), columns=[*_PLAYED, "last", "trained", "rewards"])
     rewards = lines["rewards"].combine_chunks()
@@ -235,11 +246,21 @@ def write_sessions(path: Path, sessions: Sequence[Session]) -> None:
     _write_table(path, [_session_record(session) for session in sessions], _PLAYED)
 
 
+def is_readable(path: Path) -> bool:
+    """Whether a Parquet file exists and is not cut off."""
+    try:
+        with _readable(path):
+            pq.read_metadata(path)
+    except ConfigError:
+        return False
+    return True
+
+
 def read_sessions(path: Path) -> list[Session]:
     """The sessions of an evaluation, without their turns.
 
     Raises:
-        ConfigError: the file is missing, or its schema is another version's.
+        ConfigError: the file is missing or damaged, or its schema is another version's.
     """
     return [_session(record) for record in _read_table(path).to_pylist()]
 
@@ -309,6 +330,20 @@ def _segment(record: dict) -> Segment | None:
     )
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; was the run stopped before it was written?") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedFileError(
+            f"{path}: must be a whole Parquet file, found {path.stat().st_size} bytes that can't be read ({reason}); "
+            "put back a copy"
+        ) from error
+
+
 def _write_table(path: Path, records: Sequence[Record], columns: dict[str, pa.DataType]) -> None:
     schema = pa.schema(columns, metadata={"agile_ray_schema": str(SCHEMA_VERSION)})
     table = pa.table([pa.array([r.get(name) for r in records], kind) for name, kind in columns.items()], schema=schema)
@@ -317,10 +352,8 @@ def _write_table(path: Path, records: Sequence[Record], columns: dict[str, pa.Da
 
 
 def _read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
-    try:
+    with _readable(path):
         table = pq.read_table(path, columns=columns)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file; was the run stopped before it was written?") from error
     found = (table.schema.metadata or {}).get(b"agile_ray_schema", b"none").decode()
     if found != str(SCHEMA_VERSION):
         raise ConfigError(f"{path}: schema version must be {SCHEMA_VERSION}, found {found}")

@@ -1,9 +1,10 @@
-"""Writes files and folders that are whole or absent, whenever the process is killed.
+"""Writes files and folders that are whole or absent, whenever the process is killed or the power fails.
 
-Content is first written to a hidden name in the same folder, such as `.report.json.1f3a9c02.aside`, and then renamed.
-`remove_unfinished` deletes what a killed process left under such names.
+Content is first written to a hidden name in the same folder, such as `.report.json.1f3a9c02.aside`, passed to the disk
+(fsync), and then renamed. `remove_unfinished` deletes what a killed process left under such names.
 """
 
+import errno
 import os
 import shutil
 import uuid
@@ -11,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agile_ray.errors import ConfigError
+from agile_ray.errors import FULL, ConfigError
+
+NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EISDIR})
+"""Error numbers of disks that can't open a folder, or can't pass it to the disk."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -30,17 +34,23 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises:
         ConfigError: the path can't be written.
+        OSError: the disk is full; names the path.
     """
     aside = _aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
+            if not aside.is_symlink():
+                _to_disk(aside)
             os.replace(aside, path)
+            _to_disk(path.parent)
         finally:
             aside.unlink(missing_ok=True)
-    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise ConfigError(f"{path}: a file can't be written there ({error.strerror})") from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise ConfigError(f"{path}: a file can't be written there ({error.strerror or error})") from error
 
 
 @contextmanager
@@ -48,13 +58,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to write into; at the end of the block it is renamed to `path`.
 
     Raises:
-        OSError: `path` is a folder that is not empty, or a file.
+        OSError: `path` is a folder that is not empty, or a file; or the disk is full.
     """
     aside = _aside(path)
     aside.mkdir(parents=True)
     try:
         yield aside
+        for inside in aside.rglob("*"):
+            if not inside.is_symlink():
+                _to_disk(inside)
+        _to_disk(aside)
         aside.rename(path)
+        _to_disk(path.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -70,3 +85,16 @@ def remove_unfinished(folder: Path) -> None:
 
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.aside")
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise

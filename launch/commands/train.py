@@ -14,7 +14,7 @@ def command(
     """Train an agent: imitation, PPO, final evaluation, report.
 
     The run's folder is runs/NAME, with NAME from run.name. Running the same command again resumes from the last
-    complete checkpoint. On SIGTERM, the training writes a checkpoint and ends.
+    complete checkpoint. SIGTERM ends the training within 20 seconds, with exit code 143 if it is not finished.
 
     \b
     Examples:

@@ -16,6 +16,7 @@ from agile_ray.effects import machines_of
 from agile_ray.record.checkpoints import FolderCheckpoints, Saved, Stateful
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.recorder import RunRecorder
+from agile_ray.record.roll_call import RollCall, roll_call
 from agile_ray.types import Int32, RunState
 from launch.run.progress import Progress
 from rollout.settings import RolloutSettings
@@ -93,25 +94,29 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
     """
     from rollout.pool import RolloutPool
 
-    logs = RunFolder.of(config).logs
-    rollouts = RolloutPool(RolloutSettings.of(config), model=config.model.path, logs=logs, bar=progress.bar)
-    try:
-        learners = start_learners(config, probes(environment, _rules(config, environment)))
-        rollouts.wait_until_ready()
-        if config.rollout.transport == "nccl":
-            learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
-    except BaseException:
-        rollouts.shutdown()
-        raise
+    run = RunFolder.of(config)
+    with roll_call(run) as call:
+        rollouts = RolloutPool(
+            RolloutSettings.of(config), model=config.model.path, logs=run.logs, bar=progress.bar, roll_call=call
+        )
+        try:
+            learners = start_learners(config, probes(environment, _rules(config, environment)), call)
+            rollouts.wait_until_ready()
+            if config.rollout.transport == "nccl":
+                learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
+        except BaseException:
+            rollouts.shutdown()
+            raise
     return Machines(config=config, learners=learners, rollouts=rollouts)
 
 
-def start_learners(config: RunConfig, probes: Sequence[Int32]) -> "LearnerGroup":
+def start_learners(config: RunConfig, probes: Sequence[Int32], call: RollCall) -> "LearnerGroup":
     """Start the learner ranks without engines.
 
     Args:
         config: of the run.
         probes: token sequences that every published version is checked with.
+        call: roll call of the run's folder, which the ranks answer.
 
     Raises:
         AgileError: a rank did not start; the others are ended.
@@ -130,6 +135,7 @@ def start_learners(config: RunConfig, probes: Sequence[Int32]) -> "LearnerGroup"
         function_ids=[tokenizer.function_id(function) for function in Function],
         probes=probes,
         seed=config.seed,
+        roll_call=call,
     )
 
 
@@ -189,6 +195,11 @@ def open_record(
                 f"resumed after {state.imitation_steps} imitation steps and {state.iteration} iterations; discarded "
                 f"{rollback.segments} segments and {rollback.seconds:.0f} s of later work"
             )
+        if rollback.damaged:
+            progress.say(
+                f"discarded {len(rollback.damaged)} damaged segment files of later work, with the receipts "
+                f"in them: {', '.join(rollback.damaged)}"
+            )
 
     checkpoints = FolderCheckpoints(
         run,
@@ -198,6 +209,7 @@ def open_record(
         credit=credit,
         resumed=resumed,
         sft=sft,
+        say=progress.say,
     )
     return RunRecord(recorder=recorder, checkpoints=checkpoints)
 

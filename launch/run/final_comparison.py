@@ -21,7 +21,13 @@ NAMES: tuple[str, ...] = ("always_ask", "never_ask", "random", "non_adaptive", "
 
 
 def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
-    """Evaluate the weights that the engines serve, greedy and sampled, and store the sessions."""
+    """Evaluate the weights that the engines serve, greedy and sampled, and store the sessions.
+
+    Args:
+        entry: name of the policy.
+        parts: of the training.
+        state: when the policy had these weights.
+    """
     for name, greedy in ((entry, True), (f"{entry}_sampled", False)):
         with parts.recorder.timed("evaluate"):
             sessions = parts.rollouts.evaluate(split=SPLIT, sessions=parts.config.evaluate.sessions, greedy=greedy)
@@ -31,12 +37,13 @@ def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
 
 def compare(parts: Parts, state: RunState) -> None:
     """Evaluate the best checkpoint and the reference policies, write the report and show it."""
-    leader = best_checkpoint(parts.folder)
+    leader, measured = best_checkpoint(parts.folder), state
     if leader is not None and leader.state != state:
+        measured = leader.state
         parts.progress.say(f"best on validation: {leader.folder.path.name}")
         parts.learners.load(leader.folder.learners)
         parts.rollouts.load(parts.learners.publish(leader.state.version))
-    evaluate_policy("ppo", parts, state)
+    evaluate_policy("ppo", parts, measured)
     with parts.recorder.timed("references"):
         for name, sessions in references(
             parts.config, parts.environment, trained=evaluations.kept(parts.folder)["ppo"]

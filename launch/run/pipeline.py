@@ -9,9 +9,7 @@ teacher's sessions -> imitation -> SFT policy, frozen as the reference -> evalua
            best on validation -> evaluate it -> compare with the reference policies -> report
 """
 
-import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import envs
 from agile_ray import loop
@@ -19,6 +17,7 @@ from agile_ray.agent.environment import Environment
 from agile_ray.config import RunConfig
 from agile_ray.record import evaluations, provenance
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.resume import check_record
 from agile_ray.scripted import demonstrations
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import RunState
@@ -28,20 +27,7 @@ from launch.run.assembly import Machines, Parts, assemble, start
 from launch.run.lock import alone
 from launch.run.preflight import check
 from launch.run.progress import Progress
-
-
-@dataclass(slots=True)
-class Stop:
-    """Whether the process was asked to stop."""
-
-    asked: bool = False
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def on(self, number: signal.Signals) -> None:
-        """Handle a signal as a request to stop."""
-        signal.signal(number, lambda *_: setattr(self, "asked", True))
+from launch.run.stop import EXIT_CODE, Stop
 
 
 def train(config: RunConfig) -> None:
@@ -49,17 +35,26 @@ def train(config: RunConfig) -> None:
 
     Raises:
         ConfigError: the training can't start; nothing was started or written.
+        SystemExit: SIGTERM came, and the run is not finished.
     """
     environment = prepare(config)
-    stop = Stop()
-    with alone(RunFolder.of(config)), progress_of(config) as progress, cluster(config.cluster, cpus=cpus(config)):
-        stop.on(signal.SIGTERM)  # after Ray, which sets its own handler
-        progress.say(f"run {config.run_folder}: starting engines and learners")
+    stop, folder = Stop(), RunFolder.of(config)
+    with (
+        stop.listening(),
+        alone(folder),
+        progress_of(config) as progress,
+        stop.explained(folder, folder.sft, progress),
+        cluster(config.cluster, cpus=cpus(config)),
+    ):
+        stop.listen()  # after Ray, which sets its own handler
+        progress.say(f"run {folder}: starting engines and learners")
         machines = start(config, environment, progress)
         try:
-            run(config, environment, machines, progress, stop)
+            finished = run(config, environment, machines, progress, stop)
         finally:
             machines.close()
+    if not finished:
+        raise SystemExit(EXIT_CODE)
 
 
 def prepare(config: RunConfig) -> Environment:
@@ -70,6 +65,8 @@ def prepare(config: RunConfig) -> Environment:
     """
     check(config)
     provenance.check_resumable(config)
+    run = RunFolder.of(config)
+    check_record(run, run.sft)
     environment = envs.build(config.env, seed=config.seed)
     for split in ("train", "validation", final_comparison.SPLIT):
         environment.stream(split=split, index=0)  # a missing category is an error here, not after hours
@@ -89,22 +86,27 @@ def cpus(config: RunConfig) -> int:
 
 def run(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
-) -> None:
-    """Train on running machines, in a folder that can be resumed."""
+) -> bool:
+    """Train on machines that are up, in a folder that can be resumed.
+
+    Returns:
+        Whether the run is finished; if not, it was asked to stop, and has a checkpoint.
+    """
     provenance.write(config)
     parts = assemble(config, environment, machines, progress, stopping)
     try:
-        _run(parts)
+        return _run(parts)
     finally:
         parts.recorder.close()
 
 
-def _run(parts: Parts) -> None:
+def _run(parts: Parts) -> bool:
     state = parts.checkpoints.restore()
     if not parts.sft.exists():
         state = _imitate(parts, state)
     if parts.stopping():
-        return _stopped(parts, state)
+        _say_stopped(parts, state)
+        return False
     parts.learners.set_reference(parts.sft)
     if state.iteration == 0 and not evaluations.has(parts.folder, "sft_sampled"):
         parts.rollouts.load(parts.learners.publish(state.version))
@@ -120,8 +122,10 @@ def _run(parts: Parts) -> None:
         stopping=parts.stopping,
     )
     if parts.stopping():
-        return _stopped(parts, state)
-    return final_comparison.compare(parts, state)
+        _say_stopped(parts, state)
+        return False
+    final_comparison.compare(parts, state)
+    return True
 
 
 def _imitate(parts: Parts, state: RunState) -> RunState:
@@ -161,7 +165,7 @@ def _habit(config: RunConfig) -> str:
     return f"with probability {config.imitation.asked_share:g} where neither memory nor tool has the answer"
 
 
-def _stopped(parts: Parts, state: RunState) -> None:
+def _say_stopped(parts: Parts, state: RunState) -> None:
     parts.progress.say(
         f"asked to stop: checkpoint after {state.imitation_steps} imitation steps and {state.iteration} iterations; "
         "run the same command again to resume"

@@ -1,9 +1,9 @@
 """A replay from start to end: trains on the stored sessions of a run, then compares."""
 
-import json
-import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from agile_ray import loop
 from agile_ray.config import RunConfig
@@ -11,6 +11,9 @@ from agile_ray.credit.assign import CreditAssigner
 from agile_ray.errors import ConfigError
 from agile_ray.record import provenance, store
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.json_files import read_json
+from agile_ray.record.resume import check_record
+from agile_ray.record.roll_call import roll_call
 from agile_ray.replay.rollouts import RecordedRollouts
 from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
@@ -18,12 +21,14 @@ from launch.report.replay_table import conclude, name_run
 from launch.run import shipped_configs
 from launch.run.assembly import open_record, start_learners
 from launch.run.lock import alone
-from launch.run.pipeline import Stop
 from launch.run.preflight import check
 from launch.run.progress import Progress
+from launch.run.stop import EXIT_CODE, Stop
 
 if TYPE_CHECKING:
     from learner.group import LearnerGroup
+
+_RECORD = TypeAdapter(dict[str, object]).validate_json
 
 
 def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> None:
@@ -39,24 +44,32 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
         ContractError: without overrides, it did not repeat the run.
         LearnerError: a rank died, or a loss is not finite; the same command resumes.
         DeadlineError: a rank was late; the same command resumes.
+        SystemExit: SIGTERM came, and iterations are left; the same command resumes.
     """
     config = configure(run, overrides, name=name or f"{run.name}-replay")
     folder = RunFolder.of(config)
     stop = Stop()
     ranks = config.learner.ranks
     progress = Progress(imitation_steps=0, iterations=config.loop.iterations)
-    with alone(folder), progress, cluster(config.cluster, cpus=ranks + 1):
-        stop.on(signal.SIGTERM)  # after Ray, which sets its own handler
+    with (
+        stop.listening(),
+        alone(folder),
+        progress,
+        stop.explained(folder, run.sft, progress),
+        cluster(config.cluster, cpus=ranks + 1),
+    ):
+        stop.listen()  # after Ray, which sets its own handler
         progress.say(f"replay of {run} in {folder}: starting learners")
-        learners = start_learners(config, probes=())  # no engine serves the weights, so there is no sync to check
+        with roll_call(folder) as call:
+            learners = start_learners(config, (), call)  # no engine serves the weights, so there is no sync to check
         try:
             state = _train(run, config, learners, progress, stop)
         finally:
             learners.shutdown()
-        if stop.asked:
-            return progress.say(
-                f"asked to stop: checkpoint after {state.iteration} iterations; the same command resumes"
-            )
+        recorded = run.segment_file(state.iteration + 1).is_file()
+        if stop.asked and state.iteration < config.loop.iterations and recorded:
+            progress.say(f"asked to stop: checkpoint after {state.iteration} iterations; the same command resumes")
+            raise SystemExit(EXIT_CODE)
         if state.iteration < config.loop.iterations:
             progress.say(
                 f"{run.segments} has no iteration {state.iteration + 1} of {config.loop.iterations}: "
@@ -89,9 +102,12 @@ def configure(run: RunFolder, overrides: Sequence[str], *, name: str) -> RunConf
             f"{run.sft}: a replay begins after imitation and needs its last checkpoint, found none; train the run first"
         )
     store.table(run, 1)
+    for iteration in run.stored_iterations():
+        store.count_segments(run, iteration)  # one that is cut off is an error here, not after hours
     _check_output(run, RunFolder.of(config))
     check(config)
     provenance.check_resumable(config)
+    check_record(RunFolder.of(config), run.sft)
     return config
 
 
@@ -99,7 +115,8 @@ def _check_output(run: RunFolder, folder: RunFolder) -> None:
     """Refuse a folder with anything but a replay of this run, because resuming there would discard other work."""
     if not folder.path.exists():
         return
-    repeated = json.loads(folder.replay.read_text())["run"] if folder.replay.is_file() else None
+    record = read_json(folder.replay, _RECORD, expected="a replay's record") if folder.replay.is_file() else {}
+    repeated = record.get("run")
     if repeated != str(run):
         found = "no replay" if repeated is None else f"a replay of {repeated}"
         raise ConfigError(f"{folder}: it must be free or a replay of {run}, found {found}; choose another --output")

@@ -9,7 +9,6 @@ seed alone.
 """
 
 import shutil
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from launch.cluster.ray_cluster import cluster
 from launch.run import pipeline
 from launch.run.assembly import Machines, start
 from launch.run.lock import alone
-from launch.run.pipeline import Stop
+from launch.run.stop import EXIT_CODE, Stop
 
 
 def train_all(configs: Sequence[RunConfig]) -> list[str]:
@@ -35,7 +34,8 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
     Raises:
         ConfigError: a run can't start. Every configuration is checked before anything is started. An error that appears
             only when a run starts, such as a checkpoint of another version, ends the sweep there.
-        SystemExit: SIGTERM came before all runs were finished; the current run wrote a checkpoint, or finished.
+        SystemExit: SIGTERM came before all runs were finished; the current run wrote a checkpoint, finished, or was
+            interrupted.
     """
     left = [config for config in configs if not _finished(config)]
     for config in left:
@@ -45,8 +45,12 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
     failed: list[str] = []
     stop = Stop()
     first = SweepFolder(left[0].run.folder.absolute()).initial_learners
-    with cluster(left[0].cluster, cpus=max(map(pipeline.cpus, left))), _SharedMachines(first) as shared:
-        stop.on(signal.SIGTERM)  # after Ray, which sets its own handler
+    with (
+        stop.listening(),
+        cluster(left[0].cluster, cpus=max(map(pipeline.cpus, left))),
+        _SharedMachines(first) as shared,
+    ):
+        stop.listen()  # after Ray, which sets its own handler
         for config in left:
             print(f"{config.run.name}:", flush=True)
             try:
@@ -58,7 +62,7 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
                 failed.append(f"{config.run.name} ({type(error).__name__}: {error})")
                 shared.clear()
             if stop() and not (config is left[-1] and _finished(config)):
-                raise SystemExit(128 + signal.SIGTERM)
+                raise SystemExit(EXIT_CODE)
     return failed
 
 
@@ -89,7 +93,12 @@ class _SharedMachines:
     def train(self, config: RunConfig, stop: Stop) -> None:
         """Train one run, on the running machines if they fit it."""
         environment = pipeline.prepare(config)
-        with alone(RunFolder.of(config)), pipeline.progress_of(config) as progress:
+        folder = RunFolder.of(config)
+        with (
+            alone(folder),
+            pipeline.progress_of(config) as progress,
+            stop.explained(folder, folder.sft, progress),
+        ):
             if self._machines is not None and not self._machines.fit(config):
                 self.clear()
             if self._machines is None:

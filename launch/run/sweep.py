@@ -12,6 +12,7 @@ from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.json_files import write_json
 from launch.report import files, paired_runs, sweep_table
 from launch.run.lock import alone
+from launch.run.stop import EXIT_CODE
 from launch.run.sweep_plan import Job, Plan, pairs
 
 
@@ -59,13 +60,15 @@ def _train(jobs: Sequence[Job], *, together: bool) -> list[str]:
         The runs that failed, each with its exit code or error.
     """
     if not together:
-        return [f"{job.config.run.name} (exit code {code})" for job in jobs if (code := _run(job))]
+        return [
+            f"{job.config.run.name} (exit code {code})" for job in jobs if (code := _run(job, last=job is jobs[-1]))
+        ]
     from launch.run.shared_machines import train_all
 
     return train_all([job.config for job in jobs])
 
 
-def _run(job: Job) -> int:
+def _run(job: Job, *, last: bool) -> int:
     """Train in a process of its own.
 
     Returns:
@@ -79,21 +82,23 @@ def _run(job: Job) -> int:
         return 0
     print(f"{job.config.run.name}: {shlex.join(['agile-ray', *job.words])}", flush=True)
     child: subprocess.Popen[bytes] | None = None
-    stopped: list[int] = []
+    stopped = told = False
 
-    def stop(signum: int, _: object) -> None:  # must not wait: child.wait() below has the lock that it would need
-        stopped.append(signum)
+    def stop(*_: object) -> None:  # never waits: child.wait() below holds the lock that a wait needs
+        nonlocal stopped, told
+        stopped = True
         if child:
-            child.terminate()  # the training makes a checkpoint first
+            told = True
+            child.terminate()  # the training makes a checkpoint first; a second time, it does not
 
     before = signal.signal(signal.SIGTERM, stop)  # before the child starts, or a signal in between would be lost
     try:
         child = subprocess.Popen([sys.executable, "-m", "launch.main", *job.words])
-        if stopped:  # the signal came while the child started; a second one is harmless
+        if stopped and not told:  # the signal came while the child started
             child.terminate()
         code = child.wait()
     finally:
         signal.signal(signal.SIGTERM, before)
-    if stopped:
-        raise SystemExit(128 + signal.SIGTERM)
+    if stopped and not (last and code == 0):
+        raise SystemExit(EXIT_CODE)
     return code

@@ -104,7 +104,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     job.wait_for(Event.IMITATION, 1, process)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, said
+    assert process.returncode == 128 + signal.SIGTERM, said
     assert "asked to stop" in said
     steps = len(job.lines(Event.IMITATION))
     assert 0 < steps < STEPS, "a run that is asked to stop during imitation stops there"

@@ -12,7 +12,7 @@ import pytest
 
 from agile_ray.agent.functions import Function
 from agile_ray.config import RunConfig
-from agile_ray.errors import ConfigError, DeadlineError
+from agile_ray.errors import ConfigError, DeadlineError, EngineError, LearnerError
 from launch.border import border
 from launch.commands import keys
 from launch.run import shipped_configs, sweep_plan
@@ -120,6 +120,21 @@ def test_an_unknown_config_is_refused_with_the_shipped_names(call, name):
         (ConfigError("a\n b"), 2, "agile-ray: a b\n"),
         (DeadlineError("slow"), 1, "agile-ray: slow\n"),
         (OSError(28, "No space left on device", "/full"), 2, "agile-ray: /full: no space left"),
+        (
+            OSError(30, "Read-only file system", "/ro"),
+            2,
+            "agile-ray: /ro: the disk can't be used (Read-only file system)",
+        ),
+        (
+            LearnerError("save: OSError: [Errno 122] Disk quota exceeded: 'x'"),
+            2,
+            "agile-ray: save: OSError: [Errno 122]",
+        ),
+        (
+            EngineError("actor 1: OSError: [Errno 28] No space left on device"),
+            2,
+            "agile-ray: actor 1: OSError: [Errno 28]",
+        ),
     ],
 )
 def test_the_border_turns_an_expected_error_into_one_line(capsys, error, code, said):

@@ -1,11 +1,15 @@
+import errno
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 
-from agile_ray.errors import ConfigError
+from agile_ray.errors import ConfigError, LearnerError
 from agile_ray.record.checkpoints import FolderCheckpoints, adopt, best_checkpoint, saved_checkpoints
 from agile_ray.record.folder import RunFolder
 from agile_ray.types import RunState
+from tests.fakes.checkpoint import export
 from tests.fakes.parts_contract import check_checkpoints
 
 
@@ -16,7 +20,7 @@ class Memo:
         self.number = number
 
     def export(self, folder):
-        (folder / "config.json").write_text("{}")
+        export(folder)
 
     def save(self, folder):
         (folder / "number").write_text(str(self.number))
@@ -42,9 +46,9 @@ def at(iteration):
     return RunState(imitation_steps=3, iteration=iteration, version=iteration)
 
 
-def checkpoints(folder, memo, *, credit=None, keep=2, resumed=lambda state: None):
+def checkpoints(folder, memo, *, credit=None, keep=2, resumed=lambda state: None, say=print):
     run = RunFolder(folder)
-    parts = {"learners": memo, "lanes": memo, "credit": credit or Memo(), "sft": run.sft}
+    parts = {"learners": memo, "lanes": memo, "credit": credit or Memo(), "sft": run.sft, "say": say}
     return FolderCheckpoints(run, keep=keep, resumed=resumed, **parts)
 
 
@@ -137,3 +141,153 @@ def test_adopt_copies_only_files_whose_names_match(tmp_path):
 
 def test_folder_checkpoints_keep_the_contract_of_checkpoints(tmp_path):
     check_checkpoints(checkpoints(tmp_path, Memo(), keep=1))
+
+
+def lost(path):
+    path.unlink()
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+DAMAGES = [
+    *((name, damage) for name in ("config.json", "model.safetensors") for damage in (lost, emptied, cut)),
+    *((f"resume/{name}", damage) for name in ("learners/number", "lanes", "credit") for damage in (lost, emptied, cut)),
+    ("resume/state.json", emptied),
+    ("resume/state.json", cut),
+    ("resume/state.json", lambda path: path.write_text("[3]")),
+    ("resume/state.json", lambda path: path.write_text(path.read_text().replace("iteration", "iterations"))),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_a_checkpoint_that_is_not_whole_is_skipped_and_named_and_written_again(tmp_path, name, damage):
+    for iteration in (3, 7):
+        checkpoints(tmp_path, Memo(iteration)).save(at(iteration), score=0.1 * iteration)
+    newest = RunFolder(tmp_path).checkpoint(at(7))
+    damage(newest.path / name)
+    memo, said = Memo(), []
+    again = checkpoints(tmp_path, memo, say=said.append)
+    assert (again.restore(), memo.number) == (at(3), 3)
+    [line] = said
+    assert line.startswith(f"skipped {newest.path}: ")
+    assert any(word in line for word in (name, os.path.basename(name), os.path.dirname(name) or "*.safetensors"))
+    leader = best_checkpoint(RunFolder(tmp_path))
+    assert leader is not None
+    assert leader.state == at(3)
+    again.save(at(7), score=None)
+    assert checkpoints(tmp_path, Memo()).restore() == at(7)
+
+
+def test_a_lost_shard_of_the_weights_is_named(tmp_path):
+    checkpoints(tmp_path, Memo()).save(at(1), score=None)
+    checkpoints(tmp_path, Memo()).save(at(2), score=None)
+    newest, said = RunFolder(tmp_path).checkpoint(at(2)).path, []
+    shards = {"a": "model.safetensors", "b": "model-2.safetensors"}
+    (newest / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    assert checkpoints(tmp_path, Memo(), say=said.append).restore() == at(1)
+    assert said == [f"skipped {newest}: it has no model-2.safetensors"]
+
+
+def test_a_checkpoint_of_an_earlier_version_that_lists_no_files_is_read(tmp_path):
+    checkpoints(tmp_path, Memo(4)).save(at(4), score=0.5)
+    folder = RunFolder(tmp_path).checkpoint(at(4))
+    record = json.loads(folder.state.read_text())
+    del record["files"]
+    folder.state.write_text(json.dumps(record))
+    assert checkpoints(tmp_path, Memo()).restore() == at(4)
+    folder.lanes.write_bytes(b"")
+    with pytest.raises(ConfigError, match="iteration-00004: resume/lanes is empty"):
+        checkpoints(tmp_path, Memo()).restore()
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_or_gone_is_not_started_over(tmp_path):
+    run = RunFolder(tmp_path)
+    checkpoints(tmp_path, Memo()).save(at(2), score=None)
+    run.checkpoint(at(2)).state.write_text("{")
+    with pytest.raises(
+        ConfigError, match=r"needs a whole checkpoint, found none \(.*iteration-00002: state.json can't"
+    ):
+        checkpoints(tmp_path, Memo()).restore()
+    run.checkpoint(at(2)).state.unlink()
+    run.segments.mkdir()
+    run.segment_file(1).touch()
+    with pytest.raises(ConfigError, match=r"needs a whole checkpoint, found none \(they are gone\)"):
+        checkpoints(tmp_path, Memo()).restore()
+
+
+class Elsewhere(Memo):
+    """Learners on a node that sees another folder."""
+
+    def export(self, folder):
+        pass
+
+
+def test_a_checkpoint_that_the_learners_wrote_elsewhere_is_refused_and_the_earlier_ones_stay(tmp_path):
+    for iteration in (1, 2):
+        checkpoints(tmp_path, Memo()).save(at(iteration), score=0.5)
+    with pytest.raises(LearnerError, match="iteration-00003: .* it has no config.json; every node must see"):
+        checkpoints(tmp_path, Elsewhere()).save(at(3), score=0.9)
+    assert saved(tmp_path) == ["best", "iteration-00001", "iteration-00002"]
+
+
+class Torn(Memo):
+    """Learners whose library has its own words for a disk that is full."""
+
+    def save(self, folder):
+        raise LearnerError("learner.save: a rank failed, RuntimeError: unexpected pos 64 vs 0")
+
+
+@pytest.mark.parametrize(("free", "error"), [(1 << 16, OSError), (1 << 33, LearnerError)])
+def test_learners_that_fail_on_a_full_disk_are_told_from_those_that_fail(tmp_path, monkeypatch, free, error):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(error):
+        checkpoints(tmp_path, Torn()).save(at(1), score=None)
+    assert saved(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_without_links_has_no_best_and_says_so(tmp_path, monkeypatch, number):
+    checkpoints(tmp_path, Memo()).save(at(1), score=0.5)
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    said = []
+    checkpoints(tmp_path, Memo(), say=said.append).save(at(2), score=0.7)
+    [line] = said
+    assert line.startswith("the best checkpoint on validation is iteration-00002, without a link to it (")
+    assert saved(tmp_path) == ["iteration-00001", "iteration-00002"]
+
+
+def test_a_link_that_a_killed_process_left_is_removed(tmp_path):
+    checkpoints(tmp_path, Memo()).save(at(1), score=0.5)
+    for target in ("iteration-00001", "nowhere"):
+        (RunFolder(tmp_path).checkpoints / f".best.{target}.aside").symlink_to(target)
+    assert checkpoints(tmp_path, Memo()).restore() == at(1)
+    assert saved(tmp_path) == ["best", "iteration-00001"]
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, renamed = set(), []
+    fsync, rename = os.fsync, os.rename
+
+    def note(handle):
+        synced.add(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def named(source, target, **_):
+        renamed.append(set(synced))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "rename", named)
+    checkpoints(tmp_path, Memo()).save(at(1), score=None)
+    [before] = renamed
+    assert {os.path.basename(path) for path in before} >= {"model.safetensors", "state.json", "number", "lanes"}

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,17 +10,21 @@ from hypothesis import strategies as st
 from agile_ray.config import Agent, Memory
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.evaluation.score import score
-from agile_ray.record import resume, store
+from agile_ray.record import evaluations, resume, store
+from agile_ray.record.checkpoints import FolderCheckpoints
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.receipts import Journal, read_abandoned
 from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.segments import cut
 from agile_ray.types import (
     Counterfactual,
     Ending,
     Origin,
+    RunState,
     Session,
 )
 from envs.shop import Shop
+from tests.fakes.checkpoint import export
 from tests.fakes.lineage import check_lineage
 from tests.fakes.stored import BLANK, FAILED, ONE, REWRITTEN, rows, session, turn
 from tests.fakes.streams import play_streams
@@ -118,6 +124,59 @@ def test_iterations_after_a_checkpoint_are_discarded_and_counted(tmp_path):
     assert [path.name for path in run.segments.iterdir()] == ["iteration-00001.parquet"]
     assert resume.discard_after(run, 1) == 0
     assert resume.discard_after(RunFolder(tmp_path / "nowhere"), 0) == 0
+
+
+def half(content):
+    return content[: len(content) // 2]
+
+
+DAMAGES = pytest.mark.parametrize("damaged", [half, lambda _: b"", lambda content: b"\0" * len(content)])
+
+
+@DAMAGES
+def test_a_damaged_file_after_the_checkpoint_is_discarded_and_counted_and_its_journal_is_booked(tmp_path, damaged):
+    run = RunFolder(tmp_path)
+    for iteration in (1, 2, 3):
+        store.write(run, iteration, [ONE], rows(ONE))
+    path = run.segment_file(3)
+    path.write_bytes(damaged(path.read_bytes()))
+    journal = Journal(run.journal(0))
+    for receipt in ONE.receipts:
+        journal.add(receipt)
+    assert resume.damaged_after(run, 1) == ("iteration-00003.parquet",)
+    assert resume.discard_after(run, 1) == 1
+    assert run.stored_iterations() == [1]
+    assert [(one.iteration, one.receipts) for one in read_abandoned(run)] == [(4, ONE.receipts), (2, ONE.receipts)]
+
+
+@DAMAGES
+def test_a_damaged_file_before_the_checkpoint_is_named(tmp_path, damaged):
+    run = RunFolder(tmp_path)
+    state = RunState(imitation_steps=0, iteration=2, version=2)
+    learners = SimpleNamespace(export=export, save=lambda folder: (folder / "one").write_text("1"))
+    part = SimpleNamespace(state=lambda: b"1")
+    FolderCheckpoints(
+        run, keep=1, learners=learners, lanes=part, credit=part, resumed=lambda _: None, sft=run.sft
+    ).save(state, score=None)
+    for iteration in (1, 2, 3):
+        store.write(run, iteration, [ONE], rows(ONE))
+    for iteration in (3, 2):
+        resume.check_record(run, run.sft)
+        path = run.segment_file(iteration)
+        path.write_bytes(damaged(path.read_bytes()))
+    with pytest.raises(ConfigError, match=r"iteration-00002.parquet: must be a whole Parquet file, .*put back a copy"):
+        resume.check_record(run, run.sft)
+
+
+@DAMAGES
+def test_a_damaged_evaluation_is_not_taken_for_one_and_is_named(tmp_path, damaged):
+    run = RunFolder(tmp_path)
+    evaluations.keep(run, "oracle", [ONE])
+    path = run.evaluation_file("oracle")
+    path.write_bytes(damaged(path.read_bytes()))
+    assert not evaluations.has(run, "oracle")
+    with pytest.raises(ConfigError, match=r"oracle.parquet: must be a whole Parquet file, found \d+ bytes"):
+        evaluations.kept(run)
 
 
 def test_lineage_counts_the_sessions_that_were_trained(tmp_path):

@@ -1,5 +1,8 @@
 """Files and folders that are whole or absent, and JSON files that are validated."""
 
+import errno
+import os
+
 import pytest
 from pydantic import TypeAdapter
 
@@ -72,6 +75,32 @@ def test_a_path_that_can_not_be_written_is_named(tmp_path):
             write_whole(path, b"")
 
 
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.EROFS, ConfigError), (errno.EIO, ConfigError), (errno.EDQUOT, OSError)]
+)
+def test_a_disk_that_fails_is_one_error_that_names_the_file(tmp_path, monkeypatch, number, error):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(error, match=f"{tmp_path}/deep/note") as found:
+        write_whole(tmp_path / "deep" / "note", b"1")
+    assert os.strerror(number) in str(found.value)
+    assert names(tmp_path / "deep") == []
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS])
+def test_a_disk_that_can_not_be_waited_for_is_written_all_the_same(tmp_path, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    write_whole(tmp_path / "note", b"1")
+    with whole_folder(tmp_path / "folder") as aside:
+        (aside / "note").write_bytes(b"2")
+    assert ((tmp_path / "note").read_bytes(), (tmp_path / "folder" / "note").read_bytes()) == (b"1", b"2")
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / ".note.dead.aside").touch()
     (tmp_path / ".folder.dead.aside" / "deep").mkdir(parents=True)
@@ -95,7 +124,7 @@ def test_json_lines_are_read_up_to_a_line_that_was_cut_off(tmp_path):
     path = tmp_path / "states.jsonl"
     assert read_json_lines(path, STATE, expected="a state") == []
     line = b'{"imitation_steps": 1, "iteration": 2, "version": 3}\n'
-    path.write_bytes(line + line + b'{"imita')
+    path.write_bytes(line + b"\n  \n" + line + b'{"imita')
     assert len(read_json_lines(path, STATE, expected="a state")) == 2
     path.write_bytes(line + b"[]\n")
     with pytest.raises(ConfigError, match=r"states.jsonl:2: must be a state, as this version writes it; found '\[\]'"):

@@ -1,0 +1,143 @@
+"""SIGTERM: a training ends at a boundary, or, without patience, anywhere; its exit code tells that it is unfinished."""
+
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+
+from agile_ray.config import RunConfig
+from agile_ray.record.folder import RunFolder
+from launch.run import pipeline, replay
+from launch.run.stop import EXIT_CODE, Stop
+from tests.fakes.parts import START
+from tests.fakes.stored import ONE, rows
+
+BUSY = """
+import sys, time
+from launch.run import stop
+stop.PATIENCE_S = float(sys.argv[1])
+told = stop.Stop()
+with told.listening():
+    try:
+        print("up", flush=True)
+        while not (sys.argv[2] == "boundary" and told()):
+            time.sleep(0.01)
+        print("boundary", flush=True)
+    finally:
+        time.sleep(0.3)
+        print("closed", flush=True)
+"""
+
+
+def ended(patience_s, kind, *signals):
+    """Exit code, output and seconds of a process that gets these signals one after the other."""
+    words = [sys.executable, "-c", BUSY, str(patience_s), kind]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout.readline() == "up\n"
+        begin = time.monotonic()
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.1)
+        out = process.communicate(timeout=30)[0]
+        return process.returncode, out.split(), time.monotonic() - begin
+
+
+def test_a_boundary_that_comes_in_time_is_waited_for():
+    assert ended(20, "boundary", signal.SIGTERM)[:2] == (0, ["boundary", "closed"])
+
+
+def test_work_that_takes_longer_is_interrupted_and_cleaned_up_after():
+    code, out, seconds = ended(0.5, "endless", signal.SIGTERM)
+    assert (code, out) == (EXIT_CODE, ["closed"])
+    assert 0.5 <= seconds < 10
+
+
+@pytest.mark.parametrize("times", [2, 4])
+def test_a_second_signal_needs_no_patience_and_more_do_not_disturb_the_end(times):
+    code, out, seconds = ended(60, "endless", *[signal.SIGTERM] * times)
+    assert (code, out) == (EXIT_CODE, ["closed"])
+    assert seconds < 10
+
+
+def test_ctrl_c_stays_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), Stop().listening():
+        raise KeyboardInterrupt
+
+
+class Machines:
+    def __init__(self):
+        self.closed = False
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Trains with machines that are fakes; returns what it said and whether the machines were closed."""
+    said, machines = [], Machines()
+    progress = SimpleNamespace(say=said.append)
+    config = RunConfig.model_validate(
+        {"run": {"name": "r", "folder": tmp_path}, "model": {"path": "m"}, "env": {"name": "shop"}}
+    )
+    monkeypatch.setattr(pipeline, "prepare", lambda _: None)
+    monkeypatch.setattr(pipeline, "cluster", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(pipeline, "progress_of", lambda _: nullcontext(progress))
+
+    def train(*, run=None, start=lambda *_: machines):
+        monkeypatch.setattr(pipeline, "start", start)
+        monkeypatch.setattr(pipeline, "run", run)
+        with pytest.raises(SystemExit) as end:
+            pipeline.train(config)
+        return end.value.code, said, machines.closed
+
+    return train
+
+
+def term(*_):
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_training_that_stops_with_a_checkpoint_is_not_finished(trained):
+    code, _, closed = trained(run=lambda *_: term() or False)
+    assert (code, closed) == (EXIT_CODE, True)
+
+
+def test_a_training_that_is_interrupted_says_where_it_resumes(trained):
+    code, said, closed = trained(run=lambda *_: (term(), term()))
+    assert (code, closed) == (EXIT_CODE, True)
+    assert said[-1] == "asked to stop, and interrupted: the same command starts over"
+
+
+def test_a_training_is_interrupted_while_its_engines_start(trained):
+    code, said, _ = trained(start=lambda *_: (term(), term()))
+    assert (code, said[-1]) == (EXIT_CODE, "asked to stop, and interrupted: the same command starts over")
+
+
+@pytest.mark.parametrize(("done", "ends"), [(1, EXIT_CODE), (2, None)])
+def test_a_replay_that_is_told_to_stop_is_finished_only_after_its_last_iteration(monkeypatch, tmp_path, done, ends):
+    from agile_ray.record import store
+
+    run, concluded = RunFolder(tmp_path / "run"), []
+    for iteration in (1, 2):
+        store.write(run, iteration, [ONE], rows(ONE))
+    config = RunConfig.model_validate(
+        {"run": {"name": "again", "folder": tmp_path}, "model": {"path": "m"}, "env": {"name": "shop"}}
+    )
+    monkeypatch.setattr(replay, "configure", lambda *_, **__: config)
+    monkeypatch.setattr(replay, "cluster", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(replay, "start_learners", lambda *_, **__: SimpleNamespace(shutdown=lambda: None))
+    monkeypatch.setattr(replay, "conclude", lambda *_: concluded.append(True))
+
+    def train(*_):
+        term()
+        return SimpleNamespace(iteration=START.iteration + done)
+
+    monkeypatch.setattr(replay, "_train", train)
+    with pytest.raises(SystemExit) if ends else nullcontext() as end:
+        replay.replay(run, [], name=None)
+    assert (end.value.code if ends else None, bool(concluded)) == (ends, ends is None)
