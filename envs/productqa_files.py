@@ -176,7 +176,7 @@ def majority(questions: Iterable[AnnotatedQuestion], kind: str) -> tuple[str, fl
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")  # editors on Windows add a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: can not be read: {error}") from error
 

@@ -263,6 +263,12 @@ def test_a_broken_file_is_named_with_its_line(tiny: Path, file: str, content: st
     assert "\n" not in str(error.value)
 
 
+def test_files_with_a_byte_order_mark_are_read(tiny: Path, pans: CategoryStream) -> None:
+    for file in (tiny / "test" / "pans").iterdir():
+        file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert ProductQA(tiny).stream(split="test", index=0).questions == pans.questions
+
+
 def test_the_config_builds_it(tiny: Path) -> None:
     environment = build(Env(name="productqa", data=tiny, categories={"train": ("lids",), "test": ("pans",)}), seed=5)
     assert environment.stream(split="train", index=0).id == "productqa/train/lids/0"
