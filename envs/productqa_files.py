@@ -6,13 +6,15 @@
 """
 
 import html
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from agile_ray.errors import ConfigError
 
@@ -26,6 +28,15 @@ _SIDES = ("train", "test")
 _LENIENT = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
 
+def _absent(value: object) -> object:
+    """None for NaN and infinities, which Python's json writes for missing numbers."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_Text = Annotated[str, BeforeValidator(_absent)]
+_MaybeText = Annotated[str | None, BeforeValidator(_absent)]
+
+
 class _Record(BaseModel):
     model_config = _LENIENT
 
@@ -33,25 +44,26 @@ class _Record(BaseModel):
 class Hit(_Record):
     """A product that answers a search question."""
 
-    asin: str
-    title: str
+    asin: _Text
+    title: _Text
 
 
 class Extra(_Record):
     """Further annotations: the knowledge of a reasoning question, the full gold query of a search question."""
 
-    knowledge: str | None = None
-    answer: str | None = None
+    knowledge: _MaybeText = None
+    answer: _MaybeText = None
 
 
 class AnnotatedQuestion(_Record):
     """One line of qa.jsonl: a question with its gold answers."""
 
-    id: str  # unique within its category
-    asin: str  # the product on whose page the question is asked
-    question: str
-    long_answer: str
-    short_answer: str | tuple[Hit, ...]  # for a search question its hits, possibly none
+    id: _Text  # unique within its category
+    asin: _Text  # the product on whose page the question is asked
+    question: _Text
+    long_answer: _Text
+    # for a search question its hits, possibly none
+    short_answer: Annotated[str | tuple[Hit, ...], BeforeValidator(_absent)]
     type: str
     extra_data: Extra | None
 
@@ -65,7 +77,7 @@ class AnnotatedQuestion(_Record):
 
 
 Products = Mapping[str, Mapping[str, str | None]]
-_PRODUCTS = TypeAdapter(dict[str, dict[str, str | None]], config=_LENIENT)
+_PRODUCTS = TypeAdapter(dict[str, dict[str, _MaybeText]], config=_LENIENT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """ProductQA: the real files, where they are at hand, and a tiny folder of the same shape."""
 
 import json
+import math
 import os
 import sqlite3
 from collections import Counter
@@ -253,6 +254,8 @@ def test_wrong_folders_and_names_are_one_line_each(tiny: Path) -> None:
         ("qa.jsonl", "\n".join(json.dumps(PANS[0]) for _ in range(2)), r"found 2, 1 repeated"),
         ("qa.jsonl", json.dumps({**PANS[0], "type": "search_qa"}), r"found type 'search_qa' with str"),
         ("qa.jsonl", json.dumps({**PANS[0], "type": "long_qa"}), r"found type 'long_qa'"),
+        ("qa.jsonl", json.dumps({**PANS[0], "short_answer": math.nan}), r"qa.jsonl:1: short_answer.*valid string"),
+        ("qa.jsonl", json.dumps({**PANS[0], "question": math.inf}), r"qa.jsonl:1: question: .*valid string"),
         ("metadata.json", "[]", r"metadata.json: line: Input should be"),
     ],
 )
@@ -267,6 +270,17 @@ def test_files_with_a_byte_order_mark_are_read(tiny: Path, pans: CategoryStream)
     for file in (tiny / "test" / "pans").iterdir():
         file.write_text(file.read_text(), encoding="utf-8-sig")
     assert ProductQA(tiny).stream(split="test", index=0).questions == pans.questions
+
+
+def test_a_number_that_is_none_is_absent(tiny: Path) -> None:
+    folder = tiny / "test" / "pans"
+    features = {"title": math.nan, "price": 5, "weight": -math.inf, "Shape": math.inf, "color": "NaN blue"}
+    (folder / "metadata.json").write_text(json.dumps({"B01": features}))
+    knowledge = {**PANS[2], "extra_data": {"knowledge": math.nan}}
+    (folder / "qa.jsonl").write_text(json.dumps(knowledge))
+    [question] = ProductQA(tiny).stream(split="test", index=0).questions
+    assert question.shown.splitlines()[1] == "B01 ; price 5 ; color NaN blue"
+    assert (question.knowledge, question.item) == ("", "B01/is it fine for sauce?")
 
 
 def test_the_config_builds_it(tiny: Path) -> None:
