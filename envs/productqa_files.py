@@ -106,12 +106,9 @@ class Category:
                 question = AnnotatedQuestion.model_validate_json(line)
             except ValidationError as error:
                 raise ConfigError(f"{file}:{number}: {_first(error)}") from error
-            listed = not isinstance(question.short_answer, str)
-            if question.kind not in (FACT, REASONING, SEARCH) or listed != (question.kind == SEARCH):
-                raise ConfigError(
-                    f"{file}:{number}: a search_qa has a list of products as short_answer, a fact_qa or reasoning_qa a "
-                    f"text; found type {question.type!r} with {type(question.short_answer).__name__}"
-                )
+            problem = _problem(question)
+            if problem:
+                raise ConfigError(f"{file}:{number}: {problem}")
             questions.append(question)
         repeated = len(questions) - len({question.id for question in questions})
         if repeated or not questions:
@@ -184,6 +181,25 @@ def majority(questions: Iterable[AnnotatedQuestion], kind: str) -> tuple[str, fl
         return None
     best = max(counts, key=counts.__getitem__)
     return best, counts[best] / sum(counts.values())
+
+
+def _problem(question: AnnotatedQuestion) -> str:
+    """Why a question can't be played or judged; "" if it can."""
+    listed = not isinstance(question.short_answer, str)
+    if question.kind not in (FACT, REASONING, SEARCH) or listed != (question.kind == SEARCH):
+        return (
+            "a search_qa has a list of products as short_answer, a fact_qa or reasoning_qa a text; "
+            f"found type {question.type!r} with {type(question.short_answer).__name__}"
+        )
+    for name in ("question", "short_answer"):
+        text = getattr(question, name)
+        if isinstance(text, str) and not _visible(text):
+            return f"{name} must hold a text, found {text!r}; complete or remove the line"
+    return ""
+
+
+def _visible(text: str) -> bool:
+    return any(letter.isprintable() and not letter.isspace() for letter in html.unescape(text))
 
 
 def _read(file: Path) -> str:

@@ -256,6 +256,21 @@ def test_wrong_folders_and_names_are_one_line_each(tiny: Path) -> None:
         ("qa.jsonl", json.dumps({**PANS[0], "type": "long_qa"}), r"found type 'long_qa'"),
         ("qa.jsonl", json.dumps({**PANS[0], "short_answer": math.nan}), r"qa.jsonl:1: short_answer.*valid string"),
         ("qa.jsonl", json.dumps({**PANS[0], "question": math.inf}), r"qa.jsonl:1: question: .*valid string"),
+        (
+            "qa.jsonl",
+            json.dumps({**PANS[0], "short_answer": "&#8203;\n"}),
+            r"qa.jsonl:1: short_answer must hold a text",
+        ),
+        (
+            "qa.jsonl",
+            json.dumps({**PANS[2], "short_answer": "&nbsp; \t"}),
+            r"qa.jsonl:1: short_answer must hold a text",
+        ),
+        (
+            "qa.jsonl",
+            json.dumps(PANS[1]) + "\n\n" + json.dumps({**PANS[3], "question": ""}),
+            r"qa.jsonl:3: question must",
+        ),
         ("metadata.json", "[]", r"metadata.json: line: Input should be"),
     ],
 )
