@@ -67,7 +67,7 @@ _BROKEN = frozenset(  # primary result codes that mean a fault of the database, 
 _PIECES = re.compile(
     r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")"""  # "x" is a text too, as in the gold queries
     r"|(?P<comment>--[^\n]*|/\*.*?(?:\*/|$))"
-    r"|(?P<name>`[^`]*`|\[[^\]]*\]|[^\W\d]\w*)"
+    r"|(?P<name>`(?:[^`]|``)*`|\[[^\]]*\]|[^\W\d]\w*)"
     r"|(?P<end>;)"
     r"|(?P<other>.)",
     re.DOTALL,
@@ -107,8 +107,7 @@ class SqlTool:
         self._stop_at = 0.0  # monotonic seconds
         self._connection = _open(database)
         self.columns = _columns(self._connection, table=table, id_column=id_column)
-        ids = self._connection.execute(f'SELECT "{id_column}" FROM "{table}"')  # both names come from the database
-        self._ids = frozenset(str(row[0]) for row in ids)
+        self.ids = _ids(self._connection, table=table, id_column=id_column)
         for limit, value in _LIMITS.items():
             self._connection.setlimit(limit, value)
         self._connection.set_authorizer(self._authorize)
@@ -129,7 +128,7 @@ class SqlTool:
         if columns[0].lower() not in (ID_NAME, self._id_column.lower()):
             return _bad(f"select {ID_NAME} first, not {columns[0]}")
         ids = tuple(dict.fromkeys(str(row[0]) for row in rows))
-        if not self._ids.issuperset(ids):
+        if not self.ids.issuperset(ids):
             return _bad(f"the first column holds something else than a {ID_NAME}")
         return Found(text=_listing(ids, self._shown_rows), rows=ids, bad_query=False)
 
@@ -209,6 +208,20 @@ def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> t
     return columns
 
 
+def _ids(connection: sqlite3.Connection, *, table: str, id_column: str) -> frozenset[str]:
+    try:
+        return frozenset(
+            str(row[0]) for row in connection.execute(f"SELECT {_quoted(id_column)} FROM {_quoted(table)}")
+        )
+    except sqlite3.Error as problem:
+        raise ConfigError(f"sql table {table}: the database can not be read: {problem}") from problem
+
+
+def _quoted(name: str) -> str:
+    """A name of the database, as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def as_written(query: str, *, table: str) -> str:
     """A gold query as the agent learns to write it: on TABLE_NAME, with a space after opening quotes and parentheses.
 
@@ -243,7 +256,7 @@ def _statement(query: str, *, names: Mapping[str, str]) -> str:
             raise _BadQueryError("one statement only, nothing may follow its semicolon")
         elif not ended:
             own = names.get(piece.strip("`[] ").lower()) if kind == "name" else None
-            pieces.append(f'"{own}"' if own else _trimmed(piece))
+            pieces.append(_quoted(own) if own else _trimmed(piece))
     statement = "".join(pieces).strip()
     if not statement:
         raise _BadQueryError("the query is empty")

@@ -212,6 +212,21 @@ def test_a_copy_of_a_connection_answers_and_leaves_the_connection_writable() -> 
     assert tool.search("DELETE FROM items").bad_query
 
 
+@pytest.mark.parametrize("name", ['12" pans', '"', "a`b", "men's; DROP TABLE x", "select", "wok ü [5]"])
+def test_a_table_and_an_id_column_may_have_any_name(name: str) -> None:
+    connection = sqlite3.connect(":memory:")
+    quoted = '"' + name.replace('"', '""') + '"'
+    connection.execute(f"CREATE TABLE {quoted} ({quoted} TEXT, price INTEGER)")
+    connection.execute(f"INSERT INTO {quoted} VALUES ('I1', 3), ('I2', 4)")
+    connection.commit()
+    tool = SqlTool(connection, table=name, id_column=name)
+    assert tool.ids == {"I1", "I2"}
+    backticks = "`" + name.replace("`", "``") + "`"
+    for table in ("products", quoted, backticks):
+        found = tool.search(f"SELECT product_id FROM {table} WHERE price > 3")
+        assert (found.rows, found.bad_query) == (("I2",), False), found.text
+
+
 def test_threads_may_share_a_tool(tool: SqlTool) -> None:
     texts: list[str] = []
     query = "SELECT product_id FROM pans ORDER BY price DESC"
