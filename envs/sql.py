@@ -13,7 +13,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from agile_ray.agent.environment import Found
@@ -65,7 +65,7 @@ _BROKEN = frozenset(  # primary result codes that mean a fault of the database, 
     }
 )
 _PIECES = re.compile(
-    r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")"""  # "x" is a text too, as in the gold queries
+    r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")"""  # "x" is a text, as in the gold queries, unless it is a name
     r"|(?P<comment>--[^\n]*|/\*.*?(?:\*/|$))"
     r"|(?P<name>`(?:[^`]|``)*`|\[[^\]]*\]|[^\W\d]\w*)"
     r"|(?P<end>;)"
@@ -108,6 +108,7 @@ class SqlTool:
         self._connection = _open(database)
         self.columns = _columns(self._connection, table=table, id_column=id_column)
         self.ids = _ids(self._connection, table=table, id_column=id_column)
+        self._texts = frozenset(_occurring(self._names, self._connection, table=table, columns=self.columns))
         for limit, value in _LIMITS.items():
             self._connection.setlimit(limit, value)
         self._connection.set_authorizer(self._authorize)
@@ -120,7 +121,7 @@ class SqlTool:
             ToolError: the database is broken or gone; no query can cause this.
         """
         try:
-            statement = _statement(query, names=self._names)
+            statement = _statement(query, names=self._names, texts=self._texts)
             with self._turn:
                 columns, rows = self._run(statement)
         except _BadQueryError as problem:
@@ -217,6 +218,16 @@ def _ids(connection: sqlite3.Connection, *, table: str, id_column: str) -> froze
         raise ConfigError(f"sql table {table}: the database can not be read: {problem}") from problem
 
 
+def _occurring(
+    names: Mapping[str, str], connection: sqlite3.Connection, *, table: str, columns: Sequence[str]
+) -> Iterator[str]:
+    """Those of the agent's names that are also the text of a cell, or stand for a text of a cell, ignoring case."""
+    same = " OR ".join(f"trim({_quoted(column)}) COLLATE NOCASE IN (?1, ?2)" for column in columns)
+    for name, own in names.items():
+        if connection.execute(f"SELECT 1 FROM {_quoted(table)} WHERE {same} LIMIT 1", (name, own)).fetchone():
+            yield name
+
+
 def _quoted(name: str) -> str:
     """A name of the database, as SQL."""
     return '"' + name.replace('"', '""') + '"'
@@ -238,8 +249,11 @@ def as_written(query: str, *, table: str) -> str:
     return _PIECES.sub(_rewritten, query)
 
 
-def _statement(query: str, *, names: Mapping[str, str]) -> str:
+def _statement(query: str, *, names: Mapping[str, str], texts: Collection[str]) -> str:
     """The single statement in a text, without comments, with the database's names in place of the agent's.
+
+    In double quotes, SQLite takes the name of a column for that column, and everything else for a text. So a name of
+    the agent's in double quotes is that name, except for the names in `texts`, outside of FROM and JOIN.
 
     Quoted texts and names lose leading and trailing spaces and are otherwise kept.
     """
@@ -247,6 +261,7 @@ def _statement(query: str, *, names: Mapping[str, str]) -> str:
         raise _BadQueryError("the query holds a letter that is no text")
     pieces = []
     ended = False
+    last = ""  # word or sign before the piece, in lower case
     for match in _PIECES.finditer(query):
         piece, kind = match.group(), match.lastgroup
         if kind == "comment" or kind == "end":
@@ -255,8 +270,11 @@ def _statement(query: str, *, names: Mapping[str, str]) -> str:
         elif ended and not piece.isspace() and piece != ".":
             raise _BadQueryError("one statement only, nothing may follow its semicolon")
         elif not ended:
-            own = names.get(piece.strip("`[] ").lower()) if kind == "name" else None
+            name = piece.strip('"`[] ').lower()
+            named = kind == "name" or piece[0] == '"' and (name not in texts or last in ("from", "join"))
+            own = names.get(name) if named else None
             pieces.append(_quoted(own) if own else _trimmed(piece))
+            last = last if piece.isspace() else piece.lower()
     statement = "".join(pieces).strip()
     if not statement:
         raise _BadQueryError("the query is empty")
