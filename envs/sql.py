@@ -3,7 +3,8 @@
 Independent layers protect the process from harmful or expensive queries:
     read only     the connection can not write (`mode=ro`; `query_only` on the private copy of an in-memory database)
     authorizer    allows SELECT on the one table and functions that make no large values; nothing else, no recursion
-    limits        length of the query and of any value, depth, columns, patterns; no attached database, no parameters
+    limits        length of the query, depth, columns, patterns; no attached database, no parameters; length of any
+                  value: twice the longest row, at least 20,000 bytes
     deadline      wall clock, checked every few thousand steps of SQLite's virtual machine
     row limit     on the rows that are fetched
 Whatever a query does, the policy reads an observation: "rows : ..." or "error : ...".
@@ -14,6 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from agile_ray.agent.environment import Found
@@ -106,11 +108,15 @@ class SqlTool:
         self._turn = threading.Lock()
         self._stop_at = 0.0  # monotonic seconds
         self._connection = _open(database)
-        self.columns = _columns(self._connection, table=table, id_column=id_column)
-        self.ids = _ids(self._connection, table=table, id_column=id_column)
-        self._texts = frozenset(_occurring(self._names, self._connection, table=table, columns=self.columns))
+        with _readable(table):
+            self.columns = _columns(self._connection, table=table, id_column=id_column)
+            self.ids = _ids(self._connection, table=table, id_column=id_column)
+            self._texts = frozenset(_occurring(self._names, self._connection, table=table, columns=self.columns))
+            row_bytes = _longest_row(self._connection, table=table, columns=self.columns)
         for limit, value in _LIMITS.items():
             self._connection.setlimit(limit, value)
+        value_bytes = max(_LIMITS[sqlite3.SQLITE_LIMIT_LENGTH], 2 * row_bytes)  # sorting needs a row and its key
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes)
         self._connection.set_authorizer(self._authorize)
         self._connection.set_progress_handler(lambda: time.monotonic() > self._stop_at, _STEPS)
 
@@ -196,12 +202,17 @@ def _open(database: Path | sqlite3.Connection) -> sqlite3.Connection:
         raise ConfigError(f"sql database {database}: can not be opened read-only: {problem}") from problem
 
 
-def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> tuple[str, ...]:
-    """Names of the table's columns, in order."""
+@contextmanager
+def _readable(table: str) -> Iterator[None]:
     try:
-        columns = tuple(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (table,)))
+        yield
     except sqlite3.Error as problem:
         raise ConfigError(f"sql table {table}: the database can not be read: {problem}") from problem
+
+
+def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> tuple[str, ...]:
+    """Names of the table's columns, in order."""
+    columns = tuple(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (table,)))
     if not columns:
         raise ConfigError(f"sql table {table}: no such table in the database")
     if id_column not in columns:
@@ -210,12 +221,7 @@ def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> t
 
 
 def _ids(connection: sqlite3.Connection, *, table: str, id_column: str) -> frozenset[str]:
-    try:
-        return frozenset(
-            str(row[0]) for row in connection.execute(f"SELECT {_quoted(id_column)} FROM {_quoted(table)}")
-        )
-    except sqlite3.Error as problem:
-        raise ConfigError(f"sql table {table}: the database can not be read: {problem}") from problem
+    return frozenset(str(row[0]) for row in connection.execute(f"SELECT {_quoted(id_column)} FROM {_quoted(table)}"))
 
 
 def _occurring(
@@ -226,6 +232,12 @@ def _occurring(
     for name, own in names.items():
         if connection.execute(f"SELECT 1 FROM {_quoted(table)} WHERE {same} LIMIT 1", (name, own)).fetchone():
             yield name
+
+
+def _longest_row(connection: sqlite3.Connection, *, table: str, columns: Sequence[str]) -> int:
+    """Bytes of the cells of the table's longest row."""
+    sizes = " + ".join(f"coalesce(length(CAST({_quoted(column)} AS BLOB)), 0)" for column in columns)
+    return connection.execute(f"SELECT max({sizes}) FROM {_quoted(table)}").fetchone()[0] or 0
 
 
 def _quoted(name: str) -> str:

@@ -269,6 +269,28 @@ def test_a_text_is_not_taken_for_the_name_of_the_table(database: Path) -> None:
     assert tool.search('SELECT product_id FROM "products" WHERE brand = "products"').text == "rows : none"
 
 
+@pytest.mark.parametrize("cell", ["x" * 20_001, "ü" * 300_000])
+def test_a_long_cell_leaves_its_column_readable(database: Path, cell: str) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE pans SET title = ?, brand = ? WHERE asin = 'P1'", (cell, cell[1:]))
+    connection.commit()
+    connection.close()
+    tool = SqlTool(database, table="pans", id_column="asin")
+    for query, rows in {
+        f"SELECT product_id FROM pans WHERE title LIKE '%{cell[0] * 9}%'": ("P1",),
+        "SELECT product_id, * FROM pans ORDER BY length(title), title": ("P3", "P2", "P1"),
+        "SELECT a.product_id, a.title, b.title FROM pans a JOIN pans b ON a.title = b.title ORDER BY a.price": (
+            "P1",
+            "P2",
+            "P3",
+        ),
+        "SELECT product_id FROM pans WHERE title = (SELECT max(brand) FROM pans)": (),
+    }.items():
+        found = tool.search(query)
+        assert (found.rows, found.bad_query) == (rows, False), found.text
+    assert tool.search("SELECT product_id FROM pans WHERE title || title || title || title || title = ''").bad_query
+
+
 def test_threads_may_share_a_tool(tool: SqlTool) -> None:
     texts: list[str] = []
     query = "SELECT product_id FROM pans ORDER BY price DESC"
