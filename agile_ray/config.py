@@ -66,8 +66,8 @@ class Env(Section):
     """Folder of the environment's data files, if it needs any."""
     categories: Mapping[Split, tuple[str, ...]] = {}
     """Categories of each split, such as `{train: [mice, litter], test: [all_pans]}`: the policy trains on those of
-    `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. A split
-    that is left out has the environment's own."""
+    `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. No
+    category is in two splits. A split that is left out has the environment's own."""
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query to the tool, in seconds."""
 

@@ -38,6 +38,7 @@ from envs.productqa_files import (
     open_folder,
     short,
 )
+from envs.splits import check_apart
 from envs.sql import TABLE_NAME, SqlTool, as_written
 
 TITLE_WORDS = 8  # of a product's title, up to 40 words long, that the policy reads
@@ -117,7 +118,8 @@ class ProductQA:
             tool_s: deadline of one query.
 
         Raises:
-            ConfigError: the folder is not the ProductQA data; the message says what to download.
+            ConfigError: the folder is not the ProductQA data; the message says what to download. Or two splits share a
+                category.
         """
         self._folder = open_folder(folder)
         self._known = {name: Category(folder=path) for name, path in known_categories(self._folder).items()}
@@ -128,6 +130,7 @@ class ProductQA:
             "validation": tuple(validation or ()),
             "test": self._under("test") if test is None else tuple(test),
         }
+        check_apart(self._splits)
         self._tool_s = tool_s
         self._loaded = lru_cache(maxsize=None)(self._load)
         self._guesses = lru_cache(maxsize=None)(self._count_guesses)

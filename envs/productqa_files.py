@@ -147,12 +147,21 @@ def open_folder(folder: Path | None) -> Path:
 
 
 def known_categories(folder: Path) -> dict[str, Path]:
-    """Name -> folder of every category under train/ and test/."""
-    return {
-        file.parent.name: file.parent
-        for side in _SIDES
-        for file in sorted((folder / side).glob("*/qa.jsonl"), key=lambda file: file.parent.name)
-    }
+    """Name -> folder of every category under train/ and test/.
+
+    Raises:
+        ConfigError: a category is under both.
+    """
+    known: dict[str, Path] = {}
+    for side in _SIDES:
+        for file in sorted((folder / side).glob("*/qa.jsonl"), key=lambda file: file.parent.name):
+            name = file.parent.name
+            if name in known:
+                raise ConfigError(
+                    f"env.data: a category is under train/ or test/, found {name} under both in {folder}; remove one"
+                )
+            known[name] = file.parent
+    return known
 
 
 def clean(text: str) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import envs
 from agile_ray.agent.environment import Question, Submission
-from agile_ray.config import Agent, Env
+from agile_ray.config import Agent, Env, Split
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
 from agile_ray.scripted.references import Habits, reference, script_rules
@@ -162,7 +163,7 @@ def test_guesses_come_from_the_files_that_are_trained_on(tiny: Path) -> None:
         return question.guess, question.guess_chance
 
     assert guess(ProductQA(tiny, train=["cups"])) == ("no", 1.0)
-    assert guess(ProductQA(tiny, train=["pans"])) == ("yes", 0.5)
+    assert guess(ProductQA(tiny, train=["pans"], test=["lids"])) == ("yes", 0.5)
     assert guess(ProductQA(tiny, train=["not there"])) == ("yes", 0.5)
 
 
@@ -226,6 +227,35 @@ def test_splits_default_to_the_folders_and_keep_what_is_held_out_apart(tiny: Pat
     assert [environment.streams(split) for split in ("train", "validation", "test")] == [1, 1, 1]
     assert not any("pans" in text for text in environment.texts())
     assert list(environment.texts()) == list(environment.texts())
+
+
+@pytest.mark.parametrize(
+    ("named", "keys"),
+    [
+        ({"train": ("pans", "cups"), "test": ("pans",)}, ("train", "test")),
+        ({"train": ("lids", "pans")}, ("train", "test")),
+        ({"validation": ("pans",)}, ("validation", "test")),
+        ({"train": ("lids",), "validation": ("cups", "lids"), "test": ("pans",)}, ("train", "validation")),
+    ],
+)
+def test_two_splits_that_share_a_category_are_refused_by_both_keys(
+    tiny: Path, named: dict[Split, tuple[str, ...]], keys: tuple[str, str]
+) -> None:
+    with pytest.raises(ConfigError, match="env.categories.{}, env.categories.{}: .* in both".format(*keys)):
+        envs.build(Env(name="productqa", data=tiny, categories=named), seed=0)
+    with pytest.raises(ConfigError, match="env.categories.{}, env.categories.{}: .* in both".format(*keys)):
+        ProductQA(tiny, **named)
+
+
+def test_splits_of_any_environment_share_no_category() -> None:
+    with pytest.raises(ConfigError, match="env.categories.train, env.categories.test: .*found lamps in both"):
+        envs.build(Env(name="recurring", categories={"train": ("lamps", "tents"), "test": ("lamps",)}), seed=0)
+
+
+def test_a_category_on_both_sides_is_refused(tiny: Path) -> None:
+    write_category(tiny / "train" / "pans", PANS)
+    with pytest.raises(ConfigError, match="found pans under both"):
+        ProductQA(tiny)
 
 
 def test_wrong_folders_and_names_are_one_line_each(tiny: Path) -> None:
