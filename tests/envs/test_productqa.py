@@ -196,6 +196,44 @@ def test_the_judge_follows_the_released_rules(
     assert pans.judge(by_id(pans, question), Submission(text=text, rows=rows)) is right
 
 
+TITLED = {"1": "Wok", "12": "Wok lid", "A-1": "Pan 12 in", "A-1-C": "Flat pan &amp; wok", "120": "Wok"}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("12", {"12"}),
+        ("product 12 , or 1.", {"12", "1"}),
+        ("1, 12;120", {"1", "12", "120"}),
+        ("1.12 of 12-inch x12 12a 5.12", set[str]()),
+        ("take A-1", {"A-1"}),
+        ("take A-1-C", {"A-1-C"}),
+        ("take A-1-D", set[str]()),
+        ("the wok lid", {"12"}),
+        ("the wok-lid", set[str]()),
+        ("WOKS", set[str]()),
+        ("a wok", {"1", "120"}),
+        ("flat pan & wok", {"A-1-C"}),
+        ("pan 12 in and wok lid", {"A-1", "12"}),
+    ],
+)
+def test_a_text_names_a_product_by_whole_words_and_by_the_longest_name(tiny: Path, text: str, named: set[str]) -> None:
+    pans = tiny / "test" / "pans"
+    (pans / "metadata.json").write_text(json.dumps({asin: {"title": title} for asin, title in TITLED.items()}))
+    connection = sqlite3.connect(tiny / "product_qa.db")
+    connection.executemany("INSERT INTO pans (asin) VALUES (?)", [(asin,) for asin in TITLED])
+    connection.commit()
+    connection.close()
+    hits = [{"asin": asin, "title": TITLED[asin]} for asin in sorted(named)]
+    (pans / "qa.jsonl").write_text(json.dumps({**PANS[1], "short_answer": hits}))
+    stream = ProductQA(tiny).stream(split="test", index=0)
+    assert stream.judge(stream.questions[0], Submission(text=text, rows=None)) is bool(named)
+    for fewer in hits:
+        (pans / "qa.jsonl").write_text(json.dumps({**PANS[1], "short_answer": [hit for hit in hits if hit != fewer]}))
+        stream = ProductQA(tiny).stream(split="test", index=0)
+        assert not stream.judge(stream.questions[0], Submission(text=text, rows=None))
+
+
 def test_what_a_right_expert_said_is_right_for_every_kind_and_a_wrong_one_gains_nothing(pans: CategoryStream) -> None:
     for question in pans.questions:
         assert pans.judge(question, Submission(text=question.answer, rows=None, advised=True))
@@ -326,6 +364,16 @@ def test_a_number_that_is_none_is_absent(tiny: Path) -> None:
     [question] = ProductQA(tiny).stream(split="test", index=0).questions
     assert question.shown.splitlines()[1] == "B01 ; price 5 ; color NaN blue"
     assert (question.knowledge, question.item) == ("", "B01/is it fine for sauce?")
+
+
+@pytest.mark.parametrize("asin", ["b01", "B01 ", "B04", ""])
+def test_a_gold_product_that_the_table_lacks_is_named(tiny: Path, asin: str) -> None:
+    gold = [{"asin": "B02", "title": "Deep pan"}, {"asin": asin, "title": "Flat pan"}]
+    (tiny / "test" / "pans" / "qa.jsonl").write_text(json.dumps({**PANS[1], "short_answer": gold}))
+    with pytest.raises(
+        ConfigError, match=f"question search_qa_0: .* table pans of product_qa.db, found '{asin}'; .*'B0"
+    ):
+        ProductQA(tiny).stream(split="test", index=0)
 
 
 def test_the_config_builds_it(tiny: Path) -> None:
