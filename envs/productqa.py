@@ -145,7 +145,7 @@ class ProductQA:
             ConfigError: the folder is not the ProductQA data; the message says what to download. Or two splits share a
                 category.
         """
-        self._folder = open_folder(folder)
+        self._folder, self._database = open_folder(folder)
         self._known = {name: Category(folder=path) for name, path in known_categories(self._folder).items()}
         held_out = {*(validation or ()), *(test or ())}
         self._readable = tuple(name for name in self._under("train") if name not in held_out)
@@ -218,9 +218,7 @@ class ProductQA:
 
     def _load(self, name: str) -> _Loaded:
         category = self._known[name]
-        tool = SqlTool(
-            self._folder / DATABASE, table=name, id_column="asin", deadline_s=self._tool_s, shown_rows=SHOWN_ROWS
-        )
+        tool = SqlTool(self._database, table=name, id_column="asin", deadline_s=self._tool_s, shown_rows=SHOWN_ROWS)
         _check_gold(category, tool)
         return _Loaded(
             questions=tuple(

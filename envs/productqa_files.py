@@ -1,6 +1,6 @@
 """Reads the ProductQA files of the AGILE release into typed records.
 
-<data>/product_qa.db                     SQLite, a table per category
+<data>/product_qa.db                     SQLite, a table per category; or agile/product_qa.db beside <data>, as released
 <data>/{train,test}/<category>/qa.jsonl        a question a line, in stream order
                                metadata.json   product (asin) -> feature -> value
 """
@@ -131,19 +131,29 @@ class Category:
             raise ConfigError(f"{file}: {_first(error)}") from error
 
 
-def open_folder(folder: Path | None) -> Path:
-    """Check that a folder is the ProductQA data.
+def open_folder(folder: Path | None) -> tuple[Path, Path]:
+    """Check that a folder is the ProductQA data, and find its database, which the release keeps in agile/ beside data/.
+
+    Returns:
+        The folder, and the file of the database.
 
     Raises:
         ConfigError: it is not; the message says what to download.
     """
-    wanted = f"{DATABASE}, train/<category>/ and test/<category>/ (each with qa.jsonl and metadata.json)"
-    source = "get data/ of the AGILE release (github.com/bytarnish/AGILE)"
+    wanted = (
+        f"train/<category>/ and test/<category>/, each with qa.jsonl and metadata.json, and {DATABASE}, in the folder "
+        "or in agile/ beside it"
+    )
+    source = "name data/ of a clone of the AGILE release (github.com/bytarnish/AGILE)"
     if folder is None:
         raise ConfigError(f"env.data: productqa needs the folder of the ProductQA files; {source}: {wanted}")
-    if not (folder / DATABASE).is_file():
-        raise ConfigError(f"env.data: {folder} has no {DATABASE}; {source}: {wanted}")
-    return folder
+    if not any((folder / side).is_dir() for side in _SIDES):
+        raise ConfigError(f"env.data: {folder} has neither train/ nor test/; {source}: {wanted}")
+    places = (folder / DATABASE, folder.absolute().parent / "agile" / DATABASE)
+    database = next((file for file in places if file.is_file()), None)
+    if database is None:
+        raise ConfigError(f"env.data: {folder} has no {DATABASE}, nor is there {places[1]}; {source}: {wanted}")
+    return folder, database
 
 
 def known_categories(folder: Path) -> dict[str, Path]:

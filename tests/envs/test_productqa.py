@@ -304,13 +304,27 @@ def test_wrong_folders_and_names_are_one_line_each(tiny: Path) -> None:
         return str(error.value)
 
     assert "env.data: productqa needs the folder" in complaint()
-    assert "has no product_qa.db; get data/ of the AGILE release" in complaint(folder=tiny / "train")
+    assert "has neither train/ nor test/; name data/ of a clone of the AGILE release" in complaint(
+        folder=tiny / "train"
+    )
     assert "env.categories.test: no category 'pan'" in complaint(ProductQA(tiny, test=["pan"]))
     assert "the nearest known ones are pans" in complaint(ProductQA(tiny, test=["pan"]))
     assert "no category '../train/lids'" in complaint(ProductQA(tiny, test=["../train/lids"]))
     assert "env.categories.test: the categories are different" in complaint(ProductQA(tiny, test=["pans", "pans"]))
     assert "env.categories.validation: the categories" in complaint(ProductQA(tiny), split="validation")
     assert "no split 'dev'" in complaint(ProductQA(tiny), split="dev")
+    (tiny / "product_qa.db").unlink()
+    assert f"has no product_qa.db, nor is there {tiny.parent}/agile/product_qa.db; name" in complaint(folder=tiny)
+
+
+def test_the_release_is_read_as_it_lies(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = tiny.parent / "agile"
+    beside.mkdir()
+    (tiny / "product_qa.db").rename(beside / "product_qa.db")
+    for folder, cwd in ((tiny, tiny.parent), (Path(tiny.name), tiny.parent), (Path("."), tiny)):
+        monkeypatch.chdir(cwd)
+        pans = ProductQA(folder).stream(split="test", index=0)
+        assert pans.search("SELECT product_id FROM products LIMIT 1").rows == ("B01",)
 
 
 @pytest.mark.parametrize(
