@@ -67,6 +67,8 @@ class Executor:
     ) -> None:
         """Begin the session at the memory's position; run the forced functions, if the rules have any.
 
+        If what they show leaves no room to write, the session has ended as cut.
+
         Args:
             stream: what is played.
             rules: of the lane.
@@ -107,6 +109,7 @@ class Executor:
         if rules.agent.forced:
             self._force(Function.GET_QUESTION)
             self._force(Function.RETRIEVE_MEMORY)
+        self._cut_if_spent()
 
     def _force(self, function: Function) -> None:
         self.context_ids.append(self.tokenizer.function_id(function))
@@ -154,6 +157,10 @@ class Executor:
             )
         )
         self.context_ids += reply or ()
+        self._cut_if_spent()
+
+    def _cut_if_spent(self) -> None:
+        """End the session if the policy may write no further token or turn."""
         if self.ending is None and (self.room < 1 or len(self._turns) >= self._agent.turns):
             self.ending = Ending.CUT
 

@@ -191,6 +191,18 @@ def test_forced_functions_are_observations():
     assert session.correct
 
 
+@pytest.mark.parametrize("left", [-3, 0])
+def test_forced_functions_that_fill_the_session_cut_it_before_the_first_call(left):
+    opened = len(play(PREDICTS[2], with_rules=rules(agent=Agent(forced=True)))[0].turns[0].prompt_ids)
+    agent = Agent.model_construct(**{**dict(Agent(forced=True)), "session_tokens": opened + left})
+    one = lane(WET, WET, with_rules=rules(agent=agent))
+    policy = Says(PREDICTS[2])
+    session = asyncio.run(one.play(policy))
+    assert session.ending is Ending.CUT
+    assert (session.turns, list(cut(session))) == ((), [])
+    assert (session.answer, session.own_reward, one.position) == (None, 0.0, 1)
+
+
 def test_ids_in_the_segment_are_the_ids_that_were_written():
     with_rules = rules()
     session, _ = play(*ASKS, with_rules=with_rules)
