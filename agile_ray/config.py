@@ -129,7 +129,8 @@ class Memory(Section):
     entry_tokens: int = Field(default=64, ge=1)
     """Maximum number of tokens that the policy reads of one entry; the rest is cut off."""
     capacity: int = Field(default=10_000, ge=1)
-    """Maximum number of entries of each kind. A write to a full memory is refused and counted."""
+    """Maximum number of entries of each kind. A write to a full memory is refused, and counted as
+    the remark `memory_full`."""
 
 
 class Imitation(Section):

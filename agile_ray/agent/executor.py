@@ -304,6 +304,8 @@ class Executor:
         if self._memory.write(kind, scope=scope, key=key, text=text):
             self._writes.append(MemoryUse(kind=kind, writer=self.position, similarity=1.0))
             self._decided()
+        elif not self._memory.has(kind, scope=scope, text=text):
+            self._remarks.append("memory_full")
 
     def _submit_answer(self) -> _Effect:
         assert self._candidate is not None

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from agile_ray.agent.memory import Memory
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.config import Agent
+from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ExpertError
 from agile_ray.segments import cut
 from agile_ray.types import Ending, Hindsight
@@ -189,6 +191,15 @@ def test_forced_functions_are_observations():
     [segment] = cut(session)
     assert segment.actions == 4
     assert session.correct
+
+
+def test_a_write_to_a_full_memory_is_remarked_but_one_that_memory_has_is_not():
+    with_rules = replace(rules(), memory=MemoryConfig(capacity=1))
+    one = lane(RUST, RUST, WET, with_rules=with_rules)
+    first, again, other = (asyncio.run(one.play(Says(*ASKS))) for _ in range(3))
+    assert ([use.kind for use in first.writes], first.remarks) == (["qa", "knowledge"], ())
+    assert (again.writes, again.remarks) == ((), ())
+    assert (other.writes, other.remarks) == ((), ("memory_full",))
 
 
 @pytest.mark.parametrize("left", [-3, 0])
