@@ -165,7 +165,12 @@ class Executor:
             self.ending = Ending.CUT
 
     def fail(self, error: SessionError) -> None:
-        """End the session because the tool or the expert broke."""
+        """End the session because the tool or the expert broke, and take back what it wrote to memory.
+
+        Nobody learns from a failed session, so its entries would have no writer that credit can reach.
+        """
+        self._memory.take_back()
+        self._writes = []
         self.ending = Ending.FAILED
         self._error = f"{type(error).__name__}: {error}"
 

@@ -150,6 +150,22 @@ def test_a_broken_tool_fails_the_session_and_the_lane_goes_on():
     assert asyncio.run(one.play(Says(*PREDICTS))).ending is Ending.DONE
 
 
+def test_what_a_session_wrote_before_it_failed_is_taken_back():
+    one = lane(RUST, WET, WET, broken_tool=True)
+    asyncio.run(one.play(Says(*ASKS)))
+    before = one.memory.snapshot().entries
+    writes = "[Reflection] glue dries [UpdateMemory] [SearchProduct] x"
+    failed = asyncio.run(one.play(Says(*OPENING, "[SeekAdvice]", f"{writes} {END}")))
+    assert (failed.ending, failed.writes, failed.paid) == (Ending.FAILED, (), 300)
+    assert one.memory.snapshot().entries == before
+    later = asyncio.run(one.play(Says(*ASKS)))
+    assert [(use.kind, use.writer) for use in (*later.reads, *later.writes)] == [
+        ("qa", 0),
+        ("knowledge", 0),
+        ("qa", 2),
+    ]
+
+
 def test_an_executor_plays_the_same_session_without_an_observer():
     watched, one = play(*ASKS, of=(RUST, RUST))
     with_rules = rules()
