@@ -34,5 +34,5 @@ def build(env: Env, *, seed: int) -> Environment:
     """
     if env.name not in ENVIRONMENTS:
         raise ConfigError(f"env.name: one of {', '.join(ENVIRONMENTS)}; found {env.name}")
-    check_apart(env.categories)
+    check_apart(env.categories.items())
     return ENVIRONMENTS[env.name](env, seed=seed)

@@ -154,7 +154,7 @@ class ProductQA:
             "validation": tuple(validation or ()),
             "test": self._under("test") if test is None else tuple(test),
         }
-        check_apart(self._splits)
+        check_apart(self._splits.items())
         self._tool_s = tool_s
         self._loaded = lru_cache(maxsize=None)(self._load)
         self._guesses = lru_cache(maxsize=None)(self._count_guesses)

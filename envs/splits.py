@@ -1,22 +1,22 @@
 """The rule that keeps training, validation and test apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from agile_ray.errors import ConfigError
 
 
-def check_apart(categories: Mapping[str, Sequence[str]]) -> None:
+def check_apart(splits: Iterable[tuple[str, Sequence[str]]]) -> None:
     """Refuse splits that share a category.
 
     Args:
-        categories: by split.
+        splits: the name of each, with its categories.
 
     Raises:
         ConfigError: names the two keys and the categories.
     """
-    for first, second in combinations(categories, 2):
-        shared = sorted({*categories[first]} & {*categories[second]})
+    for (first, names), (second, others) in combinations(splits, 2):
+        shared = sorted({*names} & {*others})
         if shared:
             raise ConfigError(
                 f"env.categories.{first}, env.categories.{second}: a category is in one split only, found "

@@ -15,6 +15,8 @@ A call out of order appends an error that the policy reads, and the session cont
 policy wrote is never decoded and encoded again: the context is a list of ids that only grows.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +31,7 @@ from agile_ray.agent.policy import Completion
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.agent.tokenizer import Tokenizer
-from agile_ray.errors import SessionError
+from agile_ray.errors import SessionError, ToolError, described
 from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Session, Turn
 
 SAYINGS = (
@@ -130,7 +132,7 @@ class Executor:
         """Take what the policy wrote, run it token by token, append the reply.
 
         Raises:
-            SessionError: the tool or the expert broke; call `fail`.
+            SessionError: the tool, the judge or the expert broke; call `fail`.
         """
         prompt = np.array(self.context_ids, dtype=np.int32)
         rewards: list[float] = []
@@ -172,7 +174,7 @@ class Executor:
         self._memory.take_back()
         self._writes = []
         self.ending = Ending.FAILED
-        self._error = f"{type(error).__name__}: {error}"
+        self._error = described(error)
 
     def session(self) -> Session:
         """What happened. Call it once the session has ended."""
@@ -283,7 +285,9 @@ class Executor:
         return self._memory.retrieval_reply(found)
 
     def _search(self, query: str) -> _Effect:
-        self.found = self.stream.search(query)
+        with _broken_as_tool_error("tool"):
+            self.found = self.stream.search(query)
+            _check_found(self.found)
         if self.found.bad_query:  # never something to submit: an empty answer may be right by luck
             self._remarks.append("bad_query")
         else:
@@ -316,12 +320,33 @@ class Executor:
         assert self._candidate is not None
         self._submitted = self._candidate
         self._decided()
-        self._correct = self.stream.judge(self.question, self._submitted)
+        with _broken_as_tool_error("judge"):
+            self._correct = bool(self.stream.judge(self.question, self._submitted))
         return _Effect(reward=float(self._correct))
 
     def _decided(self) -> None:
         if self._observer is not None:
             self._observer.decided(actions=self._actions)
+
+
+@contextmanager
+def _broken_as_tool_error(name: str) -> Iterator[None]:
+    """Whatever the environment's code raises, only the session that called it ends.
+
+    Raises:
+        ToolError: the block raised.
+    """
+    try:
+        yield
+    except SessionError:
+        raise
+    except Exception as error:
+        raise ToolError(f"{name}: {described(error)}") from error
+
+
+def _check_found(found: Found) -> None:
+    if not isinstance(found, Found) or not isinstance(found.text, str):
+        raise ToolError(f"tool: search() must return a Found with a text, found {found!r}")
 
 
 def _origin(submission: Submission) -> Origin:

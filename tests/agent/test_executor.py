@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from agile_ray.agent.environment import Found
 from agile_ray.agent.executor import Executor
 from agile_ray.agent.expert import Advice
 from agile_ray.agent.memory import Memory
@@ -11,7 +12,7 @@ from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
-from agile_ray.errors import ExpertError
+from agile_ray.errors import ContractError, ExpertError
 from agile_ray.segments import cut
 from agile_ray.types import Ending, Hindsight
 from tests.fakes.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question, read, rules
@@ -186,6 +187,89 @@ def test_an_executor_plays_the_same_session_without_an_observer():
     for mine, its in zip(alone.turns, watched.turns, strict=True):
         assert mine.completion_ids.tolist() == its.completion_ids.tolist()
         assert mine.rewards.tolist() == its.rewards.tolist()
+
+
+class Breaks:
+    """Answers with an error, or with something that is no answer."""
+
+    source = "odd"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def give(self, *_, **__):
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+    async def advise(self, question, *, key):
+        return self.give()
+
+
+ERRORS = [
+    (KeyError("hits"), "KeyError: 'hits'"),
+    (OSError(111, "Connection refused"), "ConnectionRefusedError: [Errno 111] Connection refused"),
+    (ExceptionGroup("two", [ValueError()]), "ExceptionGroup: two (1 sub-exception)"),
+    (ContractError("plain\ntext"), "ContractError: plain text"),
+    (StopIteration(), "StopIteration"),
+    (AssertionError(), "AssertionError"),
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        *ERRORS,
+        (TimeoutError("read timed out"), "TimeoutError: read timed out"),  # its own, before the deadline
+        (asyncio.CancelledError(), "CancelledError"),  # of its own work: nobody stops the session
+        (None, "advise() must return an Advice of two texts, found None"),
+        (
+            Advice(text=None, answer="yes"),
+            "advise() must return an Advice of two texts, found Advice(text=None, answer='yes')",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_an_expert_raises_ends_its_own_session_and_costs_nothing(answer, says):
+    one = lane(RUST, WET, with_rules=rules(expert=Breaks(answer)))
+    session = asyncio.run(one.play(Says(*ASKS)))
+    if not isinstance(answer, StopIteration):  # Python makes it a RuntimeError where it leaves a coroutine
+        assert session.error == f"ExpertError: expert odd: {says}"
+    assert (session.ending, session.receipts, session.paid) == (Ending.FAILED, (), 0)
+    assert asyncio.run(one.play(Says(*PREDICTS))).ending is Ending.DONE
+
+
+@pytest.mark.parametrize(("answer", "says"), ERRORS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("part", ["search", "judge"])
+def test_whatever_a_tool_or_a_judge_raises_ends_its_own_session(part, answer, says):
+    one = lane(RUST, WET)
+    setattr(one.stream, part, Breaks(answer).give)
+    turn = f"[SearchProduct] x {END}" if part == "search" else PREDICTS[2]
+    session = asyncio.run(one.play(Says(*OPENING, turn)))
+    name = {"search": "tool", "judge": "judge"}[part]
+    assert (session.ending, session.error) == (Ending.FAILED, f"ToolError: {name}: {says}")
+    assert not session.correct
+    delattr(one.stream, part)
+    assert asyncio.run(one.play(Says(*PREDICTS))).ending is Ending.DONE
+
+
+@pytest.mark.parametrize("found", [None, "rows : p1", Found(text=None, rows=(), bad_query=False)])
+def test_a_tool_that_returns_something_else_has_broken(found):
+    one = lane(WET)
+    one.stream.search = Breaks(found).give
+    session = asyncio.run(one.play(Says(*OPENING, f"[SearchProduct] x {END}")))
+    assert session.error == f"ToolError: tool: search() must return a Found with a text, found {found!r}"
+
+
+def test_a_session_that_is_stopped_from_outside_is_stopped():
+    async def stop():
+        task = asyncio.ensure_future(lane(WET, with_rules=rules(expert=Late())).play(Says(*ASKS)))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(stop())
 
 
 class Late:
