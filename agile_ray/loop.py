@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
 from agile_ray.errors import StarvedError
+from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import score
 from agile_ray.protocols import Checkpoints, Learners, Recorder, Rollouts
 from agile_ray.seeds import derive
@@ -65,7 +66,7 @@ def train(
 
     Raises:
         LearnerError: a learner rank died. The same run name resumes from the last checkpoint.
-        StarvedError: none of the collected sessions can be trained on.
+        StarvedError: none of the collected sessions can be trained on, or none of a validation can be scored.
         SyncError: an engine does not serve the weights it was given.
     """
     with recorder.timed("publish"):
@@ -76,7 +77,10 @@ def train(
             sessions = rollouts.collect()
         segments = [segment for session in sessions for segment in cut(session)]
         if not segments:
-            raise StarvedError(f"iteration {state.iteration + 1}: {len(sessions)} sessions, none to train on")
+            raise StarvedError(
+                f"iteration {state.iteration + 1}: {len(sessions)} sessions, none to train on"
+                f"{failures.summary(sessions)}"
+            )
 
         with recorder.timed("score"):
             scores, prefix_scores = learners.score(segments, credit.prefixes(sessions))
