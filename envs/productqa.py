@@ -187,8 +187,9 @@ class ProductQA:
     def texts(self) -> Sequence[str]:
         """What the agent reads and writes on a sample of questions, the same sample in every call.
 
-        The sample covers all categories under train/ that are not held out, played or not: a tokenizer trained on more
-        products splits an unknown one into fewer tokens.
+        The sample covers all categories under train/ that this environment does not hold out, played or not: a
+        tokenizer trained on more products splits an unknown one into fewer tokens. `agile-ray model tiny` knows no
+        run, so its tokenizer also sees texts of categories that a run validates on, but none under test/.
         """
         return list(self._texts())
 
