@@ -12,7 +12,8 @@
     [ClearContext]           ends the session                                       -
 
 A call out of order appends an error that the policy reads, and the session continues within its budgets. So does an
-end token that ends no query; the words before it are not kept. What the policy wrote is never decoded and encoded again: the context is a list of ids that only grows.
+end token that ends no query; the words before it are not kept. What the policy wrote is never decoded and encoded
+again: the context is a list of ids that only grows.
 """
 
 from collections.abc import Iterator
