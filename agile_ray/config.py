@@ -66,8 +66,8 @@ class Env(Section):
     """Folder of the environment's data files, if it needs any."""
     categories: Mapping[Split, tuple[str, ...]] = {}
     """Categories of each split, such as `{train: [mice, litter], test: [all_pans]}`: the policy trains on those of
-    `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. A split
-    that is left out has the environment's own."""
+    `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. No
+    category is in two splits. A split that is left out has the environment's own."""
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query to the tool, in seconds."""
 
@@ -129,7 +129,8 @@ class Memory(Section):
     entry_tokens: int = Field(default=64, ge=1)
     """Maximum number of tokens that the policy reads of one entry; the rest is cut off."""
     capacity: int = Field(default=10_000, ge=1)
-    """Maximum number of entries of each kind. A write to a full memory is refused and counted."""
+    """Maximum number of entries of each kind. A write to a full memory is refused, and counted as
+    the remark `memory_full`."""
 
 
 class Imitation(Section):

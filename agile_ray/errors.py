@@ -4,12 +4,12 @@ AgileError
     ConfigError      the run can't start; fix what the message names (exit code 2)
     ContractError    a value violates what its type promises; always a bug
     SessionError     one session failed; recorded on the session, the run continues
-        ToolError        a tool broke or missed its deadline (a wrong query is an observation instead)
+        ToolError        the tool or the judge broke (a wrong query is an observation instead)
         ExpertError      the expert broke or missed its deadline
     EngineError      vLLM rejected or lost a request
     SyncError        a rollout engine does not serve the weights it was given
     LearnerError     a learner rank died or its loss is not finite; resume from the last checkpoint
-    StarvedError     none of the collected sessions can be trained on
+    StarvedError     none of the played sessions can be trained on or scored
     DeadlineError    a wait took longer than its named limit
 """
 
@@ -29,6 +29,12 @@ class ConfigError(AgileError):
     """The run can't start as configured."""
 
 
+def described(error: BaseException) -> str:
+    """The error in one line: its type and what it says, which is "" for some errors of libraries."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 class ContractError(AgileError):
     """A value violates what its type promises."""
 
@@ -44,7 +50,7 @@ class SessionError(AgileError):
 
 
 class ToolError(SessionError):
-    """A tool broke. A query that the tool can't run is an observation instead."""
+    """The tool or the judge broke. A query that the tool can't run is an observation instead."""
 
 
 class ExpertError(SessionError):
@@ -64,7 +70,7 @@ class LearnerError(AgileError):
 
 
 class StarvedError(AgileError):
-    """None of the collected sessions can be trained on."""
+    """None of the played sessions can be trained on or scored."""
 
 
 class DeadlineError(AgileError):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import StarvedError
+from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import score
 from agile_ray.protocols import Checkpoints, Credits, Learners, Recorder, Rollouts
 from agile_ray.seeds import derive
@@ -66,7 +67,7 @@ def train(
         EngineError: a rollout engine died. The same run name resumes from the last checkpoint.
         LearnerError: a learner rank died, or a loss is not finite; likewise.
         DeadlineError: one of them took too long; likewise.
-        StarvedError: none of the collected sessions can be trained on.
+        StarvedError: none of the collected sessions can be trained on, or none of a validation can be scored.
         SyncError: an engine does not serve the weights it was given.
     """
     with recorder.timed("publish"):
@@ -78,7 +79,10 @@ def train(
             sessions = rollouts.collect()
         segments = [segment for session in sessions for segment in cut(session)]
         if not segments:
-            raise StarvedError(f"iteration {state.iteration + 1}: {len(sessions)} sessions, none to train on")
+            raise StarvedError(
+                f"iteration {state.iteration + 1}: {len(sessions)} sessions, none to train on"
+                f"{failures.summary(sessions)}"
+            )
 
         with recorder.timed("score"):
             scores, prefix_scores = learners.score(segments, credit.prefixes(sessions))

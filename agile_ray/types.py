@@ -148,7 +148,8 @@ class Session:
     receipts: tuple[Receipt, ...]
     reads: tuple[MemoryUse, ...]
     writes: tuple[MemoryUse, ...]
-    remarks: tuple[str, ...]  # one word each: "bad_query", "refused", "past_stop", "long_counterfactual"
+    # one word each: "bad_query", "refused", "past_stop", "memory_full" (of a write), "long_counterfactual"
+    remarks: tuple[str, ...]
     origin: Origin | None = None  # of `answer`; None if nothing was submitted
     abandoned: tuple[Receipt, ...] = ()  # bought by earlier attempts at this session, but not by this one
     hindsight: Hindsight = Hindsight()

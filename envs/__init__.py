@@ -6,6 +6,7 @@ from agile_ray.agent.environment import Environment
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from envs import productqa, recurring, shop
+from envs.splits import check_apart
 
 
 class Build(Protocol):
@@ -28,8 +29,10 @@ def build(env: Env, *, seed: int) -> Environment:
         seed: root of everything that the environment draws.
 
     Raises:
-        ConfigError: no environment has this name, or it refuses another key of the section.
+        ConfigError: no environment has this name, two splits share a category, or the environment refuses another key
+            of the section.
     """
     if env.name not in ENVIRONMENTS:
         raise ConfigError(f"env.name: one of {', '.join(ENVIRONMENTS)}; found {env.name}")
+    check_apart(env.categories.items())
     return ENVIRONMENTS[env.name](env, seed=seed)

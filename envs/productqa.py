@@ -14,6 +14,7 @@ another offset and wraps around, so that many lanes on few categories don't play
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +39,7 @@ from envs.productqa_files import (
     open_folder,
     short,
 )
+from envs.splits import check_apart
 from envs.sql import TABLE_NAME, SqlTool, as_written
 
 TITLE_WORDS = 8  # of a product's title that the policy reads; titles have up to 40
@@ -55,8 +57,32 @@ class _Loaded:
 
     questions: tuple[Question, ...]  # in file order
     gold: Mapping[str, frozenset[str]]  # id of a search question -> products that answer it
-    names: Mapping[str, tuple[str, ...]]  # product -> names for it in a text, normalised: its id, its titles
+    names: "_ProductNames"
     tool: SqlTool
+
+
+class _ProductNames:
+    """Finds products in a text by their ids and by their titles, in the metadata and in gold answers.
+
+    A name is found as whole words: 12 is neither in 120 nor in 1.12 nor in 12-inch. A name within a longer one that is
+    found is not found itself: who says `wok lid` does not say `wok`.
+    """
+
+    def __init__(self, category: Category) -> None:
+        titled = {(asin, features.get("title") or "") for asin, features in category.products.items()}
+        titled |= {(hit.asin, hit.title) for annotated in category.questions for hit in annotated.hits}
+        self._products: dict[str, set[str]] = {}  # by name, normalised; products may share a title
+        for asin, title in titled:
+            for name in {normalised(asin), normalised(clean(title))} - {""}:
+                self._products.setdefault(name, set()).add(asin)
+        longest_first = sorted(self._products, key=lambda name: (-len(name), name))
+        names = "|".join(map(re.escape, longest_first)) or "(?!)"
+        self._pattern = re.compile(rf"(?<!\w)(?<!\w-)(?:(?=\D)|(?<!\d\.))(?:{names})(?!\w|-\w)(?:(?<=\D)|(?!\.\d))")
+
+    def within(self, text: str) -> set[str]:
+        """The products that a text names."""
+        found = self._pattern.findall(normalised(clean(text)))
+        return {product for name in found for product in self._products[name]}
 
 
 class CategoryStream:
@@ -89,8 +115,7 @@ class CategoryStream:
         gold = self._loaded.gold[question.id]
         if submission.rows is not None:
             return gold.issuperset(submission.rows) and bool(submission.rows) == bool(gold)
-        text = normalised(clean(submission.text))
-        named = {product for product, names in self._loaded.names.items() if any(name in text for name in names)}
+        named = self._loaded.names.within(submission.text)
         return bool(named) and named <= gold
 
 
@@ -117,9 +142,10 @@ class ProductQA:
             tool_s: deadline of one query.
 
         Raises:
-            ConfigError: the folder is not the ProductQA data; the message says what to download.
+            ConfigError: the folder is not the ProductQA data; the message says what to download. Or two splits share a
+                category.
         """
-        self._folder = open_folder(folder)
+        self._folder, self._database = open_folder(folder)
         self._known = {name: Category(folder=path) for name, path in known_categories(self._folder).items()}
         held_out = {*(validation or ()), *(test or ())}
         self._readable = tuple(name for name in self._under("train") if name not in held_out)
@@ -128,6 +154,7 @@ class ProductQA:
             "validation": tuple(validation or ()),
             "test": self._under("test") if test is None else tuple(test),
         }
+        check_apart(self._splits.items())
         self._tool_s = tool_s
         self._loaded = lru_cache(maxsize=None)(self._load)
         self._guesses = lru_cache(maxsize=None)(self._count_guesses)
@@ -160,8 +187,9 @@ class ProductQA:
     def texts(self) -> Sequence[str]:
         """What the agent reads and writes on a sample of questions, the same sample in every call.
 
-        The sample covers all categories under train/ that are not held out, also those that no split uses: a tokenizer
-        trained on more products splits an unknown one into fewer tokens.
+        The sample covers all categories under train/ that this environment does not hold out, played or not: a
+        tokenizer trained on more products splits an unknown one into fewer tokens. `agile-ray model tiny` knows no
+        run, so its tokenizer also sees texts of categories that a run validates on, but none under test/.
         """
         return list(self._texts())
 
@@ -191,9 +219,8 @@ class ProductQA:
 
     def _load(self, name: str) -> _Loaded:
         category = self._known[name]
-        tool = SqlTool(
-            self._folder / DATABASE, table=name, id_column="asin", deadline_s=self._tool_s, shown_rows=SHOWN_ROWS
-        )
+        tool = SqlTool(self._database, table=name, id_column="asin", deadline_s=self._tool_s, shown_rows=SHOWN_ROWS)
+        _check_gold(category, tool)
         return _Loaded(
             questions=tuple(
                 _question(annotated, category=category, columns=tool.columns, guess=self._guesses()[annotated.kind])
@@ -204,7 +231,7 @@ class ProductQA:
                 for annotated in category.questions
                 if annotated.kind == SEARCH
             },
-            names=_names(category),
+            names=_ProductNames(category),
             tool=tool,
         )
 
@@ -262,18 +289,24 @@ def _question(
     )
 
 
+def _check_gold(category: Category, tool: SqlTool) -> None:
+    """Refuse a gold answer that no query can find.
+
+    Raises:
+        ConfigError: a gold product is not in the category's table.
+    """
+    for annotated in category.questions:
+        for hit in annotated.hits:
+            if hit.asin not in tool.ids:
+                near = difflib.get_close_matches(hit.asin, tool.ids, n=1, cutoff=0)
+                raise ConfigError(
+                    f"{category.folder / 'qa.jsonl'}: question {annotated.id}: a gold product must be in table "
+                    f"{category.name} of {DATABASE}, found {hit.asin!r}; the nearest id there is {''.join(near)!r}"
+                )
+
+
 def _query(gold: str, *, table: str) -> str:
     return as_written(gold.strip().rstrip(";.").strip(), table=table)
-
-
-def _names(category: Category) -> dict[str, tuple[str, ...]]:
-    """Product -> its names in a text: its id, and its titles in the metadata and in gold answers."""
-    titled = {(asin, features.get("title") or "") for asin, features in category.products.items()}
-    titled |= {(hit.asin, hit.title) for annotated in category.questions for hit in annotated.hits}
-    names: dict[str, set[str]] = {}
-    for asin, title in titled:
-        names.setdefault(asin, {normalised(asin)}).add(normalised(clean(title)))
-    return {asin: tuple(sorted(known - {""})) for asin, known in names.items()}
 
 
 def _answer(annotated: AnnotatedQuestion) -> str:

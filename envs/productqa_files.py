@@ -1,18 +1,20 @@
 """Reads the ProductQA files of the AGILE release into typed records.
 
-<data>/product_qa.db                     SQLite, a table per category
+<data>/product_qa.db                     SQLite, a table per category; or agile/product_qa.db beside <data>, as released
 <data>/{train,test}/<category>/qa.jsonl        a question a line, in stream order
                                metadata.json   product (asin) -> feature -> value
 """
 
 import html
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from agile_ray.errors import ConfigError
 
@@ -26,6 +28,15 @@ _SIDES = ("train", "test")
 _LENIENT = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
 
+def _absent(value: object) -> object:
+    """None for NaN and infinities, which Python's json writes for missing numbers."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_Text = Annotated[str, BeforeValidator(_absent)]
+_MaybeText = Annotated[str | None, BeforeValidator(_absent)]
+
+
 class _Record(BaseModel):
     model_config = _LENIENT
 
@@ -33,25 +44,26 @@ class _Record(BaseModel):
 class Hit(_Record):
     """A product that answers a search question."""
 
-    asin: str
-    title: str
+    asin: _Text
+    title: _Text
 
 
 class Extra(_Record):
     """Further annotations: the knowledge of a reasoning question, the full gold query of a search question."""
 
-    knowledge: str | None = None
-    answer: str | None = None
+    knowledge: _MaybeText = None
+    answer: _MaybeText = None
 
 
 class AnnotatedQuestion(_Record):
     """One line of qa.jsonl: a question with its gold answers."""
 
-    id: str  # unique within its category
-    asin: str  # the product on whose page the question is asked
-    question: str
-    long_answer: str
-    short_answer: str | tuple[Hit, ...]  # for a search question its hits, possibly none
+    id: _Text  # unique within its category
+    asin: _Text  # the product on whose page the question is asked
+    question: _Text
+    long_answer: _Text
+    # for a search question its hits, possibly none
+    short_answer: Annotated[str | tuple[Hit, ...], BeforeValidator(_absent)]
     type: str
     extra_data: Extra | None
 
@@ -65,7 +77,7 @@ class AnnotatedQuestion(_Record):
 
 
 Products = Mapping[str, Mapping[str, str | None]]
-_PRODUCTS = TypeAdapter(dict[str, dict[str, str | None]], config=_LENIENT)
+_PRODUCTS = TypeAdapter(dict[str, dict[str, _MaybeText]], config=_LENIENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +106,9 @@ class Category:
                 question = AnnotatedQuestion.model_validate_json(line)
             except ValidationError as error:
                 raise ConfigError(f"{file}:{number}: {_first(error)}") from error
-            listed = not isinstance(question.short_answer, str)
-            if question.kind not in (FACT, REASONING, SEARCH) or listed != (question.kind == SEARCH):
-                raise ConfigError(
-                    f"{file}:{number}: a search_qa has a list of products as short_answer, a fact_qa or reasoning_qa a "
-                    f"text; found type {question.type!r} with {type(question.short_answer).__name__}"
-                )
+            problem = _problem(question)
+            if problem:
+                raise ConfigError(f"{file}:{number}: {problem}")
             questions.append(question)
         repeated = len(questions) - len({question.id for question in questions})
         if repeated or not questions:
@@ -122,28 +131,47 @@ class Category:
             raise ConfigError(f"{file}: {_first(error)}") from error
 
 
-def open_folder(folder: Path | None) -> Path:
-    """Check that a folder is the ProductQA data.
+def open_folder(folder: Path | None) -> tuple[Path, Path]:
+    """Check that a folder is the ProductQA data, and find its database, which the release keeps in agile/ beside data/.
+
+    Returns:
+        The folder, and the file of the database.
 
     Raises:
         ConfigError: it is not; the message says what to download.
     """
-    wanted = f"{DATABASE}, train/<category>/ and test/<category>/ (each with qa.jsonl and metadata.json)"
-    source = "get data/ of the AGILE release (github.com/bytarnish/AGILE)"
+    wanted = (
+        f"train/<category>/ and test/<category>/, each with qa.jsonl and metadata.json, and {DATABASE}, in the folder "
+        "or in agile/ beside it"
+    )
+    source = "name data/ of a clone of the AGILE release (github.com/bytarnish/AGILE)"
     if folder is None:
         raise ConfigError(f"env.data: productqa needs the folder of the ProductQA files; {source}: {wanted}")
-    if not (folder / DATABASE).is_file():
-        raise ConfigError(f"env.data: {folder} has no {DATABASE}; {source}: {wanted}")
-    return folder
+    if not any((folder / side).is_dir() for side in _SIDES):
+        raise ConfigError(f"env.data: {folder} has neither train/ nor test/; {source}: {wanted}")
+    places = (folder / DATABASE, folder.absolute().parent / "agile" / DATABASE)
+    database = next((file for file in places if file.is_file()), None)
+    if database is None:
+        raise ConfigError(f"env.data: {folder} has no {DATABASE}, nor is there {places[1]}; {source}: {wanted}")
+    return folder, database
 
 
 def known_categories(folder: Path) -> dict[str, Path]:
-    """Name -> folder of every category under train/ and test/."""
-    return {
-        file.parent.name: file.parent
-        for side in _SIDES
-        for file in sorted((folder / side).glob("*/qa.jsonl"), key=lambda file: file.parent.name)
-    }
+    """Name -> folder of every category under train/ and test/.
+
+    Raises:
+        ConfigError: a category is under both.
+    """
+    known: dict[str, Path] = {}
+    for side in _SIDES:
+        for file in sorted((folder / side).glob("*/qa.jsonl"), key=lambda file: file.parent.name):
+            name = file.parent.name
+            if name in known:
+                raise ConfigError(
+                    f"env.data: a category is under train/ or test/, found {name} under both in {folder}; remove one"
+                )
+            known[name] = file.parent
+    return known
 
 
 def clean(text: str) -> str:
@@ -174,9 +202,28 @@ def majority(questions: Iterable[AnnotatedQuestion], kind: str) -> tuple[str, fl
     return best, counts[best] / sum(counts.values())
 
 
+def _problem(question: AnnotatedQuestion) -> str:
+    """Why a question can't be played or judged; "" if it can."""
+    listed = not isinstance(question.short_answer, str)
+    if question.kind not in (FACT, REASONING, SEARCH) or listed != (question.kind == SEARCH):
+        return (
+            "a search_qa has a list of products as short_answer, a fact_qa or reasoning_qa a text; "
+            f"found type {question.type!r} with {type(question.short_answer).__name__}"
+        )
+    for name in ("question", "short_answer"):
+        text = getattr(question, name)
+        if isinstance(text, str) and not _visible(text):
+            return f"{name} must hold a text, found {text!r}; complete or remove the line"
+    return ""
+
+
+def _visible(text: str) -> bool:
+    return any(letter.isprintable() and not letter.isspace() for letter in html.unescape(text))
+
+
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")  # editors on Windows add a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
 

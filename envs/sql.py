@@ -3,7 +3,8 @@
 Independent layers protect the process from harmful or expensive queries:
     read only     the connection cannot write (`mode=ro`; `query_only` on the private copy of an in-memory database)
     authorizer    allows SELECT on the one table and functions that make no large values; nothing else, no recursion
-    limits        length of the query and of any value, depth, columns, patterns; no attached database, no parameters
+    limits        length of the query, depth, columns, patterns; no attached database, no parameters; length of any
+                  value: twice the longest row, at least 20,000 bytes
     deadline      wall clock, checked every few thousand steps of SQLite's virtual machine
     row limit     on the rows that are fetched
 For every query the policy reads either "rows : ..." or "error : ...".
@@ -13,7 +14,8 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from agile_ray.agent.environment import Found
@@ -65,9 +67,9 @@ _BROKEN = frozenset(  # primary result codes that mean a fault of the database, 
     }
 )
 _PIECES = re.compile(
-    r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")"""  # "x" is a text too, as in the gold queries
+    r"""(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")"""  # "x" is a text, as in the gold queries, unless it is a name
     r"|(?P<comment>--[^\n]*|/\*.*?(?:\*/|$))"
-    r"|(?P<name>`[^`]*`|\[[^\]]*\]|[^\W\d]\w*)"
+    r"|(?P<name>`(?:[^`]|``)*`|\[[^\]]*\]|[^\W\d]\w*)"
     r"|(?P<end>;)"
     r"|(?P<other>.)",
     re.DOTALL,
@@ -106,11 +108,15 @@ class SqlTool:
         self._lock = threading.Lock()
         self._stop_at = 0.0  # monotonic seconds
         self._connection = _open(database)
-        self.columns = _columns(self._connection, table=table, id_column=id_column)
-        ids = self._connection.execute(f'SELECT "{id_column}" FROM "{table}"')  # both names come from the database
-        self._ids = frozenset(str(row[0]) for row in ids)
+        with _readable(table):
+            self.columns = _columns(self._connection, table=table, id_column=id_column)
+            self.ids = _ids(self._connection, table=table, id_column=id_column)
+            self._texts = frozenset(_occurring(self._names, self._connection, table=table, columns=self.columns))
+            row_bytes = _longest_row(self._connection, table=table, columns=self.columns)
         for limit, value in _LIMITS.items():
             self._connection.setlimit(limit, value)
+        value_bytes = max(_LIMITS[sqlite3.SQLITE_LIMIT_LENGTH], 2 * row_bytes)  # sorting needs a row and its key
+        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes)
         self._connection.set_authorizer(self._authorize)
         self._connection.set_progress_handler(lambda: time.monotonic() > self._stop_at, _STEPS)
 
@@ -121,7 +127,7 @@ class SqlTool:
             ToolError: the database is broken or gone; no query can cause this.
         """
         try:
-            statement = _statement(query, names=self._names)
+            statement = _statement(query, names=self._names, texts=self._texts)
             with self._lock:
                 columns, rows = self._run(statement)
         except _BadQueryError as problem:
@@ -129,7 +135,7 @@ class SqlTool:
         if columns[0].lower() not in (ID_NAME, self._id_column.lower()):
             return _bad(f"select {ID_NAME} first, not {columns[0]}")
         ids = tuple(dict.fromkeys(str(row[0]) for row in rows))
-        if not self._ids.issuperset(ids):
+        if not self.ids.issuperset(ids):
             return _bad(f"the first column holds something else than a {ID_NAME}")
         return Found(text=_listing(ids, self._shown_rows), rows=ids, bad_query=False)
 
@@ -196,17 +202,47 @@ def _open(database: Path | sqlite3.Connection) -> sqlite3.Connection:
         raise ConfigError(f"sql database {database}: cannot be opened read-only: {problem}") from problem
 
 
-def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> tuple[str, ...]:
-    """Names of the table's columns, in order."""
+@contextmanager
+def _readable(table: str) -> Iterator[None]:
     try:
-        columns = tuple(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (table,)))
+        yield
     except sqlite3.Error as problem:
         raise ConfigError(f"sql table {table}: the database cannot be read: {problem}") from problem
+
+
+def _columns(connection: sqlite3.Connection, *, table: str, id_column: str) -> tuple[str, ...]:
+    """Names of the table's columns, in order."""
+    columns = tuple(row[1] for row in connection.execute("SELECT * FROM pragma_table_info(?)", (table,)))
     if not columns:
         raise ConfigError(f"sql table {table}: no such table in the database")
     if id_column not in columns:
         raise ConfigError(f"sql table {table}: no column {id_column}, found {', '.join(columns)}")
     return columns
+
+
+def _ids(connection: sqlite3.Connection, *, table: str, id_column: str) -> frozenset[str]:
+    return frozenset(str(row[0]) for row in connection.execute(f"SELECT {_quoted(id_column)} FROM {_quoted(table)}"))
+
+
+def _occurring(
+    names: Mapping[str, str], connection: sqlite3.Connection, *, table: str, columns: Sequence[str]
+) -> Iterator[str]:
+    """Those of the agent's names that are also the text of a cell, or stand for a text of a cell, ignoring case."""
+    same = " OR ".join(f"trim({_quoted(column)}) COLLATE NOCASE IN (?1, ?2)" for column in columns)
+    for name, own in names.items():
+        if connection.execute(f"SELECT 1 FROM {_quoted(table)} WHERE {same} LIMIT 1", (name, own)).fetchone():
+            yield name
+
+
+def _longest_row(connection: sqlite3.Connection, *, table: str, columns: Sequence[str]) -> int:
+    """Bytes of the cells of the table's longest row."""
+    sizes = " + ".join(f"coalesce(length(CAST({_quoted(column)} AS BLOB)), 0)" for column in columns)
+    return connection.execute(f"SELECT max({sizes}) FROM {_quoted(table)}").fetchone()[0] or 0
+
+
+def _quoted(name: str) -> str:
+    """A name of the database, as SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def as_written(query: str, *, table: str) -> str:
@@ -225,8 +261,11 @@ def as_written(query: str, *, table: str) -> str:
     return _PIECES.sub(_rewritten, query)
 
 
-def _statement(query: str, *, names: Mapping[str, str]) -> str:
+def _statement(query: str, *, names: Mapping[str, str], texts: Collection[str]) -> str:
     """The single statement in a text, without comments, with the database's names in place of the agent's.
+
+    In double quotes, SQLite takes the name of a column for that column, and everything else for a text. So a name of
+    the agent's in double quotes is that name, except for the names in `texts`, outside of FROM and JOIN.
 
     Quoted texts and names lose leading and trailing spaces and are otherwise kept.
     """
@@ -234,6 +273,7 @@ def _statement(query: str, *, names: Mapping[str, str]) -> str:
         raise _BadQueryError("the query holds a letter that is no text")
     pieces = []
     ended = False
+    last = ""  # word or sign before the piece, in lower case
     for match in _PIECES.finditer(query):
         piece, kind = match.group(), match.lastgroup
         if kind == "comment" or kind == "end":
@@ -242,8 +282,11 @@ def _statement(query: str, *, names: Mapping[str, str]) -> str:
         elif ended and not piece.isspace() and piece != ".":
             raise _BadQueryError("one statement only, nothing may follow its semicolon")
         elif not ended:
-            own = names.get(piece.strip("`[] ").lower()) if kind == "name" else None
-            pieces.append(f'"{own}"' if own else _trimmed(piece))
+            name = piece.strip('"`[] ').lower()
+            named = kind == "name" or piece[0] == '"' and (name not in texts or last in ("from", "join"))
+            own = names.get(name) if named else None
+            pieces.append(_quoted(own) if own else _trimmed(piece))
+            last = last if piece.isspace() else piece.lower()
     statement = "".join(pieces).strip()
     if not statement:
         raise _BadQueryError("the query is empty")

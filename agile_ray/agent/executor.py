@@ -11,10 +11,13 @@
     [SubmitAnswer]           submits the latest of: prediction, advice, rows        -
     [ClearContext]           ends the session                                       -
 
-A call out of order appends an error that the policy reads, and the session continues within its budgets. What the
-policy wrote is never decoded and encoded again: the context is a list of ids that only grows.
+A call out of order appends an error that the policy reads, and the session continues within its budgets. So does an
+end token that ends no query; the words before it are not kept. What the policy wrote is never decoded and encoded
+again: the context is a list of ids that only grows.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +32,7 @@ from agile_ray.agent.policy import Completion
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.agent.tokenizer import Tokenizer
-from agile_ray.errors import SessionError
+from agile_ray.errors import SessionError, ToolError, described
 from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Session, Turn
 
 SAYINGS = (
@@ -66,6 +69,8 @@ class Executor:
         observer: Observer | None = None,
     ) -> None:
         """Begin the session at the memory's position; run the forced functions, if the rules have any.
+
+        If what they show leaves no room to write, the session has ended as cut.
 
         Args:
             stream: the lane's stream.
@@ -107,6 +112,7 @@ class Executor:
         if rules.agent.forced:
             self._force(Function.GET_QUESTION)
             self._force(Function.RETRIEVE_MEMORY)
+        self._cut_if_spent()
 
     def _force(self, function: Function) -> None:
         self.context_ids.append(self.tokenizer.function_id(function))
@@ -127,7 +133,7 @@ class Executor:
         """Take what the policy wrote, run it token by token, append the reply.
 
         Raises:
-            SessionError: the tool or the expert broke; call `fail`.
+            SessionError: the tool, the judge or the expert broke; call `fail`.
         """
         prompt = np.array(self.context_ids, dtype=np.int32)
         rewards: list[float] = []
@@ -154,13 +160,22 @@ class Executor:
             )
         )
         self.context_ids += reply or ()
+        self._cut_if_spent()
+
+    def _cut_if_spent(self) -> None:
+        """End the session if the policy may write no further token or turn."""
         if self.ending is None and (self.room < 1 or len(self._turns) >= self._agent.turns):
             self.ending = Ending.CUT
 
     def fail(self, error: SessionError) -> None:
-        """End the session because the tool or the expert broke."""
+        """End the session because the tool or the expert broke, and take back what it wrote to memory.
+
+        Nobody learns from a failed session, so its entries would have no writer that credit can reach.
+        """
+        self._memory.take_back()
+        self._writes = []
         self.ending = Ending.FAILED
-        self._error = f"{type(error).__name__}: {error}"
+        self._error = described(error)
 
     def session(self) -> Session:
         """Return the record of the session. Call it after the session has ended."""
@@ -271,8 +286,10 @@ class Executor:
         return self._memory.retrieval_reply(found)
 
     def _search(self, query: str) -> _Effect:
-        self.found = self.stream.search(query)
-        if self.found.bad_query:  # not submitted: an empty answer may happen to be right
+        with _broken_as_tool_error("tool"):
+            self.found = self.stream.search(query)
+            _check_found(self.found)
+        if self.found.bad_query:  # never something to submit: an empty answer may be right by luck
             self._remarks.append("bad_query")
         else:
             self._candidate = Submission(text=self.found.text, rows=self.found.rows)
@@ -297,17 +314,40 @@ class Executor:
         if self._memory.write(kind, scope=scope, key=key, text=text):
             self._writes.append(MemoryUse(kind=kind, writer=self.position, similarity=1.0))
             self._decided()
+        elif not self._memory.has(kind, scope=scope, text=text):
+            self._remarks.append("memory_full")
 
     def _submit_answer(self) -> _Effect:
         assert self._candidate is not None
         self._submitted = self._candidate
         self._decided()
-        self._correct = self.stream.judge(self.question, self._submitted)
+        with _broken_as_tool_error("judge"):
+            self._correct = bool(self.stream.judge(self.question, self._submitted))
         return _Effect(reward=float(self._correct))
 
     def _decided(self) -> None:
         if self._observer is not None:
             self._observer.decided(actions=self._actions)
+
+
+@contextmanager
+def _broken_as_tool_error(name: str) -> Iterator[None]:
+    """Whatever the environment's code raises, only the session that called it ends.
+
+    Raises:
+        ToolError: the block raised.
+    """
+    try:
+        yield
+    except SessionError:
+        raise
+    except Exception as error:
+        raise ToolError(f"{name}: {described(error)}") from error
+
+
+def _check_found(found: Found) -> None:
+    if not isinstance(found, Found) or not isinstance(found.text, str):
+        raise ToolError(f"tool: search() must return a Found with a text, found {found!r}")
 
 
 def _origin(submission: Submission) -> Origin:

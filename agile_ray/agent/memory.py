@@ -107,10 +107,14 @@ class Memory:
         """
         if entry.kind not in self._shelves:
             raise ContractError(f"Memory: an entry is {QA!r} or {KNOWLEDGE!r}, got {entry.kind!r}")
-        if (entry.kind, entry.scope, entry.text) in self._texts or len(self._shelves[entry.kind]) >= self._capacity:
+        if self.has(entry.kind, scope=entry.scope, text=entry.text) or len(self._shelves[entry.kind]) >= self._capacity:
             return False
         self._add(entry, self._embedder.embed([entry.key])[0])
         return True
+
+    def has(self, kind: str, *, scope: str, text: str) -> bool:
+        """Whether an entry of this kind and scope has this text."""
+        return (kind, scope, text) in self._texts
 
     def _add(self, entry: Entry, vector: Float32) -> None:
         self._shelves[entry.kind].add(entry, vector)

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from agile_ray.agent.environment import Question
-from agile_ray.agent.expert import AskKey, Expert
-from agile_ray.errors import ExpertError
+from agile_ray.agent.expert import Advice, AskKey, Expert
+from agile_ray.errors import ExpertError, described
 from agile_ray.types import Receipt
 
 
@@ -40,7 +40,7 @@ class PaidExpert:
             price: thousandths.
 
         Raises:
-            ExpertError: no answer, or none by the deadline; nothing is charged.
+            ExpertError: the expert broke in any way, or did not answer by the deadline; nothing is charged.
         """
         if key not in self._receipts:
             receipt = await self._buy(question, key=key, price=price)
@@ -51,13 +51,7 @@ class PaidExpert:
 
     async def _buy(self, question: Question, *, key: AskKey, price: int) -> Receipt:
         start = time.monotonic()
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                advice = await self._expert.advise(question, key=key)
-        except TimeoutError as error:
-            raise ExpertError(
-                f"expert {self._expert.source}: no answer within agent.expert_s ({self._deadline_s} s)"
-            ) from error
+        advice = await self._advice(question, key)
         return Receipt(
             key=str(key),
             price=price,
@@ -66,6 +60,27 @@ class PaidExpert:
             advice=advice.text,
             answer=advice.answer,
         )
+
+    async def _advice(self, question: Question, key: AskKey) -> Advice:
+        name = f"expert {self._expert.source}"
+        deadline = asyncio.timeout(self._deadline_s)
+        try:
+            async with deadline:
+                advice = await self._expert.advise(question, key=key)
+        except ExpertError:
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # this session is being stopped, not the expert's own work
+                raise
+            raise ExpertError(f"{name}: {described(error)}") from error
+        except Exception as error:  # whatever an expert raises, only its own session ends
+            if deadline.expired():
+                raise ExpertError(f"{name}: no answer within agent.expert_s ({self._deadline_s} s)") from error
+            raise ExpertError(f"{name}: {described(error)}") from error
+        if not isinstance(advice, Advice) or not isinstance(advice.text, str) or not isinstance(advice.answer, str):
+            raise ExpertError(f"{name}: advise() must return an Advice of two texts, found {advice!r}")
+        return advice
 
     def since(self, position: int) -> tuple[Receipt, ...]:
         """Receipts of this position and later ones."""

@@ -47,6 +47,14 @@ class SessionMemory:
         """Write an entry in the name of this session; False if memory has its text already or is full."""
         return self._memory.write(Entry(kind=kind, scope=scope, key=key, text=text, writer=self.position))
 
+    def take_back(self) -> None:
+        """Remove what this session wrote, as if it had never been written."""
+        self._memory.forget(self.position)
+
+    def has(self, kind: str, *, scope: str, text: str) -> bool:
+        """Whether memory has an entry with this text, whoever wrote it."""
+        return self._memory.has(kind, scope=scope, text=text)
+
     def similar(self, without: Collection[int] = ()) -> tuple[int, int]:
         """Count the QA pairs of this product, and the knowledge entries, that are similar to the question.
 

@@ -10,10 +10,11 @@ division. Intervals are percentile bootstraps over units that are independent of
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agile_ray.errors import ContractError
+from agile_ray.errors import ContractError, StarvedError
+from agile_ray.evaluation import failures
 from agile_ray.evaluation.intervals import bootstrap
 from agile_ray.types import Ending, Origin, Session
 
@@ -57,6 +58,7 @@ class Score:
     failed_price: int  # thousandths that failed sessions paid; not part of any other field
     endings: dict[Ending, int]
     kinds: dict[str, KindScore]
+    reasons: dict[str, int] = field(default_factory=dict)  # failed sessions by reason, the commonest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +96,13 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
         seed: of the bootstrap.
 
     Raises:
-        ContractError: all sessions failed, or a question was played twice.
+        ContractError: a question was played twice.
+        StarvedError: no session is left to score; says why most of them failed.
     """
     _by_question(sessions)
     kept = [session for session in sessions if session.ending is not Ending.FAILED]
     if not kept:
-        raise ContractError(f"score: needs a session that did not fail, found {len(sessions)} failed and no other")
+        raise StarvedError(f"score: needs a session that did not fail, found none{failures.summary(sessions)}")
     failed = [session for session in sessions if session.ending is Ending.FAILED]
     ci95, units = bootstrap([(session, reward(session)) for session in kept], seed=seed)
     return Score(
@@ -119,6 +122,7 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
             kind: _kind_score([session for session in kept if session.kind == kind])
             for kind in sorted({session.kind for session in kept})
         },
+        reasons=failures.reasons(failed),
     )
 
 
@@ -138,8 +142,8 @@ def paired_difference(
         seed: of the bootstrap.
 
     Raises:
-        ContractError: the two do not cover the same questions, a question was played twice, or every pair has a failed
-            session.
+        ContractError: they do not cover the same questions, or one was played twice.
+        StarvedError: every pair has a failed session; says why most of them failed.
     """
     left, right = _by_question(first), _by_question(second)
     differing = (left.keys() ^ right.keys()) or {key for key in left if left[key].question_id != right[key].question_id}
@@ -155,7 +159,9 @@ def paired_difference(
         if Ending.FAILED not in (session.ending, right[key].ending)
     ]
     if not pairs:
-        raise ContractError(f"paired_difference: each of {len(left)} pairs has a failed session; nothing to compare")
+        raise StarvedError(
+            f"paired_difference: each of {len(left)} pairs has a failed session{failures.summary([*first, *second])}"
+        )
     ci95, units = bootstrap(pairs, seed=seed)
     return Difference(
         mean=sum(difference for _, difference in pairs) / (1000 * len(pairs)),

@@ -16,6 +16,9 @@ from agile_ray.record.json_files import read_json_lines
 from agile_ray.record.whole import write_whole
 from agile_ray.types import RunState
 
+FAILED = "failed/"
+"""Start of the name of a count of failed sessions; what follows is their reason."""
+
 
 class Event(StrEnum):
     """What a line records."""
@@ -49,7 +52,7 @@ class Line:
     iteration: int
     version: int
     metrics: dict[str, float]  # by the names in metrics.py
-    counts: dict[str, int]  # "ending/cut", "remark/refused", "discarded/rows"
+    counts: dict[str, int]  # "ending/cut", "remark/refused", "failed/REASON", "discarded/rows"
     dropped: tuple[Dropped, ...]
     seconds: dict[str, float]  # wall time since the previous line, by phase
 

@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import Score, score
 from agile_ray.record import history, store
 from agile_ray.record.folder import RunFolder
-from agile_ray.record.history import Dropped, Event, Line
+from agile_ray.record.history import FAILED, Dropped, Event, Line
 from agile_ray.record.metrics import check_metrics
 from agile_ray.record.receipts import clear_journals
 from agile_ray.record.resume import damaged_after, discard_after
 from agile_ray.types import Assigned, Ending, RunState, Session, TrainingRow, Update
 
 ShownMetrics = Mapping[str, str | int | float]
-"""What the console is given of a line: event, name and iteration, then the metrics."""
+"""What the console is given of a line: event, name, iteration and, if sessions failed, the commonest `reason`; then the
+metrics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +186,8 @@ class RunRecorder:
         history.append(self._run.history, line)
         self._write_events(line)
         if self._console is not None:
-            self._console({"event": event, "name": name, "iteration": line.iteration, **line.metrics})
+            reason = next(({"reason": name[len(FAILED) :]} for name in line.counts if name.startswith(FAILED)), {})
+            self._console({"event": event, "name": name, "iteration": line.iteration, **reason, **line.metrics})
 
     def _write_events(self, line: Line) -> None:
         imitation = line.event is Event.IMITATION
@@ -192,7 +195,7 @@ class RunRecorder:
         step = line.imitation_steps if imitation else line.iteration
         values = {f"{line.name or line.event}/{name}": value for name, value in line.metrics.items()}
         values |= {f"seconds/{phase}": value for phase, value in line.seconds.items()}
-        values |= {f"counts/{name}": value for name, value in line.counts.items()}
+        values |= {f"counts/{name}": value for name, value in line.counts.items() if not name.startswith(FAILED)}
         writer.add(step, values)
 
 
@@ -236,7 +239,8 @@ def _update_metrics(update: Update) -> dict[str, float]:
 def _counts(sessions: Sequence[Session]) -> dict[str, int]:
     endings = Counter(f"ending/{session.ending}" for session in sessions)
     remarks = Counter(f"remark/{remark}" for session in sessions for remark in session.remarks)
-    return dict(sorted((endings + remarks).items()))
+    failed = {f"{FAILED}{reason}": count for reason, count in failures.reasons(sessions).items()}
+    return dict(sorted((endings + remarks).items())) | failed
 
 
 def _dropped(sessions: Sequence[Session], rows: Sequence[TrainingRow]) -> list[Dropped]:

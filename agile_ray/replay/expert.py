@@ -1,18 +1,33 @@
-"""An expert that repeats the advice of a past run's expert."""
+"""An expert that repeats the advice of a past run's expert.
+
+Advice belongs to its question, wherever the question stands in its stream. A stored session names its stream, and the
+id, kind and topic of its question; it does not have the question's text. So a question whose text was edited under
+the same id gets the advice on the old text.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey
 from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.record import evaluations, store
 from agile_ray.record.folder import RunFolder
-from agile_ray.types import Receipt
+from agile_ray.types import Session
+
+
+class _Asked(NamedTuple):
+    """A question, as a stored session names it."""
+
+    stream: str
+    id: str
+    kind: str
+    topic: str
 
 
 class RecordedExpert:
-    """Repeats what a past run's expert said in the same session, and knows nothing else."""
+    """Repeats what a past run's expert said on the same question of the same stream, and knows nothing else."""
 
     source = "recorded"
 
@@ -23,35 +38,35 @@ class RecordedExpert:
             ConfigError: the folder holds no segments, or another version wrote them.
         """
         self._run = run
-        self._said: dict[AskKey, Advice] = {}
-        self._first: dict[tuple[str, int], Advice] = {}  # by stream and position of the session
-        for receipt in _recorded(RunFolder(run)):
-            advice = Advice(text=receipt.advice, answer=receipt.answer)
-            key = AskKey.parse(receipt.key)
-            self._said.setdefault(key, advice)
-            self._first.setdefault((key.stream, key.position), advice)
+        self._said: dict[_Asked, dict[int, Advice]] = {}  # by number of the ask in its session
+        for session in _sessions(RunFolder(run)):
+            asked = _Asked(session.stream, session.question_id, session.kind, session.topic)
+            for receipt in session.receipts:
+                advice = Advice(text=receipt.advice, answer=receipt.answer)
+                self._said.setdefault(asked, {}).setdefault(AskKey.parse(receipt.key).number, advice)
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
-        """The recorded advice of this ask, else of the first ask of the same session.
+        """The recorded advice of this ask, else of the first ask on the same question.
 
         Raises:
-            ExpertError: the run has no receipt of that session.
+            ExpertError: the run never asked this question in this stream.
         """
-        advice = self._said.get(key) or self._first.get((key.stream, key.position))
-        if advice is None:
-            raise ExpertError(f"expert recorded: {self._run} has no receipt for {key} (question {question.id})")
-        return advice
+        said = self._said.get(_Asked(key.stream, question.id, question.kind, question.topic))
+        if said is None:
+            raise ExpertError(
+                f"expert recorded: {self._run} has no receipt for the question; "
+                f"stream {key.stream}, question {question.id} ({question.kind}, {question.topic})"
+            )
+        return said.get(key.number) or next(iter(said.values()))
 
 
-def _recorded(run: RunFolder) -> Iterator[Receipt]:
+def _sessions(run: RunFolder) -> Iterator[Session]:
     iterations = run.stored_iterations()
     if not iterations:
         raise ConfigError(
             f"env.recorded: {run.segments} must hold iterations, found none; name the folder of a run that has trained"
         )
     for iteration in iterations:
-        for session in store.outcomes(run, iteration):
-            yield from session.receipts
+        yield from store.outcomes(run, iteration)
     for played in evaluations.kept(run).values():
-        for session in played:
-            yield from session.receipts
+        yield from played

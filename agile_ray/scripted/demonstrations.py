@@ -3,7 +3,7 @@
 import asyncio
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.config import Imitation
 from agile_ray.credit.gae import gae
 from agile_ray.errors import StarvedError
+from agile_ray.evaluation import failures
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
@@ -51,7 +52,7 @@ def batches(
         progress: called with the number of sessions played so far.
 
     Raises:
-        StarvedError: more than a tenth of the sessions ran out of a budget.
+        StarvedError: more than a tenth of the sessions ran out of a budget or failed.
     """
     return asyncio.run(_batches(config, environment, rules, teacher, price=price, seed=seed, progress=progress))
 
@@ -70,7 +71,8 @@ async def _batches(
     each = math.ceil(config.sessions / STREAMS)
     demonstrations: list[Demonstration] = []
     stream = FIRST_STREAM
-    played = cut_short = 0
+    played = 0
+    lost: list[Session] = []
     while played < config.sessions:
         lane = Lane(environment.stream(split="train", index=stream), rules, price=price)
         count = min(each, config.sessions - played, len(lane.stream.questions))
@@ -84,18 +86,25 @@ async def _batches(
             if session.ending is Ending.DONE:
                 demonstrations += _demonstrations(session)
             else:
-                cut_short += 1
+                lost.append(replace(session, turns=()))
             played += 1
         progress(played)
         stream += 1
-    if cut_short > played // 10:
-        raise StarvedError(
-            f"imitation: {cut_short} of {played} teacher sessions ran out of agent.session_tokens "
-            f"({rules.agent.session_tokens}), agent.turn_tokens ({rules.agent.turn_tokens}) or agent.turns "
-            f"({rules.agent.turns}); raise them, or shorten memory.entry_tokens ({rules.memory.entry_tokens})"
-        )
+    if len(lost) > played // 10:
+        raise StarvedError(_complaint(lost, played, rules))
     random.Random(derive(seed, "imitation", "order")).shuffle(demonstrations)
     return [demonstrations[start : start + config.batch] for start in range(0, len(demonstrations), config.batch)]
+
+
+def _complaint(lost: Sequence[Session], played: int, rules: Rules) -> str:
+    cut_short = sum(session.ending is Ending.CUT for session in lost)
+    if 2 * cut_short < len(lost):
+        return f"imitation: {len(lost)} of {played} teacher sessions can't be learned{failures.summary(lost)}"
+    return (
+        f"imitation: {cut_short} of {played} teacher sessions ran out of agent.session_tokens "
+        f"({rules.agent.session_tokens}), agent.turn_tokens ({rules.agent.turn_tokens}) or agent.turns "
+        f"({rules.agent.turns}); raise them, or shorten memory.entry_tokens ({rules.memory.entry_tokens})"
+    )
 
 
 async def _warm(lane: Lane, sessions: int, environment: Environment) -> None:

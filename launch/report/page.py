@@ -7,7 +7,9 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import Cause, Difference, Score
+from agile_ray.record.history import FAILED
 from launch.report.summary import Report
 from launch.report.wording import accounts, agreement, headline, interval, signed
 
@@ -74,11 +76,19 @@ def _results(report: Report) -> Iterable[str]:
         f"will be asked again. Intervals: bootstrap over {next(iter(report.entries.values())).units}. Failed sessions "
         "are excluded from all other columns.</p>"
     )
+    yield from _failures([(name, entry.reasons) for name, entry in report.entries.items()], of="policy")
     yield _image(pictures.totals(report), "Total score of every policy with its 95 % interval")
     for name, differences in (("ppo", report.differences), ("ppo_sampled", report.differences_sampled)):
         if differences:
             yield f"<h2>Total score of {name} minus each other policy</h2>"
             yield _difference_table(differences)
+
+
+def _failures(found: Iterable[tuple[str, Mapping[str, int]]], *, of: str) -> Iterable[str]:
+    """A table of failed sessions by reason, if there are any."""
+    rows = [[name, reason, f"{count:,}"] for name, reasons in found for reason, count in reasons.items()]
+    if rows:
+        yield _table([of, "why sessions failed", "sessions"], rows)
 
 
 def _score_cells(name: str, entry: Score) -> list[str]:
@@ -192,8 +202,11 @@ def _machinery(report: Report) -> Iterable[str]:
         ]
         or [["none", "", "", "0"]],
     )
+    failed = {name.removeprefix(FAILED): count for name, count in report.counts.items() if name.startswith(FAILED)}
+    yield from _failures([("training", failures.joined(failed.items()))], of="sessions of")
     if report.counts:
-        counts = ", ".join(f"{name} {count:,}" for name, count in sorted(report.counts.items()))
+        others = {name: count for name, count in report.counts.items() if not name.startswith(FAILED)}
+        counts = ", ".join(f"{name} {count:,}" for name, count in sorted(others.items()))
         yield f'<p class="note">Training sessions by ending, and their remarks: {escape(counts)}.</p>'
 
 

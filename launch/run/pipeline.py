@@ -69,7 +69,8 @@ def prepare(config: RunConfig) -> Environment:
     check_record(run, run.sft)
     environment = envs.build(config.env, seed=config.seed)
     for split in ("train", "validation", final_comparison.SPLIT):
-        environment.stream(split=split, index=0)  # a missing category is an error here, not after hours
+        for index in range(environment.streams(split) or 1):  # broken files are an error here, not after hours
+            environment.stream(split=split, index=index)
     return environment
 
 

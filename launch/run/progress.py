@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
@@ -77,10 +78,13 @@ class Progress:
                 self.say(
                     f"iteration {metrics['iteration']}/{self._iterations}  {_scores(metrics)}  "
                     f"kl {metrics['kl_nats']:.4f}  {metrics['sessions_per_second']:.0f} sessions/s  "
-                    f"{metrics['tokens_per_second']:.0f} tokens/s"
+                    f"{metrics['tokens_per_second']:.0f} tokens/s{_failed(metrics)}"
                 )
             case Event.EVALUATION:
-                self.say(f"evaluation {metrics['name']}  {_scores(metrics)}  on {metrics['sessions']:.0f} sessions")
+                self.say(
+                    f"evaluation {metrics['name']}  {_scores(metrics)}  on {metrics['sessions']:.0f} sessions"
+                    f"{_failed(metrics)}"
+                )
             case _:
                 pass
 
@@ -90,3 +94,10 @@ def _scores(metrics: Mapping[str, str | int | float]) -> str:
         f"total [bold]{metrics['total_score']:.3f}[/bold]  asked {metrics['asked_share']:.3f}  "
         f"accuracy {metrics['accuracy']:.3f}"
     )
+
+
+def _failed(metrics: Mapping[str, str | int | float]) -> str:
+    """The number of failed sessions and their commonest reason; "" if none failed."""
+    if not metrics.get("failed"):
+        return ""
+    return f"  [bold]{metrics['failed']:.0f} failed[/bold]: {escape(str(metrics.get('reason', '')))}"

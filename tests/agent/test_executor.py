@@ -1,15 +1,18 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from agile_ray.agent.environment import Found
 from agile_ray.agent.executor import Executor
 from agile_ray.agent.expert import Advice
 from agile_ray.agent.memory import Memory
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.config import Agent
-from agile_ray.errors import ExpertError
+from agile_ray.config import Memory as MemoryConfig
+from agile_ray.errors import ContractError, ExpertError
 from agile_ray.segments import cut
 from agile_ray.types import Ending, Hindsight
 from tests.fakes.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question, read, rules
@@ -148,6 +151,22 @@ def test_a_broken_tool_fails_the_session_and_the_lane_continues():
     assert asyncio.run(one.play(Says(*PREDICTS))).ending is Ending.DONE
 
 
+def test_what_a_session_wrote_before_it_failed_is_taken_back():
+    one = lane(RUST, WET, WET, broken_tool=True)
+    asyncio.run(one.play(Says(*ASKS)))
+    before = one.memory.snapshot().entries
+    writes = "[Reflection] glue dries [UpdateMemory] [SearchProduct] x"
+    failed = asyncio.run(one.play(Says(*OPENING, "[SeekAdvice]", f"{writes} {END}")))
+    assert (failed.ending, failed.writes, failed.paid) == (Ending.FAILED, (), 300)
+    assert one.memory.snapshot().entries == before
+    later = asyncio.run(one.play(Says(*ASKS)))
+    assert [(use.kind, use.writer) for use in (*later.reads, *later.writes)] == [
+        ("qa", 0),
+        ("knowledge", 0),
+        ("qa", 2),
+    ]
+
+
 def test_an_executor_plays_the_same_session_without_an_observer():
     watched, one = play(*ASKS, of=(RUST, RUST))
     with_rules = rules()
@@ -168,6 +187,89 @@ def test_an_executor_plays_the_same_session_without_an_observer():
     for mine, its in zip(alone.turns, watched.turns, strict=True):
         assert mine.completion_ids.tolist() == its.completion_ids.tolist()
         assert mine.rewards.tolist() == its.rewards.tolist()
+
+
+class Breaks:
+    """Answers with an error, or with something that is no answer."""
+
+    source = "odd"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def give(self, *_, **__):
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+    async def advise(self, question, *, key):
+        return self.give()
+
+
+ERRORS = [
+    (KeyError("hits"), "KeyError: 'hits'"),
+    (OSError(111, "Connection refused"), "ConnectionRefusedError: [Errno 111] Connection refused"),
+    (ExceptionGroup("two", [ValueError()]), "ExceptionGroup: two (1 sub-exception)"),
+    (ContractError("plain\ntext"), "ContractError: plain text"),
+    (StopIteration(), "StopIteration"),
+    (AssertionError(), "AssertionError"),
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        *ERRORS,
+        (TimeoutError("read timed out"), "TimeoutError: read timed out"),  # its own, before the deadline
+        (asyncio.CancelledError(), "CancelledError"),  # of its own work: nobody stops the session
+        (None, "advise() must return an Advice of two texts, found None"),
+        (
+            Advice(text=None, answer="yes"),
+            "advise() must return an Advice of two texts, found Advice(text=None, answer='yes')",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_an_expert_raises_ends_its_own_session_and_costs_nothing(answer, says):
+    one = lane(RUST, WET, with_rules=rules(expert=Breaks(answer)))
+    session = asyncio.run(one.play(Says(*ASKS)))
+    if not isinstance(answer, StopIteration):  # Python makes it a RuntimeError where it leaves a coroutine
+        assert session.error == f"ExpertError: expert odd: {says}"
+    assert (session.ending, session.receipts, session.paid) == (Ending.FAILED, (), 0)
+    assert asyncio.run(one.play(Says(*PREDICTS))).ending is Ending.DONE
+
+
+@pytest.mark.parametrize(("answer", "says"), ERRORS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("part", ["search", "judge"])
+def test_whatever_a_tool_or_a_judge_raises_ends_its_own_session(part, answer, says):
+    one = lane(RUST, WET)
+    setattr(one.stream, part, Breaks(answer).give)
+    turn = f"[SearchProduct] x {END}" if part == "search" else PREDICTS[2]
+    session = asyncio.run(one.play(Says(*OPENING, turn)))
+    name = {"search": "tool", "judge": "judge"}[part]
+    assert (session.ending, session.error) == (Ending.FAILED, f"ToolError: {name}: {says}")
+    assert not session.correct
+    delattr(one.stream, part)
+    assert asyncio.run(one.play(Says(*PREDICTS))).ending is Ending.DONE
+
+
+@pytest.mark.parametrize("found", [None, "rows : p1", Found(text=None, rows=(), bad_query=False)])
+def test_a_tool_that_returns_something_else_has_broken(found):
+    one = lane(WET)
+    one.stream.search = Breaks(found).give
+    session = asyncio.run(one.play(Says(*OPENING, f"[SearchProduct] x {END}")))
+    assert session.error == f"ToolError: tool: search() must return a Found with a text, found {found!r}"
+
+
+def test_a_session_that_is_stopped_from_outside_is_stopped():
+    async def stop():
+        task = asyncio.ensure_future(lane(WET, with_rules=rules(expert=Late())).play(Says(*ASKS)))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(stop())
 
 
 class Late:
@@ -191,6 +293,27 @@ def test_forced_functions_are_observations():
     [segment] = cut(session)
     assert segment.actions == 4
     assert session.correct
+
+
+def test_a_write_to_a_full_memory_is_remarked_but_one_that_memory_has_is_not():
+    with_rules = replace(rules(), memory=MemoryConfig(capacity=1))
+    one = lane(RUST, RUST, WET, with_rules=with_rules)
+    first, again, other = (asyncio.run(one.play(Says(*ASKS))) for _ in range(3))
+    assert ([use.kind for use in first.writes], first.remarks) == (["qa", "knowledge"], ())
+    assert (again.writes, again.remarks) == ((), ())
+    assert (other.writes, other.remarks) == ((), ("memory_full",))
+
+
+@pytest.mark.parametrize("left", [-3, 0])
+def test_forced_functions_that_fill_the_session_cut_it_before_the_first_call(left):
+    opened = len(play(PREDICTS[2], with_rules=rules(agent=Agent(forced=True)))[0].turns[0].prompt_ids)
+    agent = Agent.model_construct(**{**dict(Agent(forced=True)), "session_tokens": opened + left})
+    one = lane(WET, WET, with_rules=rules(agent=agent))
+    policy = Says(PREDICTS[2])
+    session = asyncio.run(one.play(policy))
+    assert session.ending is Ending.CUT
+    assert (session.turns, list(cut(session))) == ((), [])
+    assert (session.answer, session.own_reward, one.position) == (None, 0.0, 1)
 
 
 def test_ids_in_the_segment_are_the_ids_that_were_written():

@@ -1,5 +1,6 @@
 import asyncio
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -136,9 +137,10 @@ def test_an_expert_that_failed_is_asked_again():
 
 @pytest.fixture
 def run(tmp_path):
-    """A run that asked twice in session 3, and once in an evaluation."""
-    trained = changed(SESSION, position=3, receipts=(receipt("s#3#0"), receipt("s#3#1", said="no")))
-    evaluated = changed(SESSION, stream="test", receipts=(receipt("test#0#0", said="never"),))
+    """A run that asked twice on question q1, in session 3, and once in an evaluation."""
+    asked = changed(SESSION, question_id="q1")
+    trained = changed(asked, position=3, receipts=(receipt("s#3#0"), receipt("s#3#1", said="no")))
+    evaluated = changed(asked, stream="test", receipts=(receipt("test#0#0", said="never"),))
     store.write(RunFolder(tmp_path), 1, [SESSION, trained], [])
     store.write_sessions(RunFolder(tmp_path).evaluation_file("ppo"), [evaluated])
     return tmp_path
@@ -146,18 +148,27 @@ def run(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "answer"),
-    [("s#3#0", "yes"), ("s#3#1", "no"), ("s#3#7", "yes"), ("test#0#0", "never")],
+    [("s#3#0", "yes"), ("s#3#1", "no"), ("s#3#7", "yes"), ("test#0#0", "never"), ("s#9#1", "no")],
 )
-def test_a_recorded_expert_says_what_was_said_in_that_session(run, key, answer):
+def test_a_recorded_expert_says_what_was_said_on_that_question_wherever_it_stands(run, key, answer):
     expert = RecordedExpert(run)
     assert asyncio.run(expert.advise(WET, key=AskKey.parse(key))) == Advice(text=f"it is {answer}", answer=answer)
     assert expert.source == "recorded"
 
 
+@pytest.mark.parametrize("other", [{"id": "q2"}, {"kind": "search"}, {"topic": "reasoning open"}])
+def test_a_recorded_expert_never_answers_another_question_at_the_same_place(run, other):
+    with pytest.raises(ExpertError, match="has no receipt for the question; stream s, question"):
+        asyncio.run(RecordedExpert(run).advise(replace(WET, **other), key=AskKey.parse("s#3#0")))
+
+
 def test_a_recorded_expert_fails_a_session_that_it_never_saw_by_name(run):
     session = play(open_lane(RecordedExpert(run)), *ASKS)
     assert session.ending is Ending.FAILED
-    assert session.error == f"ExpertError: expert recorded: {run} has no receipt for test/small/0#0#0 (question q1)"
+    assert session.error == (
+        f"ExpertError: expert recorded: {run} has no receipt for the question; "
+        "stream test/small/0, question q1 (fact, fact)"
+    )
 
 
 def test_the_config_chooses_the_expert(run):

@@ -1,6 +1,7 @@
 """ProductQA: the real files, where they are available, and a tiny folder in the same format."""
 
 import json
+import math
 import os
 import sqlite3
 from collections import Counter
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import envs
 from agile_ray.agent.environment import Question, Submission
-from agile_ray.config import Agent, Env
+from agile_ray.config import Agent, Env, Split
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
 from agile_ray.scripted.references import Habits, reference, script_rules
@@ -161,7 +163,7 @@ def test_guesses_come_from_the_files_that_are_trained_on(tiny: Path) -> None:
         return question.guess, question.guess_probability
 
     assert guess(ProductQA(tiny, train=["cups"])) == ("no", 1.0)
-    assert guess(ProductQA(tiny, train=["pans"])) == ("yes", 0.5)
+    assert guess(ProductQA(tiny, train=["pans"], test=["lids"])) == ("yes", 0.5)
     assert guess(ProductQA(tiny, train=["not there"])) == ("yes", 0.5)
 
 
@@ -192,6 +194,44 @@ def test_the_judge_follows_the_released_rules(
     pans: CategoryStream, question: str, text: str, rows: tuple[str, ...] | None, right: bool
 ) -> None:
     assert pans.judge(by_id(pans, question), Submission(text=text, rows=rows)) is right
+
+
+TITLED = {"1": "Wok", "12": "Wok lid", "A-1": "Pan 12 in", "A-1-C": "Flat pan &amp; wok", "120": "Wok"}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("12", {"12"}),
+        ("product 12 , or 1.", {"12", "1"}),
+        ("1, 12;120", {"1", "12", "120"}),
+        ("1.12 of 12-inch x12 12a 5.12", set[str]()),
+        ("take A-1", {"A-1"}),
+        ("take A-1-C", {"A-1-C"}),
+        ("take A-1-D", set[str]()),
+        ("the wok lid", {"12"}),
+        ("the wok-lid", set[str]()),
+        ("WOKS", set[str]()),
+        ("a wok", {"1", "120"}),
+        ("flat pan & wok", {"A-1-C"}),
+        ("pan 12 in and wok lid", {"A-1", "12"}),
+    ],
+)
+def test_a_text_names_a_product_by_whole_words_and_by_the_longest_name(tiny: Path, text: str, named: set[str]) -> None:
+    pans = tiny / "test" / "pans"
+    (pans / "metadata.json").write_text(json.dumps({asin: {"title": title} for asin, title in TITLED.items()}))
+    connection = sqlite3.connect(tiny / "product_qa.db")
+    connection.executemany("INSERT INTO pans (asin) VALUES (?)", [(asin,) for asin in TITLED])
+    connection.commit()
+    connection.close()
+    hits = [{"asin": asin, "title": TITLED[asin]} for asin in sorted(named)]
+    (pans / "qa.jsonl").write_text(json.dumps({**PANS[1], "short_answer": hits}))
+    stream = ProductQA(tiny).stream(split="test", index=0)
+    assert stream.judge(stream.questions[0], Submission(text=text, rows=None)) is bool(named)
+    for fewer in hits:
+        (pans / "qa.jsonl").write_text(json.dumps({**PANS[1], "short_answer": [hit for hit in hits if hit != fewer]}))
+        stream = ProductQA(tiny).stream(split="test", index=0)
+        assert not stream.judge(stream.questions[0], Submission(text=text, rows=None))
 
 
 def test_advice_that_is_the_gold_answer_is_right_and_other_advice_is_wrong(pans: CategoryStream) -> None:
@@ -227,6 +267,35 @@ def test_splits_default_to_the_folders_without_the_held_out_categories(tiny: Pat
     assert list(environment.texts()) == list(environment.texts())
 
 
+@pytest.mark.parametrize(
+    ("named", "keys"),
+    [
+        ({"train": ("pans", "cups"), "test": ("pans",)}, ("train", "test")),
+        ({"train": ("lids", "pans")}, ("train", "test")),
+        ({"validation": ("pans",)}, ("validation", "test")),
+        ({"train": ("lids",), "validation": ("cups", "lids"), "test": ("pans",)}, ("train", "validation")),
+    ],
+)
+def test_two_splits_that_share_a_category_are_refused_by_both_keys(
+    tiny: Path, named: dict[Split, tuple[str, ...]], keys: tuple[str, str]
+) -> None:
+    with pytest.raises(ConfigError, match="env.categories.{}, env.categories.{}: .* in both".format(*keys)):
+        envs.build(Env(name="productqa", data=tiny, categories=named), seed=0)
+    with pytest.raises(ConfigError, match="env.categories.{}, env.categories.{}: .* in both".format(*keys)):
+        ProductQA(tiny, **named)
+
+
+def test_splits_of_any_environment_share_no_category() -> None:
+    with pytest.raises(ConfigError, match="env.categories.train, env.categories.test: .*found lamps in both"):
+        envs.build(Env(name="recurring", categories={"train": ("lamps", "tents"), "test": ("lamps",)}), seed=0)
+
+
+def test_a_category_on_both_sides_is_refused(tiny: Path) -> None:
+    write_category(tiny / "train" / "pans", PANS)
+    with pytest.raises(ConfigError, match="found pans under both"):
+        ProductQA(tiny)
+
+
 def test_wrong_folders_and_names_are_refused_in_one_line(tiny: Path) -> None:
     def complaint(environment: ProductQA | None = None, *, folder: Path | None = None, split: str = "test") -> str:
         with pytest.raises(ConfigError) as error:
@@ -235,7 +304,9 @@ def test_wrong_folders_and_names_are_refused_in_one_line(tiny: Path) -> None:
         return str(error.value)
 
     assert "env.data: productqa needs the folder" in complaint()
-    assert "has no product_qa.db; get data/ of the AGILE release" in complaint(folder=tiny / "train")
+    assert "has neither train/ nor test/; name data/ of a clone of the AGILE release" in complaint(
+        folder=tiny / "train"
+    )
     assert "env.categories.test: no category 'pan'" in complaint(ProductQA(tiny, test=["pan"]))
     assert "the nearest known ones are pans" in complaint(ProductQA(tiny, test=["pan"]))
     assert "no category '../train/lids'" in complaint(ProductQA(tiny, test=["../train/lids"]))
@@ -246,6 +317,18 @@ def test_wrong_folders_and_names_are_refused_in_one_line(tiny: Path) -> None:
         ProductQA(tiny), split="validation"
     )
     assert "no split 'dev'" in complaint(ProductQA(tiny), split="dev")
+    (tiny / "product_qa.db").unlink()
+    assert f"has no product_qa.db, nor is there {tiny.parent}/agile/product_qa.db; name" in complaint(folder=tiny)
+
+
+def test_the_release_is_read_as_it_lies(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = tiny.parent / "agile"
+    beside.mkdir()
+    (tiny / "product_qa.db").rename(beside / "product_qa.db")
+    for folder, cwd in ((tiny, tiny.parent), (Path(tiny.name), tiny.parent), (Path("."), tiny)):
+        monkeypatch.chdir(cwd)
+        pans = ProductQA(folder).stream(split="test", index=0)
+        assert pans.search("SELECT product_id FROM products LIMIT 1").rows == ("B01",)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +340,23 @@ def test_wrong_folders_and_names_are_refused_in_one_line(tiny: Path) -> None:
         ("qa.jsonl", "\n".join(json.dumps(PANS[0]) for _ in range(2)), r"found 2, 1 repeated"),
         ("qa.jsonl", json.dumps({**PANS[0], "type": "search_qa"}), r"found type 'search_qa' with str"),
         ("qa.jsonl", json.dumps({**PANS[0], "type": "long_qa"}), r"found type 'long_qa'"),
+        ("qa.jsonl", json.dumps({**PANS[0], "short_answer": math.nan}), r"qa.jsonl:1: short_answer.*valid string"),
+        ("qa.jsonl", json.dumps({**PANS[0], "question": math.inf}), r"qa.jsonl:1: question: .*valid string"),
+        (
+            "qa.jsonl",
+            json.dumps({**PANS[0], "short_answer": "&#8203;\n"}),
+            r"qa.jsonl:1: short_answer must hold a text",
+        ),
+        (
+            "qa.jsonl",
+            json.dumps({**PANS[2], "short_answer": "&nbsp; \t"}),
+            r"qa.jsonl:1: short_answer must hold a text",
+        ),
+        (
+            "qa.jsonl",
+            json.dumps(PANS[1]) + "\n\n" + json.dumps({**PANS[3], "question": ""}),
+            r"qa.jsonl:3: question must",
+        ),
         ("metadata.json", "[]", r"metadata.json: line: Input should be"),
     ],
 )
@@ -265,6 +365,33 @@ def test_a_broken_file_is_named_with_its_line(tiny: Path, file: str, content: st
     with pytest.raises(ConfigError, match=message) as error:
         ProductQA(tiny).stream(split="test", index=0)
     assert "\n" not in str(error.value)
+
+
+def test_files_with_a_byte_order_mark_are_read(tiny: Path, pans: CategoryStream) -> None:
+    for file in (tiny / "test" / "pans").iterdir():
+        file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert ProductQA(tiny).stream(split="test", index=0).questions == pans.questions
+
+
+def test_a_number_that_is_none_is_absent(tiny: Path) -> None:
+    folder = tiny / "test" / "pans"
+    features = {"title": math.nan, "price": 5, "weight": -math.inf, "Shape": math.inf, "color": "NaN blue"}
+    (folder / "metadata.json").write_text(json.dumps({"B01": features}))
+    knowledge = {**PANS[2], "extra_data": {"knowledge": math.nan}}
+    (folder / "qa.jsonl").write_text(json.dumps(knowledge))
+    [question] = ProductQA(tiny).stream(split="test", index=0).questions
+    assert question.shown.splitlines()[1] == "B01 ; price 5 ; color NaN blue"
+    assert (question.knowledge, question.item) == ("", "B01/is it fine for sauce?")
+
+
+@pytest.mark.parametrize("asin", ["b01", "B01 ", "B04", ""])
+def test_a_gold_product_that_the_table_lacks_is_named(tiny: Path, asin: str) -> None:
+    gold = [{"asin": "B02", "title": "Deep pan"}, {"asin": asin, "title": "Flat pan"}]
+    (tiny / "test" / "pans" / "qa.jsonl").write_text(json.dumps({**PANS[1], "short_answer": gold}))
+    with pytest.raises(
+        ConfigError, match=f"question search_qa_0: .* table pans of product_qa.db, found '{asin}'; .*'B0"
+    ):
+        ProductQA(tiny).stream(split="test", index=0)
 
 
 def test_the_config_builds_the_environment(tiny: Path) -> None:

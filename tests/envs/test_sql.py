@@ -212,6 +212,85 @@ def test_a_copy_of_a_connection_answers_and_leaves_the_connection_writable() -> 
     assert tool.search("DELETE FROM items").bad_query
 
 
+@pytest.mark.parametrize("name", ['12" pans', '"', "a`b", "men's; DROP TABLE x", "select", "wok ü [5]"])
+def test_a_table_and_an_id_column_may_have_any_name(name: str) -> None:
+    connection = sqlite3.connect(":memory:")
+    quoted = '"' + name.replace('"', '""') + '"'
+    connection.execute(f"CREATE TABLE {quoted} ({quoted} TEXT, price INTEGER)")
+    connection.execute(f"INSERT INTO {quoted} VALUES ('I1', 3), ('I2', 4)")
+    connection.commit()
+    tool = SqlTool(connection, table=name, id_column=name)
+    assert tool.ids == {"I1", "I2"}
+    backticks = "`" + name.replace("`", "``") + "`"
+    for table in ("products", quoted, backticks):
+        found = tool.search(f"SELECT product_id FROM {table} WHERE price > 3")
+        assert (found.rows, found.bad_query) == (("I2",), False), found.text
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ('SELECT "product_id" FROM "products" WHERE "price" < 15', ("P1",)),
+        ('select " Product_ID " from " PRODUCTS" order by "products"."price" desc limit 1', ("P3",)),
+        (
+            'SELECT p."product_id" FROM pans p JOIN "products" q WHERE p.price > q.price AND q."product_id" = \'P2\'',
+            ("P3",),
+        ),
+        ('SELECT "asin" FROM "pans" WHERE brand = "Lodge"', ("P1",)),
+        ('SELECT product_id FROM pans WHERE brand = "products"', ()),
+    ],
+)
+def test_the_agents_names_may_be_in_double_quotes(database: Path, query: str, rows: tuple[str, ...]) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE pans SET brand = 'Ikea' WHERE asin = 'P3'")  # else the name is a text
+    connection.commit()
+    connection.close()
+    found = SqlTool(database, table="pans", id_column="asin").search(query)
+    assert (found.rows, found.bad_query) == (rows, False), found.text
+
+
+@pytest.mark.parametrize("text", ["products", " Products ", "product_id"])
+def test_a_name_that_is_also_the_text_of_a_cell_stays_a_text_in_double_quotes(database: Path, text: str) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE pans SET brand = ? WHERE asin = 'P3'", (text,))
+    connection.commit()
+    connection.close()
+    tool = SqlTool(database, table="pans", id_column="asin")
+    query = f'SELECT product_id FROM "products" WHERE trim(lower(brand)) = "{text.strip().lower()}"'
+    assert tool.search(query).rows == ("P3",)
+
+
+def test_a_text_is_not_taken_for_the_name_of_the_table(database: Path) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE pans SET brand = 'pans' WHERE asin = 'P3'")
+    connection.commit()
+    connection.close()
+    tool = SqlTool(database, table="pans", id_column="asin")
+    assert tool.search('SELECT product_id FROM "products" WHERE brand = "products"').text == "rows : none"
+
+
+@pytest.mark.parametrize("cell", ["x" * 20_001, "ü" * 300_000])
+def test_a_long_cell_leaves_its_column_readable(database: Path, cell: str) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE pans SET title = ?, brand = ? WHERE asin = 'P1'", (cell, cell[1:]))
+    connection.commit()
+    connection.close()
+    tool = SqlTool(database, table="pans", id_column="asin")
+    for query, rows in {
+        f"SELECT product_id FROM pans WHERE title LIKE '%{cell[0] * 9}%'": ("P1",),
+        "SELECT product_id, * FROM pans ORDER BY length(title), title": ("P3", "P2", "P1"),
+        "SELECT a.product_id, a.title, b.title FROM pans a JOIN pans b ON a.title = b.title ORDER BY a.price": (
+            "P1",
+            "P2",
+            "P3",
+        ),
+        "SELECT product_id FROM pans WHERE title = (SELECT max(brand) FROM pans)": (),
+    }.items():
+        found = tool.search(query)
+        assert (found.rows, found.bad_query) == (rows, False), found.text
+    assert tool.search("SELECT product_id FROM pans WHERE title || title || title || title || title = ''").bad_query
+
+
 def test_threads_may_share_a_tool(tool: SqlTool) -> None:
     texts: list[str] = []
     query = "SELECT product_id FROM pans ORDER BY price DESC"

@@ -4,7 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from agile_ray.errors import ContractError
+from agile_ray.errors import ContractError, StarvedError
+from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import Cause, cause, curve, paired_difference, score
 from agile_ray.types import Ending, Origin, Receipt
 from tests.fakes.worlds import SESSION, changed
@@ -65,9 +66,38 @@ def test_a_failed_session_is_left_out_and_its_payment_is_counted_separately():
     assert (found.accuracy, found.total_score, found.asked_share) == (1.0, 1.0, 0.0)
 
 
-def test_score_refuses_a_set_of_failed_sessions_only():
-    with pytest.raises(ContractError, match="found 1 failed"):
-        score([session(ending=Ending.FAILED)])
+REFUSED = "ExpertError: expert http: ConnectError: [Errno 111] refused, port {}"
+
+
+def failing(*errors, start=0):
+    return [changed(session(start + i, ending=Ending.FAILED), error=error) for i, error in enumerate(errors)]
+
+
+def test_failed_sessions_are_counted_by_reason_without_its_particulars():
+    errors = [REFUSED.format(8000), "ToolError: tool: KeyError: 'a'", REFUSED.format(8001), "ToolError: gone; stream a"]
+    found = score([*failing(*errors, "ToolError: gone; stream b", REFUSED.format(9), start=1), session(0)])
+    assert list(found.reasons.items()) == [
+        (REFUSED.format(8000), 3),
+        ("ToolError: gone; stream a", 2),
+        ("ToolError: tool: KeyError: 'a'", 1),
+    ]
+    assert found.failed == 6
+
+
+def test_of_many_reasons_the_commonest_are_told_apart():
+    found = failures.reasons(failing(*(letter * 300 for letter in "abcdefgh"), "h" * 300))
+    assert list(found.items()) == [("h" * 200, 2), *((letter * 200, 1) for letter in "abcd"), ("other reasons", 3)]
+    assert failures.joined([*found.items(), ("other reasons", 2), ("a" * 200, 5)])["other reasons"] == 5
+    assert (failures.reasons([session(0)]), failures.summary([session(0)])) == ({}, "")
+
+
+def test_a_set_without_a_whole_session_is_refused_with_the_commonest_reason():
+    lost = failing("ToolError: gone", REFUSED.format(1), REFUSED.format(2))
+    says = "found none; 3 of 3 failed, 2 of them by: ExpertError: expert http: ConnectError"
+    with pytest.raises(StarvedError, match=says):
+        score(lost)
+    with pytest.raises(StarvedError, match="each of 3 pairs has a failed session; 3 of 6 failed, 2 of them by: Exp"):
+        paired_difference(lost, [session(i) for i in range(3)])
 
 
 def test_score_refuses_a_question_played_twice():

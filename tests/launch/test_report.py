@@ -11,14 +11,18 @@ from agile_ray.record import evaluations, provenance
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Dropped, Event, Line
 from agile_ray.record.recorder import RunRecorder
-from agile_ray.types import RunState, Update
+from agile_ray.types import Ending, RunState, Update
 from launch.commands import report
 from launch.report import files, tables
 from launch.report.page import render
 from launch.report.pictures import spread
 from launch.report.summary import build
 from launch.report.wording import headline
+from launch.run.progress import Progress
 from tests.fakes.played import PLAYED, played
+from tests.fakes.worlds import changed
+
+SCORES = {"total_score": 0.5, "accuracy": 0.6, "asked_share": 0.2}
 
 
 def line(event, *, name="", iteration=1, metrics=None, counts=None, dropped=(), seconds=None):
@@ -159,6 +163,27 @@ def test_the_page_needs_no_other_file_and_no_network(run_folder):
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "http" not in re.sub(r"base64,[^\"]*", "", page)
     assert "search: wrong rows" in page
+
+
+def test_the_page_says_why_sessions_failed():
+    lost = changed(played("ppo")[0], ending=Ending.FAILED, error="ToolError: tool: KeyError: '<a>'")
+    counts = [{"failed/ExpertError: late 7": 3, "ending/failed": 3}, {"failed/ExpertError: late 8": 2}]
+    lines = [line(Event.ITERATION, iteration=i, metrics=SCORES, counts=count) for i, count in enumerate(counts, 1)]
+    report = build({"ppo": [lost, *played("ppo")[1:]]}, config=config("runs"), lines=lines, starts=[])
+    page = render(report)
+    assert "<td>ppo</td><td>ToolError: tool: KeyError: &#x27;&lt;a&gt;&#x27;</td><td>1</td>" in page
+    assert "<td>training</td><td>ExpertError: late 7</td><td>5</td>" in page
+    assert "failed/" not in page
+
+
+def test_the_console_shows_failures_with_their_commonest_reason(capsys):
+    shown = {"event": Event.EVALUATION, "name": "ppo", "iteration": 1, "sessions": 58, **SCORES}
+    with Progress(imitation_steps=1, iterations=1) as progress:
+        progress.line({**shown, "failed": 2, "reason": "ExpertError: expert http: [Errno 111] refused"})
+        progress.line({**shown, "failed": 0})
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("on 58 sessions  2 failed: ExpertError: expert http: [Errno 111] refused")
+    assert second.endswith("on 58 sessions")
 
 
 def test_the_page_escapes_html():

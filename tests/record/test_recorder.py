@@ -109,7 +109,8 @@ def test_an_iteration_leaves_one_line_with_its_metrics(tmp_path):
 
 
 def test_dropped_sessions_are_counted_by_reason_length_and_asking(tmp_path):
-    recorder = RunRecorder(RunFolder(tmp_path))
+    shown = []
+    recorder = RunRecorder(RunFolder(tmp_path), console=shown.append)
     kept = session(0)
     dropped = [
         session(1, ending=Ending.FAILED, asks=1, prompt=7),
@@ -130,7 +131,10 @@ def test_dropped_sessions_are_counted_by_reason_length_and_asking(tmp_path):
         Dropped(reason="failed", asked=True, tokens_up_to=16, sessions=2),
         Dropped(reason="no_row", asked=False, tokens_up_to=8, sessions=1),
     )
-    assert line.counts == {"ending/cut": 1, "ending/done": 1, "ending/failed": 3, "remark/refused": 2}
+    endings = {"ending/cut": 1, "ending/done": 1, "ending/failed": 3}
+    reason = dropped[0].error
+    assert line.counts == {**endings, "remark/refused": 2, f"failed/{reason}": 3}
+    assert shown[0]["reason"] == reason
     assert len(store.read(RunFolder(tmp_path), 1)) == 5
 
 

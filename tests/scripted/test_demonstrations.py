@@ -6,11 +6,11 @@ import pytest
 from agile_ray.agent.functions import Function
 from agile_ray.agent.tokenizer import WordTokenizer
 from agile_ray.config import Agent, Imitation, Memory
-from agile_ray.errors import ContractError
+from agile_ray.errors import ContractError, StarvedError
 from agile_ray.scripted.demonstrations import batches
 from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.types import Demonstration
-from envs.shop import Shop
+from envs.shop import Shop, ShopStream
 
 PRICE = 300
 
@@ -63,3 +63,14 @@ def test_warm_episodes_ask_less_and_earn_more_than_cold_ones():
 
 def at(demonstration: Demonstration) -> tuple[str, int]:
     return demonstration.segment.stream, demonstration.segment.position
+
+
+def test_a_teacher_whose_tool_breaks_says_why(monkeypatch):
+    def gone(stream, query):
+        raise KeyError("rows")
+
+    monkeypatch.setattr(ShopStream, "search", gone)
+    with pytest.raises(
+        StarvedError, match=r"of 64 teacher sessions can't be learned; .* by: ToolError: tool: KeyError"
+    ):
+        taught(sessions=64)
