@@ -24,7 +24,7 @@ from agile_ray.config import Learner
 from agile_ray.errors import LearnerError
 from learner.messages import Device, RankSettings
 from learner.micro_batch import MicroBatch
-from learner.model import PolicyWithValue, Predictions, load_language_model, torch_dtype
+from learner.model import PolicyWithValue, Predictions, checkpoint_activations, load_language_model, torch_dtype
 
 TAG = "learners"
 """Name of the sharded state inside a checkpoint's folder."""
@@ -71,7 +71,7 @@ class DeepSpeedEngine:
         torch.manual_seed(info.seed)
         self.policy = PolicyWithValue(self._load(settings.folder))
         if config.gradient_checkpointing:
-            self.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(self.language_model)
         sizes = [_size(parameter) for parameter in self.policy.parameters()]
         self._engine, *_ = deepspeed.initialize(
             model=self.policy,

@@ -131,15 +131,31 @@ def load_language_model(folder: Path, *, dtype: torch.dtype, attention: Attentio
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        _silence_dropout(config)
-        return AutoModelForCausalLM.from_pretrained(
+        silence_dropout(config)
+        model = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, attn_implementation=attention, local_files_only=True
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.path: {folder} holds no causal language model ({error})") from error
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):  # of a probability that is not in the config
+            module.p = 0.0
+    return model
 
 
-def _silence_dropout(config: PreTrainedConfig) -> None:
-    for name, value in config.to_dict().items():
-        if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Recompute each layer's activations in the backward pass.
+
+    transformers does so in training mode only, and loads a model in evaluation mode.
+    """
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+
+
+def silence_dropout(config: PreTrainedConfig) -> None:
+    """Set every dropout probability of a configuration, and of those inside it, to 0."""
+    for name, value in vars(config).items():
+        if isinstance(value, PreTrainedConfig):
+            silence_dropout(value)
+        elif isinstance(value, float) and "drop" in name:
             setattr(config, name, 0.0)

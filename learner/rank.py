@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import GenerationConfig
 
 from agile_ray.types import Int64, TokenScores
 from learner.engine import DeepSpeedEngine
@@ -131,7 +132,11 @@ class LearnerRank:
         return RankScores(indices=np.concatenate(indices), scores=join_scores(scores))
 
     def export(self, folder: Path) -> None:
-        """Write the policy as a Hugging Face folder, with the source folder's tokenizer; rank 0 writes."""
+        """Write the policy as a Hugging Face folder, with the source folder's tokenizer; rank 0 writes.
+
+        Of the source's generation_config only the tokens are kept: programs that serve the folder would sample by it,
+        unlike the agent.
+        """
         model, writes = self._engine.language_model, self._engine.rank == 0
         weights: dict[str, Tensor] = {}
         for name, parameter in model.named_parameters():
@@ -139,6 +144,7 @@ class LearnerRank:
                 if writes:
                     weights[name] = parameter.detach().cpu().clone()
         if writes:
+            model.generation_config = _only_tokens(model.generation_config)
             model.save_pretrained(folder, state_dict=weights)
             _copy_other_files(self._folder, folder)
 
@@ -173,8 +179,17 @@ def _numpy(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.float().cpu().numpy()
 
 
+def _only_tokens(config: GenerationConfig | None) -> GenerationConfig:
+    if config is None:
+        return GenerationConfig()
+    return GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+    )
+
+
 def _copy_other_files(source: Path, target: Path) -> None:
-    """Copy the files that `target` lacks and that hold no weights, such as the tokenizer's."""
+    """Copy the visible files that `target` lacks and that hold no weights, such as the tokenizer's."""
     for file in source.iterdir():
-        if file.is_file() and not file.name.endswith(WEIGHT_SUFFIXES) and not (target / file.name).exists():
+        left_out = file.name.startswith(".") or file.name.endswith(WEIGHT_SUFFIXES)
+        if file.is_file() and not left_out and not (target / file.name).exists():
             shutil.copy2(file, target / file.name)

@@ -63,7 +63,7 @@ class VLLMEngine:
             ConfigError: the model has too few positions for `agent.session_tokens`.
             EngineError: vLLM does not start; the message quotes the cause from its log.
         """
-        check_length(settings)
+        check_length(settings.model, settings.session_tokens)
         set_environment(settings)
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM

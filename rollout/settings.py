@@ -7,6 +7,10 @@ from pathlib import Path
 
 from agile_ray.config import Agent, Env, Memory, Rollout, RunConfig
 from agile_ray.errors import ConfigError
+from rollout.weights.files import read_object
+
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+"""What families of models call their number of positions in config.json."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,21 +80,24 @@ class EngineSettings:
     log: Path  # vLLM's warnings and errors
 
 
-def check_length(settings: EngineSettings) -> None:
-    """Check that the model has enough positions for a session.
+def check_length(model: Path, session_tokens: int) -> None:
+    """Check that a model has enough positions for a session.
+
+    Args:
+        model: its Hugging Face folder.
+        session_tokens: of the longest prompt with its completion.
 
     Raises:
         ConfigError: it has too few, or its config.json cannot be read.
     """
-    try:
-        known = json.loads((settings.model / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.path: {settings.model} holds no readable config.json") from error
-    longest = known.get("max_position_embeddings")
-    if longest is not None and settings.session_tokens >= longest:
+    config = read_object(model / "config.json")
+    text = config.get("text_config")
+    known = text if isinstance(text, dict) else config
+    longest = min((value for key in POSITIONS if isinstance(value := known.get(key), int)), default=None)
+    if longest is not None and session_tokens >= longest:
         raise ConfigError(
-            f"agent.session_tokens ({settings.session_tokens}) reaches the model's limit of {longest} positions "
-            f"({settings.model})"
+            f"agent.session_tokens ({session_tokens}) reaches the model's limit of {longest} positions ({model}); "
+            "lower it, or choose a model with a longer context"
         )
 
 

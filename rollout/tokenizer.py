@@ -8,6 +8,7 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from agile_ray.agent.functions import Function
 from agile_ray.errors import ConfigError, ContractError
+from rollout.control_tokens import as_plain_text, check_encoder, control_tokens
 
 CACHED_TEXTS = 65_536
 """Encodings in the cache: the same questions, tool results and memories are encoded many times."""
@@ -23,16 +24,14 @@ class HFTokenizer:
         """Read the tokenizer of a model folder.
 
         Raises:
-            ConfigError: the folder has no fast tokenizer, no end token, or lacks function tokens.
+            ConfigError: the folder has no fast tokenizer, no end token, or lacks function tokens; or plain text can
+                become a control token.
         """
         tokenizer = _read(folder)
         begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
         if not isinstance(end, int):
             raise ConfigError(f"model.path: the tokenizer of {folder} has no end token; set eos_token")
-        self._encoder = tokenizer.backend_tokenizer
-        self._encoder.encode_special_tokens = True  # special tokens in a text are split like ordinary words
-        self._encoder.no_truncation()
-        self._encoder.no_padding()
+        self._encoder = as_plain_text(tokenizer.backend_tokenizer)
         self.eos_id = end
         self.bos_id = begin if isinstance(begin, int) else end
         found = ((function, self._encoder.token_to_id(function.value)) for function in Function)
@@ -44,21 +43,11 @@ class HFTokenizer:
                 f"add them with: agile-ray model from {folder} --output NEW"
             )
         self._functions = {token_id: function for function, token_id in self._ids.items()}
-        self._reserved = frozenset({self.bos_id, self.eos_id, *self._functions})
+        self._reserved = frozenset(check_tokenizer(tokenizer, name=f"model.path: the tokenizer of {folder}").values())
         self._encodings: dict[str, tuple[int, ...]] = {}
-        self._refuse_readable_functions(folder)
-
-    def _refuse_readable_functions(self, folder: Path) -> None:
-        for function in Function:
-            for text in (function.value, f"a {function.value} b", f"a{function.value}b"):
-                if not self._reserved.isdisjoint(self._encoder.encode(text, add_special_tokens=False).ids):
-                    raise ConfigError(
-                        f"model.path: the tokenizer of {folder} reads {function.value} in a text as the function; it "
-                        f"must be a special token: agile-ray model from {folder} --output NEW"
-                    )
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text, without BOS, EOS or function tokens, whatever the text is.
+        """Ids of plain text, without BOS, EOS, function tokens or other special tokens, whatever the text is.
 
         Raises:
             ContractError: the encoder returned one of these tokens.
@@ -67,7 +56,7 @@ class HFTokenizer:
         if ids is None:
             ids = tuple(self._encoder.encode(text, add_special_tokens=False).ids)
             if not self._reserved.isdisjoint(ids):
-                raise ContractError(f"HFTokenizer: plain text became a function or end token: {text!r}")
+                raise ContractError(f"HFTokenizer: plain text became a control token: {text!r}")
             if len(self._encodings) >= CACHED_TEXTS:
                 self._encodings.clear()
             self._encodings[text] = ids
@@ -83,6 +72,24 @@ class HFTokenizer:
 
     def function_at(self, token_id: int) -> Function | None:
         return self._functions.get(token_id)
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerFast, *, name: str) -> dict[str, int]:
+    """Refuse a tokenizer that can't serve the agent, and return its control tokens with their ids.
+
+    Args:
+        tokenizer: its encoder is set to read every text as plain text.
+        name: of the tokenizer, which begins the error.
+
+    Raises:
+        ConfigError: it has no vocabulary, or plain text can become a control token.
+    """
+    encoder = as_plain_text(tokenizer.backend_tokenizer)
+    roles = {role: getattr(tokenizer, role) for role in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    controls = control_tokens(encoder, named=roles)
+    unknown = tokenizer.unk_token_id
+    check_encoder(encoder, controls, unknown=unknown if isinstance(unknown, int) else None, name=name)
+    return controls
 
 
 def _read(folder: Path) -> PreTrainedTokenizerFast:

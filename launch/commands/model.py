@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agile_ray.errors import ConfigError
+from launch.border import FULL
+from launch.models.folder import check_model
+from launch.models.written import check_replaceable, is_empty_folder, quiet, save
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Write the model folder that a run starts from.")
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
-Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the folder if this command wrote it.")]
 
 
 @app.command()
@@ -46,14 +49,11 @@ def tiny(
     """
 
     def make() -> "Made":
-        from transformers.utils.logging import disable_progress_bar
-
         import envs
         from agile_ray.agent.executor import SAYINGS
         from agile_ray.config import Env
         from launch.models.tiny import Shape, build_model, train_tokenizer
 
-        disable_progress_bar()  # the file is small
         shape = Shape(hidden=hidden, layers=layers, vocabulary=vocabulary, context=context)
         texts = envs.build(Env(name=env, data=data), seed=seed).texts()
         sayings = SAYINGS * max(1, len(texts) // 100)
@@ -107,31 +107,53 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
     """Make a model and write its folder, completely or not at all. A complete folder is kept unless `force` is True.
 
     Raises:
-        ConfigError: the folder exists and is not a complete model, and `force` is False.
+        ConfigError: the folder can't be written or holds other things, or the model can't serve the agent; nothing was
+            written or deleted.
     """
-    if folder.exists() and not force:
-        _keep(folder)
-        return
+    target = folder.resolve()  # a link keeps pointing to where it does
+    if target.exists() and not is_empty_folder(target):
+        if not force:
+            _keep(folder)
+            return
+        check_replaceable(target)
     # transformers imports DeepSpeed when it saves, which warns if it finds no accelerator.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    model, tokenizer = make()
     from agile_ray.record.whole import whole_folder
 
-    with whole_folder(folder) as aside:
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        if folder.exists():
-            shutil.rmtree(folder)
+    try:
+        with whole_folder(target) as aside:
+            replaced = aside.with_name(f".replaced{aside.name}")
+            quiet()
+            model, tokenizer = make()
+            save(model, tokenizer, aside)
+            _check(aside, target)
+            if target.exists():
+                target.rename(replaced)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise ConfigError(f"--output {folder}: no model can be written there ({error})") from error
     print(f"{folder}: {model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens")
 
 
 def _keep(folder: Path) -> None:
-    from launch.run.preflight import check_model
-
     try:
         check_model(folder)
     except ConfigError as error:
         raise ConfigError(
-            f"--output {folder}: the folder exists and is not a complete model; add --force to replace it"
+            f"--output {folder}: there is something already that is not a complete model; choose another --output"
         ) from error
-    print(f"{folder} is there already; --force replaces it")
+    print(f"{folder} is there already; --force replaces a model that this command wrote")
+
+
+def _check(aside: Path, target: Path) -> None:
+    """Refuse what was written aside if a run would refuse it."""
+    from rollout.tokenizer import HFTokenizer
+
+    try:
+        check_model(aside)
+        HFTokenizer(aside)
+    except ConfigError as error:
+        said = str(error).removeprefix("model.path: ").replace(str(aside), str(target))
+        raise ConfigError(f"{target} was not written: {said}") from error

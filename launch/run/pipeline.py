@@ -25,7 +25,7 @@ from launch.cluster.ray_cluster import cluster
 from launch.run import final_comparison
 from launch.run.assembly import Machines, Parts, assemble, start
 from launch.run.lock import alone
-from launch.run.preflight import check
+from launch.run.preflight import check, check_engines
 from launch.run.progress import Progress
 from launch.run.stop import EXIT_CODE, Stop
 
@@ -64,6 +64,7 @@ def prepare(config: RunConfig) -> Environment:
         ConfigError: the run can't start; nothing was written.
     """
     check(config)
+    check_engines(config)
     provenance.check_resumable(config)
     run = RunFolder.of(config)
     check_record(run, run.sft)

@@ -7,7 +7,8 @@ from pathlib import Path
 from agile_ray.config import RunConfig, Split
 from agile_ray.types import Session
 from launch.cluster.ray_cluster import cluster
-from launch.run.preflight import check_model
+from launch.models.folder import check_model
+from launch.run.preflight import check_engines
 from launch.run.progress import Progress
 from rollout.settings import RolloutSettings
 
@@ -16,9 +17,11 @@ def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Se
     """Play a Hugging Face folder greedily on a split, lanes in lockstep, so that a second call gives the same sessions.
 
     Raises:
-        ConfigError: the folder is no model of this project, or the split is unknown.
+        ConfigError: the folder is no model of this project or too short for a session, engines can't compute as
+            configured, or the split is unknown.
     """
-    check_model(folder)
+    check_model(folder, session_tokens=config.agent.session_tokens)
+    check_engines(config)
     with (
         Progress(imitation_steps=0, iterations=0) as progress,
         cluster(config.cluster, cpus=2 * config.rollout.actors + 1),

@@ -3,15 +3,14 @@
 Reads files, writes nothing, imports no heavy library.
 """
 
-import json
 import shutil
 from pathlib import Path
 
-from agile_ray.agent.functions import Function
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
 from launch.cluster.address import check_port, check_shared, joins
+from launch.models.folder import check_model, check_same_tokenizer
 
 CHECKPOINT_FACTOR = 8
 """Maximum size of a checkpoint over that of the model's file: weights, float32 master copy, two moments of AdamW."""
@@ -27,7 +26,8 @@ def check(config: RunConfig) -> None:
     """
     if joins(config.cluster):
         check_shared(config)
-    check_model(config.model.path, environment=config.env.name)
+    check_model(config.model.path, environment=config.env.name, session_tokens=config.agent.session_tokens)
+    check_resumed(config)
     check_recorded(config.env.recorded)
     check_port(config.cluster.dashboard_port)
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
@@ -35,48 +35,31 @@ def check(config: RunConfig) -> None:
     check_space(config.run.folder, need_bytes=CHECKPOINT_FACTOR * copies * weights + SPARE_BYTES)
 
 
-def check_model(folder: Path, *, environment: str = "ENV") -> None:
-    """Refuse a model folder that is absent, incomplete or without function tokens.
-
-    Args:
-        environment: named in the command that the error suggests.
+def check_resumed(config: RunConfig) -> None:
+    """Refuse to resume a run whose checkpoints have another tokenizer than the model's folder.
 
     Raises:
-        ConfigError: the folder is one of those.
+        ConfigError: one has.
     """
-    if not folder.is_dir():
-        raise ConfigError(
-            f"model.path: {folder} is no folder; make one as the comment at the top of the config says, with "
-            f"`agile-ray model tiny --env {environment} --output {folder}`, or with "
-            f"`agile-ray model from FOLDER_OR_ID --output {folder}`"
-        )
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ConfigError(
-                f"model.path: {folder} has no {name}; a Hugging Face folder with a fast tokenizer is needed"
-            )
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(f"model.path: {folder} has no *.safetensors; other formats of weights are not read")
-    missing = lacking_functions(folder)
-    if missing:
-        raise ConfigError(
-            f"model.path: the tokenizer of {folder} lacks {len(missing)} of {len(Function)} function tokens "
-            f"({missing[0]}, ...); add them with `agile-ray model from {folder} --output {folder}-agile`"
-        )
+    run = RunFolder.of(config)
+    for checkpoint in (run.sft, *run.complete_checkpoints()):
+        if (checkpoint.path / "tokenizer.json").is_file():
+            check_same_tokenizer(config.model.path, checkpoint.path)
 
 
-def lacking_functions(folder: Path) -> list[str]:
-    """The functions that are not a single special token of the folder's tokenizer.
+def check_engines(config: RunConfig) -> None:
+    """Refuse engines that would compute otherwise than the configuration says.
+
+    On a GPU vLLM's attention kernels round float32 to TF32, so logprobs would miss those of the learner.
 
     Raises:
-        ConfigError: tokenizer.json is not a tokenizer.
+        ConfigError: `rollout.dtype` is float32 on a GPU.
     """
-    try:
-        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"model.path: {folder / 'tokenizer.json'} is not a tokenizer ({error})") from error
-    return [function.value for function in Function if function.value not in special]
+    if config.cluster.device == "gpu" and config.rollout.dtype == "float32":
+        raise ConfigError(
+            "rollout.dtype: engines on a GPU must compute in bfloat16, found float32; set rollout.dtype=bfloat16, and "
+            "learner.dtype=bfloat16 to halve the learners' memory too"
+        )
 
 
 def check_recorded(run: Path | None) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -24,6 +23,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from agile_ray.errors import SyncError
 from rollout.weights.bucket_message import BucketMessage
+from rollout.weights.files import weight_shapes
 from rollout.weights.shared_memory import mapped
 from rollout.weights.staging import Staging
 
@@ -114,10 +114,7 @@ def needed_parameters(folder: Path, *, tied: bool) -> dict[str, tuple[int, ...]]
     A head that is `tied` to the embeddings is a parameter of its own here: vLLM keeps serving the old head after a
     reload unless the head is sent by name.
     """
-    needed: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            needed |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    needed = weight_shapes(folder)
     embeddings = [shape for name, shape in needed.items() if name.endswith(EMBEDDINGS)]
     if tied and HEAD not in needed and embeddings:
         needed[HEAD] = embeddings[0]

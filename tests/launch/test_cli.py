@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from agile_ray.agent.functions import Function
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError, DeadlineError, EngineError, LearnerError
 from launch.border import border
 from launch.commands import keys
 from launch.run import shipped_configs, sweep_plan
 from tests.conftest import one_line
+from tests.fakes.model_folder import write_model_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("train", "evaluate", "report", "replay", "reprice", "model", "submit", "sweep", "study", "keys")
@@ -24,14 +24,7 @@ COMMANDS = ("train", "evaluate", "report", "replay", "reprice", "model", "submit
 
 @pytest.fixture
 def model(tmp_path):
-    """A folder that looks like a complete model."""
-    folder = tmp_path / "model"
-    folder.mkdir()
-    tokens = [{"content": function.value, "special": True} for function in Function]
-    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": tokens}))
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return folder
+    return write_model_folder(tmp_path / "model")
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,35 @@
 """The folders that `agile-ray model` writes: complete, plain Hugging Face folders with the function tokens."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+)
 
 from agile_ray.agent.functions import Function
 from agile_ray.config import Env
+from agile_ray.errors import ConfigError
 from envs import build
-from launch.commands.model import from_, tiny
-from launch.run.preflight import check_model
+from launch.commands.model import from_, tiny, write
+from launch.models.folder import check_model
+from launch.models.written import save
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -109,13 +124,73 @@ def test_tiny_prints_one_line_about_the_model(tmp_path):
 def test_a_complete_folder_is_kept_unless_forced(tiny_folder, tmp_path, capsys):
     folder = tmp_path / "m"
     tiny(folder, **SMALL)
-    (folder / "note").write_text("mine")
+    before = folder.stat().st_ino
     tiny(folder, **SMALL)
-    assert (folder / "note").exists()
+    assert folder.stat().st_ino == before
     assert "is there already" in capsys.readouterr().out
     tiny(folder, **SMALL, force=True)
-    assert not (folder / "note").exists()
+    assert folder.stat().st_ino != before
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def never():
+    raise AssertionError("the model is made only where it can be written")
+
+
+@pytest.mark.parametrize("others", ["notes.txt", "adapter/weights", "resume/state.json"])
+def test_force_spares_what_the_command_did_not_write(tiny_folder, tmp_path, others):
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_folder, folder)
+    (folder / others).parent.mkdir(exist_ok=True)
+    (folder / others).write_text("mine")
+    with pytest.raises(ConfigError, match=f"--force would delete {others.split('/')[0]}"):
+        write(folder, never, force=True)
+    assert (folder / others).read_text() == "mine"
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("made", ["folder", "file", "a trained model", "link to a folder"])
+def test_what_is_no_model_of_this_command_is_spared_and_force_is_not_advised(tiny_folder, tmp_path, made, force):
+    path, kept = tmp_path / "x", tmp_path / "x" / "thesis.tex"
+    if made == "file":
+        path.write_text("mine")
+        kept = path
+    elif made == "a trained model":
+        shutil.copytree(tiny_folder, path, ignore=shutil.ignore_patterns(".*"))  # as checkpoints are
+        kept = path / "model.safetensors"
+    else:
+        (tmp_path / "real").mkdir()
+        path.symlink_to("real") if made == "link to a folder" else (tmp_path / "real").rename(path)
+        kept.write_text("mine")
+    before = kept.read_bytes()
+    if made == "a trained model" and not force:
+        write(path, never, force=False)
+    else:
+        with pytest.raises(ConfigError) as refused:
+            write(path, never, force=force)
+        assert "add --force" not in str(refused.value)
+    assert kept.read_bytes() == before
+
+
+def test_force_on_a_link_replaces_the_model_that_it_points_to(tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "big")
+    (tmp_path / "link").symlink_to("big")
+    tiny(tmp_path / "link", **SMALL | {"layers": 2}, force=True)
+    assert (tmp_path / "link").readlink() == Path("big")
+    assert json.loads((tmp_path / "big" / "config.json").read_text())["num_hidden_layers"] == 2
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "m").mkdir()
+    tiny(tmp_path / "m", **SMALL)
+    check_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("output", ["file/x", "/proc/x"])
+def test_where_nothing_can_be_written_is_one_line_before_the_model_is_made(tmp_path, output):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="no model can be written there"):
+        write(tmp_path / output, never, force=False)
 
 
 def test_from_adds_missing_tokens_with_the_mean_of_the_trained_embeddings(foreign_folder, tmp_path):
@@ -138,3 +213,115 @@ def test_from_adds_missing_tokens_with_the_mean_of_the_trained_embeddings(foreig
 def test_from_keeps_the_weights_if_no_token_is_missing(tiny_folder, tmp_path):
     from_(str(tiny_folder), tmp_path / "same")
     assert (tmp_path / "same" / "model.safetensors").read_bytes() == (tiny_folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"do_sample": False, "temperature": 0.2, "top_k": 5},
+        {"do_sample": True, "top_p": 0.8, "repetition_penalty": 1.3, "eos_token_id": [0, 7]},
+    ],
+)
+def test_from_takes_a_model_whatever_its_generation_config_says_and_leaves_it_out(foreign_folder, tmp_path, sampling):
+    shutil.copytree(foreign_folder, tmp_path / "source")
+    (tmp_path / "source" / "generation_config.json").write_text(json.dumps(sampling))
+    from_(str(tmp_path / "source"), tmp_path / "ready")
+    kept = json.loads((tmp_path / "ready" / "generation_config.json").read_text())
+    assert set(kept) == {"bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"}
+    assert kept["eos_token_id"] == 0
+
+
+def refused(source, tmp_path):
+    """The line that refuses a source; nothing is written."""
+    with pytest.raises(ConfigError) as error:
+        from_(str(source), tmp_path / "ready")
+    assert not (tmp_path / "ready").exists()
+    return str(error.value)
+
+
+@pytest.fixture
+def other_model(foreign_folder, tmp_path):
+    """Save another model beside the foreign tokenizer."""
+
+    def save(model):
+        folder = tmp_path / "source"
+        shutil.copytree(foreign_folder, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+        model.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+ENCODER = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+}
+
+
+def test_from_refuses_an_encoder(other_model, tmp_path):
+    torch.manual_seed(0)
+    source = other_model(BertLMHeadModel(BertConfig(**ENCODER)))  # it has every weight of a causal model
+    assert "earlier tokens only, found a BertLMHeadModel" in refused(source, tmp_path)
+
+
+def test_from_refuses_a_model_without_a_trained_head(other_model, tmp_path):
+    source = other_model(LlamaModel(LlamaConfig(**ENCODER)))
+    assert "1 weights of a causal language model are missing (lm_head.weight" in refused(source, tmp_path)
+
+
+@pytest.mark.parametrize("family", ["olmoe", "granitemoe", "deepseek_v3"])
+def test_from_refuses_experts(other_model, tmp_path, family):
+    config = AutoConfig.for_model(family)
+    (folder := other_model(LlamaModel(LlamaConfig(**ENCODER)))).joinpath("config.json").unlink()
+    config.save_pretrained(folder)
+    assert "mixture of experts" in refused(folder, tmp_path)
+
+
+def test_a_model_whose_files_name_its_weights_otherwise_is_refused(tmp_path, foreign_folder):
+    model = AutoModelForCausalLM.from_pretrained(foreign_folder)
+    tokenizer = AutoTokenizer.from_pretrained(foreign_folder)
+    model.save_pretrained = lambda folder: (
+        save_file({"renamed.weight": torch.zeros(2)}, folder / "model.safetensors"),
+        model.config.save_pretrained(folder),
+    )
+    with pytest.raises(ConfigError, match="have other names in memory than in its files"):
+        save(model, tokenizer, tmp_path)
+
+
+def test_from_refuses_unused_ids_that_are_in_the_way(foreign_folder, tmp_path):
+    shutil.copytree(foreign_folder, tmp_path / "source")
+    file = tmp_path / "source" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    piece = next(piece for piece, number in content["model"]["vocab"].items() if number == 100)
+    del content["model"]["vocab"][piece]
+    file.write_text(json.dumps(content))
+    assert "would take the id of another token" in refused(tmp_path / "source", tmp_path)
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin", "tokenizer.model"])
+def test_from_refuses_a_git_lfs_pointer_by_name(foreign_folder, tmp_path, weights):
+    shutil.copytree(foreign_folder, tmp_path / "source")
+    (tmp_path / "source" / weights).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+    assert f"{weights} is not there; it is a Git LFS pointer" in refused(tmp_path / "source", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "junk"])
+def test_from_refuses_weights_that_can_not_be_read(foreign_folder, tmp_path, content):
+    shutil.copytree(foreign_folder, tmp_path / "source")
+    (tmp_path / "source" / "model.safetensors").write_text(content)
+    assert "can't be loaded as a causal language model" in refused(tmp_path / "source", tmp_path)
+
+
+@pytest.mark.parametrize("source", ["nobody/nothing-0.6B", "./no/such/folder", "nowhere"])
+def test_from_an_id_without_network_is_one_line_soon(tmp_path, source):
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    words = ["-m", "launch.main", "model", "from", source, "--output", str(tmp_path / "m")]
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, timeout=110, cwd=ROOT, env=environment, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"model from {source}: it is no folder here" in done.stderr

@@ -1,17 +1,27 @@
 """The policy with its critic, on a tiny Llama: logits are computed, and trained, at action tokens only."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, OPTConfig, OPTForCausalLM
 
 from agile_ray.errors import ConfigError
 from learner import losses
 from learner.logprobs import token_logprobs
 from learner.micro_batch import make_micro_batch
-from learner.model import DetachedHead, PolicyWithValue, load_language_model
+from learner.model import (
+    DetachedHead,
+    PolicyWithValue,
+    checkpoint_activations,
+    load_language_model,
+    silence_dropout,
+)
 from learner.ragged import lay_out
-from tests.fakes.tiny_policy import CPU, LOGIT_POSITIONS, SEGMENTS, SIZES, policy, segment, tiny
+from learner.rank import LearnerRank
+from tests.fakes.tiny_policy import CPU, LOGIT_POSITIONS, SEGMENTS, SIZES, WholeEngine, policy, segment, tiny
 
 
 def test_predictions_equal_those_of_each_row_alone_with_all_logits_computed():
@@ -200,6 +210,81 @@ def test_dropout_is_off_even_if_the_folder_sets_it(tmp_path):
     model = load_language_model(tmp_path, dtype=torch.float32, attention="eager").train()
     ids = torch.tensor([[1, 2, 3]])
     torch.testing.assert_close(model(ids).logits, model(ids).logits, rtol=0, atol=0)
+
+
+class Nested(LlamaConfig):
+    """Keeps another configuration inside, as a model of text and images does."""
+
+    model_type = "nested_llama"
+
+
+def test_dropout_is_off_in_layers_and_by_every_name(tmp_path):
+    shape = {"vocab_size": 11, "hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 4, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    OPTForCausalLM(OPTConfig(**shape, word_embed_proj_dim=16, dropout=0.5, layerdrop=0.5)).save_pretrained(tmp_path)
+    model = load_language_model(tmp_path, dtype=torch.float32, attention="eager").train()
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(model(ids).logits, model(ids).logits, rtol=0, atol=0)
+
+
+def test_dropout_is_off_in_a_configuration_inside_another():
+    config = Nested(attention_dropout=0.5)
+    config.text_config = LlamaConfig(attention_dropout=0.25)
+    silence_dropout(config)
+    assert (config.attention_dropout, config.text_config.attention_dropout) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_checkpointed_activations_are_computed_again_and_change_no_bit(tmp_path, family):
+    torch.manual_seed(0)
+    if family == "llama":
+        tiny(attention_dropout=0.5).save_pretrained(tmp_path)
+    else:
+        config = Gemma2Config(**SIZES, num_attention_heads=2, num_key_value_heads=2, head_dim=8, attention_dropout=0.5)
+        Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+
+    def computed(*, again):
+        """Attention passes after the forward and the backward pass, the logits and all gradients."""
+        language_model = load_language_model(tmp_path, dtype=torch.float32, attention="eager")
+        if again:
+            checkpoint_activations(language_model)
+        passes = []
+        for layer in language_model.model.layers:
+            layer.self_attn.register_forward_hook(lambda *_: passes.append(1))
+        model = PolicyWithValue(language_model)
+        batch = make_micro_batch(lay_out(SEGMENTS), np.arange(3), CPU)
+        predictions = model(batch.token_ids, batch.logit_positions)
+        forward = len(passes)
+        losses.cross_entropy(token_logprobs(predictions.logits, batch.actions, temperature=1.0)).backward()
+        gradients = [one.grad for one in language_model.parameters()]
+        return forward, len(passes), [predictions.logits.detach(), *gradients]
+
+    *plain, expected = computed(again=False)
+    *counted, found = computed(again=True)
+    assert plain == [2, 2]
+    assert counted == [2, 4]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_an_export_leaves_out_how_the_base_was_sampled(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    tiny().save_pretrained(source)
+    sampling = {"do_sample": False, "temperature": 0.6, "top_k": 20, "repetition_penalty": 1.05, "eos_token_id": [2, 3]}
+    (source / "generation_config.json").write_text(json.dumps(sampling))
+    (source / "tokenizer.json").write_text("{}")
+    (source / ".hidden").write_text("")
+    model = policy(load_language_model(source, dtype=torch.float32, attention="eager"))
+    settings = SimpleNamespace(folder=source, temperature=1.0, function_ids=(3,))
+    target.mkdir()
+    LearnerRank(WholeEngine(model), settings).export(target)
+    kept = json.loads((target / "generation_config.json").read_text())
+    assert {key: value for key, value in kept.items() if key != "transformers_version"} == {"eos_token_id": [2, 3]}
+    assert (target / "tokenizer.json").exists()
+    assert not (target / ".hidden").exists()
+    again = load_language_model(target, dtype=torch.float32, attention="eager")
+    for name, parameter in model.language_model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], parameter), name
 
 
 def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path):

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +82,55 @@ def test_a_folder_without_function_tokens_names_the_command_that_adds_them(tmp_p
 def test_function_tokens_that_plain_text_can_reach_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be a special token"):
         HFTokenizer(write_folder(tmp_path, special=False))
+
+
+def write_unigram(folder: Path, pieces: Sequence[str], **named: str) -> Path:
+    """A Unigram tokenizer, which finds a control piece wherever a text spells it."""
+    core = Tokenizer(models.Unigram([(piece, -5.0) for piece in ["<unk>", *pieces, *map(chr, range(33, 127))]], 0))
+    core.add_tokens([AddedToken(name, special=True, normalized=False) for name in FUNCTIONS])
+    PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", **named).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("piece", "named"),
+    [
+        ("<|stop|>", {"eos_token": "<|stop|>"}),
+        ("[BEGIN]", {"eos_token": "~", "bos_token": "[BEGIN]"}),
+        ("<user>", {"eos_token": "[END]", "extra_special_tokens": {"user": "<user>"}}),
+    ],
+)
+def test_a_control_piece_that_a_text_can_spell_is_refused(tmp_path: Path, piece: str, named: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"reads .* in a text as the control token"):
+        HFTokenizer(write_unigram(tmp_path, [piece], **named))
+
+
+def test_an_end_token_that_stands_for_unknown_text_is_refused(tmp_path: Path) -> None:
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(("[UNK]", "a", "shop", "lamp", "price", "7"))}))
+    core.model.unk_token = "[UNK]"
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.add_tokens([AddedToken(name, special=True, normalized=False) for name in FUNCTIONS])
+    PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", eos_token="[UNK]").save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="turns unknown text into a control token"):
+        HFTokenizer(tmp_path)
+
+
+def test_a_vocabulary_without_words_is_refused(tmp_path: Path) -> None:
+    core = Tokenizer(models.BPE())
+    core.add_tokens([AddedToken(name, special=True, normalized=False) for name in ("<end>", *FUNCTIONS)])
+    PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>").save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="can't encode plain words, 'shop' became"):
+        HFTokenizer(tmp_path)
+
+
+def test_a_function_that_shares_its_id_with_a_word_is_refused(tmp_path: Path) -> None:
+    file = write_folder(tmp_path) / "tokenizer.json"
+    content = json.loads(file.read_text())
+    piece, highest = max(content["model"]["vocab"].items(), key=lambda one: one[1])
+    content["model"]["vocab"][piece] = highest + 3  # the functions come next after as many as there are
+    file.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"gives .* the id \d+, which another token has too"):
+        HFTokenizer(tmp_path)
 
 
 def test_a_missing_folder_and_one_without_a_tokenizer_are_refused_in_one_line(tmp_path: Path) -> None:
