@@ -1,6 +1,7 @@
 """Writes the files of a model folder, and tells a folder that `agile-ray model` wrote from any other."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ RECEIPT = ".agile-ray-model.json"
 
 def quiet() -> None:
     """Keep transformers and the hub from writing progress bars into pipes, and warnings that our errors replace."""
+    if not sys.stderr.isatty():
+        os.environ["TQDM_DISABLE"] = "1"  # for bars of plain tqdm, which reads it when it is imported
     from huggingface_hub.utils import disable_progress_bars
     from transformers.utils import logging
 
