@@ -1,7 +1,6 @@
 """The Ray actor of one learner rank: a thin shell that loads torch and DeepSpeed in its own process only."""
 
 import os
-import sys
 import zlib
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from agile_ray.errors import DeadlineError
+from agile_ray.errors import ConfigError, DeadlineError
 from agile_ray.types import Int32
 from agile_ray.weights import Probe
+from learner import extensions
 from learner.messages import Device, ImitationStep, PPOStep, RankScores, RankSettings, Sums
 from learner.plan import MicroBatches
 from learner.ragged import Ragged
@@ -38,13 +38,15 @@ class LearnerActor:
     """
 
     def __init__(self, *, rank: int, ranks: int, device: Device, seed: int) -> None:
+        self._refused: ConfigError | None = None
         if device == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"  # otherwise DeepSpeed takes any GPU it finds
             # By default idle threads spin, which slows a rank down tenfold when engines share its cores.
             os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        # DeepSpeed's compiled extensions depend on this environment's headers: a folder that several environments share
-        # would be rebuilt at every change between them.
-        os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
+        try:
+            extensions.compile_alone(extensions.choose_folder())
+        except ConfigError as error:  # `start` raises it: Ray makes a page of what a constructor raises
+            self._refused = error
         self._rank = rank
         self._ranks = ranks
         self._seed = seed
@@ -73,7 +75,13 @@ class LearnerActor:
 
         Args:
             address: what `bind` returned.
+
+        Raises:
+            ConfigError: the folder holds no causal language model, or DeepSpeed has no folder to compile in.
+            DeadlineError: rank 0 can't be reached.
         """
+        if self._refused is not None:
+            raise self._refused
         from transformers.utils.logging import disable_progress_bar
 
         from learner.engine import DeepSpeedEngine, RankInfo
