@@ -116,7 +116,7 @@ class Baton:
 
 
 def _end_compilers(folder: str) -> None:
-    """End the ninja that a killed process has left in this folder, and its compilers: they would write the same files."""
+    """End the ninja of a killed process in this folder, and its compilers: they would write the same files."""
     for process in psutil.process_iter(["name", "cwd"]):
         if process.info["name"] == "ninja" and process.info["cwd"] == folder:
             with suppress(psutil.Error):

@@ -67,7 +67,7 @@ def _started(settings: Cluster, *, cpus: int) -> Iterator[None]:
 
 @contextmanager
 def _reaped() -> Iterator[None]:
-    """End every process that is started in the block with the block, or with this process."""
+    """End what is started in the block, processes and shared memory, with the block or with this process."""
     token = secrets.token_hex(8)
     sockets = tempfile.mkdtemp(prefix="agile-ray-")
     watch = [sys.executable, str(reaper.__file__), token, str(os.getpid()), sockets]
