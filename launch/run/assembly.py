@@ -96,10 +96,11 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
     logs = RunFolder.of(config).logs
     rollouts = RolloutPool(RolloutSettings.of(config), model=config.model.path, logs=logs, bar=progress.bar)
     try:
-        learners = start_learners(config, probes(environment, _rules(config, environment)))
-        rollouts.wait_until_ready()
-        if config.rollout.transport == "nccl":
-            learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
+        with progress.waiting(f"still starting engines and learners; the engines write to {logs}"):
+            learners = start_learners(config, probes(environment, _rules(config, environment)))
+            rollouts.wait_until_ready()
+            if config.rollout.transport == "nccl":
+                learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
     except BaseException:
         rollouts.shutdown()
         raise

@@ -24,7 +24,7 @@ DRIVER = """
 import signal, time
 import ray
 from agile_ray.config import Cluster
-from launch.cluster import cluster
+from launch.cluster.ray_cluster import cluster
 
 @ray.remote
 class Lodger:
