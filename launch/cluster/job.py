@@ -29,14 +29,14 @@ from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError, DeadlineError
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 CONFIG_NAME = "submitted.yaml"
 ENTRYPOINT = (
-    r"BIN=$(sed -n 's#^[^/]*\(/.*\)/lib[^/]*/python[^/]*/[^/]*-packages/ray/_raylet[^/]*\.so$#\1/bin#p' /proc/$PPID/maps"
-    r' | head -n 1); PATH="${BIN:+$BIN:}$PATH"; command -v python > /dev/null'
+    r"BIN=$(sed -n 's#^[^/]*\(/.*\)/lib[^/]*/python[^/]*/[^/]*-packages/ray/_raylet[^/]*\.so$#\1/bin#p'"
+    r' /proc/$PPID/maps | head -n 1); PATH="${BIN:+$BIN:}$PATH"; command -v python > /dev/null'
     " || { echo 'agile-ray: submit: no python in the environment of Ray nor on the PATH that it was started with; "
     "activate the environment before ray start' >&2; exit 1; }; "
     f"exec python -m launch.main train {CONFIG_NAME}"
@@ -165,9 +165,10 @@ async def _follow(client: "JobSubmissionClient", job: str) -> int:
 async def _exit_code(client: "JobSubmissionClient", job: str) -> int:
     from ray.job_submission import JobStatus
 
-    while not (
-        info := _within(CONNECT_S, f"job {job}: its status", lambda: client.get_job_info(job))
-    ).status.is_terminal():
+    def ask() -> "JobDetails":
+        return _within(CONNECT_S, f"job {job}: asking for its status", lambda: client.get_job_info(job))
+
+    while not (info := ask()).status.is_terminal():
         await asyncio.sleep(0.5)
     if info.status is JobStatus.SUCCEEDED:
         return 0
