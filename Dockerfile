@@ -1,6 +1,8 @@
 # Two images from one recipe:
 #   docker build --target cpu -t agile-ray:cpu .
 #   docker build --target gpu -t agile-ray:gpu .     the CUDA libraries come as wheels; the host needs only the driver
+# Run them with --shm-size=8g or --ipc=host: engines and Ray's object store use /dev/shm, of which Docker gives 64 MiB.
+# As another user than root, the environment is read-only: set HOME, or TORCH_EXTENSIONS_DIR, to a folder that it can write.
 FROM python:3.11-slim-bookworm AS base
 # a C++ compiler: DeepSpeed compiles its communication op on first use, Triton its kernels
 RUN apt-get update \

@@ -1,5 +1,6 @@
 """A published version of the weights, which the learner publishes and the rollout engines fetch."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agile_ray.types import Float32, Int32
@@ -41,3 +42,4 @@ class WeightsRef:
     buckets: tuple[Bucket, ...]  # empty if the transport moves the bytes itself (nccl)
     blobs: tuple[object, ...]  # one per bucket: a Ray object reference to its bytes (numpy uint8)
     probes: tuple[Probe, ...]
+    transfer: Callable[[], None] | None = None  # moves the bytes into engines that are prepared for them (nccl)

@@ -1,17 +1,19 @@
 """The Ray actor of one learner rank: a thin shell that loads torch and DeepSpeed in its own process only."""
 
 import os
-import sys
 import zlib
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
 
+from agile_ray.errors import ConfigError, DeadlineError
 from agile_ray.record.roll_call import RollCall
 from agile_ray.types import Int32
 from agile_ray.weights import Probe
+from learner import extensions
 from learner.messages import Device, ImitationStep, PPOStep, RankScores, RankSettings, Sums
 from learner.plan import MicroBatches
 from learner.ragged import Ragged
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from learner.weights.nccl_sender import NCCLSender
     from learner.weights.rank_weights import RankWeights
 
+MEETING_TRIES = 3
+"""The deadline over the longest wait for reaching rank 0. torch may try twice before it gives up."""
+
 
 class LearnerActor:
     """One rank. `RankActors` makes it a Ray actor.
@@ -34,13 +39,15 @@ class LearnerActor:
     """
 
     def __init__(self, *, rank: int, ranks: int, device: Device, seed: int) -> None:
+        self._refused: ConfigError | None = None
         if device == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"  # otherwise DeepSpeed takes any GPU it finds
             # By default idle threads spin, which slows a rank down tenfold when engines share its cores.
             os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-        # DeepSpeed compiles its extensions against this environment's headers. In a folder that several environments
-        # share, they would be compiled again at every switch.
-        os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
+        try:
+            extensions.compile_alone(extensions.choose_folder())
+        except ConfigError as error:  # `start` raises it: Ray makes a page of what a constructor raises
+            self._refused = error
         self._rank = rank
         self._ranks = ranks
         self._seed = seed
@@ -58,12 +65,17 @@ class LearnerActor:
         """
         call.answer(name)
 
-    def bind(self) -> tuple[str, int]:
-        """On rank 0: open the store through which the ranks meet, on a free port; returns its host and port."""
+    def bind(self, deadline_s: float) -> tuple[str, int]:
+        """On rank 0: open the store through which the ranks meet, on a free port; returns its host and port.
+
+        Args:
+            deadline_s: longest wait of a rank at the meeting point.
+        """
         from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  as documented
 
         host = ray.util.get_node_ip_address()
-        store = TCPStore(host, 0, world_size=self._ranks, is_master=True, wait_for_workers=False)
+        timeout = timedelta(seconds=deadline_s)
+        store = TCPStore(host, 0, world_size=self._ranks, is_master=True, timeout=timeout, wait_for_workers=False)
         self._store = store
         return host, store.port
 
@@ -72,8 +84,13 @@ class LearnerActor:
 
         Args:
             address: what `bind` returned.
+
+        Raises:
+            ConfigError: the folder holds no causal language model, or DeepSpeed has no folder to compile in.
+            DeadlineError: rank 0 can't be reached.
         """
-        from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]  as documented
+        if self._refused is not None:
+            raise self._refused
         from transformers.utils.logging import disable_progress_bar
 
         from learner.engine import DeepSpeedEngine, RankInfo
@@ -83,12 +100,24 @@ class LearnerActor:
 
         disable_progress_bar()
         host, port = address
-        store = self._store or TCPStore(host, port, world_size=self._ranks, is_master=False)
+        store = self._store or self._meet(host, port, deadline_s=settings.deadline_s)
         info = RankInfo(rank=self._rank, ranks=self._ranks, store=store, device=self._device, seed=self._seed)
         engine = DeepSpeedEngine(settings, info)
         self._learner = LearnerRank(engine, settings)
         self._weights = RankWeights(engine, torch_dtype(settings.publish_dtype))
         return self._weights.plans
+
+    def _meet(self, host: str, port: int, *, deadline_s: float) -> "Store":
+        from torch.distributed import DistError, TCPStore  # pyright: ignore[reportPrivateImportUsage]  as documented
+
+        limit_s = deadline_s / MEETING_TRIES
+        try:
+            return TCPStore(host, port, world_size=self._ranks, is_master=False, timeout=timedelta(seconds=limit_s))
+        except DistError as error:
+            raise DeadlineError(
+                f"learner.start: rank {self._rank} must reach rank 0 at {host}:{port} within {limit_s:g} s, a third of "
+                "cluster.deadline_s, and did not; let the nodes reach one another on all ports"
+            ) from error
 
     def imitate(
         self, ragged: Ragged, targets: DemonstrationTargets, micro_batches: MicroBatches, step: ImitationStep
@@ -125,11 +154,18 @@ class LearnerActor:
         """On the other ranks: contribute their shards to rank 0's buckets."""
         self._started_weights.buckets()
 
-    def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
-        """Open the nccl transport to the rollout actors."""
+    def connect(self, handles: "list[ActorHandle]", *, workers: int, deadline_s: float) -> None:
+        """Open the nccl transport to the rollout actors.
+
+        Args:
+            handles: of the actors.
+            workers: GPUs of all of them together.
+            deadline_s: longest wait for one of their calls.
+        """
         from learner.weights.nccl_sender import NCCLSender
 
-        self._sender = NCCLSender(self._started_weights, handles, rank=self._rank, workers=workers)
+        weights = self._started_weights
+        self._sender = NCCLSender(weights, handles, rank=self._rank, workers=workers, deadline_s=deadline_s)
 
     def send(self) -> None:
         """Send the present weights through the nccl transport."""

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import ray
-
 from agile_ray.config import PPO, Cluster, Imitation, Learner, Rollout
 from agile_ray.record.roll_call import RollCall
 from agile_ray.seeds import derive
@@ -81,7 +79,13 @@ class LearnerGroup:
         )
         self._ranks = RankActors(ranks=learner.ranks, device=cluster.device, seed=seed, deadline_s=settings.deadline_s)
         plans = self._ranks.start(settings, roll_call)
-        self._publisher = Publisher(self._ranks, plans=plans, transport=rollout.transport, probes=probes)
+        self._publisher = Publisher(
+            self._ranks,
+            plans=plans,
+            transport=rollout.transport,
+            probes=probes,
+            deadline_s=settings.deadline_s,
+        )
 
     def imitate(self, demonstrations: Sequence[Demonstration], *, step: int) -> Update:
         """Take one SFT step on the action tokens of these demonstrations.
@@ -96,7 +100,7 @@ class LearnerGroup:
         begin = time.perf_counter()
         ragged = lay_out([demonstration.segment for demonstration in demonstrations])
         minibatches = self._plan(ragged, seed=step, minibatches=1)
-        shared = ray.put(ragged), ray.put(make_demonstration_targets(demonstrations))
+        shared = self._ranks.share(ragged, make_demonstration_targets(demonstrations))
         values = ImitationStep(
             actions=max(1, len(ragged.positions)),
             learning_rate=imitation_rate(self._imitation, step),
@@ -131,9 +135,9 @@ class LearnerGroup:
             return [], []
         ragged = lay_out(together)
         (minibatch,) = self._plan(ragged, seed=0, minibatches=1)
-        shared = ray.put(ragged)
+        shared = self._ranks.share(ragged)
         calls = [
-            actor.score.remote(shared, micro_batches)
+            actor.score.remote(*shared, micro_batches)
             for actor, micro_batches in zip(self._ranks.handles, minibatch.by_rank, strict=True)
         ]
         scores = split_scores(merge_scores(self._ranks.wait("score", calls)), ragged.action_starts)
@@ -154,7 +158,7 @@ class LearnerGroup:
         rows = sorted(rows, key=lambda row: (row.segment.stream, row.segment.position, row.segment.index))
         ragged = lay_out([row.segment for row in rows])
         targets, metrics = make_targets(rows, self._ppo)
-        shared = ray.put(ragged), ray.put(targets)
+        shared = self._ranks.share(ragged, targets)
         minibatches = [
             minibatch
             for epoch in range(self._ppo.epochs)

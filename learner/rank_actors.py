@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from agile_ray.errors import AgileError, DeadlineError, LearnerError
+from agile_ray.ray_errors import explain
 from agile_ray.record.roll_call import RollCall
 from agile_ray.seeds import derive
 from learner.actor import LearnerActor
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
     from learner.weights.buckets import BucketPlan
+
+LOWER = "learner.micro_batch_tokens or learner.ranks"
+"""What needs less memory on a rank's node when it is smaller."""
 
 Result = TypeVar("Result")
 
@@ -56,7 +60,7 @@ class RankActors:
                 calls = zip(self.handles, names, strict=True)
                 self.wait("answer", [actor.answer.remote(roll_call, name) for actor, name in calls])
                 roll_call.check(names)
-            address = self.wait("bind", [self.handles[0].bind.remote()])[0]
+            address = self.wait("bind", [self.handles[0].bind.remote(self._deadline_s)])[0]
             return self.wait("start", [actor.start.remote(address, settings) for actor in self.handles])[0]
         except BaseException:
             self.shutdown()
@@ -84,20 +88,27 @@ class RankActors:
             if isinstance(error.cause, AgileError):
                 raise error.cause from None
             raise LearnerError(
-                f"learner.{call}: a rank failed, {type(error.cause).__name__}: {_one_line(error.cause)}"
+                f"learner.{call}: a rank failed, {type(error.cause).__name__}: {explain(error.cause, lower=LOWER)}"
             ) from error
-        except RayActorError as error:
+        except (RayActorError, OutOfMemoryError) as error:
             raise LearnerError(
-                f"learner.{call}: a rank's process died ({_one_line(error)}); the same run name resumes"
+                f"learner.{call}: a rank's process died ({explain(error, lower=LOWER)}); the same run name resumes"
             ) from error
         except RayError as error:
-            raise LearnerError(f"learner.{call}: {_one_line(error)}") from error
+            raise LearnerError(f"learner.{call}: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
+
+    def share(self, *values: object) -> "list[ObjectRef[object]]":
+        """Put values into the object store, where every rank reads them.
+
+        Raises:
+            LearnerError: the store has no room.
+        """
+        try:
+            return [ray.put(value) for value in values]
+        except RayError as error:
+            raise LearnerError(f"learner: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
 
     def shutdown(self) -> None:
         """End the ranks' processes."""
         for actor in self.handles:
             ray.kill(actor)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

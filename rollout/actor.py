@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import envs
 from agile_ray.agent.functions import STOPS
-from agile_ray.errors import DeadlineError, EngineError
+from agile_ray.errors import DeadlineError, EngineError, SyncError
 from agile_ray.evaluation.plays import Play
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journal
@@ -106,6 +106,27 @@ class RolloutActor:
         """Play streams from their start; returns pickled sessions, as `collect`."""
         return pickle.dumps(await self._player.evaluate(plays, split=split, greedy=greedy))
 
+    async def prepare(self, weights: WeightsRef) -> None:
+        """Score the probes with the old version and pause; the learner then sends the new one (nccl).
+
+        Raises:
+            EngineError, DeadlineError: vLLM failed, or took longer than `cluster.deadline_s`.
+        """
+        await self._engine.loader.prepare(weights)
+
+    async def serve(self, weights: WeightsRef) -> SyncReport:
+        """Serve the version that the learner has sent (nccl), and check it.
+
+        Raises:
+            SyncError: the engine does not serve the version, and is held.
+            EngineError, DeadlineError: vLLM failed, or took longer than `cluster.deadline_s`.
+        """
+        return await self._engine.loader.serve(weights)
+
+    async def give_up(self, why: str) -> str | None:
+        """End an update that failed elsewhere (nccl); returns why the engine is held, None if it serves the old one."""
+        return await self._engine.loader.give_up(SyncError(why))
+
     async def load(self, weights: WeightsRef) -> SyncReport:
         """Fetch a version from Ray's object store, serve it, and check it.
 
@@ -141,7 +162,7 @@ class RolloutActor:
         if self._started_engine is not None:
             self._started_engine.shutdown()
 
-    # With the transport `nccl`, vLLM's RayVLLMWeightSyncClient calls the following methods by these names.
+    # With the transport `nccl`, the sender of the learner calls the following methods, which are named as vLLM's.
 
     async def init_weight_transfer_engine(self, request: "WeightTransferInitRequest") -> None:
         """Join the process group of trainer and engines; workers are ranked in the order of their actors."""
@@ -149,22 +170,16 @@ class RolloutActor:
         await self._engine.init_weight_transfer_engine(request)
 
     async def start_weight_update(self) -> None:
-        """Pause the scheduler and begin a version."""
-        await self._engine.hold()
-        await self._engine.start_weight_update()
+        """Begin to overwrite the model of an engine that is prepared."""
+        await self._engine.loader.begin()
 
     async def update_weights(self, request: "WeightTransferUpdateRequest") -> None:
         """Receive one part of the version."""
         await self._engine.update_weights(request.update_info)
 
     async def finish_weight_update(self) -> None:
-        """Load the version into the model and resume the scheduler."""
-        await self._engine.finish_weight_update()
-        await self._engine.release()
-
-    async def update_weight_version(self, version: str) -> None:
-        """Label every token that is sampled from now on with this version."""
-        await self._engine.update_weight_version(version)
+        """Load the version into the model."""
+        await self._engine.loader.finish()
 
 
 def engine_settings(settings: ActorSettings) -> EngineSettings:

@@ -19,7 +19,7 @@ from agile_ray.errors import DeadlineError, EngineError
 from agile_ray.types import Float32
 from agile_ray.weights import WeightsRef
 from rollout.settings import EngineSettings, cause, check_length, one_line, set_environment
-from rollout.weights.loader import load_version
+from rollout.weights.loader import VersionLoader
 from rollout.weights.sync_check import SyncCheck, SyncReport
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class VLLMEngine:
         self.traffic = Traffic()
         self.llm = llm
         self._requests = itertools.count()
-        self._check = SyncCheck(exact=settings.exact)
+        self.loader = VersionLoader(self, check=SyncCheck(exact=settings.exact))
 
     @classmethod
     async def start(cls, settings: EngineSettings) -> "VLLMEngine":
@@ -100,9 +100,10 @@ class VLLMEngine:
         """Continue a prompt until a stop token or `max_tokens`; temperature 0.0 is greedy.
 
         Raises:
-            EngineError: vLLM rejected or lost the request.
+            EngineError: vLLM rejected or lost the request, or the engine is held since a version failed to load.
             DeadlineError: no answer within `cluster.deadline_s`.
         """
+        self.loader.check_serving()
         request = await self._send(prompt_ids, self._sampling(max_tokens, temperature))
         return self._completion(await self._receive(request))
 
@@ -117,6 +118,7 @@ class VLLMEngine:
         Raises:
             EngineError, DeadlineError: as `generate`.
         """
+        self.loader.check_serving()
         core = self.llm.engine_core  # `pause_generation` would add a sleep of 20 ms to every batch
         await self.wait("pause", core.pause_scheduler_async(mode="keep", clear_cache=False))
         try:
@@ -141,6 +143,7 @@ class VLLMEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        self.loader.check_serving()
         sampling = SamplingParams(
             max_tokens=1,
             temperature=0.0,
@@ -159,14 +162,14 @@ class VLLMEngine:
         """Serve a new version and check it; see `rollout.weights.loader`.
 
         Args:
-            weights: the version; without buckets if the transport has already moved the bytes (nccl).
+            weights: the version.
             blobs: the buckets' bytes, in order.
 
         Raises:
-            SyncError: a bucket was refused and the old version is still served, or the check failed.
+            SyncError: a bucket was refused, or the check failed; the message says whether the engine is held.
             EngineError, DeadlineError: vLLM failed, or took longer than `cluster.deadline_s`.
         """
-        return await load_version(self, weights, blobs, check=self._check)
+        return await self.loader.load(weights, blobs)
 
     async def hold(self) -> None:
         """Pause the scheduler until `release`, and drop every cached key and value; requests in flight are kept."""
@@ -228,7 +231,7 @@ class VLLMEngine:
         try:
             return await self.wait("generate", request.get())  # pyright: ignore[reportReturnType]  no pooling here
         except (DeadlineError, asyncio.CancelledError):
-            await self.llm.abort(request.request_id, internal=True)
+            await self.wait("abort", self.llm.abort(request.request_id, internal=True))
             raise
         finally:
             request.close()
@@ -263,7 +266,8 @@ class VLLMEngine:
                 return await waiting
         except TimeoutError as error:
             limit = f"cluster.deadline_s ({self.settings.deadline_s} s)"
-            raise DeadlineError(f"rollout: vLLM's {name} took longer than {limit}") from error
+            held = "" if self.loader.held is None else f": {self.loader.held}"
+            raise DeadlineError(f"rollout: vLLM's {name} took longer than {limit}{held}") from error
         except EngineDeadError as error:
             raise EngineError(f"rollout: vLLM died in {name}: {cause(self.settings.log, error)}") from error
         except (EngineGenerateError, RuntimeError, ValueError) as error:

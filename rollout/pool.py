@@ -6,6 +6,7 @@ reopen      every actor to open new lanes                      cluster.deadline_
 collect     every lane to play its sessions                    cluster.deadline_s
 evaluate    every stream to be played                          cluster.deadline_s
 load        every engine to fetch, load and check a version    cluster.deadline_s
+            nccl: to prepare; then to serve and check it       cluster.deadline_s each, and STOP_S to give up
 state       every actor to report its lanes                    cluster.deadline_s
 restore     every actor to put back its lanes                  cluster.deadline_s
 shutdown    every engine to end; then the actors are killed    STOP_S
@@ -17,6 +18,7 @@ one request or one call into vLLM is bounded by cluster.deadline_s too.
 import pickle
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
@@ -24,7 +26,7 @@ import ray
 from ray.exceptions import RayError
 
 import envs
-from agile_ray.errors import ConfigError
+from agile_ray.errors import AgileError, ConfigError, SyncError
 from agile_ray.evaluation.plays import plays
 from agile_ray.record.roll_call import RollCall
 from agile_ray.types import Session
@@ -171,11 +173,37 @@ class RolloutPool:
         """Serve a version on every engine and check it there.
 
         Raises:
-            SyncError: an engine refused a bucket, or its logprobs are not those of the version.
+            SyncError: an engine refused a bucket, or its logprobs are not those of the version; or the transfer failed
+                while engines were loading, and these are held.
             EngineError: an actor died or its engine failed.
             DeadlineError: an actor took longer than `cluster.deadline_s`.
         """
-        self._wait("load", [handle.load.remote(weights) for handle in self.handles])
+        if weights.transfer is None:
+            self._wait("load", [handle.load.remote(weights) for handle in self.handles])
+            return
+        announced = replace(weights, transfer=None)
+        try:
+            self._wait("prepare", [handle.prepare.remote(announced) for handle in self.handles])
+            weights.transfer()
+            self._wait("serve", [handle.serve.remote(announced) for handle in self.handles])
+        except AgileError as error:
+            self._give_up(error)
+            raise
+
+    def _give_up(self, error: AgileError) -> None:
+        """End a transfer that failed: engines whose model is untouched serve the old version again.
+
+        Raises:
+            SyncError: an engine is held; the message names it.
+        """
+        calls = [handle.give_up.remote(str(error)) for handle in self.handles]
+        try:
+            held = self._wait("give_up", calls, deadline_s=STOP_S)
+        except AgileError:  # an actor that is dead or late: the first error says more
+            return
+        reasons = [f"actor {index}: {reason}" for index, reason in enumerate(held) if reason is not None]
+        if reasons:
+            raise SyncError(f"rollout.load: {'; '.join(reasons)}") from error
 
     def state(self) -> bytes:
         """Positions and memories of all lanes, for a checkpoint; call it only between two collections."""

@@ -5,15 +5,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from agile_ray.errors import AgileError, DeadlineError, EngineError
+from agile_ray.ray_errors import explain
 
 if TYPE_CHECKING:
     from ray import ObjectRef
 
 POLL_S = 0.5
 """Time between two calls of `meanwhile`, seconds."""
+LOWER = "rollout.lanes, rollout.actors or rollout.kv_cache_gib"
+"""What needs less memory on an engine's node when it is smaller."""
 FETCH_S = 15.0
 """Longest wait for an answer that is ready, seconds."""
 
@@ -62,9 +65,9 @@ def _result(where: str, answer: "ObjectRef[Result]") -> Result:
     except RayTaskError as error:
         if isinstance(error.cause, AgileError):
             raise error.cause from None
-        cause = " ".join(str(error.cause).split())[-500:]
+        cause = explain(error.cause, lower=LOWER)
         raise EngineError(f"{where} failed, {type(error.cause).__name__}: {cause}") from error
-    except RayActorError as error:
-        raise EngineError(f"{where} died ({' '.join(str(error).split())[:500]}); the same run name resumes") from error
-    except RayError as error:  # includes a fetch that exceeds FETCH_S
-        raise EngineError(f"{where}: {' '.join(str(error).split())[:500]}") from error
+    except (RayActorError, OutOfMemoryError) as error:
+        raise EngineError(f"{where} died ({explain(error, lower=LOWER)}); the same run name resumes") from error
+    except RayError as error:  # also the answer's fetch that took too long
+        raise EngineError(f"{where}: {type(error).__name__}: {explain(error, lower=LOWER)}") from error

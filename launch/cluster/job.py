@@ -8,6 +8,11 @@
 vLLM finds this project's weight transfer by its entry points, and a copied working folder has none. What pip installs
 into a target folder has them. The installation takes a second and needs no package index: the heavy libraries come
 with the cluster's image or environment.
+
+The job runs in the environment whose Ray runs the cluster, activated or not. Its entry point is a shell command that
+Ray's job supervisor starts. The supervisor has loaded Ray from that environment, so its memory map names the folder.
+
+Every request to the dashboard has a deadline of its own; following the log has none.
 """
 
 import asyncio
@@ -15,21 +20,37 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError, DeadlineError
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobSubmissionClient
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 CONFIG_NAME = "submitted.yaml"
+ENTRYPOINT = (
+    r"BIN=$(sed -n 's#^[^/]*\(/.*\)/lib[^/]*/python[^/]*/[^/]*-packages/ray/_raylet[^/]*\.so$#\1/bin#p'"
+    r' /proc/$PPID/maps | head -n 1); PATH="${BIN:+$BIN:}$PATH"; command -v python > /dev/null'
+    " || { echo 'agile-ray: submit: no python in the environment of Ray nor on the PATH that it was started with; "
+    "activate the environment before ray start' >&2; exit 1; }; "
+    f"exec python -m launch.main train {CONFIG_NAME}"
+)
+"""What the job runs: `agile-ray train`, by the Python of the environment that Ray runs in, else by that on the PATH."""
+CONNECT_S = 60.0
+"""Longest wait for one answer of the dashboard, seconds."""
+SEND_S = 300.0
+"""Longest wait for the dashboard to take the job with its working folder, about 1 MB, seconds."""
 INSTALL_S = 300.0
 FINISH_S = 60.0
 """How long the cluster may take to report a job's end after its log has ended."""
+
+Answer = TypeVar("Answer")
 
 
 def submit(config: RunConfig, *, address: str, project: Path, follow: bool) -> int:
@@ -46,8 +67,8 @@ def submit(config: RunConfig, *, address: str, project: Path, follow: bool) -> i
 
     Raises:
         ConfigError: the cluster doesn't answer at the address, or the folder can't be installed.
-        AgileError: the cluster refuses the job, or the connection broke and the job continues.
-        DeadlineError: the installation took too long, or the log has ended and the job has not.
+        AgileError: the cluster refuses the job, or the connection broke while the job goes on.
+        DeadlineError: the installation or an answer took too long, or the log has ended and the job has not.
     """
     client = _connect(address)
     with tempfile.TemporaryDirectory(prefix="agile-ray-") as folder:
@@ -94,7 +115,7 @@ def _connect(address: str) -> "JobSubmissionClient":
     from ray.job_submission import JobSubmissionClient
 
     try:
-        return JobSubmissionClient(address)
+        return _within(CONNECT_S, f"--address {address}: connecting", lambda: JobSubmissionClient(address))
     except AuthenticationError as error:
         raise ConfigError(
             f"--address {address}: token refused; set RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN"
@@ -106,10 +127,14 @@ def _connect(address: str) -> "JobSubmissionClient":
 def _start(client: "JobSubmissionClient", config: RunConfig, package: Path) -> str:
     (package / CONFIG_NAME).write_text(config.yaml(), encoding="utf-8")
     try:
-        return client.submit_job(
-            entrypoint=f"python -m launch.main train {CONFIG_NAME}",
-            runtime_env={"working_dir": str(package)},
-            metadata={"run": config.run.name, "config_hash": config.digest},
+        return _within(
+            SEND_S,
+            "submit: handing the job to the cluster",
+            lambda: client.submit_job(
+                entrypoint=ENTRYPOINT,
+                runtime_env={"working_dir": str(package)},
+                metadata={"run": config.run.name, "config_hash": config.digest},
+            ),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise AgileError(f"submit: the cluster refused the job ({error})") from error
@@ -140,10 +165,43 @@ async def _follow(client: "JobSubmissionClient", job: str) -> int:
 async def _exit_code(client: "JobSubmissionClient", job: str) -> int:
     from ray.job_submission import JobStatus
 
-    while not (info := client.get_job_info(job)).status.is_terminal():
+    def ask() -> "JobDetails":
+        return _within(CONNECT_S, f"job {job}: asking for its status", lambda: client.get_job_info(job))
+
+    while not (info := ask()).status.is_terminal():
         await asyncio.sleep(0.5)
     if info.status is JobStatus.SUCCEEDED:
         return 0
     if info.driver_exit_code is None:  # it never ran, or was stopped; otherwise its log says why
         print(f"job {job}: {info.status}: {info.message}", file=sys.stderr)
     return info.driver_exit_code or 1
+
+
+def _within(limit_s: float, call: str, function: Callable[[], Answer]) -> Answer:
+    """Call a function of Ray's client, which waits for an answer for ever.
+
+    Args:
+        limit_s: longest wait, seconds. The abandoned call then ends with this process.
+        call: its name, for the error.
+        function: runs in a thread of its own.
+
+    Raises:
+        DeadlineError: there was no answer in time.
+    """
+    results: list[Answer] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(function())
+        except Exception as error:  # noqa: BLE001  raised again where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=call, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise DeadlineError(f"{call} took longer than {limit_s:g} s; does a firewall drop the connection?")
+    return results[0]

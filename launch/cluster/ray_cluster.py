@@ -15,14 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agile_ray.config import Cluster
-from agile_ray.errors import ConfigError
+from agile_ray.errors import ConfigError, EngineError
+from agile_ray.ray_errors import explain
 from launch.cluster import reaper
 from launch.cluster.address import check_port, joins
+
+LOWER = "learner.ranks or rollout.actors"
+"""What needs less memory on a node when it is smaller."""
 
 
 @contextmanager
 def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
-    """Connect to Ray for the duration of a `with` block.
+    """Connect to Ray for the duration of a `with` block. No error of Ray's leaves it as a traceback.
 
     Args:
         settings: the address; with `device: gpu` Ray counts the machine's GPUs itself.
@@ -30,16 +34,21 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
 
     Raises:
         ConfigError: the address does not answer, or the dashboard's port is in use.
+        EngineError: Ray failed, and no call that waited for it has said so already.
     """
+    from ray.exceptions import RayError
+
+    try:
+        with _joined(settings.address) if joins(settings) else _started(settings, cpus=cpus):
+            yield
+    except RayError as error:
+        raise EngineError(f"Ray: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
+
+
+@contextmanager
+def _started(settings: Cluster, *, cpus: int) -> Iterator[None]:
     import ray
 
-    if joins(settings):
-        _join(settings.address)
-        try:
-            yield
-        finally:
-            ray.shutdown()
-        return
     check_port(settings.dashboard_port)
     with _reaped():
         try:
@@ -58,7 +67,7 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
 
 @contextmanager
 def _reaped() -> Iterator[None]:
-    """When the block ends or this process dies, end every process that was started inside the block."""
+    """End what is started in the block, processes and shared memory, with the block or with this process."""
     token = secrets.token_hex(8)
     sockets = tempfile.mkdtemp(prefix="agile-ray-")
     watch = [sys.executable, str(reaper.__file__), token, str(os.getpid()), sockets]
@@ -70,7 +79,8 @@ def _reaped() -> Iterator[None]:
         process.communicate(timeout=2 * reaper.GRACE_S)
 
 
-def _join(address: str | None) -> None:
+@contextmanager
+def _joined(address: str | None) -> Iterator[None]:
     import ray
 
     try:
@@ -78,3 +88,7 @@ def _join(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"cluster.address: {address}" if address else f"RAY_ADDRESS: {os.environ['RAY_ADDRESS']}"
         raise ConfigError(f"{where} does not answer as a Ray cluster ({error})") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -100,10 +100,11 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
             RolloutSettings.of(config), model=config.model.path, logs=run.logs, bar=progress.bar, roll_call=call
         )
         try:
-            learners = start_learners(config, probes(environment, _rules(config, environment)), call)
-            rollouts.wait_until_ready()
-            if config.rollout.transport == "nccl":
-                learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
+            with progress.waiting(f"still starting engines and learners; the engines write to {run.logs}"):
+                learners = start_learners(config, probes(environment, _rules(config, environment)), call)
+                rollouts.wait_until_ready()
+                if config.rollout.transport == "nccl":
+                    learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
         except BaseException:
             rollouts.shutdown()
             raise

@@ -1,6 +1,6 @@
-"""Checks before anything starts: the model's folder, the disk, the ports, paths on a cluster.
+"""Checks before anything starts: the model's folder, the disk, shared memory, the ports, paths on a cluster.
 
-Reads files, writes nothing, imports no heavy library.
+Reads files, makes at most the empty folder where DeepSpeed compiles, imports no heavy library.
 """
 
 import shutil
@@ -11,9 +11,13 @@ from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
 from launch.cluster.address import check_port, check_shared, joins
 from launch.models.folder import check_model, check_same_tokenizer
+from learner.extensions import choose_folder
 
 CHECKPOINT_FACTOR = 8
 """Maximum size of a checkpoint over that of the model's file: weights, float32 master copy, two moments of AdamW."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+ENGINE_SHARED_BYTES = (160 << 20) + 4096
+"""Of one engine's message queue to its workers: vLLM's 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16 by default."""
 SPARE_BYTES = 64 << 20
 """For the events, segments and report of a run."""
 
@@ -30,9 +34,30 @@ def check(config: RunConfig) -> None:
     check_resumed(config)
     check_recorded(config.env.recorded)
     check_port(config.cluster.dashboard_port)
+    if not joins(config.cluster):  # else these are the nodes' business, which say the same when the actors start
+        choose_folder()
+        check_shared_memory(config)
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
     copies = config.run.keep_checkpoints + 2  # the best on validation, and the one being written
     check_space(config.run.folder, need_bytes=CHECKPOINT_FACTOR * copies * weights + SPARE_BYTES)
+
+
+def check_shared_memory(config: RunConfig) -> None:
+    """Refuse a /dev/shm that is too small for the engines of this machine.
+
+    Raises:
+        ConfigError: it has too little room.
+    """
+    if config.cluster.device == "gpu" and config.rollout.tensor_parallel == 1:
+        return  # vLLM then runs its only worker in the engine's process
+    need = config.rollout.actors * ENGINE_SHARED_BYTES
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else need
+    if free < need:
+        raise ConfigError(
+            f"{SHARED_MEMORY}: {config.rollout.actors} engines need {need >> 20} MiB of shared memory, found "
+            f"{free >> 20} MiB free; start the container with --shm-size={2 * need >> 20}m or more (Docker gives "
+            "64 MiB), or lower rollout.actors"
+        )
 
 
 def check_resumed(config: RunConfig) -> None:

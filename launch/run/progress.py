@@ -1,5 +1,6 @@
 """What a run shows in the terminal: a bar for each long step, a line for each result."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from agile_ray.record.history import Event
 
 IMITATION_LINES = 10
 """Number of lines printed during imitation; TensorBoard has every step."""
+
+SIGN_OF_LIFE_S = 20.0
+"""Time between two lines of a long wait, seconds."""
 
 
 class Progress:
@@ -54,6 +58,23 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line that begins with the minutes since the start."""
         self._console.print(f"[dim]{(time.monotonic() - self._start) / 60:5.1f} min[/dim]  {text}", highlight=False)
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Print a line about every `SIGN_OF_LIFE_S` seconds during the block: the text and how long it has taken."""
+        begin, ended = time.monotonic(), threading.Event()
+
+        def say() -> None:
+            while not ended.wait(SIGN_OF_LIFE_S):
+                self.say(f"{text}, {time.monotonic() - begin:.0f} s so far")
+
+        thread = threading.Thread(target=say, name="sign-of-life", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -1,7 +1,8 @@
 """Publishes versions of the policy's weights to the rollout engines, by the configured transport.
 
     ray_shm   rank 0 packs the gathered weights into buckets; Ray's object store keeps them for whoever fetches them
-    nccl      the ranks broadcast the weights directly into the engines' GPUs (untested)
+    nccl      the ranks broadcast the weights straight into the engines' GPUs, once the engines have been probed with
+              the old ones and call `WeightsRef.transfer` (not run)
 
 Every version carries probes: token ids and the logprobs that the new weights give them. An engine that serves the
 version must agree with them.
@@ -41,17 +42,20 @@ class Publisher:
         plans: "Sequence[BucketPlan]",
         transport: Literal["ray_shm", "nccl"],
         probes: Sequence[Int32],
+        deadline_s: float,
     ) -> None:
         """Publish the weights of these ranks.
 
         Args:
             plans: the buckets' layout, as the ranks reported it.
             probes: token ids, int32 [T] each.
+            deadline_s: longest wait of a rank for one call of the engines (nccl).
         """
         self._ranks = ranks
         self._plans = tuple(plans)
         self._transport = transport
         self._probes = tuple(probes)
+        self._deadline_s = deadline_s
         self._connected = False
 
     def publish(self, version: int) -> WeightsRef:
@@ -62,7 +66,11 @@ class Publisher:
             DeadlineError: a rank was late.
         """
         if self._transport == "nccl":
-            return self._broadcast(version)
+            if not self._connected:
+                raise LearnerError(
+                    "learner.publish: the nccl transport must be connected, found it closed; call connect"
+                )
+            return WeightsRef(version=version, buckets=(), blobs=(), probes=self._probe(), transfer=self._broadcast)
         first, *others = self._ranks.handles
         # The driver owns the buckets, so they outlive the ranks.
         answer = first.buckets.options(num_returns=1 + len(self._plans)).remote()
@@ -84,14 +92,14 @@ class Publisher:
             LearnerError: a rank died.
             DeadlineError: a rank was late.
         """
-        self._ranks.wait("connect", [actor.connect.remote(handles, workers=workers) for actor in self._ranks.handles])
+        calls = [
+            actor.connect.remote(handles, workers=workers, deadline_s=self._deadline_s) for actor in self._ranks.handles
+        ]
+        self._ranks.wait("connect", calls)
         self._connected = True
 
-    def _broadcast(self, version: int) -> WeightsRef:
-        if not self._connected:
-            raise LearnerError("learner.publish: the nccl transport must be connected, found it closed; call connect")
-        self._ranks.wait("publish", [actor.send.remote() for actor in self._ranks.handles])
-        return WeightsRef(version=version, buckets=(), blobs=(), probes=self._probe())
+    def _broadcast(self) -> None:
+        self._ranks.wait("send", [actor.send.remote() for actor in self._ranks.handles])
 
     def _probe(self) -> tuple[Probe, ...]:
         return self._ranks.wait("probe", [actor.probe.remote(self._probes) for actor in self._ranks.handles])[0]

@@ -1,6 +1,8 @@
 """The reaper: which processes it ends, and which it does not."""
 
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,3 +73,85 @@ time.sleep(1)
     late = int(started.stdout.readline())
     assert not psutil.pid_exists(late) or psutil.Process(late).status() == psutil.STATUS_ZOMBIE
     assert started.wait(timeout=10) == 0
+
+
+SHARER = """
+import multiprocessing, os, sys, time
+from multiprocessing import resource_tracker, shared_memory
+resource_tracker.register = lambda *_: None  # the tracker that would clean up is killed too
+kept = shared_memory.SharedMemory(name=sys.argv[1], create=True, size=4096)
+lock = multiprocessing.get_context("spawn").Lock()
+print(lock._semlock.name.removeprefix("/"), flush=True)
+time.sleep(60)
+"""
+
+
+MAPPER = """
+import mmap, sys, time
+files = [open(f"/dev/shm/{name}", "r+b") for name in sys.argv[1:]]
+kept = [mmap.mmap(file.fileno(), 0) for file in files]
+print("mapped", flush=True)
+time.sleep(60)
+"""
+
+
+def sharer(name):
+    """A process that shares memory of this name, and the names of its files in /dev/shm."""
+    words = [sys.executable, "-c", SHARER, name]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    return process, {name, f"sem.{process.stdout.readline().strip()}"}
+
+
+def in_shared_memory(names):
+    return {name for name in names if (reaper.SHARED_MEMORY / name).exists()}
+
+
+def test_what_the_ended_processes_shared_is_unlinked_and_nothing_else():
+    token = secrets.token_hex(4)
+    bystanders = [sharer(f"psm_early_{token}"), sharer(f"other_{token}")]  # before the run
+    memory = reaper.SharedMemory()
+    ours, names = sharer(f"odd-name.{token}")
+    neighbour, theirs = sharer(f"psm_{token}")  # another run, which goes on
+    joint = subprocess.Popen(
+        [sys.executable, "-c", MAPPER, f"psm_{token}", f"psm_early_{token}"], stdout=subprocess.PIPE, text=True
+    )
+    own_folder = reaper.SHARED_MEMORY / f"models-{token}"
+    own_folder.mkdir()
+    (own_folder / "weights").write_bytes(b"mine")
+    try:
+        assert joint.stdout.readline() == "mapped\n"
+        bystanders[0][0].kill()  # its file has no owner, but is older than the run
+        bystanders[0][0].wait()
+        memory.note([psutil.Process(ours.pid), psutil.Process(joint.pid)])
+        reaper.reap("none", seen={psutil.Process(ours.pid), psutil.Process(joint.pid)}, memory=memory, grace_s=0)
+        assert in_shared_memory(names) == set()
+        assert in_shared_memory(theirs) == theirs  # ours had mapped it, but its owner lives
+        assert in_shared_memory(bystanders[0][1]) == bystanders[0][1]
+        assert in_shared_memory(bystanders[1][1]) == bystanders[1][1]
+        assert (own_folder / "weights").exists()
+    finally:
+        shutil.rmtree(own_folder)
+        for process in (ours, neighbour, joint, *(one for one, _ in bystanders)):
+            process.kill()
+            process.wait()
+        for name in {*names, *theirs, *bystanders[0][1], *bystanders[1][1]}:
+            (reaper.SHARED_MEMORY / name).unlink(missing_ok=True)
+
+
+def test_shared_memory_of_a_process_that_ended_before_the_driver_is_unlinked_too():
+    token = secrets.token_hex(4)
+    memory = reaper.SharedMemory()
+    process, names = sharer(f"psm_{token}")
+    memory.note([psutil.Process(process.pid)])
+    process.kill()
+    process.wait()
+    assert in_shared_memory(names) == names
+    reaper.reap("none", memory=memory, grace_s=0)
+    assert in_shared_memory(names) == set()
+
+
+def test_without_dev_shm_there_is_nothing_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(reaper, "SHARED_MEMORY", tmp_path / "none")
+    memory = reaper.SharedMemory()
+    memory.note([psutil.Process()], changed_only=False)
+    memory.unlink()

@@ -78,3 +78,53 @@ def test_an_engine_nearer_to_the_old_weights_is_refused_even_within_the_limit() 
     new, between = (old + 0.11).astype(np.float32), (old + 0.05).astype(np.float32)
     with pytest.raises(SyncError, match="nearer to the old weights"):
         check.check(2, before=old, after=between, learner=new)
+
+
+def version_two(start: float, gap: float, *, step: float, received: bool, redrawn: bool) -> None:
+    """Check version 2, whose learner moved by `step`, after a version 1 with the gap `start`; both are mean gaps."""
+    check = SyncCheck(exact=False)
+    old = logprobs(1)
+    new = noisy(old, step, seed=5)
+    scale = np.sqrt(np.pi / 2)  # of a normal distribution whose mean distance from 0 is 1
+    before = noisy(old, start * scale)
+    check.check(1, before=logprobs(0), after=before, learner=old)
+    after = noisy(new, gap * scale, seed=10 if redrawn else 9) if received else before
+    check.check(2, before=before, after=after, learner=new)
+
+
+@pytest.mark.parametrize("redrawn", [True, False], ids=["rounding moves", "rounding stays"])
+@pytest.mark.parametrize("step", [0.0, 5e-4, 2e-3, 8e-3, 0.05])
+@pytest.mark.parametrize("gaps", [(0.006, 0.013), (0.004, 0.009), (0.009, 0.0185), (0.05, 0.07)])
+def test_in_bfloat16_a_healthy_step_is_accepted_however_small(
+    gaps: tuple[float, float], step: float, redrawn: bool
+) -> None:
+    version_two(*gaps, step=step, received=True, redrawn=redrawn)
+
+
+@pytest.mark.parametrize("gaps", [(0.012, 0.013), (0.0475, 0.0478), (0.001, 0.002)])
+@pytest.mark.parametrize("step", [2e-3, 0.01])
+def test_in_bfloat16_an_engine_that_received_nothing_is_refused_within_the_limit(
+    gaps: tuple[float, float], step: float
+) -> None:
+    with pytest.raises(SyncError, match="nearer to the old weights"):
+        version_two(*gaps, step=step, received=False, redrawn=False)
+
+
+def test_in_bfloat16_an_engine_that_loaded_a_third_of_the_step_is_refused() -> None:
+    check = SyncCheck(exact=False)
+    old, noise = logprobs(1), noisy(np.zeros(TOKENS, np.float32), 0.05)
+    new = noisy(old, 0.05, seed=5)
+    check.check(1, before=logprobs(0), after=old + noise, learner=old)
+    part = (old + (new - old) / 3 + noise).astype(np.float32)
+    with pytest.raises(SyncError, match="nearer to the old weights"):
+        check.check(2, before=old + noise, after=part, learner=new)
+
+
+def test_an_engine_without_a_version_before_is_checked_by_its_gap_alone() -> None:
+    nothing = np.full(TOKENS, np.nan, np.float32)
+    for exact in (True, False):
+        check = SyncCheck(exact=exact)
+        check.check(1, before=logprobs(0), after=logprobs(1), learner=logprobs(1))
+        check.check(2, before=nothing, after=logprobs(2), learner=logprobs(2))
+        with pytest.raises(SyncError, match="from the learner's"):
+            check.check(3, before=nothing, after=logprobs(2), learner=logprobs(3))

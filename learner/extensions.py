@@ -1,0 +1,124 @@
+"""Where DeepSpeed's extensions are compiled, by one process at a time. Imports torch only in `compile_alone`.
+
+torch's own lock is a file that exists: who is killed while compiling leaves it, and later starts wait for it for ever.
+`Baton` locks the same file with flock, which ends with its owner.
+"""
+
+import fcntl
+import os
+import sys
+import time
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+
+from agile_ray.errors import ConfigError, DeadlineError
+
+KEY = "TORCH_EXTENSIONS_DIR"
+BUILD_S = 600.0
+"""Longest wait for another process that compiles, seconds; DeepSpeed's extension takes one minute of one core."""
+POLL_S = 0.1
+
+
+def choose_folder() -> Path:
+    """The folder to compile in: what TORCH_EXTENSIONS_DIR says, else one of this environment.
+
+    The extensions depend on the environment's headers: a folder that several environments share would be rebuilt at
+    every change between them. Where the environment is read-only, the folder is in the user's cache.
+
+    Raises:
+        ConfigError: no folder can be written.
+    """
+    if KEY in os.environ:
+        tried = [Path(os.environ[KEY])]
+    else:
+        environment = sha256(sys.prefix.encode()).hexdigest()[:12]
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+        tried = [Path(sys.prefix, "torch_extensions"), cache / "agile-ray" / "torch_extensions" / environment]
+    for folder in tried:
+        if _writable(folder):
+            return folder
+    raise ConfigError(
+        f"learner: DeepSpeed compiles an extension and needs a folder, found none that can be written among "
+        f"{', '.join(map(str, tried))}; set {KEY} to one"
+    )
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def compile_alone(folder: Path) -> None:
+    """Let this process compile in the folder, one process at a time, with the tools of its own environment."""
+    os.environ[KEY] = str(folder)
+    tools = os.path.dirname(sys.executable)  # ninja is there, also if the environment is not activated
+    if tools not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join(filter(None, (tools, os.environ.get("PATH"))))
+    from torch.utils import cpp_extension
+
+    cpp_extension.FileBaton = Baton  # pyright: ignore[reportPrivateImportUsage]
+
+
+class Baton:
+    """Replaces `torch.utils.file_baton.FileBaton`: a lock that ends with its owner."""
+
+    def __init__(self, lock_file_path: str) -> None:
+        self._path = lock_file_path
+        self._file = -1
+
+    def try_acquire(self) -> bool:
+        """Wait until no other process compiles here; always returns True.
+
+        torch then builds. What another process has built meanwhile is up to date, so that ninja does nothing.
+
+        Raises:
+            DeadlineError: another process compiles for longer than `BUILD_S`.
+        """
+        deadline = time.monotonic() + BUILD_S
+        while not self._lock():
+            if time.monotonic() > deadline:
+                raise DeadlineError(
+                    f"learner: {self._path}: another process has been compiling for {BUILD_S:g} s; end it, or set "
+                    f"{KEY} to another folder"
+                )
+            time.sleep(POLL_S)
+        if os.fstat(self._file).st_size:  # its owner did not live to remove it
+            _end_compilers(os.path.dirname(os.path.abspath(self._path)))
+        os.write(self._file, b"compiling\n")
+        return True
+
+    def _lock(self) -> bool:
+        file = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), os.stat(self._path)):
+                self._file = file
+                return True
+        except (BlockingIOError, FileNotFoundError):  # held by a living process; or removed by the one before
+            pass
+        os.close(file)
+        return False
+
+    def wait(self) -> None:
+        """Do nothing: `try_acquire` has waited."""
+
+    def release(self) -> None:
+        """Remove the file, as torch does, then let the next process go on."""
+        with suppress(FileNotFoundError):  # somebody emptied the folder
+            os.remove(self._path)
+        os.close(self._file)
+
+
+def _end_compilers(folder: str) -> None:
+    """End the ninja of a killed process in this folder, and its compilers: they would write the same files."""
+    for process in psutil.process_iter(["name", "cwd"]):
+        if process.info["name"] == "ninja" and process.info["cwd"] == folder:
+            with suppress(psutil.Error):
+                for one in (process, *process.children(recursive=True)):
+                    one.kill()
