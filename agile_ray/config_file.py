@@ -10,14 +10,13 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
-from agile_ray.knobs import find_field, is_text
+from agile_ray.knobs import is_text
 from agile_ray.yaml_files import Keys, parse_yaml, read_yaml
 
 BASE = "base"
@@ -77,12 +76,12 @@ def parse_override(override: str) -> tuple[str, object]:
     if not (equals and all(keys)):
         raise ConfigError(f"override {override!r}: overrides are written key=value, such as env.advice_cost=0.5")
     text = text.strip()
-    if _is_text(keys) and not _holds_lists(keys):
+    if is_text(RunConfig, keys, alone=True):
         return key, _text(text)
     try:
         return key, parse_yaml(text, _is_text, at=keys)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"override {override!r}: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ConfigError(f"override {override!r}: {error}") from error
 
 
 def _text(text: str) -> str | None:
@@ -91,7 +90,7 @@ def _text(text: str) -> str | None:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         try:
             unquoted = parse_yaml(text, lambda _: True)
-        except yaml.YAMLError:
+        except ValueError:
             return text
         return unquoted if isinstance(unquoted, str) else text
     return text
@@ -99,12 +98,6 @@ def _text(text: str) -> str | None:
 
 def _is_text(keys: Keys) -> bool:
     return is_text(RunConfig, keys)
-
-
-def _holds_lists(keys: Keys) -> bool:
-    """Whether the key's value is no single text but a mapping or a list of texts."""
-    field = find_field(RunConfig, keys)
-    return field is not None and typing.get_origin(field.annotation) is Mapping
 
 
 def _overlay(overrides: Sequence[str]) -> DictConfig:

@@ -3,7 +3,7 @@
 import os
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
 from pathlib import Path
@@ -74,18 +74,27 @@ def knobs(section: type[Section], prefix: str = "") -> Iterator[Knob]:
             yield Knob(key=prefix + name, field=field, affects=next(stated, section.affects))
 
 
-def find_field(section: type[Section], keys: Sequence[str]) -> FieldInfo | None:
-    """The field that a path of keys leads to or into; None: no field is there."""
+def is_text(section: type[Section], keys: Sequence[str], *, alone: bool = False) -> bool:
+    """Whether the value at a path of keys is a text or a path.
+
+    Args:
+        alone: not also a list or mapping of them.
+    """
     field = section.model_fields.get(keys[0]) if keys else None
-    if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-        return find_field(field.annotation, keys[1:])
-    return field
+    if field is None:
+        return False
+    kinds = _kinds(field.annotation)
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return is_text(kind, keys[1:], alone=alone)
+    if len(keys) > 1 and not any(map(_is_mapping, kinds)):
+        return False
+    return not {str, Path}.isdisjoint(kinds if alone else _kinds(field.annotation, deep=True))
 
 
-def is_text(section: type[Section], keys: Sequence[str]) -> bool:
-    """Whether the value at a path of keys is a text or a path, or a list or mapping of them."""
-    field = find_field(section, keys)
-    return field is not None and not {str, Path}.isdisjoint(_kinds(field.annotation, deep=True))
+def _is_mapping(kind: object) -> bool:
+    origin = typing.get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _kinds(annotation: object, *, deep: bool = False) -> set[object]:

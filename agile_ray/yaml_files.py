@@ -56,10 +56,13 @@ def read_yaml(path: Path, is_text: Callable[[Keys], bool]) -> object:
         ConfigError: the file can't be read, is no YAML, or has a key twice.
     """
     try:
-        return parse_yaml(path.read_bytes(), is_text)
-    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path}: {' '.join(str(reason).split())}") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: the file can't be read ({error.strerror})") from error
+    try:
+        return parse_yaml(content, is_text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def parse_yaml(content: str | bytes, is_text: Callable[[Keys], bool], *, at: Keys = ()) -> object:
@@ -71,17 +74,22 @@ def parse_yaml(content: str | bytes, is_text: Callable[[Keys], bool], *, at: Key
         at: the path of the document itself.
 
     Raises:
-        yaml.YAMLError: it is no YAML, or has a key twice.
+        ValueError: it is no YAML, or has a key twice.
     """
-    loader = _Loader(content)
     try:
+        loader = _Loader(content)
         node = loader.get_single_node()
         if node is None:
             return None
         _keep_texts(node, is_text, at)
         return loader.construct_document(node)
-    finally:
-        loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{line}{error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply, or contains itself") from error
 
 
 def _keep_texts(node: yaml.Node, is_text: Callable[[Keys], bool], at: Keys) -> None:
