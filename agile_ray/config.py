@@ -304,7 +304,8 @@ class Cluster(Section):
     """Where the actors run."""
 
     address: Annotated[str | None, Affects.MACHINES] = None
-    """Address of a Ray cluster to join. None: the cluster of the current Ray job, or else a new local one."""
+    """Address of a Ray cluster to join; `local` is a new one on this machine. None: the cluster that the environment
+    variable RAY_ADDRESS names, as it does in a Ray job, or else a new local one."""
     device: Annotated[Literal["cpu", "gpu"], Affects.MACHINES | Affects.EVALUATION] = "cpu"
     """Device that learners and engines compute on."""
     dashboard_port: Annotated[int | None, Affects.MACHINES] = Field(default=None, ge=1, le=65535)

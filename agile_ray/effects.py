@@ -14,6 +14,11 @@ def resume_conflicts(began: RunConfig, resumed: RunConfig) -> list[str]:
     return _differences(began, resumed, Affects.TRAINING)
 
 
+def evaluation_changes(began: RunConfig, resumed: RunConfig) -> list[str]:
+    """The knobs that differ and affect the final evaluation of given weights, a sentence each."""
+    return _differences(began, resumed, Affects.EVALUATION)
+
+
 def pair_conflicts(one: RunConfig, other: RunConfig, *, compared: str) -> list[str]:
     """The knobs that differ although runs that are compared as a pair must agree in them, a sentence each.
 

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from agile_ray.errors import ConfigError
 
+LONGEST_SHOWN = 200
+"""Bytes of a name above which the hidden name does not repeat it: a disk takes 255 bytes."""
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, replacing an existing one; its folder is created.
@@ -69,4 +72,5 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.aside")
+    name = path.name if len(os.fsencode(path.name)) <= LONGEST_SHOWN else "long"
+    return path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.aside")

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError, DeadlineError
+from launch.border import INTERRUPTED
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
 CONFIG_NAME = "submitted.yaml"
 INSTALL_S = 300.0
 FINISH_S = 60.0

@@ -128,8 +128,9 @@ def _origin(config: RunConfig, *, split: Split) -> dict[str, object]:
 
 
 def _print(policy: str, config: RunConfig, result: "Score", *, split: Split) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from launch.report.console import plain_console
 
     title = f"{policy} on {config.env.name}/{split}, advice at {config.env.advice_cost:g}, {result.units}"
     table = Table(title=title)
@@ -141,11 +142,10 @@ def _print(policy: str, config: RunConfig, result: "Score", *, split: Split) -> 
         table.add_row(kind, str(part.sessions), f"{part.asked_share:.4f}", f"{part.accuracy:.4f}", error)
     table.add_section()
     table.add_row("all", str(result.sessions), f"{result.asked_share:.4f}", f"{result.accuracy:.4f}", "")
-    console = Console(soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     console.print(table)
     low, high = result.ci95
     console.print(
         f"total score {result.total_score:.4f} [{low:.4f}, {high:.4f}], "
         f"{result.asks_per_session:.4f} asks per session, {result.failed} failed",
-        markup=False,
     )

@@ -23,9 +23,8 @@ def command(
 
     Example: agile-ray report runs/quickstart
     """
-    from rich.console import Console
-
     from agile_ray.record.folder import RunFolder
+    from launch.report.console import plain_console
     from launch.report.files import compose, load, write, write_page
     from launch.report.tables import show
 
@@ -35,5 +34,5 @@ def command(
         write(folder, found)
     else:
         write_page(folder, found)
-    show(found, Console())
+    show(found, plain_console())
     print(folder.report_page)

@@ -35,14 +35,13 @@ def command(
     except ValueError as error:
         raise ConfigError(f"--advice-cost: {error}") from error
 
-    from rich.console import Console
-
     from agile_ray.record.folder import RunFolder
     from agile_ray.record.json_files import write_json
+    from launch.report.console import plain_console
     from launch.report.repricing import metrics, reprice, show
 
     folder = RunFolder(run)
     found = reprice(folder, price=price)
-    show(found, Console(), title=f"{run.name}: as paid, and at {price / 1000:g} for each ask")
+    show(found, plain_console(), title=f"{run.name}: as paid, and at {price / 1000:g} for each ask")
     write_json(folder.repriced(price), {"advice_cost": price / 1000, **metrics(found)})
     print(folder.repriced(price))

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.intervals import Estimate, estimate
 from agile_ray.record.folder import SweepFolder
 from launch.report import wording
+from launch.report.console import plain_console
 from launch.report.plain_table import plain_table
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def show(runs: Sequence[RunSummary]) -> None:
         asked = (group.sampled_asked_new, group.asked_new, group.sampled_asked_known, group.asked_known)
         estimates = (group.asked_share, group.accuracy, group.total_score, group.closed, *asked)
         pooled.add_row(group.group, str(group.runs), *("" if one is None else _cell(one) for one in estimates))
-    console = Console(width=WIDTH)
+    console = plain_console(width=WIDTH)
     console.print(each)
     console.print()
     console.print(pooled)

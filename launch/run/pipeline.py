@@ -11,6 +11,7 @@ teacher's sessions -> imitation -> SFT policy, frozen as the reference -> evalua
 
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import envs
@@ -25,8 +26,10 @@ from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
 from launch.run import final_comparison
 from launch.run.assembly import Machines, Parts, assemble, start
+from launch.run.finished import check_resumable, describe, is_finished
+from launch.run.interrupt import resumable
 from launch.run.lock import alone
-from launch.run.preflight import check
+from launch.run.preflight import check, check_engine_path
 from launch.run.progress import Progress
 
 
@@ -50,11 +53,20 @@ def train(config: RunConfig) -> None:
     Raises:
         ConfigError: the training can't start; nothing was started or written.
     """
+    if is_finished(config):
+        check_resumable(config)
+        return print(describe(config))
     environment = prepare(config)
     stop = Stop()
-    with alone(RunFolder.of(config)), progress_of(config) as progress, cluster(config.cluster, cpus=cpus(config)):
+    folder = RunFolder.of(config)
+    with (
+        alone(folder),
+        progress_of(config) as progress,
+        resumable(folder),
+        cluster(config.cluster, cpus=cpus(config)),
+    ):
         stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
-        progress.say(f"run {config.run_folder}: starting engines and learners")
+        progress.say(f"run {folder}: starting engines and learners")
         machines = start(config, environment, progress)
         try:
             run(config, environment, machines, progress, stop)
@@ -68,11 +80,12 @@ def prepare(config: RunConfig) -> Environment:
     Raises:
         ConfigError: the run can't start; nothing was written.
     """
-    check(config)
-    provenance.check_resumable(config)
-    environment = envs.build(config.env, seed=config.seed)
+    check_resumable(config)
+    environment = envs.build(config.env, seed=config.seed)  # before the model, whose errors name the environment
     for split in ("train", "validation", final_comparison.SPLIT):
         environment.stream(split=split, index=0)  # a missing category is an error here, not after hours
+    check(config)
+    check_engine_path("model.path", config.model.path)
     return environment
 
 
@@ -91,12 +104,11 @@ def run(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> None:
     """Train on machines that are up, in a folder that can be resumed."""
+    RunFolder.of(config).report.unlink(missing_ok=True)  # a finished run that is extended is not finished
     provenance.write(config)
     parts = assemble(config, environment, machines, progress, stopping)
-    try:
+    with resumable(RunFolder.of(config)), closing(parts.recorder):
         _run(parts)
-    finally:
-        parts.recorder.close()
 
 
 def _run(parts: Parts) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from agile_ray.config import RunConfig, Split
 from agile_ray.types import Session
 from launch.cluster.ray_cluster import cluster
-from launch.run.preflight import check_model
+from launch.run.preflight import check_engine_path, check_model
 from launch.run.progress import Progress
 from rollout.settings import RolloutSettings
 
@@ -19,6 +19,7 @@ def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Se
         ConfigError: the folder is no model of this project, or the split is unknown.
     """
     check_model(folder)
+    check_engine_path("--policy", folder)
     with (
         Progress(imitation_steps=0, iterations=0) as progress,
         cluster(config.cluster, cpus=2 * config.rollout.actors + 1),

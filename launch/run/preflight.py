@@ -3,6 +3,7 @@
 Reads files, writes nothing, imports no heavy library.
 """
 
+import glob
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from agile_ray.agent.functions import Function
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
-from launch.cluster.address import check_port, check_shared, joins
+from launch.cluster.address import check_port, check_shared, joins, temporary_folder
 
 CHECKPOINT_FACTOR = 8
 """Maximum size of a checkpoint over that of the model's file: weights, float32 master copy, two moments of AdamW."""
@@ -27,6 +28,8 @@ def check(config: RunConfig) -> None:
     """
     if joins(config.cluster):
         check_shared(config)
+    else:
+        temporary_folder()
     check_model(config.model.path, environment=config.env.name)
     check_recorded(config.env.recorded)
     check_port(config.cluster.dashboard_port)
@@ -77,6 +80,23 @@ def lacking_functions(folder: Path) -> list[str]:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"model.path: {folder / 'tokenizer.json'} is not a tokenizer ({error})") from error
     return [function.value for function in Function if function.value not in special]
+
+
+def check_engine_path(where: str, folder: Path) -> None:
+    """Refuse a model folder whose path vLLM would take for a pattern.
+
+    Args:
+        where: the key or option that names it.
+        folder: the model's.
+
+    Raises:
+        ConfigError: the path has one of the characters [ ] * ?.
+    """
+    if glob.escape(str(folder)) != str(folder):
+        raise ConfigError(
+            f"{where}: {folder}: vLLM takes the characters [ ] * ? in a path for patterns; rename the folder, or "
+            "give a link to it"
+        )
 
 
 def check_recorded(run: Path | None) -> None:

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from agile_ray.record.history import Event
+from launch.report.console import plain_console
 
 IMITATION_LINES = 10
 """Number of lines printed during imitation; TensorBoard has every step."""
@@ -26,7 +27,7 @@ class Progress:
             imitation_steps: estimated number of optimizer steps of imitation, which spaces their lines.
             iterations: number of iterations of PPO, shown in their lines.
         """
-        self._console = Console(soft_wrap=True)
+        self._console = plain_console(soft_wrap=True)
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -50,9 +51,10 @@ class Progress:
     ) -> None:
         self._bars.stop()
 
-    def say(self, text: str) -> None:
+    def say(self, *parts: str | Text) -> None:
         """Print a line that begins with the minutes since the start."""
-        self._console.print(f"[dim]{(time.monotonic() - self._start) / 60:5.1f} min[/dim]  {text}", highlight=False)
+        minutes = f"{(time.monotonic() - self._start) / 60:5.1f} min"
+        self._console.print(Text.assemble((minutes, "dim"), "  ", *parts), highlight=False)
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -75,18 +77,22 @@ class Progress:
                     )
             case Event.ITERATION:
                 self.say(
-                    f"iteration {metrics['iteration']}/{self._iterations}  {_scores(metrics)}  "
-                    f"kl {metrics['kl_nats']:.4f}  {metrics['sessions_per_second']:.0f} sessions/s  "
-                    f"{metrics['tokens_per_second']:.0f} tokens/s"
+                    f"iteration {metrics['iteration']}/{self._iterations}  ",
+                    _scores(metrics),
+                    f"  kl {metrics['kl_nats']:.4f}  {metrics['sessions_per_second']:.0f} sessions/s  "
+                    f"{metrics['tokens_per_second']:.0f} tokens/s",
                 )
             case Event.EVALUATION:
-                self.say(f"evaluation {metrics['name']}  {_scores(metrics)}  on {metrics['sessions']:.0f} sessions")
+                self.say(
+                    f"evaluation {metrics['name']}  ", _scores(metrics), f"  on {metrics['sessions']:.0f} sessions"
+                )
             case _:
                 pass
 
 
-def _scores(metrics: Mapping[str, str | int | float]) -> str:
-    return (
-        f"total [bold]{metrics['total_score']:.3f}[/bold]  asked {metrics['asked_share']:.3f}  "
-        f"accuracy {metrics['accuracy']:.3f}"
+def _scores(metrics: Mapping[str, str | int | float]) -> Text:
+    return Text.assemble(
+        "total ",
+        (f"{metrics['total_score']:.3f}", "bold"),
+        f"  asked {metrics['asked_share']:.3f}  accuracy {metrics['accuracy']:.3f}",
     )

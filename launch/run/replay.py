@@ -17,6 +17,8 @@ from launch.cluster.ray_cluster import cluster
 from launch.report.replay_table import conclude, name_run
 from launch.run import shipped_configs
 from launch.run.assembly import open_record, start_learners
+from launch.run.finished import check_resumable
+from launch.run.interrupt import resumable
 from launch.run.lock import alone
 from launch.run.pipeline import Stop
 from launch.run.preflight import check
@@ -45,7 +47,7 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
     stop = Stop()
     ranks = config.learner.ranks
     progress = Progress(imitation_steps=0, iterations=config.loop.iterations)
-    with alone(folder), progress, cluster(config.cluster, cpus=ranks + 1):
+    with alone(folder), progress, resumable(folder), cluster(config.cluster, cpus=ranks + 1):
         stop.on(signal.SIGTERM)  # after Ray, which sets a handler of its own
         progress.say(f"replay of {run} in {folder}: starting learners")
         learners = start_learners(config, probes=())  # no engine serves the weights, so there is no sync to check
@@ -91,7 +93,7 @@ def configure(run: RunFolder, overrides: Sequence[str], *, name: str) -> RunConf
     store.table(run, 1)
     _check_output(run, RunFolder.of(config))
     check(config)
-    provenance.check_resumable(config)
+    check_resumable(config)
     return config
 
 

@@ -23,6 +23,7 @@ from agile_ray.record.folder import RunFolder, SweepFolder
 from launch.cluster.ray_cluster import cluster
 from launch.run import pipeline
 from launch.run.assembly import Machines, start
+from launch.run.finished import is_finished
 from launch.run.lock import alone
 from launch.run.pipeline import Stop
 
@@ -38,7 +39,7 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
             the run's turn comes, such as a checkpoint of another version, ends the sweep there.
         SystemExit: SIGTERM came, and something is left to do; the current run made a checkpoint, or finished.
     """
-    left = [config for config in configs if not _finished(config)]
+    left = [config for config in configs if not is_finished(config)]
     for config in left:
         pipeline.prepare(config)
     if not left:
@@ -58,13 +59,9 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
             except AgileError as error:  # only this run is lost, but its machines may be broken
                 failed.append(f"{config.run.name} ({type(error).__name__}: {error})")
                 bench.clear()
-            if stop() and not (config is left[-1] and _finished(config)):
+            if stop() and not (config is left[-1] and is_finished(config)):
                 raise SystemExit(128 + signal.SIGTERM)
     return failed
-
-
-def _finished(config: RunConfig) -> bool:
-    return RunFolder.of(config).is_finished
 
 
 class _Bench:

@@ -27,9 +27,10 @@ from agile_ray.config import RunConfig
 from agile_ray.config_file import explain
 from agile_ray.errors import ConfigError
 from agile_ray.knobs import Section, is_text
-from agile_ray.record.folder import RunFolder, SweepFolder
+from agile_ray.record.folder import SweepFolder
 from agile_ray.yaml_files import read_yaml
 from launch.report.compared_key import ComparedKey
+from launch.run.finished import is_finished
 from launch.run.shipped_configs import read
 
 NAME_LENGTH = 200
@@ -69,8 +70,8 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has written its report."""
-        return RunFolder.of(self.config).is_finished
+        """Whether the run has written its report, after all its iterations."""
+        return is_finished(self.config)
 
 
 def read_plan(path: Path) -> Plan:
