@@ -62,7 +62,7 @@ def temporary_folder() -> Path:
     if len(os.fsencode(folder)) > most:
         raise ConfigError(
             f"{name}: {folder}: Ray's sockets need a folder of at most {most} bytes, found {len(os.fsencode(folder))}; "
-            f"set {name}=/tmp, or a link to the folder"
+            f"set {name}=/tmp"
         )
     return folder
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agile_ray.errors import ConfigError
+from launch.commands.paths import as_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Write the model folder that a run starts from.")
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", parser=as_path, metavar="FOLDER", help="Folder to write.", show_default=False)
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
 
 

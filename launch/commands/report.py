@@ -8,14 +8,11 @@ run folder/
     report.json                             written by a training that finishes, and rewritten here if it exists
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from launch.commands.paths import RunPath
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run; a copy elsewhere works too.")],
+    run: RunPath,
 ) -> None:
     """Print a run's results and write its page, report.html.
 

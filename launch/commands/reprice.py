@@ -5,17 +5,17 @@ RUN/evaluation/*.parquet    those of each final evaluation          read
 RUN/reprice-<price>.json                                            written
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agile_ray.config import thousandths
 from agile_ray.errors import ConfigError
+from launch.commands.paths import RunPath
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run; a copy elsewhere works too.")],
+    run: RunPath,
     advice_cost: Annotated[
         float, typer.Option(help="Price of one ask, from 0 to 1, in units of the reward for a right answer.")
     ],

@@ -21,7 +21,7 @@ def command(
 
     The runs are in runs/SWEEP, with the table as sweep.json; run.folder=FOLDER puts them into FOLDER/SWEEP. Running
     the same command again resumes: finished runs are skipped, and an interrupted one continues from its last
-    checkpoint. --table shows the progress of a sweep that another process trains.
+    checkpoint. --table shows the progress of a sweep that another process trains. docs/extending.md describes the file.
 
     \b
     Examples:

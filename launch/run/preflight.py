@@ -5,7 +5,9 @@ Reads files, writes nothing, imports no heavy library.
 
 import glob
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from agile_ray.agent.functions import Function
@@ -16,6 +18,8 @@ from launch.cluster.address import check_port, check_shared, joins, temporary_fo
 
 CHECKPOINT_FACTOR = 8
 """Maximum size of a checkpoint over that of the model's file: weights, float32 master copy, two moments of AdamW."""
+NAME_BYTES = 255
+"""Maximum length of a name on a disk."""
 SPARE_BYTES = 64 << 20
 """For the events, segments and report of a run."""
 
@@ -110,6 +114,25 @@ def check_recorded(run: Path | None) -> None:
             f"env.recorded: {RunFolder(run).segments} must hold iterations, found none; "
             "name the folder of a run that has trained"
         )
+
+
+def check_output(path: Path) -> None:
+    """Refuse a path of a file that can't be written. Its folder need not exist.
+
+    Raises:
+        ConfigError: the path is a folder, or can't be created.
+    """
+    longest = max(len(os.fsencode(part)) for part in path.absolute().parts)
+    if longest > NAME_BYTES:
+        raise ConfigError(f"--output: a name has at most {NAME_BYTES} bytes, found {longest}; choose a shorter one")
+    if path.is_dir():
+        raise ConfigError(f"--output: {path} is a folder; name a file in it")
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return
+    except OSError as error:
+        raise ConfigError(f"--output: {path} can't be written ({existing}: {error.strerror})") from error
 
 
 def check_space(folder: Path, *, need_bytes: int) -> None:
