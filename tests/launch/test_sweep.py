@@ -13,7 +13,7 @@ from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation import intervals
 from agile_ray.record.folder import SweepFolder
-from launch.report import sweep_table
+from launch.report import sweep_table, wording
 from launch.report.summary import build
 from launch.run import sweep_plan
 from launch.run.lock import alone
@@ -246,3 +246,8 @@ def test_runs_that_differ_by_their_seed_are_one_group(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 3 + 1 + 1 + 2
     assert lines[-2].split()[:2] == ["x", "2"]
+
+
+@pytest.mark.parametrize(("share", "shown"), [(None, ""), (-7.24, "none"), (0.0, "none"), (0.42, "42%"), (1.5, "150%")])
+def test_a_run_behind_the_best_reference_closes_none_of_the_distance(share, shown):
+    assert wording.closed(share) == shown
