@@ -30,10 +30,14 @@ def thousandths(amount: float) -> int:
     return rounded
 
 
+def _is_none(value: object) -> bool:
+    return str(value).lower() == "none"
+
+
 class Run(Section):
     """Where a run is stored."""
 
-    name: Annotated[str, Affects.NOTHING] = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: Annotated[str, Affects.NOTHING] = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=255)
     """Name of the run's folder. Training again under the same name resumes the run."""
     folder: Annotated[Path, Affects.NOTHING] = Path("runs")
     """Folder that holds one folder per run. On a cluster it must be absolute, and shared by all nodes."""
@@ -80,12 +84,15 @@ class Env(Section):
     @field_validator("categories", mode="before")
     @classmethod
     def _names_known_splits(cls, value: object) -> object:
+        if _is_none(value):
+            return {}
         if not isinstance(value, Mapping):
             raise ValueError(f"must be a mapping from split to categories, such as {{test: [all_pans]}}, found {value}")
         for split in value:
             if split not in SPLITS:
                 raise ValueError(f"a split is one of {', '.join(SPLITS)}; found {split}")
-        return {split: value[split] for split in SPLITS if split in value}  # equal mappings have equal digests
+        given = (split for split in SPLITS if not _is_none(value.get(split)))
+        return {split: value[split] for split in given}  # in order: equal mappings have equal digests
 
     @property
     def price(self) -> int:
@@ -256,8 +263,9 @@ class Rollout(Section):
     """Number of actors, each with one engine."""
     lanes: int = Field(default=64, ge=1)
     """Episodes that one actor plays at the same time."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Sampling temperature in training and in sampled evaluations. The learner divides its logits by it as well."""
+    temperature: float = Field(default=1.0, ge=0.01)
+    """Sampling temperature in training and in sampled evaluations. The learner divides its logits by it as well. vLLM
+    would raise one below 0.01."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the engine's weights."""
     kv_cache_gib: float = Field(default=1.0, gt=0)
@@ -297,7 +305,8 @@ class Cluster(Section):
     """Where the actors run."""
 
     address: Annotated[str | None, Affects.MACHINES] = None
-    """Address of a Ray cluster to join. None: the cluster of the current Ray job, or else a new local one."""
+    """Address of a Ray cluster to join; `local` is a new one on this machine. None: the cluster that the environment
+    variable RAY_ADDRESS names, as it does in a Ray job, or else a new local one."""
     device: Annotated[Literal["cpu", "gpu"], Affects.MACHINES | Affects.EVALUATION] = "cpu"
     """Device that learners and engines compute on."""
     dashboard_port: Annotated[int | None, Affects.MACHINES] = Field(default=None, ge=1, le=65535)

@@ -1,4 +1,8 @@
-"""Reads a run's configuration: YAML and dotted overrides through OmegaConf, then the schema in config.py."""
+"""Reads a run's configuration: YAML and dotted overrides, merged by OmegaConf, then the schema in config.py.
+
+Where the schema has a text or a path, a plain value keeps its spelling: `run.name=001` is the name 001, and
+`run.folder=/d/x #1` the folder `/d/x #1`.
+"""
 
 import difflib
 import types
@@ -6,16 +10,19 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
+from agile_ray.knobs import is_text
+from agile_ray.yaml_files import Keys, parse_yaml, read_yaml
 
 BASE = "base"
 """Top-level key of a file: the config that it starts from."""
+SHOWN_CHARACTERS = 100
+"""Length to which an error message cuts the value that was found."""
 
 REPLACED: Mapping[str, str] = {
     "credit.decay": "it is fixed at 0.9",
@@ -46,9 +53,9 @@ def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Pat
         ConfigError: names the file, every bad key with the nearest known one, and its value.
     """
     try:
-        merged = OmegaConf.merge(*_layers(path, find), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.merge(*_layers(path, find), _overlay(overrides))
         values = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError, OSError, ValueError) as error:
+    except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     try:
         return RunConfig.model_validate(values)
@@ -56,16 +63,62 @@ def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Pat
         raise ConfigError(f"{path}: " + "; ".join(explain(error, RunConfig))) from error
 
 
+def parse_override(override: str) -> tuple[str, object]:
+    """The key and the value of `key.path=value`.
+
+    A value is YAML. An unquoted one of a text key is the text as it stands, unless it means null or is empty.
+
+    Raises:
+        ConfigError: it has another form, or its value is no YAML.
+    """
+    key, equals, text = override.partition("=")
+    keys = tuple(key.split("."))
+    if not (equals and all(keys)):
+        raise ConfigError(f"override {override!r}: overrides are written key=value, such as env.advice_cost=0.5")
+    text = text.strip()
+    if is_text(RunConfig, keys, alone=True):
+        return key, _text(text)
+    try:
+        return key, parse_yaml(text, _is_text, at=keys)
+    except ValueError as error:
+        raise ConfigError(f"override {override!r}: {error}") from error
+
+
+def _text(text: str) -> str | None:
+    if text in ("", "null", "Null", "NULL"):
+        return None
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        try:
+            unquoted = parse_yaml(text, lambda _: True)
+        except ValueError:
+            return text
+        return unquoted if isinstance(unquoted, str) else text
+    return text
+
+
+def _is_text(keys: Keys) -> bool:
+    return is_text(RunConfig, keys)
+
+
+def _overlay(overrides: Sequence[str]) -> DictConfig:
+    layer = OmegaConf.create()
+    for override in overrides:
+        OmegaConf.update(layer, *parse_override(override), force_add=True)
+    return layer
+
+
 def _layers(path: Path, find: Callable[[str], Path], above: tuple[Path, ...] = ()) -> list[DictConfig]:
     """The file and its chain of bases, from the lowest base to the file itself."""
     above = (*above, path.resolve())
-    file = OmegaConf.load(path)
-    if not isinstance(file, DictConfig):
-        raise ConfigError(f"{path}: a config is a mapping of sections, found {type(file).__name__}")
+    content = read_yaml(path, _is_text)
+    if not isinstance(content, dict):
+        found = "an empty file" if content is None else type(content).__name__
+        raise ConfigError(f"{path}: a config is a mapping of sections, found {found}")
+    file = OmegaConf.create(content)
     name = file.pop(BASE, None)
     if name is None:
         return [file]
-    beside = path.parent / str(name)
+    beside = path.parent / Path(str(name)).expanduser()
     base = beside if beside.is_file() else find(str(name))
     if base.resolve() in above:
         raise ConfigError(f"{path}: {BASE}: a config can't be based on itself, found {name}")
@@ -84,7 +137,11 @@ def explain(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:
         elif problem["type"] == "value_error":
             yield f"{key}{': ' if key else ''}{problem['msg'].removeprefix('Value error, ')}"
         else:
-            yield f"{key}{': ' if key else ''}{problem['msg']}, found {problem['input']!r}"
+            yield f"{key}{': ' if key else ''}{problem['msg']}, found {_shortened(repr(problem['input']))}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

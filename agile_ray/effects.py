@@ -14,6 +14,11 @@ def resume_conflicts(began: RunConfig, resumed: RunConfig) -> list[str]:
     return _differences(began, resumed, Affects.TRAINING)
 
 
+def evaluation_changes(began: RunConfig, resumed: RunConfig) -> list[str]:
+    """The knobs that differ and affect the final evaluation of given weights, a sentence each."""
+    return _differences(began, resumed, Affects.EVALUATION)
+
+
 def pair_conflicts(one: RunConfig, other: RunConfig, *, compared: str) -> list[str]:
     """One sentence for each knob that differs although a pair of compared runs must agree in it.
 

@@ -3,13 +3,18 @@
 error                               stderr        exit code
 ConfigError                         one line      2
 a full disk, also of an actor       one line      2
+a name too long for a disk          one line      2
 a disk that fails or is read-only   one line      2
 any other AgileError                one line      1
 Ctrl-C                              one line      130
 anything else                       traceback     1
+
+Output goes to any terminal: what its encoding lacks is written in ASCII.
 """
 
+import codecs
 import errno
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +23,32 @@ from agile_ray.errors import FULL, AgileError, ConfigError, is_full_disk
 
 FAILED = frozenset({errno.EIO, errno.EROFS, errno.ESTALE})
 """Error numbers of a disk that fails, is read-only, or is gone."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+SHOWN_CHARACTERS = 100
+"""Length to which an error message cuts a name."""
+PLAIN = {"\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{HORIZONTAL ELLIPSIS}": "..."}
+"""What stands for characters of ours that an encoding lacks; others are written as \\xe4."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, after the user was told. No Exception: it must pass through whatever handles those."""
+
+
+def interrupted(what: str = "") -> Interrupted:
+    """Print the one line about Ctrl-C at once, because ending engines takes a while.
+
+    Args:
+        what: was saved, and how to go on.
+    """
+    _say(f"stopped by Ctrl-C{what and f'; {what}'}")
+    return Interrupted()
 
 
 @contextmanager
 def border() -> Iterator[None]:
     """Turn an expected error into one line and an exit code."""
+    _write_to_any_terminal()
     try:
         yield
     except ConfigError as error:
@@ -30,17 +56,39 @@ def border() -> Iterator[None]:
     except AgileError as error:
         _stop(error, code=2 if is_full_disk(error) else 1)
     except KeyboardInterrupt:
-        _stop("stopped by Ctrl-C", code=130)
+        _stop("stopped by Ctrl-C", code=INTERRUPTED)
+    except Interrupted:
+        raise SystemExit(INTERRUPTED) from None
     except OSError as error:
         where = error.filename or "disk"
         if error.errno in FULL:
             _stop(f"{where}: no space left; free some, or point run.folder elsewhere", code=2)
         if error.errno in FAILED:
             _stop(f"{where}: the disk can't be used ({error.strerror}); mend it, or point run.folder elsewhere", code=2)
+        if error.errno == errno.ENAMETOOLONG:
+            _stop(f"{str(error.filename)[:SHOWN_CHARACTERS]}...: the name is too long for the disk", code=2)
         raise
 
 
+def _write_to_any_terminal() -> None:
+    codecs.register_error("agile_ray.plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="agile_ray.plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    written = (PLAIN.get(one) or one.encode("ascii", "backslashreplace").decode() for one in characters)
+    return "".join(written), error.end
+
+
 def _stop(error: BaseException | str, *, code: int) -> None:
-    line = " ".join(str(error).split())
-    print(f"agile-ray: {line}", file=sys.stderr)
+    _say(str(error))
     raise SystemExit(code) from None
+
+
+def _say(text: str) -> None:
+    print(f"agile-ray: {' '.join(text.split())}", file=sys.stderr, flush=True)

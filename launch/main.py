@@ -4,9 +4,12 @@ Importing this module imports no heavy library. A command module contains the si
 imports the modules that do the work.
 """
 
-import typer
+from typing import Annotated
 
-from launch.border import border
+import typer
+from typer.core import TyperGroup
+
+from launch.border import border, interrupted
 from launch.commands import evaluate, keys, model, replay, report, reprice, study, submit, sweep, train
 
 HELP = """Train AGILE agents: language models that remember, use tools, reflect, and ask an expert at a price.
@@ -25,14 +28,44 @@ Next:
 `agile-ray COMMAND --help` explains a command and shows examples.
 """
 
+
+class Commands(TyperGroup):
+    """Passes Ctrl-C on to the border; Typer would end without a word."""
+
+    def invoke(self, ctx) -> object:  # Typer's own type of context is private
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise interrupted() from None
+
+
 app = typer.Typer(
+    cls=Commands,
     help=HELP,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"agile-ray {version('agile-ray')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
+
 app.add_typer(model.app, name="model")
 app.command("train")(train.command)
 app.command("report")(report.command)

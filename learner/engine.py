@@ -5,6 +5,7 @@ DeepSpeed. Dropout is off and the heads have the same initial weights on all ran
 that draw random numbers themselves.
 """
 
+import glob
 import logging
 import math
 import os
@@ -182,7 +183,8 @@ class DeepSpeedEngine:
             LearnerError: the folder holds no such state, or that of another model.
         """
         try:
-            path, state = self._engine.load_checkpoint(str(folder), tag=TAG)
+            with _without_patterns(folder) as plain:
+                path, state = self._engine.load_checkpoint(plain, tag=TAG)
         except RuntimeError as error:
             raise LearnerError(
                 f"learner.load: {folder} must hold the state of this model and its heads, but {error}; a run can only "
@@ -213,6 +215,19 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
         return True
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@contextmanager
+def _without_patterns(folder: Path) -> Iterator[str]:
+    """A path to a folder without [, ], * and ?, which DeepSpeed would take for patterns; valid within the block."""
+    if glob.escape(str(folder)) == str(folder) or not folder.is_dir():
+        yield str(folder)
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)
 
 
 class _Reference(nn.Module):

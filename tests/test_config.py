@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -7,6 +8,8 @@ from pydantic import ValidationError
 from agile_ray.config import SPLITS, Env, RunConfig
 from agile_ray.config_file import REPLACED, keys, load
 from agile_ray.errors import ConfigError
+from agile_ray.knobs import knobs
+from launch.commands.keys import default_of
 
 MINIMAL = "run: {name: t}\nmodel: {path: m}\nenv: {name: shop}\n"
 
@@ -120,3 +123,99 @@ def test_a_missing_or_circular_base_is_an_error_of_one_line(tmp_path, base, says
     with pytest.raises(ConfigError, match=says) as error:
         config(tmp_path, text=f"base: {base}\n")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("run.name=0042", "0042"),
+        ("run.name=1_5", "1_5"),
+        ("run.name=off", "off"),
+        ("run.name=1e5", "1e5"),
+        ("run.name='12'", "12"),
+        ("run.folder=/data/a #2", "/data/a #2"),
+        ("run.folder=/data/k: v", "/data/k: v"),
+        ("run.folder=[x]", "[x]"),
+        ("run.folder=2024-01-31", "2024-01-31"),
+        ("env.recorded=007", "007"),
+        ("cluster.address=10.0.0.1:6379", "10.0.0.1:6379"),
+        ("env.categories.test=[007, 1_0, no]", "('007', '1_0', 'no')"),
+        ("seed=012", "12"),
+        ("evaluate.sessions=2_000", "2000"),
+        ("ppo.learning_rate=2e-5", "2e-05"),
+    ],
+)
+def test_a_text_keeps_its_spelling_and_a_number_is_decimal(tmp_path, override, found):
+    assert str(value(config(tmp_path, override), override)) == found
+
+
+def value(found, override):
+    for part in override.partition("=")[0].split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    return found
+
+
+def test_a_text_keeps_its_spelling_in_a_file_and_when_a_stored_config_is_read_again(tmp_path):
+    text = "run: {name: 007, folder: 1e3}\nmodel: {path: 010}\nenv: {name: shop, categories: {test: [01, yes]}}\n"
+    one = config(tmp_path, text=text)
+    assert (one.run.name, str(one.run.folder), str(one.model.path)) == ("007", "1e3", "010")
+    assert one.env.categories == {"test": ("01", "yes")}
+    assert config(tmp_path, text=one.yaml()) == one
+
+
+@pytest.mark.parametrize("key", [knob.key for knob in knobs(RunConfig) if default_of(knob.field) == "none"])
+@pytest.mark.parametrize("word", ["none", "None", "null", ""])
+def test_a_key_whose_documented_default_is_none_takes_none(tmp_path, key, word):
+    assert not value(config(tmp_path, f"{key}={word}"), key)
+    section, name = key.split(".")
+    text = MINIMAL.replace("name: shop", "name: shop, NAME") if section == "env" else MINIMAL + f"{section}: {{NAME}}\n"
+    assert not value(config(tmp_path, text=text.replace("NAME", f"{name}: {word}")), key)
+
+
+@pytest.mark.parametrize("key", ["run.folder", "model.path", "env.data", "env.recorded"])
+def test_a_tilde_is_the_home_folder_in_every_path(tmp_path, monkeypatch, key):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(value(config(tmp_path, f"{key}=~/a b"), key)) == "/home/me/a b"
+    assert "~" not in config(tmp_path, f"{key}=./~/a").yaml().replace(f"{Path.cwd()}/~/a", "")
+    with pytest.raises(ConfigError, match=f"{key}: ~ must be the home folder of a user, found ~nobody-here/a"):
+        config(tmp_path, f"{key}=~nobody-here/a")
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/..", "x" * 256, "ä", "''"])
+def test_a_run_name_that_leads_elsewhere_or_fits_no_disk_is_one_line(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"run\.name: ") as error:
+        config(tmp_path, f"run.name={name}")
+    assert len(str(error.value)) < len(str(tmp_path)) + 250
+
+
+@pytest.mark.parametrize("path", ["/d/\udce4", "/d/a\nb", "''"])
+def test_a_path_that_no_file_can_hold_is_one_line(tmp_path, path):
+    with pytest.raises(ConfigError, match=r"model\.path: a text must ") as error:
+        config(tmp_path, f"model.path={path}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        (MINIMAL + "seed: 1\nppo: {clip: 0.1}\nseed: 2\n", ()),
+        (MINIMAL + "ppo: {clip: 0.1, epochs: 1, clip: 0.2}\n", ()),
+        (MINIMAL, ("env.categories={test: [a], train: [b], test: [c]}",)),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path, text, overrides):
+    with pytest.raises(ConfigError, match=r"every key stands once, found (seed|clip|test) twice"):
+        config(tmp_path, *overrides, text=text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path, encoding):
+    (tmp_path / "t.yaml").write_text(MINIMAL, encoding=encoding)
+    assert load(tmp_path / "t.yaml").run.name == "t"
+
+
+@pytest.mark.parametrize("temperature", [0.005, 0.0099])
+def test_a_temperature_that_vllm_would_raise_is_refused(tmp_path, temperature):
+    with pytest.raises(ConfigError, match=r"rollout.temperature: Input should be greater than or equal to 0.01"):
+        config(tmp_path, f"rollout.temperature={temperature}")
+    assert config(tmp_path, "rollout.temperature=0.01").rollout.temperature == 0.01

@@ -17,6 +17,9 @@ from agile_ray.errors import FULL, ConfigError
 NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EISDIR})
 """Error numbers of disks that can't open a folder, or can't pass it to the disk."""
 
+LONGEST_SHOWN = 200
+"""Bytes of a name above which the hidden name does not repeat it: a disk takes 255 bytes."""
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, replacing an existing one; its folder is created.
@@ -84,7 +87,8 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.aside")
+    name = path.name if len(os.fsencode(path.name)) <= LONGEST_SHOWN else "long"
+    return path.with_name(f".{name}.{uuid.uuid4().hex[:8]}.aside")
 
 
 def _to_disk(path: Path) -> None:

@@ -2,9 +2,18 @@
 
 import os
 import socket
+import tempfile
+from pathlib import Path
 
 from agile_ray.config import Cluster, RunConfig
 from agile_ray.errors import ConfigError
+
+LOCAL = "local"
+"""The address of a new local cluster, as Ray names it."""
+SOCKET_BYTES = 107
+"""Maximum length of a socket's path."""
+RAY_SOCKET = f"/ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+"""A path as long as the longest of Ray's sockets, below its temporary folder."""
 
 
 def check_port(port: int | None) -> None:
@@ -25,9 +34,37 @@ def check_port(port: int | None) -> None:
             ) from error
 
 
+def address_of(settings: Cluster) -> str | None:
+    """Address of the Ray cluster that the run joins; None: it starts a local one."""
+    address = settings.address or os.environ.get("RAY_ADDRESS", "").strip()
+    return None if address in ("", LOCAL) else address
+
+
 def joins(settings: Cluster) -> bool:
     """Whether the run joins an existing Ray cluster."""
-    return settings.address is not None or "RAY_ADDRESS" in os.environ
+    return address_of(settings) is not None
+
+
+def temporary_folder() -> Path:
+    """Folder of a local cluster's sockets and logs: RAY_TMPDIR, or Python's, which TMPDIR sets.
+
+    Raises:
+        ConfigError: it can't be written, or the paths of sockets in it would be too long.
+    """
+    name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+    try:
+        folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).absolute()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{name}: a folder that can be written is needed ({error})") from error
+    most = SOCKET_BYTES - len(RAY_SOCKET)
+    if len(os.fsencode(folder)) > most:
+        raise ConfigError(
+            f"{name}: {folder}: Ray's sockets need a folder of at most {most} bytes, found {len(os.fsencode(folder))}; "
+            f"set {name}=/tmp"
+        )
+    return folder
 
 
 def check_shared(config: RunConfig) -> None:

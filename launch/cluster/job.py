@@ -27,12 +27,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError, DeadlineError
+from launch.border import INTERRUPTED
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
 CONFIG_NAME = "submitted.yaml"
 ENTRYPOINT = (
     r"BIN=$(sed -n 's#^[^/]*\(/.*\)/lib[^/]*/python[^/]*/[^/]*-packages/ray/_raylet[^/]*\.so$#\1/bin#p'"

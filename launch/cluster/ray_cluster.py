@@ -2,7 +2,7 @@
 
 cluster.address given             that cluster is joined
 RAY_ADDRESS set (a cluster job)   the job's cluster is joined
-neither                           a local cluster is started; it ends with the driver, even if that is killed
+neither, or `local`               a local cluster is started; it ends with the driver, even if that is killed
 """
 
 import logging
@@ -13,12 +13,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from agile_ray.config import Cluster
 from agile_ray.errors import ConfigError, EngineError
 from agile_ray.ray_errors import explain
 from launch.cluster import reaper
-from launch.cluster.address import check_port, joins
+from launch.cluster.address import LOCAL, address_of, check_port, temporary_folder
 
 LOWER = "learner.ranks or rollout.actors"
 """What needs less memory on a node when it is smaller."""
@@ -33,13 +34,14 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
         cpus: logical CPUs of a local cluster, at least one per actor; may exceed those of the machine.
 
     Raises:
-        ConfigError: the address does not answer, or the dashboard's port is in use.
+        ConfigError: the address does not answer, the dashboard's port is in use, or there is no folder for sockets.
         EngineError: Ray failed, and no call that waited for it has said so already.
     """
     from ray.exceptions import RayError
 
     try:
-        with _joined(settings.address) if joins(settings) else _started(settings, cpus=cpus):
+        address = address_of(settings)
+        with _joined(address, settings) if address else _started(settings, cpus=cpus):
             yield
     except RayError as error:
         raise EngineError(f"Ray: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
@@ -50,15 +52,17 @@ def _started(settings: Cluster, *, cpus: int) -> Iterator[None]:
     import ray
 
     check_port(settings.dashboard_port)
-    with _reaped():
+    temporary = temporary_folder()
+    with _reaped(temporary):
         try:
             ray.init(
-                address="local",
+                address=LOCAL,
                 num_cpus=cpus,
                 include_dashboard=settings.dashboard_port is not None,
                 dashboard_port=settings.dashboard_port,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                _temp_dir=str(temporary / "ray"),
             )
             yield
         finally:
@@ -66,10 +70,10 @@ def _started(settings: Cluster, *, cpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def _reaped() -> Iterator[None]:
+def _reaped(temporary: Path) -> Iterator[None]:
     """End what is started in the block, processes and shared memory, with the block or with this process."""
     token = secrets.token_hex(8)
-    sockets = tempfile.mkdtemp(prefix="agile-ray-")
+    sockets = tempfile.mkdtemp(prefix="agile-ray-", dir=temporary)
     watch = [sys.executable, str(reaper.__file__), token, str(os.getpid()), sockets]
     process = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
     os.environ |= {reaper.MARK: token, "VLLM_RPC_BASE_PATH": sockets}  # vLLM does not remove its sockets
@@ -80,14 +84,14 @@ def _reaped() -> Iterator[None]:
 
 
 @contextmanager
-def _joined(address: str | None) -> Iterator[None]:
+def _joined(address: str, settings: Cluster) -> Iterator[None]:
     import ray
 
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"cluster.address: {address}" if address else f"RAY_ADDRESS: {os.environ['RAY_ADDRESS']}"
-        raise ConfigError(f"{where} does not answer as a Ray cluster ({error})") from error
+        source = "cluster.address" if address == settings.address else "RAY_ADDRESS"
+        raise ConfigError(f"{source}: {address} does not answer as a Ray cluster ({error})") from error
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ a reference policy's name   nothing: no model, no Ray, no torch
 a checkpoint's folder       Ray and an engine, as in training; greedy, lanes in lockstep
 """
 
+import difflib
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ import typer
 
 from agile_ray.config import RunConfig, Split
 from agile_ray.errors import ConfigError
+from launch.commands.paths import as_path
 from launch.commands.reference_policies import REFERENCE_POLICIES
 from launch.run.shipped_configs import read
 
@@ -33,10 +35,16 @@ def command(
     categories: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Categories of that split. Default: those of env.categories.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file for the metrics.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", parser=as_path, metavar="FILE", help="JSON file for the metrics.")
+    ] = None,
     share: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="For random and teacher: probability to ask. Default: imitation.asked_share."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="For random and teacher: probability to ask; see --first. Default: imitation.asked_share.",
+        ),
     ] = None,
     first: Annotated[
         int | None,
@@ -56,12 +64,17 @@ def command(
       agile-ray evaluate productqa --policy always_ask --categories all_pans env.data=FOLDER
       agile-ray evaluate quickstart --policy runs/quickstart/checkpoints/best
     """
+    given = [] if categories is None else [f"env.categories.{split}=[{categories}]"]
+    settings = read(config, [*(overrides or ()), *given])
+    _check(policy, settings, share=share, first=first)
+
     import envs
     from agile_ray.evaluation.score import score
     from agile_ray.record.json_files import write_json
+    from launch.run.preflight import check_output
 
-    given = [] if categories is None else [f"env.categories.{split}=[{categories}]"]
-    settings = read(config, [*(overrides or ()), *given])
+    if output is not None:
+        check_output(output)
     environment = envs.build(settings.env, seed=settings.seed)
     habits = _habits(environment, settings, split=split, share=share, first=first)
     result = score(play(settings, environment, policy, habits, split=split), seed=settings.seed)
@@ -77,16 +90,12 @@ def play(
     """Play a policy on as many sessions of a split as `evaluate.sessions` says.
 
     Raises:
-        ConfigError: no such policy, checkpoint or category.
+        ConfigError: no such checkpoint or category.
     """
     if policy not in REFERENCE_POLICIES:
-        if not Path(policy).is_dir():
-            raise ConfigError(
-                f"--policy {policy}: no such folder; reference policies are {', '.join(REFERENCE_POLICIES)}"
-            )
         from launch.run.play_checkpoint import play_checkpoint
 
-        return play_checkpoint(config, Path(policy), split=split)
+        return play_checkpoint(config, Path(policy).expanduser(), split=split)
     from agile_ray.evaluation.plays import plays
     from agile_ray.experts import build_expert
     from agile_ray.scripted.references import play_sessions, reference, script_rules
@@ -104,6 +113,30 @@ def play(
         ),
         price=config.env.price,
     )
+
+
+def _check(policy: str, config: RunConfig, *, share: float | None, first: int | None) -> None:
+    """Refuse an unknown policy, and options that it would ignore."""
+    if policy not in REFERENCE_POLICIES and not Path(policy).expanduser().is_dir():
+        near = difflib.get_close_matches(policy, REFERENCE_POLICIES, n=1)
+        raise ConfigError(
+            f"--policy {policy}: no such folder{f'; did you mean {near[0]}?' if near else ''}; reference policies are "
+            f"{', '.join(REFERENCE_POLICIES)}"
+        )
+    if first is not None and policy != "non_adaptive":
+        raise ConfigError(f"--first: only non_adaptive takes it, found --policy {policy}; leave it out")
+    if share is None:
+        return
+    if policy not in ("random", "teacher", "non_adaptive"):
+        raise ConfigError(
+            f"--share: only random, teacher and non_adaptive take it, found --policy {policy}; leave it out"
+        )
+    if first is not None:
+        raise ConfigError("--share: --first says already how many sessions ask; give one of the two")
+    if policy == "teacher" and config.imitation.asking != "random":
+        raise ConfigError(
+            f"--share: this teacher asks by {config.imitation.asking}; leave it out, or set imitation.asking=random"
+        )
 
 
 def _habits(
@@ -130,8 +163,9 @@ def _origin(config: RunConfig, *, split: Split) -> dict[str, object]:
 
 
 def _print(policy: str, config: RunConfig, result: "Score", *, split: Split) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from launch.report.console import plain_console
 
     title = f"{policy} on {config.env.name}/{split}, advice at {config.env.advice_cost:g}, {result.units}"
     table = Table(title=title)
@@ -143,11 +177,10 @@ def _print(policy: str, config: RunConfig, result: "Score", *, split: Split) -> 
         table.add_row(kind, str(part.sessions), f"{part.asked_share:.4f}", f"{part.accuracy:.4f}", error)
     table.add_section()
     table.add_row("all", str(result.sessions), f"{result.asked_share:.4f}", f"{result.accuracy:.4f}", "")
-    console = Console(soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     console.print(table)
     low, high = result.ci95
     console.print(
         f"total score {result.total_score:.4f} [{low:.4f}, {high:.4f}], "
         f"{result.asks_per_session:.4f} asks per session, {result.failed} failed",
-        markup=False,
     )

@@ -25,11 +25,12 @@ def table() -> str:
     lines = ["| key | default | on resume | meaning |", "|---|---|---|---|"]
     for knob in knobs(RunConfig):
         resumed = "may change" if may_change_on_resume(knob) else "fixed"
-        lines.append(f"| `{knob.key}` | {_default(knob.field)} | {resumed} | {_meaning(knob.field)} |")
+        lines.append(f"| `{knob.key}` | {default_of(knob.field)} | {resumed} | {_meaning(knob.field)} |")
     return "\n".join(lines)
 
 
-def _default(field: FieldInfo) -> str:
+def default_of(field: FieldInfo) -> str:
+    """A default as the table shows it."""
     if field.is_required():
         return "required"
     default = field.default

@@ -14,6 +14,7 @@ import typer
 
 from agile_ray.errors import ConfigError
 from launch.border import FULL
+from launch.commands.paths import as_path
 from launch.models.folder import check_model
 from launch.models.written import check_replaceable, is_empty_folder, quiet, save
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Write the model folder that a run starts from.")
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.", show_default=False)]
-Force = Annotated[bool, typer.Option("--force", help="Replace the folder if this command wrote it.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", parser=as_path, metavar="FOLDER", help="Folder to write.", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
 
 
 @app.command()

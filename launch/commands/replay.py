@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from launch.commands.paths import as_path
+
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished or stopped run.")],
+    run: Annotated[Path, typer.Argument(parser=as_path, metavar="RUN", help="Folder of a finished or stopped run.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as credit.mode=none.")
     ] = None,

@@ -8,14 +8,11 @@ run folder/
     report.json                             written by a training that finishes, and rewritten here if it exists
 """
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from launch.commands.paths import RunPath
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run; a copy elsewhere works too.")],
+    run: RunPath,
 ) -> None:
     """Print a run's results and write its page, report.html.
 
@@ -23,9 +20,8 @@ def command(
 
     Example: agile-ray report runs/quickstart
     """
-    from rich.console import Console
-
     from agile_ray.record.folder import RunFolder
+    from launch.report.console import plain_console
     from launch.report.files import compose, load, write, write_page
     from launch.report.tables import show
 
@@ -35,5 +31,5 @@ def command(
         write(folder, found)
     else:
         write_page(folder, found)
-    show(found, Console())
+    show(found, plain_console())
     print(folder.report_page)

@@ -5,17 +5,17 @@ RUN/evaluation/*.parquet    those of each final evaluation          read
 RUN/reprice-<price>.json                                            written
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agile_ray.config import thousandths
 from agile_ray.errors import ConfigError
+from launch.commands.paths import RunPath
 
 
 def command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run; a copy elsewhere works too.")],
+    run: RunPath,
     advice_cost: Annotated[
         float, typer.Option(help="Price of one ask, from 0 to 1, in units of the reward for a right answer.")
     ],
@@ -35,14 +35,13 @@ def command(
     except ValueError as error:
         raise ConfigError(f"--advice-cost: {error}") from error
 
-    from rich.console import Console
-
     from agile_ray.record.folder import RunFolder
     from agile_ray.record.json_files import write_json
+    from launch.report.console import plain_console
     from launch.report.repricing import metrics, reprice, show
 
     folder = RunFolder(run)
     found = reprice(folder, price=price)
-    show(found, Console(), title=f"{run.name}: as paid, and at {price / 1000:g} for each ask")
+    show(found, plain_console(), title=f"{run.name}: as paid, and at {price / 1000:g} for each ask")
     write_json(folder.repriced(price), {"advice_cost": price / 1000, **metrics(found)})
     print(folder.repriced(price))

@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from launch.commands.paths import as_path
+
 app = typer.Typer(no_args_is_help=True, help="Analyse the runs of a sweep. Nothing is trained.")
 
 
 def _runs(sweep: str) -> typer.models.ArgumentInfo:
-    return typer.Argument(metavar="FOLDER", help=f"Folder of the runs of `agile-ray sweep {sweep}`.")
+    return typer.Argument(parser=as_path, metavar="FOLDER", help=f"Folder of the runs of `agile-ray sweep {sweep}`.")
 
 
 @app.command()
@@ -19,7 +21,9 @@ def shop(
         typer.Argument(metavar="PRICE", help="Prices of one ask, from 0 to 1.", show_default="0.3 0.5 0.9"),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0.")] = 3,
-    runs: Annotated[Path, typer.Option(help="Folder of a sweep's runs on the shop.")] = Path("runs/credit"),
+    runs: Annotated[
+        Path, typer.Option(parser=as_path, metavar="FOLDER", help="Folder of a sweep's runs on the shop.")
+    ] = Path("runs/credit"),
     compare: Annotated[
         str, typer.Option(metavar="KEY=VALUE", help="Key in which runs differ, and its value in the baseline.")
     ] = "credit.mode=heuristic",

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from launch.commands.paths import as_path
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -18,7 +20,13 @@ def command(
         bool, typer.Option(help="Print the job's log until the job ends, then exit with its code.")
     ] = True,
     project: Annotated[
-        Path, typer.Option(help="A checkout of this project.", show_default="the one that this command runs from")
+        Path,
+        typer.Option(
+            parser=as_path,
+            metavar="FOLDER",
+            help="A checkout of this project.",
+            show_default="the one that this command runs from",
+        ),
     ] = PROJECT,
 ) -> None:
     """Train as a job of a Ray cluster.

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from rich.console import Console
-
 from agile_ray.evaluation.intervals import Estimate, estimate
 from agile_ray.evaluation.score import paired_difference
 from agile_ray.record import evaluations
 from agile_ray.record.folder import RunFolder
 from agile_ray.types import Session
 from launch.report import wording
+from launch.report.console import plain_console
 from launch.report.plain_table import plain_table
 from launch.report.sweep_table import WIDTH
 
@@ -85,7 +84,7 @@ def show(compared: Sequence[PairedDifference]) -> None:
     for one in compared:
         by_run = ", ".join(wording.signed(each.mean) for each in one.by_run)
         table.add_row(one.group, one.entry, by_run, _cell(one.pooled), _cell(one.over_seeds))
-    console = Console(width=WIDTH)
+    console = plain_console(width=WIDTH)
     console.print()
     console.print(table)
 

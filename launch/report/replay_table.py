@@ -11,6 +11,7 @@ from agile_ray.record import history
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.json_files import write_json
 from agile_ray.replay.comparison import LOSSES, TOLERANCE, Comparison, compare, losses
+from launch.report.console import plain_console
 
 
 def name_run(run: RunFolder, folder: RunFolder) -> None:
@@ -43,7 +44,7 @@ def conclude(run: RunFolder, folder: RunFolder, overrides: Sequence[str]) -> Non
     ]
     record = {"run": str(run), "overrides": list(overrides), "iterations": [asdict(one) for one in found]}
     write_json(folder.replay, record)
-    show(found, Console())
+    show(found, plain_console())
     differing = [one.iteration for one in found if not one.same]
     if not differing:
         measured = sum(bool(one.losses) for one in found)  # a killed run may have segments without a history line

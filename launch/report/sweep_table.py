@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
-from rich.console import Console
 
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.intervals import Estimate, estimate
 from agile_ray.record.folder import SweepFolder
 from launch.report import wording
+from launch.report.console import plain_console
 from launch.report.plain_table import plain_table
 
 if TYPE_CHECKING:
@@ -152,15 +152,22 @@ def show(runs: Sequence[RunSummary]) -> None:
             f"{run.accuracy:.3f}",
             _cell(Estimate(mean=run.total_score, ci95=run.ci95)),
             *(_cell(run.minus[name], wording.signed) for name in ("sft", "sft_sampled", run.best_reference)),
-            "" if run.closed is None else f"{run.closed:.0%}",
+            wording.closed(run.closed),
         )
     titles = ("all seeds of", "runs", "asked", "right", "total", "closed", *ASKED_TITLES)
     pooled = plain_table(*titles, left=("all seeds of",))
     for group in groups(runs):
         asked = (group.sampled_asked_new, group.asked_new, group.sampled_asked_known, group.asked_known)
-        estimates = (group.asked_share, group.accuracy, group.total_score, group.closed, *asked)
-        pooled.add_row(group.group, str(group.runs), *("" if one is None else _cell(one) for one in estimates))
-    console = Console(width=WIDTH)
+        scores = (group.asked_share, group.accuracy, group.total_score)
+        closed = wording.closed(group.closed.mean if group.closed else None)
+        pooled.add_row(
+            group.group,
+            str(group.runs),
+            *map(_cell, scores),
+            closed,
+            *("" if one is None else _cell(one) for one in asked),
+        )
+    console = plain_console(width=WIDTH)
     console.print(each)
     console.print()
     console.print(pooled)

@@ -37,6 +37,13 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", MINUS)
 
 
+def closed(share: float | None) -> str:
+    """`24%` of the distance from the best reference policy to the oracle; `none` where a run is behind the former."""
+    if share is None:
+        return ""
+    return f"{share:.0%}" if share > 0 else "none"
+
+
 def accounts(ledger: "Ledger") -> list[list[str]]:
     """Cells per account: its name, its asks, their cost in units of the reward for a right answer."""
     named = {"trained": ledger.trained, "failed": ledger.failed, "abandoned": ledger.abandoned}

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from rich.console import Console
-
 from agile_ray.agent.environment import Environment
 from agile_ray.config import RunConfig
 from agile_ray.evaluation.plays import plays
@@ -14,6 +12,7 @@ from agile_ray.scripted.optimum import best_first
 from agile_ray.scripted.references import Habits, play_sessions, reference, script_rules
 from agile_ray.types import RunState, Session
 from launch.report import files, tables
+from launch.report.console import plain_console
 from launch.run.assembly import Parts
 
 SPLIT = "test"
@@ -52,7 +51,7 @@ def compare(parts: Parts, state: RunState) -> None:
     parts.recorder.close()
     found = files.compose(parts.folder)
     files.write(parts.folder, found)
-    tables.show(found, Console())
+    tables.show(found, plain_console())
     print(parts.folder.report_page)
 
 

@@ -10,6 +10,7 @@ teacher's sessions -> imitation -> SFT policy, frozen as the reference -> evalua
 """
 
 from collections.abc import Callable
+from contextlib import closing
 
 import envs
 from agile_ray import loop
@@ -24,8 +25,10 @@ from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
 from launch.run import final_comparison
 from launch.run.assembly import Machines, Parts, assemble, start
+from launch.run.finished import check_resumable, describe, is_finished
+from launch.run.interrupt import resumable
 from launch.run.lock import alone
-from launch.run.preflight import check, check_engines
+from launch.run.preflight import check, check_engine_path, check_engines
 from launch.run.progress import Progress
 from launch.run.stop import EXIT_CODE, Stop
 
@@ -37,6 +40,10 @@ def train(config: RunConfig) -> None:
         ConfigError: the training can't start; nothing was started or written.
         SystemExit: SIGTERM came, and the run is not finished.
     """
+    if is_finished(config):
+        check_resumable(config)
+        print(describe(config))
+        return
     environment = prepare(config)
     stop, folder = Stop(), RunFolder.of(config)
     with (
@@ -44,6 +51,7 @@ def train(config: RunConfig) -> None:
         alone(folder),
         progress_of(config) as progress,
         stop.explained(folder, folder.sft, progress),
+        resumable(folder, stopping=stop),
         cluster(config.cluster, cpus=cpus(config)),
     ):
         stop.listen()  # after Ray, which sets its own handler
@@ -63,15 +71,16 @@ def prepare(config: RunConfig) -> Environment:
     Raises:
         ConfigError: the run can't start; nothing was written.
     """
-    check(config)
-    check_engines(config)
-    provenance.check_resumable(config)
+    check_resumable(config)
     run = RunFolder.of(config)
     check_record(run, run.sft)
-    environment = envs.build(config.env, seed=config.seed)
+    environment = envs.build(config.env, seed=config.seed)  # before the model, whose errors name the environment
     for split in ("train", "validation", final_comparison.SPLIT):
         for index in range(environment.streams(split) or 1):  # broken files are an error here, not after hours
             environment.stream(split=split, index=index)
+    check(config)
+    check_engines(config)
+    check_engine_path("model.path", config.model.path)
     return environment
 
 
@@ -89,17 +98,16 @@ def cpus(config: RunConfig) -> int:
 def run(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> bool:
-    """Train on machines that are up, in a folder that can be resumed.
+    """Train on running machines, in a folder that can be resumed.
 
     Returns:
         Whether the run is finished; if not, it was asked to stop, and has a checkpoint.
     """
+    RunFolder.of(config).report.unlink(missing_ok=True)  # a finished run that is extended is not finished
     provenance.write(config)
     parts = assemble(config, environment, machines, progress, stopping)
-    try:
+    with resumable(RunFolder.of(config), stopping=stopping), closing(parts.recorder):
         return _run(parts)
-    finally:
-        parts.recorder.close()
 
 
 def _run(parts: Parts) -> bool:

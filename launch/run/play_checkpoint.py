@@ -8,7 +8,7 @@ from agile_ray.config import RunConfig, Split
 from agile_ray.types import Session
 from launch.cluster.ray_cluster import cluster
 from launch.models.folder import check_model
-from launch.run.preflight import check_engines
+from launch.run.preflight import check_engine_path, check_engines
 from launch.run.progress import Progress
 from rollout.settings import RolloutSettings
 
@@ -22,6 +22,7 @@ def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Se
     """
     check_model(folder, session_tokens=config.agent.session_tokens)
     check_engines(config)
+    check_engine_path("--policy", folder)
     with (
         Progress(imitation_steps=0, iterations=0) as progress,
         cluster(config.cluster, cpus=2 * config.rollout.actors + 1),

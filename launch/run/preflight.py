@@ -3,13 +3,16 @@
 Reads files, makes at most the empty folder where DeepSpeed compiles, imports no heavy library.
 """
 
+import glob
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
-from launch.cluster.address import check_port, check_shared, joins
+from launch.cluster.address import check_port, check_shared, joins, temporary_folder
 from launch.models.folder import check_model, check_same_tokenizer
 from learner.extensions import choose_folder
 
@@ -18,6 +21,8 @@ CHECKPOINT_FACTOR = 8
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 ENGINE_SHARED_BYTES = (160 << 20) + 4096
 """Of one engine's message queue to its workers: vLLM's 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16 by default."""
+NAME_BYTES = 255
+"""Maximum length of a name on a disk."""
 SPARE_BYTES = 64 << 20
 """For the events, segments and report of a run."""
 
@@ -30,6 +35,8 @@ def check(config: RunConfig) -> None:
     """
     if joins(config.cluster):
         check_shared(config)
+    else:
+        temporary_folder()
     check_model(config.model.path, environment=config.env.name, session_tokens=config.agent.session_tokens)
     check_resumed(config)
     check_recorded(config.env.recorded)
@@ -87,6 +94,23 @@ def check_engines(config: RunConfig) -> None:
         )
 
 
+def check_engine_path(where: str, folder: Path) -> None:
+    """Refuse a model folder whose path vLLM would take for a pattern.
+
+    Args:
+        where: the key or option that names it.
+        folder: the model's.
+
+    Raises:
+        ConfigError: the path has one of the characters [ ] * ?.
+    """
+    if glob.escape(str(folder)) != str(folder):
+        raise ConfigError(
+            f"{where}: {folder}: vLLM takes the characters [ ] * ? in a path for patterns; rename the folder, or "
+            "give a link to it"
+        )
+
+
 def check_recorded(run: Path | None) -> None:
     """Refuse a recorded run without stored sessions.
 
@@ -98,6 +122,25 @@ def check_recorded(run: Path | None) -> None:
             f"env.recorded: {RunFolder(run).segments} must hold iterations, found none; "
             "name the folder of a run that has trained"
         )
+
+
+def check_output(path: Path) -> None:
+    """Refuse a path of a file that can't be written. Its folder need not exist.
+
+    Raises:
+        ConfigError: the path is a folder, or can't be created.
+    """
+    longest = max(len(os.fsencode(part)) for part in path.absolute().parts)
+    if longest > NAME_BYTES:
+        raise ConfigError(f"--output: a name has at most {NAME_BYTES} bytes, found {longest}; choose a shorter one")
+    if path.is_dir():
+        raise ConfigError(f"--output: {path} is a folder; name a file in it")
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return
+    except OSError as error:
+        raise ConfigError(f"--output: {path} can't be written ({existing}: {error.strerror})") from error
 
 
 def check_space(folder: Path, *, need_bytes: int) -> None:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from agile_ray.record.history import Event
+from launch.report.console import plain_console
 
 IMITATION_LINES = 10
 """Number of lines printed during imitation; TensorBoard has every step."""
@@ -31,7 +31,7 @@ class Progress:
             imitation_steps: estimated number of optimizer steps of imitation, which spaces their lines.
             iterations: number of iterations of PPO, shown in their lines.
         """
-        self._console = Console(soft_wrap=True)
+        self._console = plain_console(soft_wrap=True)
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -55,9 +55,10 @@ class Progress:
     ) -> None:
         self._bars.stop()
 
-    def say(self, text: str) -> None:
+    def say(self, *parts: str | Text) -> None:
         """Print a line that begins with the minutes since the start."""
-        self._console.print(f"[dim]{(time.monotonic() - self._start) / 60:5.1f} min[/dim]  {text}", highlight=False)
+        minutes = f"{(time.monotonic() - self._start) / 60:5.1f} min"
+        self._console.print(Text.assemble((minutes, "dim"), "  ", *parts), highlight=False)
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
@@ -97,28 +98,33 @@ class Progress:
                     )
             case Event.ITERATION:
                 self.say(
-                    f"iteration {metrics['iteration']}/{self._iterations}  {_scores(metrics)}  "
-                    f"kl {metrics['kl_nats']:.4f}  {metrics['sessions_per_second']:.0f} sessions/s  "
-                    f"{metrics['tokens_per_second']:.0f} tokens/s{_failed(metrics)}"
+                    f"iteration {metrics['iteration']}/{self._iterations}  ",
+                    _scores(metrics),
+                    f"  kl {metrics['kl_nats']:.4f}  {metrics['sessions_per_second']:.0f} sessions/s  "
+                    f"{metrics['tokens_per_second']:.0f} tokens/s",
+                    _failed(metrics),
                 )
             case Event.EVALUATION:
                 self.say(
-                    f"evaluation {metrics['name']}  {_scores(metrics)}  on {metrics['sessions']:.0f} sessions"
-                    f"{_failed(metrics)}"
+                    f"evaluation {metrics['name']}  ",
+                    _scores(metrics),
+                    f"  on {metrics['sessions']:.0f} sessions",
+                    _failed(metrics),
                 )
             case _:
                 pass
 
 
-def _scores(metrics: Mapping[str, str | int | float]) -> str:
-    return (
-        f"total [bold]{metrics['total_score']:.3f}[/bold]  asked {metrics['asked_share']:.3f}  "
-        f"accuracy {metrics['accuracy']:.3f}"
+def _scores(metrics: Mapping[str, str | int | float]) -> Text:
+    return Text.assemble(
+        "total ",
+        (f"{metrics['total_score']:.3f}", "bold"),
+        f"  asked {metrics['asked_share']:.3f}  accuracy {metrics['accuracy']:.3f}",
     )
 
 
-def _failed(metrics: Mapping[str, str | int | float]) -> str:
-    """The number of failed sessions and their commonest reason; "" if none failed."""
+def _failed(metrics: Mapping[str, str | int | float]) -> Text:
+    """The number of failed sessions and their commonest reason; empty if none failed."""
     if not metrics.get("failed"):
-        return ""
-    return f"  [bold]{metrics['failed']:.0f} failed[/bold]: {escape(str(metrics.get('reason', '')))}"
+        return Text()
+    return Text.assemble("  ", (f"{metrics['failed']:.0f} failed", "bold"), f": {metrics.get('reason', '')}")

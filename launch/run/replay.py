@@ -20,6 +20,8 @@ from launch.cluster.ray_cluster import cluster
 from launch.report.replay_table import conclude, name_run
 from launch.run import shipped_configs
 from launch.run.assembly import open_record, start_learners
+from launch.run.finished import check_resumable
+from launch.run.interrupt import resumable
 from launch.run.lock import alone
 from launch.run.preflight import check
 from launch.run.progress import Progress
@@ -56,6 +58,7 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
         alone(folder),
         progress,
         stop.explained(folder, run.sft, progress),
+        resumable(folder, stopping=stop),
         cluster(config.cluster, cpus=ranks + 1),
     ):
         stop.listen()  # after Ray, which sets its own handler
@@ -108,6 +111,7 @@ def configure(run: RunFolder, overrides: Sequence[str], *, name: str) -> RunConf
     check(config)
     provenance.check_resumable(config)
     check_record(RunFolder.of(config), run.sft)
+    check_resumable(config)
     return config
 
 

@@ -21,6 +21,7 @@ from agile_ray.record.folder import RunFolder, SweepFolder
 from launch.cluster.ray_cluster import cluster
 from launch.run import pipeline
 from launch.run.assembly import Machines, start
+from launch.run.finished import is_finished
 from launch.run.lock import alone
 from launch.run.stop import EXIT_CODE, Stop
 
@@ -37,7 +38,7 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
         SystemExit: SIGTERM came before all runs were finished; the current run wrote a checkpoint, finished, or was
             interrupted.
     """
-    left = [config for config in configs if not _finished(config)]
+    left = [config for config in configs if not is_finished(config)]
     for config in left:
         pipeline.prepare(config)
     if not left:

@@ -1,7 +1,6 @@
 """Finds configs: by the name of a shipped one, or by path."""
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from agile_ray.config import RunConfig
@@ -9,8 +8,8 @@ from agile_ray.config_file import load
 from agile_ray.errors import ConfigError
 
 SWEEPS = "sweeps"
-ROOT = Path(str(files("configs")))
-"""Folder of the shipped configs."""
+ROOT = Path(__file__).resolve().parents[2] / "configs"
+"""Folder of the shipped configs, which are installed beside this package."""
 
 
 def read(name: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -19,9 +18,6 @@ def read(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: no such config, or `agile_ray.config_file.load` refuses it.
     """
-    for override in overrides:
-        if "=" not in override:
-            raise ConfigError(f"override {override!r}: overrides are written key=value, such as env.advice_cost=0.5")
     return load(find(name), overrides, find=find)
 
 
@@ -35,10 +31,10 @@ def find(name: str, *, folder: str = "") -> Path:
     Raises:
         ConfigError: neither exists; names the shipped ones.
     """
-    path, shipped = Path(name), shipped_in(folder)
+    path, shipped = Path(name).expanduser(), shipped_in(folder)
     if name in shipped:
         return shipped[name]
-    if path.suffix in {".yaml", ".yml"} or path.parent != Path():
+    if path.suffix.lower() in {".yaml", ".yml"} or path.parent != Path():
         if path.is_file():
             return path
         raise ConfigError(f"config {name}: no such file; shipped ones are {', '.join(shipped)}")

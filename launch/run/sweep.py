@@ -10,7 +10,9 @@ from dataclasses import asdict
 from agile_ray.errors import AgileError
 from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.json_files import write_json
+from launch.border import interrupted
 from launch.report import files, paired_runs, sweep_table
+from launch.run.finished import check_resumable
 from launch.run.lock import alone
 from launch.run.stop import EXIT_CODE
 from launch.run.sweep_plan import Job, Plan, pairs
@@ -20,9 +22,13 @@ def train(name: str, sheet: Plan, jobs: Sequence[Job]) -> None:
     """Train every run that is not finished, then show the table.
 
     Raises:
-        ConfigError: another process trains in the sweep's folder, or, where the runs share a process, one can't start.
+        ConfigError: another process trains in the sweep's folder, a finished run has another configuration, or, where
+            the runs share a process, one can't start.
         AgileError: a run failed; the others were trained, and the table is written.
     """
+    for job in jobs:
+        if job.finished:
+            check_resumable(job.config)
     with alone(SweepFolder(jobs[0].config.run.folder)):
         failed = _train(jobs, together=sheet.together)
     show(name, sheet, jobs, failed=failed)
@@ -97,6 +103,11 @@ def _run(job: Job, *, last: bool) -> int:
         if stopped and not told:  # the signal came while the child started
             child.terminate()
         code = child.wait()
+    except KeyboardInterrupt:
+        if child:
+            child.terminate()  # at a terminal it has got the Ctrl-C too; another sender may have told the sweep alone
+            child.wait()
+        raise interrupted("finished runs are kept; run the same command again to go on") from None
     finally:
         signal.signal(signal.SIGTERM, before)
     if stopped and not (last and code == 0):

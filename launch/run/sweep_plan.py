@@ -10,25 +10,31 @@
                                               the same imitation share it; default: one process per run
     compare: {key: credit.mode, to: heuristic}    pair runs that differ by this key alone, and compare total scores
 
-A run is named after its overrides unless it sets run.name. The runs of the sweep NAME are in <run.folder>/NAME.
+A run is named after its overrides unless it sets run.name. The runs of the sweep NAME are in <run.folder>/NAME. Values
+keep their spelling, in overrides and names.
 """
 
+import hashlib
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from agile_ray.config import RunConfig
 from agile_ray.config_file import explain
 from agile_ray.errors import ConfigError
-from agile_ray.knobs import Section
-from agile_ray.record.folder import RunFolder
+from agile_ray.knobs import Section, is_text
+from agile_ray.record.folder import SweepFolder
+from agile_ray.yaml_files import read_yaml
 from launch.report.compared_key import ComparedKey
+from launch.run.finished import is_finished
 from launch.run.shipped_configs import read
+
+NAME_LENGTH = 200
+"""Letters to which the name of a run is shortened; the rest becomes a hash."""
 
 
 class Plan(Section):
@@ -38,7 +44,7 @@ class Plan(Section):
     """Name of a shipped config, or a path."""
     runs: tuple[tuple[str, ...], ...] = ()
     """One list of overrides per run."""
-    grid: dict[str, tuple[str | int | float | bool | None, ...]] = {}
+    grid: dict[str, tuple[str | None, ...]] = {}
     """Values by key; every combination is a run."""
     together: bool = False
     """Train all runs in one process, on the same engines and learners, sharing imitation."""
@@ -47,7 +53,9 @@ class Plan(Section):
 
     def overrides(self) -> list[tuple[str, ...]]:
         """The overrides of every run, in order."""
-        columns = [[f"{key}={_word(value)}" for value in values] for key, values in self.grid.items()]
+        columns = [
+            [f"{key}={'null' if value is None else value}" for value in values] for key, values in self.grid.items()
+        ]
         return [*(itertools.product(*columns) if columns else ()), *self.runs]
 
 
@@ -62,8 +70,8 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has written its report."""
-        return RunFolder.of(self.config).is_finished
+        """Whether the run has written its report, after all its iterations."""
+        return is_finished(self.config)
 
 
 def read_plan(path: Path) -> Plan:
@@ -72,10 +80,9 @@ def read_plan(path: Path) -> Plan:
     Raises:
         ConfigError: the file is not a sweep.
     """
+    content = read_yaml(path, lambda keys: is_text(Plan, keys))
     try:
-        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+        return Plan.model_validate(content)
     except ValidationError as error:
         rule = "a sweep has `base`, and `runs`, each a list such as [seed=1, credit.mode=linked], or `grid`"
         raise ConfigError(f"{path}: {rule}; {'; '.join(explain(error, Plan))}") from error
@@ -89,27 +96,27 @@ def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
         overrides: for every run.
 
     Raises:
-        ConfigError: a configuration is wrong, two runs have the same name, `compare` matches no run, or an override
-            sets a key that the sweep varies.
+        ConfigError: a configuration is wrong, two runs have the same name or differ by their spelling alone, `compare`
+            matches no run, or an override sets a key that the sweep varies.
     """
     _check_free(path, sheet, overrides)
+    if path.stem.startswith("."):
+        raise ConfigError(f"{path}: the runs are in a folder named after the file, which must not begin with a dot")
     folder = read(sheet.base, overrides).run.folder / path.stem
-    jobs = []
-    for own in sheet.overrides():
-        named = any(override.startswith("run.name=") for override in own)
-        words = [*overrides, *own, *([] if named else [f"run.name={_name(own)}"]), f"run.folder={folder}"]
-        group = _name([override for override in own if not override.startswith(("seed=", "run.name="))])
-        config = read(sheet.base, words)
-        pairs = dict(override.split("=", 1) for override in own)
-        jobs.append(Job(config=config, words=("train", sheet.base, *words), group=group, overrides=pairs))
-    names = [job.config.run.name for job in jobs]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice or not jobs:
-        found = f"these name several: {', '.join(sorted(twice))}" if twice else "found no run"
-        raise ConfigError(f"{path}: a sweep has at least one run, and every run its own name; {found}")
+    jobs = [_job(sheet, own, overrides, folder) for own in sheet.overrides()]
+    _check_names(path, jobs)
     if sheet.compare:
         _check_compared(path, sheet.compare, jobs)
     return jobs
+
+
+def _job(sheet: Plan, own: Sequence[str], overrides: Sequence[str], folder: Path) -> Job:
+    named = any(override.startswith("run.name=") for override in own)
+    words = [*overrides, *own, *([] if named else [f"run.name={_name(own)}"]), f"run.folder={folder}"]
+    group = _label([override for override in own if not override.startswith(("seed=", "run.name="))])
+    config = read(sheet.base, words)
+    pairs = dict(override.split("=", 1) for override in own)
+    return Job(config=config, words=("train", sheet.base, *words), group=group, overrides=pairs)
 
 
 def pairs(jobs: Sequence[Job], compare: ComparedKey) -> list[tuple[Job, Job]]:
@@ -123,7 +130,36 @@ def pairs(jobs: Sequence[Job], compare: ComparedKey) -> list[tuple[Job, Job]]:
     ]
 
 
+def _check_names(path: Path, jobs: Sequence[Job]) -> None:
+    names = [job.config.run.name for job in jobs]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or not jobs:
+        found = f"these name several: {', '.join(sorted(twice))}" if twice else "found no run"
+        raise ConfigError(f"{path}: a sweep has at least one run, and every run its own name; {found}")
+    files = SweepFolder(path.parent)
+    if taken := {files.table.name, files.study_table.name}.intersection(names):
+        raise ConfigError(f"{path}: run.name: {', '.join(sorted(taken))} is a file of the sweep; choose another name")
+    alike: dict[str, str] = {}
+    for job in jobs:
+        if "run.name" in job.overrides:
+            continue
+        settings = job.config.model_dump_json(exclude={"run": {"name"}})
+        if settings in alike:
+            raise ConfigError(
+                f"{path}: {alike[settings]} and {job.config.run.name} are the same run, spelled in two ways; "
+                "remove one, or give each a run.name"
+            )
+        alike[settings] = job.config.run.name
+
+
 def _check_free(path: Path, sheet: Plan, overrides: Sequence[str]) -> None:
+    for run in sheet.runs:
+        keys = [own.partition("=")[0] for own in run]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ConfigError(f"{path}: runs: a run sets every key once, found {', '.join(twice)} twice")
+    for key, values in sheet.grid.items():
+        if not values:
+            raise ConfigError(f"{path}: grid.{key}: a key of the grid has at least one value, found none")
     varied = {own.partition("=")[0] for run in sheet.overrides() for own in run}
     for override in overrides:
         if (key := override.partition("=")[0]) in {*varied, "run.name"}:
@@ -149,12 +185,15 @@ def _rest(job: Job, key: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, value) for name, value in job.overrides.items() if name not in (key, "run.name")))
 
 
-def _word(value: str | float | bool | None) -> str:
-    return "null" if value is None else str(value)
-
-
-def _name(overrides: Sequence[str]) -> str:
+def _label(overrides: Sequence[str]) -> str:
     """`env.advice_cost=0.15`, `seed=0` -> `advice_cost-0.15_seed-0`."""
     pairs = (override.partition("=") for override in overrides)
     text = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, _, value in pairs)
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text) or "base"
+
+
+def _name(overrides: Sequence[str]) -> str:
+    label = _label(overrides)
+    if len(label) <= NAME_LENGTH:
+        return label
+    return f"{label[: NAME_LENGTH - 9]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"

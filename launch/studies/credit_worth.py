@@ -21,14 +21,13 @@ from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 
-from rich.console import Console
-
 from agile_ray.agent.environment import Question
 from agile_ray.errors import ConfigError
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.scripted.optimum import without_tool
 from envs.shop import Shop
+from launch.report.console import plain_console
 from launch.report.plain_table import plain_table
 from launch.studies.shop_runs import CREDIT_MODE, finished, kind
 
@@ -89,7 +88,7 @@ def report(folder: Path, *, last: int) -> None:
                 str(line.asks),
                 *("–" if value is None else f"{value:+.2f}" for value in (line.credit, line.worth)),
             )
-    Console(width=120).print(table)
+    plain_console(width=120).print(table)
 
 
 def credited(run: RunFolder, *, seed: int, last: int) -> list[CreditedSession]:

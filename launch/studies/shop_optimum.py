@@ -18,12 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from rich.console import Console
-
 from agile_ray.agent.environment import Question
 from agile_ray.config import Credit
 from agile_ray.scripted.optimum import Outcome, outcome, without_tool, worth_asking
 from envs.shop import Shop, ShopStream
+from launch.report.console import plain_console
 from launch.report.plain_table import plain_table
 
 TRAINING_STREAMS = 2000
@@ -129,4 +128,4 @@ def show(prices: Sequence[float], futures: Mapping[int, Future]) -> None:
                 f"{mean(totals[name]) - mean(totals['heuristic']):+.4f}",
                 f"{mean(one.asked_share for one in found):.3f}",
             )
-    Console(width=WIDTH).print(table)
+    plain_console(width=WIDTH).print(table)

@@ -11,8 +11,6 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import mean
 
-from rich.console import Console
-
 from agile_ray.agent.environment import Question
 from agile_ray.config import RunConfig
 from agile_ray.effects import pair_conflicts
@@ -24,6 +22,7 @@ from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.scripted.optimum import without_tool
 from agile_ray.types import Ending, Session
 from launch.report.compared_key import ComparedKey
+from launch.report.console import plain_console
 from launch.report.paired_runs import ENTRIES
 from launch.report.plain_table import plain_table
 from launch.run import shipped_configs
@@ -179,7 +178,7 @@ def show_trained(runs: Sequence[TrainedRun], shop: ShopKnowledge, compare: Compa
             *(_difference(pairs, shop) if pairs else ("", "")),
             *map(_share, (missed[True], missed[False])),
         )
-    Console(width=WIDTH).print(table)
+    plain_console(width=WIDTH).print(table)
     if not baselines:
         there = ", ".join(sorted({compare.value(run.config) for run in runs}))
         print(f"nothing is compared: no run has {compare.key}={compare.to}; there are: {there}")

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 
-from rich.console import Console
-
 from agile_ray.evaluation.intervals import estimate
 from agile_ray.record import history
 from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.history import Event
 from agile_ray.record.json_files import write_json
 from launch.report import sweep_table
+from launch.report.console import plain_console
 from launch.report.plain_table import plain_table
 
 
@@ -99,4 +98,4 @@ def show(found: Sequence[Setting]) -> None:
             f"{max(one.clip_share):.1%}",
             f"{min(one.effective_share):.5f}",
         )
-    Console(width=150).print(table)
+    plain_console(width=150).print(table)

@@ -10,8 +10,6 @@ an entropy bonus would move the optimum between the two, so runs with either are
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from rich.console import Console
-
 from agile_ray.config import RunConfig
 from agile_ray.config_file import load
 from agile_ray.errors import ConfigError
@@ -19,6 +17,7 @@ from agile_ray.evaluation.intervals import estimate
 from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.json_files import write_json
 from launch.report import files, sweep_table
+from launch.report.console import plain_console
 from launch.report.plain_table import plain_table
 from launch.report.sweep_table import RunSummary
 
@@ -128,7 +127,7 @@ def show(found: Sequence[Cell]) -> None:
             _each(cell.total),
             _each(cell.total_greedy),
         )
-    Console(width=190).print(table)
+    plain_console(width=190).print(table)
 
 
 def _shares(sampled: Shares, greedy: Shares) -> tuple[str, str, str]:

@@ -236,6 +236,55 @@ def test_evaluate_refuses_an_unknown_policy_with_the_known_ones(call):
     assert "reference policies are always_ask, never_ask" in one_line(err)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--policy", "oracel"), "did you mean oracle?"),
+        (("--policy", "oracle", "--share", "0.5"), "--share: only random, teacher and non_adaptive take it"),
+        (("--policy", "teacher", "--first", "3"), "--first: only non_adaptive takes it, found --policy teacher"),
+        (("--policy", "non_adaptive", "--first", "3", "--share", "0.5"), "give one of the two"),
+        (("--policy", "teacher", "--share", "0.5", "imitation.asking=judgement"), "this teacher asks by judgement"),
+        (("--policy", "random", "--output", "/proc/none/e.json"), "--output: /proc/none/e.json can't be written"),
+        (("--policy", "random", "--output", "/tmp/" + "y" * 256), "--output: a name has at most 255 bytes, found 256"),
+        (("--policy", "y" * 300), "the name is too long"),
+    ],
+)
+def test_evaluate_refuses_what_it_would_ignore_or_lose_before_it_plays(call, words, said):
+    code, out, err = call("evaluate", "quickstart", *words, "evaluate.sessions=48")
+    assert (code, out) == (2, "")
+    assert said in one_line(err)
+
+
+def test_evaluate_writes_a_name_of_255_letters_below_the_home_folder(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = "y" * 250 + ".json"
+    words = ("--policy", "never_ask", f"--output=~/new/{name}", "evaluate.sessions=48")
+    assert call("evaluate", "quickstart", *words)[0] == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
+
+
+def test_train_names_an_unknown_environment_before_a_missing_model(call, tmp_path):
+    code, _, err = call("train", "quickstart", "env.name=chess", f"model.path={tmp_path / 'none'}")
+    assert code == 2
+    assert one_line(err).startswith("agile-ray: env.name: one of ")
+
+
+@pytest.mark.parametrize("name", ["[a]", "b*", "c?"])
+def test_train_refuses_a_model_whose_path_vllm_would_take_for_a_pattern(call, tmp_path, model, name):
+    model.rename(tmp_path / name)
+    code, _, err = call("train", "quickstart", f"run.folder={tmp_path / 'runs'}", f"model.path={tmp_path / name}")
+    assert code == 2
+    assert "vLLM takes the characters [ ] * ? in a path for patterns" in one_line(err)
+
+
+@pytest.mark.parametrize("name", ["mine.YAML", "~/mine.yml"])
+def test_a_config_is_found_by_any_path(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name.removeprefix("~/")).write_text("base: quickstart\nseed: 5\n")
+    assert shipped_configs.read(name).seed == 5
+
+
 def test_evaluate_refuses_an_output_that_is_a_folder(call, tmp_path):
     code, _, err = call("evaluate", "quickstart", "--policy", "never_ask", "-o", tmp_path, "evaluate.sessions=48")
     assert code == 2

@@ -13,7 +13,7 @@ from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation import intervals
 from agile_ray.record.folder import SweepFolder
-from launch.report import sweep_table
+from launch.report import sweep_table, wording
 from launch.report.summary import build
 from launch.run import sweep_plan
 from launch.run.lock import alone
@@ -68,6 +68,25 @@ def test_a_grid_may_switch_a_key_off(tmp_path):
     ]
 
 
+def test_the_values_of_a_sweep_keep_their_spelling(tmp_path):
+    sheet = tmp_path / "names.yaml"
+    sheet.write_text(
+        "base: quickstart\ngrid: {run.name: [007, 1e3], ppo.clip: [0.10]}\ncompare: {key: run.name, to: 007}\n",
+        encoding="utf-16",
+    )
+    jobs = sweep_plan.plan(sheet, sweep_plan.read_plan(sheet))
+    assert [(job.config.run.name, job.config.ppo.clip) for job in jobs] == [("007", 0.1), ("1e3", 0.1)]
+    assert jobs[0].words[2:4] == ("run.name=007", "ppo.clip=0.10")
+
+
+def test_a_run_named_after_long_overrides_has_a_name_that_a_disk_takes(tmp_path):
+    sheet = tmp_path / "long.yaml"
+    sheet.write_text(f"base: quickstart\ngrid: {{env.recorded: [/{'a' * 300}, /{'a' * 301}]}}\n")
+    names = [job.config.run.name for job in sweep_plan.plan(sheet, sweep_plan.read_plan(sheet))]
+    assert [len(name) for name in names] == [200, 200]
+    assert names[0] != names[1]
+
+
 @pytest.mark.parametrize("override", ["env.advice_cost=0.9", "seed=5", "run.name=mine"])
 def test_an_override_of_a_key_that_the_sweep_sets_is_refused(call, sheet, override):
     code, _, said = call("sweep", sheet, override, "--dry-run")
@@ -109,6 +128,20 @@ def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path)
             "base: quickstart\nrun: [[seed=1]]",
             "[seed=1, credit.mode=linked], or `grid`; unknown key run; the nearest known one is runs",
         ),
+        (
+            "base: quickstart\ngrid: {seed: [3], env.advice_cost: [0.2], seed: [4]}",
+            "every key stands once, found seed twice",
+        ),
+        ("base: quickstart\nruns: [[seed=1]]\nbase: toy", "every key stands once, found base twice"),
+        ("base: quickstart\nruns: [[seed=1, credit.mode=none, seed=2]]", "a run sets every key once, found seed twice"),
+        ("base: quickstart\nruns: [[seed=1]]\ngrid: {seed: []}", "grid.seed: a key of the grid has at least one value"),
+        (
+            "base: quickstart\ngrid: {ppo.clip: [0.1, .10]}",
+            "clip-0.1 and clip-.10 are the same run, spelled in two ways",
+        ),
+        ("base: quickstart\nruns: [[run.name=table.json]]", "run.name: table.json is a file of the sweep"),
+        ("base: quickstart\nruns: [[run.name=..]]", "run.name: "),
+        ("base: quickstart\ngrid: {a: [", "bad.yaml: line 2: "),
         ("base: quickstart\nruns: [{seed: 1}]", "runs.0: Input should be a valid tuple, found {'seed': 1}"),
     ],
 )
@@ -213,3 +246,8 @@ def test_runs_that_differ_by_their_seed_are_one_group(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 3 + 1 + 1 + 2
     assert lines[-2].split()[:2] == ["x", "2"]
+
+
+@pytest.mark.parametrize(("share", "shown"), [(None, ""), (-7.24, "none"), (0.0, "none"), (0.42, "42%"), (1.5, "150%")])
+def test_a_run_behind_the_best_reference_closes_none_of_the_distance(share, shown):
+    assert wording.closed(share) == shown
