@@ -4,13 +4,16 @@ Importing this module imports no heavy library. A command module contains the si
 imports the modules that do the work.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
 
 from launch.border import border, interrupted
 from launch.commands import evaluate, keys, model, replay, report, reprice, study, submit, sweep, train
+
+if TYPE_CHECKING:
+    from typer._click.core import Context  # the type that TyperGroup.invoke takes
 
 HELP = """Train AGILE agents: language models that remember, use tools, reflect, and ask an expert at a price.
 
@@ -32,7 +35,7 @@ Next:
 class Commands(TyperGroup):
     """Passes Ctrl-C on to the border; Typer would end without a word."""
 
-    def invoke(self, ctx) -> object:  # Typer's own type of context is private
+    def invoke(self, ctx: "Context") -> object:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -10,7 +10,8 @@ micro-batches, so that the gradient depends on neither (`objectives.py` adds the
 v = value_coefficient (of imitation or ppo), w = DETACHED_HEAD_WEIGHT, b = ppo.kl_coefficient as adapted by
 `KLController`, h = ppo.entropy_coefficient, u = ppo.update_kl_coefficient. Logprobs, KLs and entropies are in nats,
 values and returns in reward, advantages whitened. A = action tokens of one micro-batch; all float32 [A] unless said
-otherwise.
+otherwise. The model computes logits only where an action token is predicted, so logits_AV[k] predicts actions_A[k]; V =
+vocabulary.
 """
 
 import math
@@ -19,8 +20,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from learner.logprobs import entropies
 
 DETACHED_HEAD_WEIGHT = 0.1
 """Weight of the losses of heads that read the hidden state without gradient. Adam's steps do not depend on it; it is
@@ -160,3 +159,16 @@ def function_entropy(logits_AV: Tensor, functions_A: Tensor, *, temperature: flo
 def cross_entropy(logprobs_A: Tensor) -> Tensor:
     """Sum of -log p of the action tokens, in nats."""
     return -logprobs_A.sum()
+
+
+def token_logprobs(logits_AV: Tensor, actions_A: Tensor, *, temperature: float) -> Tensor:
+    """Log-probability of each action token in nats, float32 [A], under softmax(logits / temperature)."""
+    scaled_AV = logits_AV.float() / temperature
+    chosen_A = scaled_AV.gather(-1, actions_A.unsqueeze(-1)).squeeze(-1)
+    return chosen_A - scaled_AV.logsumexp(dim=-1)
+
+
+def entropies(logits_AV: Tensor, *, temperature: float) -> Tensor:
+    """Entropy of the next-token distribution in nats, float32 [A]."""
+    logprobs_AV = torch.log_softmax(logits_AV.float() / temperature, dim=-1)
+    return -(logprobs_AV.exp() * logprobs_AV).sum(dim=-1)

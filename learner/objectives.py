@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from learner import losses
-from learner.logprobs import token_logprobs
+from learner.losses import token_logprobs
 from learner.messages import ImitationStep, PPOStep, Sums
 from learner.micro_batch import MicroBatch
 from learner.model import Predictions

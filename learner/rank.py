@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 from agile_ray.types import Int64, TokenScores
 from learner.engine import DeepSpeedEngine
-from learner.logprobs import token_logprobs
+from learner.losses import token_logprobs
 from learner.messages import ImitationStep, PPOStep, RankScores, RankSettings, Sums, add
 from learner.micro_batch import MicroBatch, make_micro_batch
 from learner.model import torch_dtype

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agile_ray.types import Float32, Int32
 from agile_ray.weights import Probe
-from learner.logprobs import token_logprobs
+from learner.losses import token_logprobs
 from learner.micro_batch import make_probe_batch
 from learner.weights.buckets import Bytes, pack, plan_buckets
 

@@ -180,7 +180,7 @@ class VersionLoader:
 
     async def _transfer(self, buckets: Sequence[Bucket], blobs: Sequence[NDArray[np.uint8]]) -> None:
         if len(buckets) != len(blobs):
-            raise SyncError(f"rollout: {len(buckets)} buckets were announced, {len(blobs)} came")
+            raise SyncError(f"rollout: {len(buckets)} buckets were announced, {len(blobs)} arrived")
         try:
             await self._engine.start_weight_update()
             for bucket, blob in zip(buckets, blobs, strict=True):

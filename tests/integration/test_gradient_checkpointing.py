@@ -17,7 +17,7 @@ import numpy as np
 from torch import distributed
 from agile_ray.config import Learner
 from learner.engine import DeepSpeedEngine, RankInfo
-from learner.logprobs import token_logprobs
+from learner.losses import token_logprobs
 from learner.messages import RankSettings
 from learner.micro_batch import make_micro_batch
 from learner.ragged import lay_out

@@ -86,7 +86,8 @@ def test_train_refuses_a_port_in_use(call, tmp_path, model):
 
 def test_train_refuses_a_full_disk(call, tmp_path, model, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+    free = {"/dev/shm": 1 << 30}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free.get(str(path), 1 << 20)))
     code, _, err = call("train", "quickstart", f"run.folder={tmp_path / 'runs'}", f"model.path={model}")
     assert code == 2
     assert "has 1 MiB free" in one_line(err)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from learner import losses
-from learner.logprobs import entropies, token_logprobs
+from learner.losses import entropies, token_logprobs
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:

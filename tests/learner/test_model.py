@@ -10,7 +10,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, OPTConfig
 
 from agile_ray.errors import ConfigError
 from learner import losses
-from learner.logprobs import token_logprobs
+from learner.losses import token_logprobs
 from learner.micro_batch import make_micro_batch
 from learner.model import (
     DetachedHead,
