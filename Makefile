@@ -39,7 +39,7 @@ quickstart: install
 	$(BIN)/agile-ray train quickstart
 
 test: install lint
-	$(BIN)/python -m pytest -q -m "not integration and not data" --durations=5 --timeout=120
+	$(BIN)/python -m pytest -q -m "not integration and not data" --numprocesses=2 --durations=5 --timeout=120
 	$(BIN)/python -m pytest -q -m "$(SLOW)" --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=10 --timeout=600
 
 lint: install
