@@ -132,7 +132,8 @@ class Memory(Section):
     top_k: int = Field(default=1, ge=1)
     """Maximum number of entries of each kind that [RetrieveMemory] returns."""
     threshold: float = Field(default=0.46, ge=-1, le=1)
-    """Cosine similarity above which two questions count as similar (released code: 0.46)."""
+    """Cosine similarity above which two questions count as similar. 0.46, the released code's, suits `minilm`; with
+    `hashed`, set about 0.65 here and in `credit.threshold`."""
     entry_tokens: int = Field(default=64, ge=1)
     """Maximum number of tokens that the policy reads of one entry; the rest is cut off."""
     capacity: int = Field(default=10_000, ge=1)
