@@ -264,9 +264,9 @@ def test_an_update_stops_early_and_the_coefficient_is_saved(begin: Begin, folder
     saved = tmp_path / "lr=[0.1] *?"  # DeepSpeed would take this path for a pattern
     saved.mkdir()
     learners.save(saved)
-    second = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+    second = learners.learn(rows(learners, segments(20, 9)), seed=1, progress=0.0)
     learners.load(saved)
-    again = learners.learn(rows(learners, segments(20, 9)), seed=1, done=0.0)
+    again = learners.learn(rows(learners, segments(20, 9)), seed=1, progress=0.0)
     learners.reopen(ppo=PPO(), imitation=Imitation())
     fresh = learners.learn(rows(learners, segments(20, 9)), seed=1, progress=0.0)
     coefficients = [update.metrics["kl_coefficient"] for update in (first, second, again, fresh)]
