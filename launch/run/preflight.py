@@ -61,7 +61,7 @@ def check_shared_memory(config: RunConfig) -> None:
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else need
     if free < need:
         raise ConfigError(
-            f"{SHARED_MEMORY}: {config.rollout.actors} engines need {need >> 20} MiB of shared memory, found "
+            f"{SHARED_MEMORY}: rollout.actors={config.rollout.actors} needs {need >> 20} MiB of shared memory, found "
             f"{free >> 20} MiB free; start the container with --shm-size={2 * need >> 20}m or more (Docker gives "
             "64 MiB), or lower rollout.actors"
         )
