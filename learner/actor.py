@@ -13,7 +13,8 @@ from agile_ray.errors import ConfigError, DeadlineError
 from agile_ray.record.roll_call import RollCall
 from agile_ray.types import Int32
 from agile_ray.weights import Probe
-from learner import extensions
+from learner.compiler.folder import choose_folder
+from learner.compiler.lock import compile_alone
 from learner.messages import Device, ImitationStep, PPOStep, RankScores, RankSettings, Sums
 from learner.plan import MicroBatches
 from learner.ragged import Ragged
@@ -45,7 +46,7 @@ class LearnerActor:
             # By default idle threads spin, which slows a rank down tenfold when engines share its cores.
             os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         try:
-            extensions.compile_alone(extensions.choose_folder())
+            compile_alone(choose_folder())
         except ConfigError as error:  # `start` raises it: Ray makes a page of what a constructor raises
             self._refused = error
         self._rank = rank

@@ -9,9 +9,9 @@
 Recording finds processes that overwrite their environment with a title; the mark finds those that started after the
 last recording. Ray's own helpers notice that their head is gone, but first try to report it for a minute.
 
-Who is killed leaves its named shared memory in /dev/shm: vLLM's message queues, 160 MiB each, and semaphores. Maps are
-read by inode, because glibc renames a semaphore after mapping it, and only when /dev/shm has changed. Files that were
-there before the driver started are never touched.
+Who is killed leaves its named shared memory in /dev/shm: vLLM's message queues of 160 and 240 MiB, and semaphores. Maps
+are read by inode, because glibc renames a semaphore after mapping it, and only when /dev/shm has changed. Files that
+were there before the driver started are never touched.
 """
 
 import os

@@ -14,13 +14,14 @@ from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
 from launch.cluster.address import check_port, check_shared, joins, temporary_folder
 from launch.models.folder import check_model, check_same_tokenizer
-from learner.extensions import choose_folder
+from learner.compiler.folder import choose_folder
 
 CHECKPOINT_FACTOR = 8
 """Maximum size of a checkpoint over that of the model's file: weights, float32 master copy, two moments of AdamW."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-ENGINE_SHARED_BYTES = (160 << 20) + 4096
-"""Of one engine's message queue to its workers: vLLM's 10 chunks of VLLM_MQ_MAX_CHUNK_BYTES_MB, 16 by default."""
+QUEUE_BYTES = (240 << 20) + 4096
+"""Of the largest message queue between an engine and a worker, which vLLM wants free: 10 chunks of 24 MiB. Most of it
+is never written, so several engines fit."""
 NAME_BYTES = 255
 """Maximum length of a name on a disk."""
 SPARE_BYTES = 64 << 20
@@ -41,12 +42,13 @@ def check(config: RunConfig) -> None:
     check_resumed(config)
     check_recorded(config.env.recorded)
     check_port(config.cluster.dashboard_port)
-    if not joins(config.cluster):  # else these are the nodes' business, which say the same when the actors start
+    if not joins(config.cluster):  # on a cluster the actors say the same when they start
         choose_folder()
-        check_shared_memory(config)
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
     copies = config.run.keep_checkpoints + 2  # the best on validation, and the one being written
     check_space(config.run.folder, need_bytes=CHECKPOINT_FACTOR * copies * weights + SPARE_BYTES)
+    if not joins(config.cluster):
+        check_shared_memory(config)
 
 
 def check_shared_memory(config: RunConfig) -> None:
@@ -57,13 +59,11 @@ def check_shared_memory(config: RunConfig) -> None:
     """
     if config.cluster.device == "gpu" and config.rollout.tensor_parallel == 1:
         return  # vLLM then runs its only worker in the engine's process
-    need = config.rollout.actors * ENGINE_SHARED_BYTES
-    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else need
-    if free < need:
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else QUEUE_BYTES
+    if free < QUEUE_BYTES:
         raise ConfigError(
-            f"{SHARED_MEMORY}: rollout.actors={config.rollout.actors} needs {need >> 20} MiB of shared memory, found "
-            f"{free >> 20} MiB free; start the container with --shm-size={2 * need >> 20}m or more (Docker gives "
-            "64 MiB), or lower rollout.actors"
+            f"{SHARED_MEMORY}: an engine needs {QUEUE_BYTES >> 20} MiB of shared memory, found {free >> 20} MiB free; "
+            f"start the container with --shm-size={config.rollout.actors}g or more (Docker gives 64 MiB)"
         )
 
 

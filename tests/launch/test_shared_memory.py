@@ -20,14 +20,14 @@ def check(monkeypatch, *, free_mib, actors=1, device="cpu", tensor_parallel=1):
 
 
 @pytest.mark.parametrize(
-    "found", [{"free_mib": 64}, {"free_mib": 200, "actors": 2}, {"free_mib": 64, "device": "gpu", "tensor_parallel": 2}]
+    "found", [{"free_mib": 64}, {"free_mib": 239, "actors": 2}, {"free_mib": 64, "device": "gpu", "tensor_parallel": 2}]
 )
 def test_too_little_is_refused_and_the_option_of_docker_named(monkeypatch, found):
     with pytest.raises(ConfigError, match=rf"^/dev/shm: .* found {found['free_mib']} MiB free; .*--shm-size="):
         check(monkeypatch, **found)
 
 
-@pytest.mark.parametrize("found", [{"free_mib": 161}, {"free_mib": 321, "actors": 2}, {"free_mib": 1, "device": "gpu"}])
+@pytest.mark.parametrize("found", [{"free_mib": 241}, {"free_mib": 400, "actors": 2}, {"free_mib": 1, "device": "gpu"}])
 def test_enough_is_accepted(monkeypatch, found):
     check(monkeypatch, **found)
 

@@ -12,13 +12,14 @@ import pytest
 from torch.utils import cpp_extension
 
 from agile_ray.errors import ConfigError, DeadlineError
-from learner import extensions
-from learner.extensions import KEY, Baton, choose_folder
+from learner.compiler import lock
+from learner.compiler.folder import KEY, choose_folder
+from learner.compiler.lock import Baton, compile_alone
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys, time
-from learner.extensions import Baton
+from learner.compiler.lock import Baton
 Baton(sys.argv[1]).try_acquire()
 print("held", flush=True)
 time.sleep(60)
@@ -70,7 +71,7 @@ def test_the_compilers_of_a_killed_owner_are_ended(tmp_path, holder):
 
 
 def test_a_lock_whose_owner_lives_is_waited_for_and_then_named(tmp_path, holder, monkeypatch):
-    monkeypatch.setattr(extensions, "BUILD_S", 0.3)
+    monkeypatch.setattr(lock, "BUILD_S", 0.3)
     begin = time.monotonic()
     with pytest.raises(DeadlineError, match=rf"{tmp_path}/lock: another process has been compiling .* set {KEY}"):
         Baton(str(tmp_path / "lock")).try_acquire()
@@ -81,7 +82,7 @@ def test_torch_compiles_under_the_lock(monkeypatch, tmp_path):
     monkeypatch.setattr(cpp_extension, "FileBaton", cpp_extension.FileBaton)  # restored after the test
     monkeypatch.setenv(KEY, "unset")
     monkeypatch.setenv("PATH", "/usr/bin")
-    extensions.compile_alone(tmp_path)
+    compile_alone(tmp_path)
     assert cpp_extension.FileBaton is Baton
     assert os.environ[KEY] == str(tmp_path)
     assert os.environ["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"

@@ -1,4 +1,4 @@
-"""Where DeepSpeed's extensions are compiled, by one process at a time. Imports torch only in `compile_alone`.
+"""Lets one process at a time compile DeepSpeed's extensions.
 
 torch's own lock is a file that exists: who is killed while compiling leaves it, and later starts wait for it for ever.
 `Baton` locks the same file with flock, which ends with its owner.
@@ -9,49 +9,16 @@ import os
 import sys
 import time
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 
 import psutil
 
-from agile_ray.errors import ConfigError, DeadlineError
+from agile_ray.errors import DeadlineError
+from learner.compiler.folder import KEY
 
-KEY = "TORCH_EXTENSIONS_DIR"
 BUILD_S = 600.0
 """Longest wait for another process that compiles, seconds; DeepSpeed's extension takes one minute of one core."""
 POLL_S = 0.1
-
-
-def choose_folder() -> Path:
-    """The folder to compile in: what TORCH_EXTENSIONS_DIR says, else one of this environment.
-
-    The extensions depend on the environment's headers: a folder that several environments share would be rebuilt at
-    every change between them. Where the environment is read-only, the folder is in the user's cache.
-
-    Raises:
-        ConfigError: no folder can be written.
-    """
-    if KEY in os.environ:
-        tried = [Path(os.environ[KEY])]
-    else:
-        environment = sha256(sys.prefix.encode()).hexdigest()[:12]
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-        tried = [Path(sys.prefix, "torch_extensions"), cache / "agile-ray" / "torch_extensions" / environment]
-    for folder in tried:
-        if _writable(folder):
-            return folder
-    raise ConfigError(
-        f"learner: DeepSpeed compiles an extension and needs a folder, found none that can be written among "
-        f"{', '.join(map(str, tried))}; set {KEY} to one"
-    )
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def compile_alone(folder: Path) -> None:
