@@ -29,7 +29,7 @@ def compile_alone(folder: Path) -> None:
         os.environ["PATH"] = os.pathsep.join(filter(None, (tools, os.environ.get("PATH"))))
     from torch.utils import cpp_extension
 
-    vars(cpp_extension)["FileBaton"] = Baton
+    cpp_extension.__dict__["FileBaton"] = Baton
 
 
 class Baton:
