@@ -59,6 +59,7 @@ def train(config: RunConfig) -> None:
         machines = start(config, environment, progress)
         try:
             finished = run(config, environment, machines, progress, stop)
+            stop.saved()
         finally:
             machines.close()
     if not finished:

@@ -29,6 +29,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
+        self._saved = False
 
     def __call__(self) -> bool:
         return self.asked
@@ -54,6 +55,10 @@ class Stop:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def saved(self) -> None:
+        """Note that the training has ended with a checkpoint and said so; only its machines are left to end."""
+        self._saved = True
+
     def listen(self) -> None:
         """Answer SIGTERM from here on; again, if a library has set a handler of its own, as Ray does."""
         for number in _SIGNALS:
@@ -74,7 +79,7 @@ class Stop:
         try:
             yield
         except KeyboardInterrupt:
-            if self.asked:
+            if self.asked and not self._saved:
                 latest = latest_checkpoint(run, sft)
                 where = "starts over" if latest is None else f"goes on from {latest.folder.path.name}"
                 progress.say(f"asked to stop, and interrupted: the same command {where}")

@@ -113,6 +113,13 @@ def test_a_training_that_is_interrupted_says_where_it_resumes(trained):
     assert said[-1] == "asked to stop, and interrupted: the same command starts over"
 
 
+def test_a_training_that_has_stopped_is_not_explained_again_while_its_machines_end(trained):
+    machines = SimpleNamespace(close=lambda: term())
+    code, said, _ = trained(run=lambda *_: term() or False, start=lambda *_: machines)
+    assert code == EXIT_CODE
+    assert not [line for line in said if "interrupted" in line]
+
+
 def test_a_training_is_interrupted_while_its_engines_start(trained):
     code, said, _ = trained(start=lambda *_: (term(), term()))
     assert (code, said[-1]) == (EXIT_CODE, "asked to stop, and interrupted: the same command starts over")
