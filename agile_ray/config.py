@@ -267,6 +267,9 @@ class Rollout(Section):
     temperature: float = Field(default=1.0, ge=0.01)
     """Sampling temperature in training and in sampled evaluations. The learner divides its logits by it as well. vLLM
     would raise one below 0.01."""
+    deterministic: bool = False
+    """Sample in lockstep, each turn with a seed of its own, so that a training repeats bit for bit on the same machine
+    (docs/operations.md). At each turn, lanes then wait for the slowest one."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the engine's weights."""
     kv_cache_gib: float = Field(default=1.0, gt=0)

@@ -78,6 +78,7 @@ class RolloutActor:
             numbers=range(first, first + rollout.lanes),
             total=rollout.actors * rollout.lanes,
             temperature=rollout.temperature,
+            seed=common.seed if rollout.deterministic else None,
             price=common.env.price,
             bought=Journal(RunFolder(common.run_folder).journal(index)).add,
         )

@@ -108,23 +108,35 @@ class VLLMEngine:
         return self._completion(await self._receive(request))
 
     async def generate_batch(
-        self, prompts: Sequence[Sequence[int]], *, max_tokens: Sequence[int], temperature: float
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: Sequence[int],
+        temperature: float,
+        seeds: Sequence[int] | None = None,
     ) -> list[Completion]:
         """Continue several prompts as one batch that has the same composition on every run.
 
-        The scheduler is paused until all prompts have arrived, in order. Results in bfloat16 depend on which requests
-        share a step, so only equal batches give equal tokens.
+        The scheduler is paused until all prompts have arrived, in order. Logprobs depend in their last bits on which
+        requests share a step, so only equal batches give equal tokens.
+
+        Args:
+            prompts: token ids of each.
+            max_tokens: of each.
+            temperature: of sampling; 0.0 is greedy.
+            seeds: of each prompt's sampling; None samples from the engine's own stream of random numbers.
 
         Raises:
             EngineError, DeadlineError: as `generate`.
         """
         self.loader.check_serving()
+        drawn: Sequence[int | None] = [None] * len(prompts) if seeds is None else seeds
         core = self.llm.engine_core  # `pause_generation` would add a sleep of 20 ms to every batch
         await self.wait("pause", core.pause_scheduler_async(mode="keep", clear_cache=False))
         try:
             requests = [
-                await self._send(prompt, self._sampling(limit, temperature))
-                for prompt, limit in zip(prompts, max_tokens, strict=True)
+                await self._send(prompt, self._sampling(limit, temperature, seed))
+                for prompt, limit, seed in zip(prompts, max_tokens, drawn, strict=True)
             ]
         finally:
             await self.wait("resume", core.resume_scheduler_async())
@@ -202,13 +214,14 @@ class VLLMEngine:
         """Label every token that is sampled from now on with this version."""
         await self.wait("update_weight_version", self.llm.update_weight_version(version))
 
-    def _sampling(self, max_tokens: int, temperature: float) -> "SamplingParams":
+    def _sampling(self, max_tokens: int, temperature: float, seed: int | None = None) -> "SamplingParams":
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
             max_tokens=max_tokens,
             temperature=temperature,
+            seed=seed,
             stop_token_ids=list(self.settings.stops),
             ignore_eos=True,  # `stops` has the tokenizer's end token; the model's config may name another
             logprobs=0,

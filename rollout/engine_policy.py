@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from agile_ray.agent.policy import Completion, SessionView
+from agile_ray.agent.policy import Completion, Policy, SessionView
+from agile_ray.seeds import derive
 
 
 class Engine(Protocol):
@@ -13,10 +14,23 @@ class Engine(Protocol):
     async def generate(self, prompt_ids: Sequence[int], *, max_tokens: int, temperature: float) -> Completion: ...
 
     async def generate_batch(
-        self, prompts: Sequence[Sequence[int]], *, max_tokens: Sequence[int], temperature: float
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: Sequence[int],
+        temperature: float,
+        seeds: Sequence[int] | None = None,
     ) -> list[Completion]: ...
 
     async def forget(self) -> None: ...  # empties the prefix cache
+
+
+class Seating(Protocol):
+    """Gives each of the lanes that play at once its policy."""
+
+    def seat(self, number: int) -> Policy: ...
+
+    def leave(self, number: int) -> None: ...  # the lane in this seat has nothing left to play
 
 
 class EnginePolicy:
@@ -26,6 +40,14 @@ class EnginePolicy:
         """`temperature`: of sampling; 0.0 is greedy."""
         self._engine = engine
         self._temperature = temperature
+
+    def seat(self, number: int) -> "EnginePolicy":
+        """The policy of every lane is the same."""
+        del number
+        return self
+
+    def leave(self, number: int) -> None:
+        """Nobody waits for this lane."""
 
     async def write(self, view: SessionView) -> Completion:
         return await self._engine.generate(view.context_ids, max_tokens=view.room, temperature=self._temperature)
@@ -39,13 +61,22 @@ class Lockstep:
     seat 2  plays ...  requests -> one batch ->'--> continues
 
     A request waits for all seats that have not left. The last seat to request or to leave starts the batch. If the
-    lanes of two runs play equal sessions, their batches are equal, no matter how long tools and experts take.
+    lanes of two runs play equal sessions, their batches are equal, no matter how long tools and experts take. Each
+    request samples with a seed of its own, derived from its stream, its position and the length of its context.
     """
 
-    def __init__(self, engine: Engine, *, seats: int, temperature: float) -> None:
-        """`temperature`: of sampling; 0.0 is greedy."""
+    def __init__(self, engine: Engine, *, seats: int, temperature: float, seed: int) -> None:
+        """Open the seats.
+
+        Args:
+            engine: writes the batches.
+            seats: lanes that play together.
+            temperature: of sampling; 0.0 is greedy.
+            seed: root of the requests' seeds.
+        """
         self._engine = engine
         self._temperature = temperature
+        self._seed = seed
         self._seated = set(range(seats))
         self._requests: dict[int, tuple[SessionView, asyncio.Future[Completion]]] = {}
         self._batch: asyncio.Task[None] | None = None
@@ -82,6 +113,7 @@ class Lockstep:
                 [view.context_ids for view, _ in requests],
                 max_tokens=[view.room for view, _ in requests],
                 temperature=self._temperature,
+                seeds=[self._seed_of(view) for view, _ in requests] if self._temperature else None,
             )
         except BaseException as error:  # noqa: BLE001  raised in the tasks that wait for the batch
             for _, answer in requests:
@@ -91,6 +123,9 @@ class Lockstep:
         for (_, answer), completion in zip(requests, completions, strict=True):
             if not answer.done():
                 answer.set_result(completion)
+
+    def _seed_of(self, view: SessionView) -> int:
+        return derive(self._seed, "sample", view.stream.id, view.position, len(view.context_ids))
 
 
 class Seat:

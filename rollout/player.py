@@ -15,7 +15,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Play
 from agile_ray.types import Receipt, Session
-from rollout.engine_policy import Engine, EnginePolicy, Lockstep
+from rollout.engine_policy import Engine, EnginePolicy, Lockstep, Seating
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,7 @@ class Player:
         numbers: range,
         total: int,
         temperature: float,
+        seed: int | None,
         price: int,
         bought: Callable[[Receipt], None],
     ) -> None:
@@ -48,6 +49,7 @@ class Player:
             numbers: of these lanes among the lanes of all actors.
             total: number of lanes of all actors.
             temperature: of sampling.
+            seed: of sampling in lockstep, so that sessions repeat exactly; None: lanes do not wait for one another.
             price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
         """
@@ -57,6 +59,7 @@ class Player:
         self._rules = rules
         self._total = total
         self._temperature = temperature
+        self._seed = seed
         self._price = price
         self._bought = bought
         self._rounds = dict.fromkeys(numbers, 0)
@@ -77,8 +80,20 @@ class Player:
             EngineError, DeadlineError: the engine failed; the other lanes are stopped.
         """
         self.played = 0
-        policy = EnginePolicy(self._engine, temperature=self._temperature)
-        return await _together([self._play_on(number, sessions, policy) for number in self._lanes])
+        seating = self._seating(seats=len(self._lanes), greedy=False)
+
+        async def play(seat: int, number: int) -> list[Session]:
+            played = await self._play_on(number, sessions, seating.seat(seat))
+            seating.leave(seat)
+            return played
+
+        return await _together([play(seat, number) for seat, number in enumerate(self._lanes)])
+
+    def _seating(self, *, seats: int, greedy: bool) -> Seating:
+        temperature = 0.0 if greedy else self._temperature
+        if greedy or self._seed is not None:
+            return Lockstep(self._engine, seats=seats, temperature=temperature, seed=self._seed or 0)
+        return EnginePolicy(self._engine, temperature=temperature)
 
     async def _play_on(self, number: int, sessions: int, policy: Policy) -> list[Session]:
         played: list[Session] = []
@@ -105,15 +120,13 @@ class Player:
         await self._engine.forget()
         seats = min(len(plays), len(self._lanes))
         shares = [range(seat, len(plays), seats) for seat in range(seats)]
-        lockstep = Lockstep(self._engine, seats=seats, temperature=0.0)
-        sampling = EnginePolicy(self._engine, temperature=self._temperature)
+        seating = self._seating(seats=seats, greedy=greedy)
         results: dict[int, list[Session]] = {}
 
         async def play(seat: int) -> list[Session]:
             for index in shares[seat]:
-                policy = lockstep.seat(seat) if greedy else sampling
-                results[index] = await self._play_stream(plays[index], split=split, policy=policy)
-            lockstep.leave(seat)
+                results[index] = await self._play_stream(plays[index], split=split, policy=seating.seat(seat))
+            seating.leave(seat)
             return []
 
         await _together([play(seat) for seat in range(seats)])

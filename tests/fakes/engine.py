@@ -22,6 +22,7 @@ class FakeEngine:
     """
 
     batches: list[list[int]] = field(default_factory=list)  # first token of every prompt, batch by batch
+    seeds: list[list[int] | None] = field(default_factory=list)  # of the prompts' sampling, batch by batch
     calls: list[str] = field(default_factory=list)  # names of all calls, in order
     received: list[tuple[BucketMessage, bytes]] = field(default_factory=list)
     version: int = 0
@@ -32,9 +33,15 @@ class FakeEngine:
         return (await self.generate_batch([prompt_ids], max_tokens=[max_tokens], temperature=temperature))[0]
 
     async def generate_batch(
-        self, prompts: Sequence[Sequence[int]], *, max_tokens: Sequence[int], temperature: float
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: Sequence[int],
+        temperature: float,
+        seeds: Sequence[int] | None = None,
     ) -> list[Completion]:
         await self._call("generate")
+        self.seeds.append(None if seeds is None else list(seeds))
         self.batches.append([prompt[0] for prompt in prompts])
         return [
             Completion(

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from agile_ray.agent.policy import Completion
+from agile_ray.seeds import derive
 from rollout.engine_policy import Engine
 from rollout.weights.loader import ServingEngine
 
@@ -36,6 +37,15 @@ async def check_engine(engine: WholeEngine, *, prompts: Sequence[Sequence[int]],
     await engine.forget()
     again = await engine.generate_batch(prompts, max_tokens=limits, temperature=0.0)
     assert [one.ids.tolist() for one in again] == [one.ids.tolist() for one in batch]
+
+    sampled = []
+    for _ in range(2):
+        await engine.forget()
+        written = await engine.generate_batch(
+            prompts, max_tokens=limits, temperature=1.0, seeds=[derive(0, index) for index in range(len(prompts))]
+        )
+        sampled.append([(one.ids.tolist(), one.logprobs.tolist()) for one in written])
+    assert sampled[0] == sampled[1]
 
     scores = await engine.score(prompts[0])
     assert (scores.shape, scores.dtype) == ((len(prompts[0]),), np.float32)

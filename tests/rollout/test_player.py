@@ -19,7 +19,14 @@ WORLD = Recurring(seed=0)
 RULES = script_rules(WORLD, agent=Agent(forced=True, turns=1, turn_tokens=2), memory=Memory())
 
 
-def player(folder: Path, *, engine: FakeEngine | None = None, numbers: range = range(2), seed: int = 0) -> Player:
+def player(
+    folder: Path,
+    *,
+    engine: FakeEngine | None = None,
+    numbers: range = range(2),
+    seed: int = 0,
+    deterministic: bool = False,
+) -> Player:
     return Player(
         engine=engine or FakeEngine(),
         environment=Recurring(seed=seed),
@@ -27,6 +34,7 @@ def player(folder: Path, *, engine: FakeEngine | None = None, numbers: range = r
         numbers=numbers,
         total=4,
         temperature=1.0,
+        seed=seed if deterministic else None,
         price=300,
         bought=Journal(folder / "receipts.jsonl").add,
     )
@@ -87,6 +95,17 @@ def test_an_evaluation_plays_in_the_given_order_and_does_not_move_the_lanes(tmp_
     assert stations(played) == wanted
     assert engine.calls[0] == "forget"
     assert standing(one) == before
+
+
+def test_deterministic_lanes_write_each_turn_together_and_end_together(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    one = player(tmp_path, engine=engine, numbers=range(3), deterministic=True)
+    asyncio.run(one.collect(2))
+    assert [len(batch) for batch in engine.batches] == [3, 3]
+    asyncio.run(one.evaluate([Play(index=n, sessions=n + 1) for n in range(2)], split="test", greedy=False))
+    assert [len(batch) for batch in engine.batches] == [3, 3, 2, 1]
+    drawn = [seed for batch in engine.seeds if batch for seed in batch]
+    assert len({*drawn}) == 9
 
 
 def test_an_engine_that_fails_ends_the_collection(tmp_path: Path) -> None:
