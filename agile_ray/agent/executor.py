@@ -214,14 +214,14 @@ class Executor:
             return _NOTHING
         words, pending = self.tokenizer.decode(self._words).strip(), self._pending
         self._words, self._pending = [], None
-        if function is None:
-            return self._search(words) if pending in SEARCHES else self._refuse("nothing to end here , call a function")
-        if pending in SEARCHES:
-            return self._refuse("a query ends with the end token")
         if pending is Function.PREDICT_ANSWER:
             self._candidate = Submission(text=words, rows=None)
         if pending is Function.REFLECTION:
             self._reflection = words
+        if function is None:
+            return self._search(words) if pending in SEARCHES else self._refuse("nothing to end here , call a function")
+        if pending in SEARCHES:
+            return self._refuse("a query ends with the end token")
         wrong = self._out_of_order(function)
         if wrong:
             return self._refuse(wrong)

@@ -118,6 +118,16 @@ def test_a_bad_query_leaves_nothing_to_submit():
     assert "nothing to submit" in observed(session, with_rules.tokenizer)
 
 
+def test_words_that_end_with_the_end_token_are_kept():
+    session, _ = play(*OPENING, f"[PredictAnswer] yes {END}", "[SubmitAnswer] [ClearContext]")
+    assert (session.answer, session.correct, session.remarks) == ("yes", True, ("refused",))
+    session, one = play(
+        *(*OPENING, "[SeekAdvice]", f"[Reflection] steel rusts {END}", "[UpdateMemory] [SubmitAnswer] [ClearContext]"),
+        of=(RUST,),
+    )
+    assert [entry.text for entry in one.memory.snapshot().entries] == ["does it rust ? no", "steel rusts"]
+
+
 def test_after_the_submission_only_clearing_the_context_is_allowed():
     session, _ = play(*OPENING, "[PredictAnswer] no [SubmitAnswer] [SeekAdvice]", "[ClearContext]")
     assert (session.asks, session.correct, session.remarks) == (0, False, ("refused",))

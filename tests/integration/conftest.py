@@ -30,6 +30,7 @@ OVERRIDES = (
         "loop.evaluate_every=2",
         "evaluate.validation_sessions=48",
         "rollout.kv_cache_gib=0.25",
+        "rollout.deterministic=true",
     ),
     "evaluate.sessions=48",
 )

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from agile_ray.record import history
+from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
+from agile_ray.replay.comparison import compare, losses
 from tests.integration.conftest import BIN, ITERATIONS, LANES, SESSIONS, STEPS, Job, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
@@ -96,3 +98,20 @@ def test_a_replay_repeats_its_run_even_after_it_is_resumed(job: Job) -> None:
     lines = [line for line in history.read(folder / "history.jsonl") if line.event is Event.ITERATION]
     assert [line.iteration for line in lines] == list(range(1, ITERATIONS + 1))
     assert {path: path.stat().st_mtime_ns for path in job.run.rglob("*")} == before
+
+
+def test_a_deterministic_training_repeats_bit_for_bit_however_often_it_was_interrupted(job: Job) -> None:
+    command = [str(BIN / "agile-ray"), "train", *job.words, "run.name=again"]
+    subprocess.run(command, check=True, env=environment(), capture_output=True, timeout=400)
+    first, second = RunFolder(job.run), RunFolder(job.folder / "again")
+    ours, theirs = (losses(history.read(run.history)) for run in (first, second))
+    assert ours == theirs
+    for iteration in range(1, ITERATIONS + 1):
+        found = compare(
+            iteration, run=first, replay=second, run_losses=ours[iteration], replay_losses=theirs[iteration]
+        )
+        assert found.segments > 0
+        assert found.differing.keys() <= {"receipts"}  # how long an expert took is not the same twice
+        assert found.credit_differing == 0
+    last = Path("checkpoints") / f"iteration-{ITERATIONS:05}" / "model.safetensors"
+    assert (job.run / last).read_bytes() == (second.path / last).read_bytes()
