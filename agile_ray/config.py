@@ -236,6 +236,10 @@ class PPO(Section):
         return self
 
 
+SIZES = Affects.MACHINES | Affects.IMITATION | Affects.COMPARISON
+"""What knobs affect that save memory. They change results in the last bits only, so a resumed run may set others."""
+
+
 class Learner(Section):
     """The DeepSpeed ranks."""
 
@@ -247,11 +251,11 @@ class Learner(Section):
     """What DeepSpeed ZeRO shards: 1 the optimizer's state, 2 gradients too, 3 weights too."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the weights in forward and backward passes. The optimizer keeps float32."""
-    micro_batch_tokens: int = Field(default=4096, ge=16)
+    micro_batch_tokens: Annotated[int, SIZES] = Field(default=4096, ge=16)
     """Maximum number of tokens, padding included, in one forward and backward pass of one rank."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients with a larger norm are scaled down to it."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, SIZES] = False
     """Recompute activations in the backward pass, which takes more time and less memory."""
 
 
@@ -272,9 +276,9 @@ class Rollout(Section):
     (docs/operations.md). At each turn, lanes then wait for the slowest one."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Data type of the engine's weights."""
-    kv_cache_gib: float = Field(default=1.0, gt=0)
+    kv_cache_gib: Annotated[float, Affects.MACHINES] = Field(default=1.0, gt=0)
     """On a CPU: size of one engine's key-value cache, in GiB."""
-    gpu_memory: float = Field(default=0.85, gt=0, le=1)
+    gpu_memory: Annotated[float, Affects.MACHINES] = Field(default=0.85, gt=0, le=1)
     """On a GPU: share of its memory that one engine may take."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs of one engine."""

@@ -15,6 +15,7 @@ from agile_ray.knobs import Affects, Section, knobs
 from launch.run import shipped_configs
 
 KEYS = [knob.key for knob in knobs(RunConfig)]
+ENGINE_MEMORY = {"rollout.kv_cache_gib", "rollout.gpu_memory"}
 
 
 def config(*overrides: str) -> RunConfig:
@@ -28,7 +29,8 @@ def beginning(*words: str) -> set[str]:
 def test_a_resumed_run_may_change_how_long_and_where_it_runs():
     free = {knob.key for knob in knobs(RunConfig) if may_change_on_resume(knob)}
     loop = {"loop.iterations", "loop.checkpoint_every", "loop.evaluate_every"}
-    assert free == beginning("run.", "cluster.", "evaluate.") | loop
+    memory = {"learner.micro_batch_tokens", "learner.gradient_checkpointing"} | ENGINE_MEMORY
+    assert free == beginning("run.", "cluster.", "evaluate.") | loop | memory
     assert resume_conflicts(config(), config("loop.iterations=99", "cluster.deadline_s=9", "run.name=other")) == []
     assert resume_conflicts(config(), config("ppo.clip=0.1")) == ["ppo.clip was 0.3, is 0.1"]
 
@@ -47,13 +49,13 @@ def test_imitation_depends_on_the_price_only_if_the_teacher_asks_by_judgement():
 
 
 def test_the_evaluation_of_the_sft_policy_depends_on_imitation_price_sampling_and_number_of_sessions():
-    everything = IMITATION | beginning("rollout.") | {"evaluate.sessions", "cluster.device"}
+    everything = IMITATION | (beginning("rollout.") - ENGINE_MEMORY) | {"evaluate.sessions", "cluster.device"}
     assert set(sft_evaluation_of(config())) == everything
 
 
 def test_runs_that_are_compared_may_differ_in_price_seed_and_where_they_ran():
     free = {knob.key for knob in knobs(RunConfig) if not knob.affects & Affects.COMPARISON}
-    assert free == beginning("run.", "cluster.") | {"env.advice_cost", "seed"}
+    assert free == beginning("run.", "cluster.") | {"env.advice_cost", "seed"} | ENGINE_MEMORY
     one, other = config("credit.mode=none"), config("credit.mode=linked", "seed=3", "ppo.clip=0.1")
     assert pair_conflicts(one, other, compared="credit.mode") == ["ppo.clip was 0.3, is 0.1"]
 

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -52,7 +52,9 @@ FINISH_S = 60.0
 Answer = TypeVar("Answer")
 
 
-def submit(config: RunConfig, *, address: str, project: Path, follow: bool) -> int:
+def submit(
+    config: RunConfig, *, address: str, project: Path, follow: bool, variables: Mapping[str, str] | None = None
+) -> int:
     """Submit a training and, on request, follow its log.
 
     Args:
@@ -60,6 +62,7 @@ def submit(config: RunConfig, *, address: str, project: Path, follow: bool) -> i
         address: of the cluster's dashboard.
         project: a checkout of this project.
         follow: print the log until the job ends.
+        variables: environment variables of all processes of the job.
 
     Returns:
         The job's exit code; 0 if it is not followed, INTERRUPTED if the user stops following.
@@ -73,7 +76,7 @@ def submit(config: RunConfig, *, address: str, project: Path, follow: bool) -> i
     with tempfile.TemporaryDirectory(prefix="agile-ray-") as folder:
         package = Path(folder) / "package"
         install(project, package)
-        job = _start(client, config, package)
+        job = _start(client, config, package, variables or {})
     print(f"job {job}: run {config.run.name} in {config.run_folder}", flush=True)
     if not follow:
         return 0
@@ -123,7 +126,7 @@ def _connect(address: str) -> "JobSubmissionClient":
         raise ConfigError(f"--address {address}: no Ray dashboard answers there ({error})") from error
 
 
-def _start(client: "JobSubmissionClient", config: RunConfig, package: Path) -> str:
+def _start(client: "JobSubmissionClient", config: RunConfig, package: Path, variables: Mapping[str, str]) -> str:
     (package / CONFIG_NAME).write_text(config.yaml(), encoding="utf-8")
     try:
         return _within(
@@ -131,7 +134,7 @@ def _start(client: "JobSubmissionClient", config: RunConfig, package: Path) -> s
             "submit: handing the job to the cluster",
             lambda: client.submit_job(
                 entrypoint=ENTRYPOINT,
-                runtime_env={"working_dir": str(package)},
+                runtime_env={"working_dir": str(package), "env_vars": dict(variables)},
                 metadata={"run": config.run.name, "config_hash": config.digest},
             ),
         )

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from agile_ray.errors import DeadlineError
+from agile_ray.errors import ConfigError, DeadlineError
 from launch.cluster import job
+from launch.commands.submit import _variables
+from launch.run.shipped_configs import read
 
 SUPERVISOR = """
 import mmap, subprocess, sys
@@ -90,3 +92,35 @@ def test_an_answer_that_is_an_error_is_raised():
     with pytest.raises(ConnectionError, match="no"):
         job._within(5, "submit", refuse)
     assert job._within(5, "submit", lambda: None) is None
+
+
+def test_all_processes_of_a_job_get_its_environment_variables(monkeypatch):
+    sent = {}
+
+    class Client:
+        def submit_job(self, **words):
+            sent.update(words)
+            return "job-1"
+
+    monkeypatch.setattr(job, "_connect", lambda _: Client())
+    monkeypatch.setattr(job, "install", lambda _, package: package.mkdir())
+    config = read("shop")
+    assert job.submit(config, address="a", project=Path(), follow=False, variables={"HF_HOME": "/mnt/a=b"}) == 0
+    assert sent["runtime_env"]["env_vars"] == {"HF_HOME": "/mnt/a=b"}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["HF_HOME"], "must be NAME=VALUE, such as HF_HOME=/mnt/hf, found HF_HOME"),
+        (["2X=1"], "found 2X=1"),
+        (["A=1", "A=2"], "--env-var A: given twice"),
+    ],
+)
+def test_a_variable_that_is_none_is_refused(given, says):
+    with pytest.raises(ConfigError, match=says):
+        _variables(given)
+
+
+def test_variables_may_be_empty_and_may_contain_an_equals_sign():
+    assert _variables(["A=", "B=c=d"]) == {"A": "", "B": "c=d"}
