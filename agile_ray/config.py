@@ -4,30 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from agile_ray.knobs import Affects, Section
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+from agile_ray.units import SPLITS, Split, thousandths
 
 AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMPARISON
 """What the rules and budgets of the agent affect: everything that plays sessions."""
-
-
-def thousandths(amount: float) -> int:
-    """Convert an amount of reward to whole thousandths, in which all money is counted.
-
-    Raises:
-        ValueError: it is not a whole number of thousandths.
-    """
-    rounded = round(1000 * amount)
-    if abs(1000 * amount - rounded) > 1e-6:  # 0.3 and 0.15 have no exact float
-        raise ValueError(f"must be a whole number of thousandths, found {amount:g}")
-    return rounded
 
 
 def _is_none(value: object) -> bool:

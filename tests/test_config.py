@@ -5,10 +5,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from agile_ray.config import SPLITS, Env, RunConfig
+from agile_ray.config import Env, RunConfig
 from agile_ray.config_file import REPLACED, keys, load
 from agile_ray.errors import ConfigError
 from agile_ray.knobs import knobs
+from agile_ray.units import SPLITS
 from launch.commands.keys import default_of
 
 MINIMAL = "run: {name: t}\nmodel: {path: m}\nenv: {name: shop}\n"

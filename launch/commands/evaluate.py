@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agile_ray.config import RunConfig, Split
 from agile_ray.errors import ConfigError
+from agile_ray.units import Split
 from launch.commands.paths import as_path
 from launch.commands.reference_policies import REFERENCE_POLICIES
-from launch.run.shipped_configs import read
 
 if TYPE_CHECKING:
     from agile_ray.agent.environment import Environment
+    from agile_ray.config import RunConfig
     from agile_ray.evaluation.score import Score
     from agile_ray.scripted.references import Habits
     from agile_ray.types import Session
@@ -65,6 +65,8 @@ def command(
       agile-ray evaluate quickstart --policy runs/quickstart/checkpoints/best
     """
     given = [] if categories is None else [f"env.categories.{split}=[{categories}]"]
+    from launch.run.shipped_configs import read
+
     settings = read(config, [*(overrides or ()), *given])
     _check(policy, settings, share=share, first=first)
 
@@ -85,7 +87,7 @@ def command(
 
 
 def play(
-    config: RunConfig, environment: "Environment", policy: str, habits: "Habits", *, split: Split
+    config: "RunConfig", environment: "Environment", policy: str, habits: "Habits", *, split: Split
 ) -> "list[Session]":
     """Play a policy on as many sessions of a split as `evaluate.sessions` says.
 
@@ -115,7 +117,7 @@ def play(
     )
 
 
-def _check(policy: str, config: RunConfig, *, share: float | None, first: int | None) -> None:
+def _check(policy: str, config: "RunConfig", *, share: float | None, first: int | None) -> None:
     """Refuse an unknown policy, and options that it would ignore."""
     if policy not in REFERENCE_POLICIES and not Path(policy).expanduser().is_dir():
         near = difflib.get_close_matches(policy, REFERENCE_POLICIES, n=1)
@@ -140,7 +142,7 @@ def _check(policy: str, config: RunConfig, *, share: float | None, first: int | 
 
 
 def _habits(
-    environment: "Environment", config: RunConfig, *, split: Split, share: float | None, first: int | None
+    environment: "Environment", config: "RunConfig", *, split: Split, share: float | None, first: int | None
 ) -> "Habits":
     from agile_ray.scripted.references import Habits
 
@@ -151,7 +153,7 @@ def _habits(
     return Habits(seed=config.seed, asked_share=share, first=first, asking=config.imitation.asking)
 
 
-def _origin(config: RunConfig, *, split: Split) -> dict[str, object]:
+def _origin(config: "RunConfig", *, split: Split) -> dict[str, object]:
     return {
         "env": config.env.name,
         "split": split,
@@ -162,7 +164,7 @@ def _origin(config: RunConfig, *, split: Split) -> dict[str, object]:
     }
 
 
-def _print(policy: str, config: RunConfig, result: "Score", *, split: Split) -> None:
+def _print(policy: str, config: "RunConfig", result: "Score", *, split: Split) -> None:
     from rich.table import Table
 
     from launch.report.console import plain_console

@@ -4,12 +4,10 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic.fields import FieldInfo
-
-from agile_ray.config import RunConfig
-from agile_ray.effects import may_change_on_resume
-from agile_ray.knobs import knobs
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 
 def command() -> None:
@@ -22,6 +20,10 @@ def command() -> None:
 
 def table() -> str:
     """The Markdown table that docs/configuration.md holds."""
+    from agile_ray.config import RunConfig
+    from agile_ray.effects import may_change_on_resume
+    from agile_ray.knobs import knobs
+
     lines = ["| key | default | on resume | meaning |", "|---|---|---|---|"]
     for knob in knobs(RunConfig):
         resumed = "may change" if may_change_on_resume(knob) else "fixed"
@@ -29,7 +31,7 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def default_of(field: FieldInfo) -> str:
+def default_of(field: "FieldInfo") -> str:
     """A default as the table shows it."""
     if field.is_required():
         return "required"
@@ -39,7 +41,7 @@ def default_of(field: FieldInfo) -> str:
     return f"`{default}`" if isinstance(default, str | Path) else f"{default}".lower()
 
 
-def _meaning(field: FieldInfo) -> str:
+def _meaning(field: "FieldInfo") -> str:
     text = " ".join((field.description or "").split())
     choices = _choices(field.annotation)
     complete = all(choice in text for choice in choices)

@@ -15,7 +15,6 @@ import typer
 from agile_ray.errors import ConfigError
 from launch.border import FULL
 from launch.commands.paths import as_path
-from launch.models.folder import check_model
 from launch.models.written import check_replaceable, is_empty_folder, quiet, save
 
 if TYPE_CHECKING:
@@ -141,6 +140,8 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
 
 
 def _keep(folder: Path) -> None:
+    from launch.models.folder import check_model
+
     try:
         check_model(folder)
     except ConfigError as error:
@@ -152,6 +153,7 @@ def _keep(folder: Path) -> None:
 
 def _check(aside: Path, target: Path) -> None:
     """Refuse what was written aside if a run would refuse it."""
+    from launch.models.folder import check_model
     from rollout.tokenizer import HFTokenizer
 
     try:

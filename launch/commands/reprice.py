@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from agile_ray.config import thousandths
 from agile_ray.errors import ConfigError
+from agile_ray.units import thousandths
 from launch.commands.paths import RunPath
 
 

@@ -4,8 +4,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from agile_ray.config import RunConfig, Split
+from agile_ray.config import RunConfig
 from agile_ray.types import Session
+from agile_ray.units import Split
 from launch.cluster.ray_cluster import cluster
 from launch.models.folder import check_model
 from launch.run.preflight import check_engine_path, check_engines

@@ -13,11 +13,12 @@ import pytest
 
 import envs
 from agile_ray.agent.environment import Question, Submission
-from agile_ray.config import Agent, Env, Split
+from agile_ray.config import Agent, Env
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
 from agile_ray.scripted.references import Habits, reference, script_rules
 from agile_ray.types import Session
+from agile_ray.units import Split
 from configs import __path__ as configs_folder
 from envs.productqa import CategoryStream, ProductQA, build
 from envs.sql import SqlTool

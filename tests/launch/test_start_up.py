@@ -95,4 +95,4 @@ def test_help_and_keys_answer_quickly(words):
     for _ in range(5):  # alternately, so that both run under the same load
         baselines.append(cpu_seconds("-c", "import pydantic, omegaconf, typer"))
         answers.append(cpu_seconds("-m", "launch.main", words))
-    assert statistics.median(answers) < statistics.median(baselines) + 0.6  # 0.3 s is the aim; a busy machine is slower
+    assert statistics.median(answers) < statistics.median(baselines) + 0.5  # 0.3 s is the aim; a busy machine is slower
