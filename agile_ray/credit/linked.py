@@ -130,7 +130,7 @@ class Imagined:
 
 def prefixes(sessions: Sequence[Session], *, threshold: float) -> list[Segment]:
     """Counterfactual prefixes that `imagine` needs scored, in its order; each ends with one token to predict."""
-    return [_with_one_action(sessions[reader], one) for reader, one in _read(sessions, threshold)]
+    return [_with_one_action(sessions[reader], one) for reader, one, _ in _read(sessions, threshold)]
 
 
 def imagine(sessions: Sequence[Session], scores: Sequence[TokenScores], *, threshold: float) -> list[Imagined]:
