@@ -29,6 +29,9 @@ NO_VERSION = -1
 NO_TURN = -1
 """Entry of `turn_ids` where the executor, not the policy, wrote the token."""
 
+LONG_COUNTERFACTUAL = "long_counterfactual"
+"""Remark of a session: a counterfactual prefix does not fit into `agent.session_tokens` and was dropped."""
+
 
 class Ending(StrEnum):
     """Why a session stopped."""

@@ -8,10 +8,7 @@ import numpy as np
 from agile_ray.agent.recurrence import Recurrence
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import Retrieved, SessionMemory
-from agile_ray.types import Counterfactual, Hindsight
-
-LONG_COUNTERFACTUAL = "long_counterfactual"
-"""Remark of a session: a counterfactual prefix does not fit into `agent.session_tokens` and was dropped."""
+from agile_ray.types import LONG_COUNTERFACTUAL, Counterfactual, Hindsight
 
 
 class HindsightObserver:

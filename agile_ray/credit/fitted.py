@@ -92,7 +92,8 @@ def check_windows(config: RunConfig, *, stream_length: int) -> None:
             f"credit.mode: fitted learns from the ends of streams, so credit.window ({iterations}) iterations of "
             f"loop.sessions_per_lane ({each}) sessions must span a stream, and an iteration at least "
             f"{MIN_ENDED_SHARE:.0%} of it; found streams of {stream_length} sessions; set "
-            f"loop.sessions_per_lane={needed} or more{_longer_window(each, stream_length)}, or credit.mode=linked, which works with any window"
+            f"loop.sessions_per_lane={needed} or more{_longer_window(each, stream_length)}, or credit.mode=linked, "
+            "which works with any window"
         )
 
 

@@ -25,9 +25,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agile_ray.agent.hindsight import LONG_COUNTERFACTUAL
 from agile_ray.credit.linked import Imagined
-from agile_ray.types import Ending, Float64, Int64, Session
+from agile_ray.types import LONG_COUNTERFACTUAL, Ending, Float64, Int64, Session
 
 SHRINKAGE = 20.0
 """Sessions at which the mean gain is shrunk to half."""
