@@ -9,7 +9,8 @@ prefix that k would have read if i had written nothing. Then
 with r_k the own reward of k, V_own(x_k) the critic's value at x_k, and p_l the probability, from the write head at x_l,
 that session l writes an entry when it does not find i's. The product is the probability that the world without i's
 entry still lacks an equivalent one when k begins; once it has one, both worlds are alike. There is no discount and no
-cap on readers. docs/credit.md has the derivation and the limits; tests/credit/test_worlds.py checks both exactly.
+cap on readers. credit/tail.py adds the readers that come after the collected sessions. docs/credit.md has the
+derivation and the limits; tests/credit/test_worlds.py checks both exactly.
 
 Example: p is constant, two readers, advice costs c, a guess is right with probability g. A session without the entry
 earns s = p (1 - c) + (1 - p) g on average, so  A = (1 - s) + (1 - p)(1 - s) = (2 - p)(1 - s).

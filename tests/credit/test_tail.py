@@ -201,6 +201,14 @@ def test_readers_give_evidence_for_writers_of_earlier_iterations(streams):
     assert len(assigner.prefixes(second)) == sum(one.hindsight.known for one in second) > inside
 
 
+def test_a_restored_assigner_expects_what_the_one_that_was_saved_expects(streams):
+    first, second = ([one for stream in streams for one in stream[cut_]] for cut_ in (slice(0, 12), slice(12, 20)))
+    saved, restored, fresh = (CreditAssigner(Credit(mode="linked", threshold=0.65)) for _ in range(3))
+    assigned(saved, first)
+    restored.restore(saved.state())
+    assert assigned(restored, second) == assigned(saved, second) != assigned(fresh, second)
+
+
 def test_whole_streams_have_exactly_the_credit_of_their_readers(streams):
     """Bit for bit, also after iterations that give evidence."""
     assigner = CreditAssigner(Credit(mode="linked", threshold=0.65))
