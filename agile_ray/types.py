@@ -29,6 +29,9 @@ NO_VERSION = -1
 NO_TURN = -1
 """Entry of `turn_ids` where the executor, not the policy, wrote the token."""
 
+LONG_COUNTERFACTUAL = "long_counterfactual"
+"""Remark of a session: a counterfactual prefix does not fit into `agent.session_tokens` and was dropped."""
+
 
 class Ending(StrEnum):
     """Why a session stopped."""
@@ -119,6 +122,7 @@ class Hindsight:
     # M of AGILE, eq. 7: similar entries before the session; QA pairs of its product or knowledge, whichever are more
     stored_similar: int = 0
     later_similar: int = 0  # N of AGILE, eq. 7: similar questions that follow in the stream
+    same_item: tuple[int, ...] = ()  # positions in the stream of all questions on the item, its own included, ascending
     counterfactuals: tuple[Counterfactual, ...] = ()
     # action tokens up to and including the one that decided whether the session writes memory: its first write, else
     # its submission, else its last action token

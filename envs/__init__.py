@@ -19,6 +19,7 @@ ENVIRONMENTS: dict[str, Build] = {
     "shop": shop.build,
     "productqa": productqa.build,
     "recurring": recurring.build,
+    "recurring_long": recurring.build,
 }
 
 

@@ -1,6 +1,9 @@
-"""A minimal environment in which advice pays off in later sessions: a few items, each asked about several times.
+"""A minimal environment in which advice pays off in later sessions: items, each asked about several times.
 
-An episode draws ITEMS items and asks about each of them RECUR times, in random order. An item's hidden answer is drawn
+    recurring         ITEMS items in an episode, which one iteration can collect
+    recurring_long    LONG_ITEMS items with names of two words, so that an iteration sees only a part of an episode
+
+An episode draws its items and asks about each of them RECUR times, in random order. An item's hidden answer is drawn
 for every episode: yes or no with equal probability. So a guess is right half of the time, whatever the policy has
 learned, while advice is always right and is remembered under the item. There is no tool.
 
@@ -14,6 +17,8 @@ across sessions can show it. A bonus of 0.1 for questions that recur suffices at
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from random import Random
 
 from agile_ray.agent.environment import Found, Question, Submission
@@ -23,11 +28,13 @@ from agile_ray.errors import ConfigError
 from agile_ray.seeds import derive
 
 ITEMS = 8
-"""Items in one episode."""
+"""Items in one episode of `recurring`."""
+LONG_ITEMS = 667
+"""Items in one episode of `recurring_long`."""
 RECUR = 3
 """Questions about each item of an episode."""
 LENGTH = ITEMS * RECUR
-"""Sessions in one episode."""
+"""Sessions in one episode of `recurring`."""
 SPLITS = ("train", "validation", "test")
 ANSWERS = ("yes", "no")
 GUESS = ANSWERS[0]
@@ -46,13 +53,27 @@ POOL = (
 _NO_TOOL = Found(text="error : there is no tool", rows=(), bad_query=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One of the environments of this file."""
+
+    name: str
+    items: int  # in one episode
+    pool: tuple[str, ...]  # names of all items; two of them never have the same words
+
+
+SHORT = Family(name="recurring", items=ITEMS, pool=POOL)
+LONG = Family(name="recurring_long", items=LONG_ITEMS, pool=tuple(map(" ".join, combinations(POOL, 2))))
+
+
 class Recurring:
     """Every split has infinitely many streams, each drawn from (seed, split, index)."""
 
     search_function = Function.SEARCH_PRODUCT  # the protocol requires one; each call is refused
 
-    def __init__(self, *, seed: int) -> None:
+    def __init__(self, *, seed: int, family: Family = SHORT) -> None:
         self._seed = seed
+        self._family = family
 
     def stream(self, *, split: str, index: int) -> "RecurringStream":
         """The episode with this index.
@@ -61,8 +82,12 @@ class Recurring:
             ConfigError: no such split.
         """
         self.streams(split)
-        random = Random(derive(self._seed, "recurring", split, index))
-        return RecurringStream(id=f"recurring/{split}/{self._seed}/{index}", questions=_draw(random))
+        name = self._family.name
+        random = Random(derive(self._seed, name, split, index))
+        return RecurringStream(
+            id=f"{name}/{split}/{self._seed}/{index}",
+            questions=_draw(random, pool=self._family.pool, items=self._family.items),
+        )
 
     def streams(self, split: str) -> None:
         """None: every split has infinitely many streams.
@@ -71,13 +96,14 @@ class Recurring:
             ConfigError: no such split.
         """
         if split not in SPLITS:
-            raise ConfigError(f"recurring: the splits are {', '.join(SPLITS)}; found {split}")
+            raise ConfigError(f"{self._family.name}: the splits are {', '.join(SPLITS)}; found {split}")
 
     def texts(self) -> Sequence[str]:
         """All texts of the environment, each once; the splits share them."""
-        said = [f"history : {_words(item)} {answer}" for item in POOL for answer in ANSWERS]
+        pool = self._family.pool
+        said = [f"history : {_words(item)} {answer}" for item in pool for answer in ANSWERS]
         written = [f" {answer}" for answer in ANSWERS]
-        return (*map(_words, POOL), *said, *written, "knowledge : no information", _NO_TOOL.text)
+        return (*map(_words, pool), *said, *written, "knowledge : no information", _NO_TOOL.text)
 
 
 class RecurringStream:
@@ -98,20 +124,20 @@ class RecurringStream:
 
 
 def build(env: Env, *, seed: int) -> Recurring:
-    """Build from the config.
+    """Build the family that `env.name` selects.
 
     Raises:
         ConfigError: the config names files or categories; this environment has none.
     """
     given = [name for name in ("data", "categories") if getattr(env, name)]
     if given:
-        raise ConfigError(f"env.{given[0]}: recurring draws its own, found {getattr(env, given[0])}; leave it out")
-    return Recurring(seed=seed)
+        raise ConfigError(f"env.{given[0]}: {env.name} draws its own, found {getattr(env, given[0])}; leave it out")
+    return Recurring(seed=seed, family=LONG if env.name == LONG.name else SHORT)
 
 
-def _draw(random: Random) -> tuple[Question, ...]:
+def _draw(random: Random, *, pool: Sequence[str], items: int) -> tuple[Question, ...]:
     """Draw the questions of an episode, in order."""
-    answers = {item: random.choice(ANSWERS) for item in random.sample(POOL, ITEMS)}
+    answers = {item: random.choice(ANSWERS) for item in random.sample(pool, items)}
     order = [item for item in answers for _ in range(RECUR)]
     random.shuffle(order)
     return tuple(

@@ -5,22 +5,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agile_ray.agent.environment import Question
-from agile_ray.agent.memory import Embedder
+from agile_ray.agent.recurrence import Recurrence
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import Retrieved, SessionMemory
-from agile_ray.types import Counterfactual, Hindsight
-
-LONG_COUNTERFACTUAL = "long_counterfactual"
-"""Remark of a session: a counterfactual prefix does not fit into `agent.session_tokens` and was dropped."""
+from agile_ray.types import LONG_COUNTERFACTUAL, Counterfactual, Hindsight
 
 
 class HindsightObserver:
     """Watches one session and builds its `Hindsight`. Changes nothing that the policy reads."""
 
-    def __init__(self, memory: SessionMemory, rules: Rules) -> None:
-        """Look at memory before the session begins."""
+    def __init__(self, memory: SessionMemory, rules: Rules, recurrence: Recurrence) -> None:
+        """Look at memory before the session begins.
+
+        Args:
+            memory: as the session uses it.
+            rules: of the lane.
+            recurrence: of the whole stream's questions.
+        """
         self._memory = memory
+        self._recurrence = recurrence
         self._embedder = rules.embedder
         self._threshold = rules.memory.threshold
         self._session_tokens = rules.agent.session_tokens
@@ -80,33 +83,16 @@ class HindsightObserver:
             known=self._known,
             memory_sizes=self._memory_sizes,
             stored_similar=self._stored_similar,
-            later_similar=later_similar(
-                self._memory.questions, self._memory.position, embedder=self._embedder, threshold=self._threshold
-            ),
+            later_similar=self._later_similar(),
+            same_item=self._recurrence.same_item(self._memory.position),
             counterfactuals=tuple(self._counterfactuals),
             decided_after=actions if self._decided_after is None else self._decided_after,
         )
 
-
-def later_similar(questions: Sequence[Question], position: int, *, embedder: Embedder, threshold: float) -> int:
-    """Count later questions that could use what the session at `position` may write: N of AGILE, eq. 7.
-
-    A QA pair is found only under its product, knowledge everywhere. So a question on another product counts only if
-    both questions have knowledge to learn.
-
-    Args:
-        questions: of the whole stream.
-        position: of the session in it.
-        embedder: of the lane's memory.
-        threshold: cosine above which two questions are similar.
-    """
-    asked = questions[position]
-    later = [
-        question.text
-        for question in questions[position + 1 :]
-        if question.product == asked.product or (asked.knowledge and question.knowledge)
-    ]
-    if not later:
-        return 0
-    cosines = embedder.embed(later) @ embedder.embed([asked.text])[0]
-    return int((cosines > threshold).sum())
+    def _later_similar(self) -> int:
+        """Count later questions that are similar and could use what this session may write: N of AGILE, eq. 7."""
+        later = [question.text for question in self._recurrence.later_users(self._memory.position)]
+        if not later:
+            return 0
+        cosines = self._embedder.embed(later) @ self._embedder.embed([self._memory.question.text])[0]
+        return int((cosines > self._threshold).sum())

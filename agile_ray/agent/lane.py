@@ -9,6 +9,7 @@ from agile_ray.agent.hindsight import HindsightObserver
 from agile_ray.agent.memory import Memory, Snapshot
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.policy import Policy
+from agile_ray.agent.recurrence import Recurrence
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.errors import SessionError
@@ -43,6 +44,7 @@ class Lane:
         self.position = 0
         self.memory = Memory(rules.embedder, capacity=rules.memory.capacity)
         self._rules = rules
+        self._recurrence = Recurrence(stream.questions)
         self._price = price
         self._expert = PaidExpert(rules.expert, deadline_s=rules.agent.expert_s, bought=bought)
 
@@ -82,7 +84,7 @@ class Lane:
             memory=memory,
             expert=self._expert,
             price=self._price,
-            observer=HindsightObserver(memory, self._rules),
+            observer=HindsightObserver(memory, self._rules, self._recurrence),
         )
         try:
             while executor.ending is None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agile_ray.config import Credit
-from agile_ray.credit import linked
+from agile_ray.credit import linked, tail
 from agile_ray.credit.baseline import credit_baseline
 from agile_ray.credit.diagnostics import credit_metrics
 from agile_ray.credit.modes import MODES, Evidence
@@ -26,13 +26,14 @@ from agile_ray.types import Assigned, Float64, Segment, Session, TokenScores, Tr
 
 
 class CreditAssigner:
-    """Assigns credit, iteration after iteration; keeps the past iterations that the mode looks back at."""
+    """Assigns credit, iteration after iteration; keeps what the mode needs of the past ones."""
 
     def __init__(self, config: Credit) -> None:
         """Start without past iterations."""
         self._config = config
         self._mode = MODES[config.mode]
         self._past = deque[list[Session]](maxlen=config.window - 1 if self._mode.looks_back else 0)
+        self._outlook: tail.Outlook = {}
 
     def prefixes(self, sessions: Sequence[Session]) -> list[Segment]:
         """Counterfactual prefixes that the learner must score in addition to the sessions' own segments."""
@@ -61,24 +62,35 @@ class CreditAssigner:
         """
         if len(scores) != len(segments):
             raise ContractError(f"assign: every segment has its scores, got {len(scores)} for {len(segments)} segments")
-        threshold = self._config.threshold
-        links = linked.link(sessions, prefix_scores, threshold=threshold if self._mode.needs_counterfactuals else None)
-        evidence = Evidence(sessions=sessions, past=self._past, links=links)
+        threshold, readings = self._config.threshold, list[tail.Reading]()
+        imagined = list[linked.Imagined]()
+        if self._mode.needs_counterfactuals:
+            imagined = linked.imagine(sessions, prefix_scores, threshold=threshold)
+            readings = tail.readings(sessions, imagined)
+        evidence = Evidence(
+            sessions=sessions,
+            past=self._past,
+            links=linked.link(sessions, imagined),
+            readings=readings,
+            outlook=self._outlook,
+        )
         amounts, metrics = self._mode.amounts(evidence, self._config)
         self._past.append([_outcome(session) for session in sessions])
+        self._outlook = tail.updated(self._outlook, readings)
         return Assigned(
             rows=_training_rows(sessions, segments, scores, amounts),
             metrics=credit_metrics(sessions, amounts, threshold=threshold) | metrics,
         )
 
     def state(self) -> bytes:
-        """The past iterations, for a checkpoint."""
-        return pickle.dumps(list(self._past))
+        """What is kept of past iterations, for a checkpoint."""
+        return pickle.dumps((list(self._past), self._outlook))
 
     def restore(self, state: bytes) -> None:
         """Continue from what `state` returned."""
+        past, self._outlook = pickle.loads(state)
         self._past.clear()
-        self._past.extend(pickle.loads(state))
+        self._past.extend(past)
 
 
 def _outcome(session: Session) -> Session:

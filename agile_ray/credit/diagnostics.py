@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agile_ray.types import Ending, Float64, Mask, Session
+from agile_ray.types import Ending, Float64, Session
 
 
 def credit_metrics(sessions: Sequence[Session], amounts: Float64, *, threshold: float) -> dict[str, float]:
@@ -21,21 +21,12 @@ def credit_metrics(sessions: Sequence[Session], amounts: Float64, *, threshold: 
     writers = np.array([bool(session.writes) for session in sessions]) & trained
     metrics = {"credit": float(amounts[trained].mean()) if trained.any() else 0.0}
     if not writers.any():
-        return metrics | dict.fromkeys(("credit_mean", "credit_spread", "credit_truncated", "credit_observed"), 0.0)
+        return metrics | dict.fromkeys(("credit_mean", "credit_spread", "credit_observed"), 0.0)
     return metrics | {
         "credit_mean": float(amounts[writers].mean()),
         "credit_spread": float(amounts[writers].std()),
-        "credit_truncated": float(np.mean(_truncated(sessions)[writers])),
         "credit_observed": correlation(amounts[writers], observed_gains(sessions, threshold=threshold)[writers]),
     }
-
-
-def _truncated(sessions: Sequence[Session]) -> Mask:
-    """Whether the session's stream continues after the collected sessions, so that its later readers are missing."""
-    ends = {session.stream: 0 for session in sessions}
-    for session in sessions:
-        ends[session.stream] = max(ends[session.stream], session.position + 1)
-    return np.array([ends[session.stream] < session.stream_length for session in sessions])
 
 
 def observed_gains(sessions: Sequence[Session], *, threshold: float) -> Float64:

@@ -21,11 +21,14 @@ Dimensions: S = sessions, F = features.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Self
 
 import numpy as np
 
-from agile_ray.credit.lstd import Fit, Transitions
+from agile_ray.config import RunConfig
+from agile_ray.credit.lstd import MIN_ENDED_SHARE, Fit, Transitions
+from agile_ray.errors import ConfigError
 from agile_ray.types import Ending, Float64, Int64, Session
 
 TREND = ("1", "left", "left^2", "left^3")
@@ -70,6 +73,33 @@ class Schema:
         """Standard deviation of each coefficient before any data, float64 [F]."""
         # At the start of a stream `left` is 1: an entry is worth the sum of its two coefficients.
         return np.array([PRIOR / np.sqrt(2) if name in (*ENTRY, *MET) else PRIOR_TREND for name in self.names])
+
+
+def check_windows(config: RunConfig, *, stream_length: int) -> None:
+    """Refuse `fitted` credit where too few runs end with their streams, so that V has no level and credit would be 0.
+
+    Args:
+        config: of the run.
+        stream_length: sessions of the longest stream in training.
+
+    Raises:
+        ConfigError: the iterations of a regression don't span a stream, or fewer than MIN_ENDED_SHARE of runs end.
+    """
+    each, iterations = config.loop.sessions_per_lane, config.credit.window
+    needed = max(ceil(stream_length / iterations), ceil(MIN_ENDED_SHARE * stream_length))
+    if config.credit.mode == "fitted" and config.loop.iterations and each < needed:
+        raise ConfigError(
+            f"credit.mode: fitted learns from the ends of streams, so credit.window ({iterations}) iterations of "
+            f"loop.sessions_per_lane ({each}) sessions must span a stream, and an iteration at least "
+            f"{MIN_ENDED_SHARE:.0%} of it; found streams of {stream_length} sessions; set "
+            f"loop.sessions_per_lane={needed} or more{_longer_window(each, stream_length)}, or credit.mode=linked, "
+            "which works with any window"
+        )
+
+
+def _longer_window(each: int, stream_length: int) -> str:
+    enough = each >= MIN_ENDED_SHARE * stream_length
+    return f", or credit.window={ceil(stream_length / each)} or more" if enough else ""
 
 
 def metrics(fit: Fit, schema: Schema) -> dict[str, float]:

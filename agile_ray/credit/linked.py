@@ -9,7 +9,8 @@ prefix that k would have read if i had written nothing. Then
 with r_k the own reward of k, V_own(x_k) the critic's value at x_k, and p_l the probability, from the write head at x_l,
 that session l writes an entry when it does not find i's. The product is the probability that the world without i's
 entry still lacks an equivalent one when k begins; once it has one, both worlds are alike. There is no discount and no
-cap on readers. docs/credit.md has the derivation and the limits; tests/credit/test_worlds.py checks both exactly.
+cap on readers. credit/tail.py adds the readers that come after the collected sessions. docs/credit.md has the
+derivation and the limits; tests/credit/test_worlds.py checks both exactly.
 
 Example: p is constant, two readers, advice costs c, a guess is right with probability g. A session without the entry
 earns s = p (1 - c) + (1 - p) g on average, so  A = (1 - s) + (1 - p)(1 - s) = (2 - p)(1 - s).
@@ -100,52 +101,100 @@ def linked(rewards_S: Float64, links: Links) -> Float64:
     return amounts_S
 
 
+def lacking(links: Links, *, sessions: int) -> Float64:
+    """Probability that the world without a session's entries still lacks them after its readers, float64 [S].
+
+    Args:
+        links: readers and writers.
+        sessions: S.
+    """
+    lacking_S = np.ones(sessions)
+    np.multiply.at(lacking_S, links.writers, 1.0 - links.write_probabilities)
+    return lacking_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imagined:
+    """A counterfactual, with what the learner predicts at its prefix."""
+
+    reader: int  # index of the session
+    writers: tuple[int, ...]  # positions in its stream
+    linked: bool  # the writers are among the sessions, and the questions are similar
+    own_value: float  # V_own
+    write_probability: float  # p
+
+    @property
+    def alone(self) -> int | None:
+        """The writer, if it is a single one."""
+        return self.writers[0] if len(self.writers) == 1 else None
+
+
 def prefixes(sessions: Sequence[Session], *, threshold: float) -> list[Segment]:
-    """Counterfactual prefixes that `link` needs scored, in its order; each ends with one token to predict."""
-    return [_with_one_action(sessions[reader], one) for reader, one in _read(sessions, threshold)]
+    """Counterfactual prefixes that `imagine` needs scored, in its order; each ends with one token to predict."""
+    return [_with_one_action(sessions[reader], one) for reader, one, _ in _read(sessions, threshold)]
 
 
-def link(sessions: Sequence[Session], scores: Sequence[TokenScores], *, threshold: float | None) -> Links:
-    """Combine reads with the learner's scores of their counterfactual prefixes.
+def imagine(sessions: Sequence[Session], scores: Sequence[TokenScores], *, threshold: float) -> list[Imagined]:
+    """Combine counterfactuals with the learner's scores of their prefixes.
 
     Args:
         sessions: in stream order within a stream.
         scores: one for each of `prefixes(sessions, threshold=threshold)`.
-        threshold: minimum cosine of the two questions; None: no links.
+        threshold: minimum cosine of the two questions.
 
     Raises:
         ContractError: there are not as many scores as prefixes.
     """
-    read = [] if threshold is None else list(_read(sessions, threshold))
+    read = list(_read(sessions, threshold))
     if len(read) != len(scores):
         raise ContractError(f"linked: every counterfactual is scored once, found {len(scores)} scores for {len(read)}")
+    return [
+        Imagined(
+            reader=reader,
+            writers=one.writers,
+            linked=pairs,
+            own_value=float(score.own_values[0]),
+            write_probability=float(score.write_probabilities[0]),
+        )
+        for (reader, one, pairs), score in zip(read, scores, strict=True)
+    ]
+
+
+def link(sessions: Sequence[Session], imagined: Sequence[Imagined]) -> Links:
+    """Pair the readers and writers among the sessions.
+
+    Args:
+        sessions: in stream order within a stream.
+        imagined: their counterfactuals, with scores.
+    """
     indices = {(session.stream, session.position): index for index, session in enumerate(sessions)}
-    scored = [(reader, one, score) for (reader, one), score in zip(read, scores, strict=True)]
-    alone = [(r, indices[sessions[r].stream, one.writers[0]], score) for r, one, score in scored if _single(one)]
-    joint = [(reader, score) for reader, one, score in scored if not _single(one)]
+    near = [one for one in imagined if one.linked]
+    alone = [one for one in near if one.alone is not None]
+    joint = [one for one in near if one.alone is None]
     return Links(
-        writers=np.array([writer for _, writer, _ in alone], dtype=np.int64),
-        readers=np.array([reader for reader, _, _ in alone], dtype=np.int64),
-        own_values=np.array([score.own_values[0] for *_, score in alone], dtype=np.float64),
-        write_probabilities=np.array([score.write_probabilities[0] for *_, score in alone], dtype=np.float64),
-        joint_readers=np.array([reader for reader, _ in joint], dtype=np.int64),
-        joint_own_values=np.array([score.own_values[0] for _, score in joint], dtype=np.float64),
+        writers=np.array([indices[sessions[one.reader].stream, one.writers[0]] for one in alone], dtype=np.int64),
+        readers=np.array([one.reader for one in alone], dtype=np.int64),
+        own_values=np.array([one.own_value for one in alone], dtype=np.float64),
+        write_probabilities=np.array([one.write_probability for one in alone], dtype=np.float64),
+        joint_readers=np.array([one.reader for one in joint], dtype=np.int64),
+        joint_own_values=np.array([one.own_value for one in joint], dtype=np.float64),
     )
 
 
-def _single(one: Counterfactual) -> bool:
-    return len(one.writers) == 1
+def _read(sessions: Sequence[Session], threshold: float) -> Iterator[tuple[int, Counterfactual, bool]]:
+    """Yield (index of the reader, counterfactual, whether the two are linked) where a prefix is needed.
 
-
-def _read(sessions: Sequence[Session], threshold: float) -> Iterator[tuple[int, Counterfactual]]:
-    """Yield (index of the reader, counterfactual) if all its writers were collected and their questions are similar."""
+    Linked: all writers were collected and their questions are similar. Others are needed where a single writer's
+    question is on the reader's item: they are evidence for credit/tail.py.
+    """
     collected = {(session.stream, session.position) for session in sessions if session.ending is not Ending.FAILED}
     for index, session in enumerate(sessions):
         if session.ending is Ending.FAILED:  # what it earned can't be compared
             continue
         for one in session.hindsight.counterfactuals:
-            if one.similarity >= threshold and all((session.stream, w) in collected for w in one.writers):
-                yield index, one
+            pairs = one.similarity >= threshold and all((session.stream, w) in collected for w in one.writers)
+            if pairs or (len(one.writers) == 1 and one.writers[0] in session.hindsight.same_item):
+                yield index, one, pairs
 
 
 def _with_one_action(session: Session, one: Counterfactual) -> Segment:

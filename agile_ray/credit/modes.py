@@ -3,7 +3,7 @@
     none        0
     heuristic   the paper's bonus, eq. 7
     fitted      V is a regression on the state of memory                             (credit/fitted.py)
-    linked      V is evaluated where later sessions retrieved what i wrote           (credit/linked.py)
+    linked      V is evaluated where later sessions retrieved what i wrote           (credit/linked.py, tail.py)
 
 A mode is one function and one entry in MODES. docs/credit.md describes them.
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agile_ray.config import Credit
-from agile_ray.credit import fitted, linked, lstd
+from agile_ray.credit import fitted, linked, lstd, tail
 from agile_ray.types import Float64, Int64, Mask, Session
 
 
@@ -26,7 +26,10 @@ class Evidence:
 
     sessions: Sequence[Session]  # [S] of this iteration, in stream order within a stream
     past: Sequence[Sequence[Session]]  # of earlier iterations, the oldest first; empty unless the mode looks back
-    links: linked.Links  # of reads whose counterfactual was scored; empty unless the mode needs counterfactuals
+    # Of reads whose counterfactual was scored; all three are empty unless the mode needs counterfactuals.
+    links: linked.Links  # among the sessions
+    readings: Sequence[tail.Reading]  # of entries that anyone wrote
+    outlook: tail.Outlook  # from the readings of earlier iterations
 
 
 Amounts = tuple[Float64, dict[str, float]]
@@ -90,9 +93,16 @@ def by_fit(evidence: Evidence, _: Credit) -> Amounts:
 
 
 def by_links(evidence: Evidence, _: Credit) -> Amounts:
-    """A_i by what later sessions read; see `linked.linked`."""
-    rewards = np.array([session.own_reward for session in evidence.sessions])
-    return linked.linked(rewards, evidence.links), {"credit_overlap": evidence.links.overlap(rewards)}
+    """A_i by what later sessions read; see `linked.linked`, and `tail.tail` for those that are still to come."""
+    sessions, links = evidence.sessions, evidence.links
+    rewards = np.array([session.own_reward for session in sessions])
+    outlook = tail.updated(evidence.outlook, evidence.readings)
+    window = linked.linked(rewards, links)
+    beyond = tail.tail(sessions, outlook, linked.lacking(links, sessions=len(sessions)))
+    described = tail.metrics(
+        sessions, before=evidence.outlook, outlook=outlook, found=evidence.readings, window=window, beyond=beyond
+    )
+    return window + beyond, {"credit_overlap": links.overlap(rewards), **described}
 
 
 MODES: Mapping[str, Mode] = {

@@ -26,7 +26,7 @@ from agile_ray.record.whole import remove_unfinished, whole_file, whole_folder
 from agile_ray.record.wholeness import resume_fault, resume_sizes, weights_fault
 from agile_ray.types import RunState
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the contents of `resume/`."""
 FULL_BELOW_BYTES = 1 << 20
 """A disk with less free space counts as full if something could not be written to it."""

@@ -49,10 +49,23 @@ _CREDIT_METRICS = (
     _metric("credit_mean", "reward", _LAST, "mean credit A_i of the sessions that wrote to memory"),
     _metric("credit_spread", "reward", _LAST, "standard deviation of A_i over the sessions that wrote to memory"),
     _metric(
+        "credit_tail",
+        "share",
+        _LAST,
+        "share of `linked` credit that stands for readers after the iteration's sessions: their expected gains",
+    ),
+    _metric(
+        "credit_tail_error",
+        "reward/session",
+        _LAST,
+        "gain that earlier iterations let expect minus the gain observed, mean over the sessions that could read what "
+        "was written before this iteration",
+    ),
+    _metric(
         "credit_truncated",
         "share",
         _LAST,
-        "share of the sessions that wrote to memory whose stream continues after the collected window",
+        "share of the expected `linked` credit that is not given, because few sessions have shown what a reader gains",
     ),
     _metric(
         "credit_observed",

@@ -33,7 +33,7 @@ from agile_ray.types import (
     TrainingRow,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class DamagedFileError(ConfigError):
@@ -78,6 +78,7 @@ _HINDSIGHT = {
     "memory_sizes": pa.map_(pa.string(), pa.int32()),
     "stored_similar": pa.int32(),
     "later_similar": pa.int32(),
+    "same_item": pa.list_(pa.int32()),
     "decided_after": pa.int32(),
 }
 _PLAYED = _SESSION | _HINDSIGHT
@@ -300,6 +301,7 @@ def _session(record: dict) -> Session:
             memory_sizes=dict(record["memory_sizes"]),
             stored_similar=record["stored_similar"],
             later_similar=record["later_similar"],
+            same_item=tuple(record["same_item"]),
             decided_after=record["decided_after"],
             counterfactuals=tuple(_counterfactual(entry) for entry in record.get("counterfactuals") or ()),
         ),

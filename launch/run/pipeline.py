@@ -16,6 +16,7 @@ import envs
 from agile_ray import loop
 from agile_ray.agent.environment import Environment
 from agile_ray.config import RunConfig
+from agile_ray.credit.fitted import check_windows
 from agile_ray.record import evaluations, provenance
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
@@ -77,8 +78,12 @@ def prepare(config: RunConfig) -> Environment:
     check_record(run, run.sft)
     environment = envs.build(config.env, seed=config.seed)  # before the model, whose errors name the environment
     for split in ("train", "validation", final_comparison.SPLIT):
-        for index in range(environment.streams(split) or 1):  # broken files are an error here, not after hours
-            environment.stream(split=split, index=index)
+        lengths = [  # broken files are an error here, not after hours
+            len(environment.stream(split=split, index=index).questions)
+            for index in range(environment.streams(split) or 1)
+        ]
+        if split == "train":
+            check_windows(config, stream_length=max(lengths))
     check(config)
     check_engines(config)
     check_engine_path("model.path", config.model.path)

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from agile_ray import loop
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
+from agile_ray.credit.fitted import check_windows
 from agile_ray.errors import ConfigError
 from agile_ray.record import provenance, store
 from agile_ray.record.folder import RunFolder
@@ -104,7 +105,8 @@ def configure(run: RunFolder, overrides: Sequence[str], *, name: str) -> RunConf
         raise ConfigError(
             f"{run.sft}: a replay begins after imitation and needs its last checkpoint, found none; train the run first"
         )
-    store.table(run, 1)
+    lengths = store.table(run, 1).column("stream_length").to_pylist()
+    check_windows(config, stream_length=max(lengths, default=0))
     for iteration in run.stored_iterations():
         store.count_segments(run, iteration)  # one that is cut off is an error here, not after hours
     _check_output(run, RunFolder.of(config))

@@ -18,7 +18,7 @@ from tests.fakes.fitted_worlds import recurring
 from tests.fakes.parts import zeros
 from tests.fakes.worlds import ASKS, PREDICTS, Says, changed, lane, question
 
-NO_LINKS = linked.link([], [], threshold=None)
+NO_LINKS = linked.link([], [])
 
 
 def sessions():
@@ -28,7 +28,8 @@ def sessions():
 
 
 def amounts(given, config):
-    return MODES[config.mode].amounts(Evidence(sessions=given, past=(), links=NO_LINKS), config)[0].tolist()
+    evidence = Evidence(sessions=given, past=(), links=NO_LINKS, readings=(), outlook={})
+    return MODES[config.mode].amounts(evidence, config)[0].tolist()
 
 
 def assigned(given, segments, config=None):
@@ -144,6 +145,6 @@ def test_only_the_outcomes_of_past_sessions_are_kept_and_only_for_modes_that_loo
     for mode in ("heuristic", "fitted"):
         assigner = CreditAssigner(Credit(mode=mode))
         fitted(assigner, played)
-        kept[mode] = pickle.loads(assigner.state())
+        kept[mode], _ = pickle.loads(assigner.state())
     assert kept["heuristic"] == []
     assert kept["fitted"] == [[changed(one, turns=(), counterfactuals=()) for one in played]]

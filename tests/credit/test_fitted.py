@@ -1,5 +1,6 @@
 """Credit by a fit: close to the truth where it is known, with wide intervals where the data can't tell."""
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from random import Random
@@ -7,9 +8,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from agile_ray.credit.fitted import TD_LAMBDA, Schema, fitted, metrics, topics, transitions
+import envs
+from agile_ray.config import RunConfig
+from agile_ray.credit.fitted import TD_LAMBDA, Schema, check_windows, fitted, metrics, topics, transitions
 from agile_ray.credit.lstd import Fit, fit
+from agile_ray.errors import ConfigError
 from agile_ray.types import Ending, Float64, MemoryUse, Session
+from launch.run import shipped_configs
 from tests.fakes.fitted_worlds import (
     GUESS,
     LENGTH,
@@ -315,3 +320,39 @@ def test_a_window_with_ends_of_streams_gives_credit_close_to_the_worth(first, la
     assert credit[wrote].mean() == pytest.approx(worth[wrote].mean(), rel=0.35)
     assert credit[wrote].min() > -0.2
     assert credit[wrote].max() < 1.2
+
+
+def windowed(**overrides: object) -> RunConfig:
+    """A run with these overrides of its sections `credit` and `loop`."""
+    loop = {name: overrides.pop(name) for name in ("sessions_per_lane", "iterations") if name in overrides}
+    sections = {"run": {"name": "t"}, "model": {"path": "m"}, "env": {"name": "shop"}}
+    return RunConfig.model_validate({**sections, "credit": {"mode": "fitted", **overrides}, "loop": loop})
+
+
+@pytest.mark.parametrize(
+    ("sessions", "window", "length", "said"),
+    [
+        (12, 3, 48, "loop.sessions_per_lane=16 or more, or credit.window=4 or more, or credit.mode=linked"),
+        (24, 5, 2001, "loop.sessions_per_lane=401 or more, or credit.mode=linked"),
+        (24, 100, 2001, "loop.sessions_per_lane=101 or more, or credit.mode=linked"),
+        (101, 5, 2001, "loop.sessions_per_lane=401 or more, or credit.window=20 or more, or credit.mode=linked"),
+    ],
+)
+def test_fitted_credit_is_refused_where_its_windows_see_too_few_ends_of_streams(sessions, window, length, said):
+    config = windowed(sessions_per_lane=sessions, window=window)
+    with pytest.raises(ConfigError, match=rf"credit.mode: .* found streams of {length} sessions; set {said}"):
+        check_windows(config, stream_length=length)
+    check_windows(windowed(sessions_per_lane=sessions, window=window, mode="linked"), stream_length=length)
+    check_windows(windowed(sessions_per_lane=sessions, window=window, iterations=0), stream_length=length)
+    for key, number in re.findall(r"(sessions_per_lane|window)=(\d+)", said):  # each remedy helps, one less does not
+        enough = {"sessions_per_lane": sessions, "window": window, key: int(number)}
+        check_windows(windowed(**enough), stream_length=length)
+        with pytest.raises(ConfigError):
+            check_windows(windowed(**{**enough, key: int(number) - 1}), stream_length=length)
+
+
+def test_the_windows_of_shipped_configs_let_fitted_credit_learn():
+    for name in ("quickstart", "shop", "toy/three_prices"):
+        config = shipped_configs.read(name, ["credit.mode=fitted"])
+        length = len(envs.build(config.env, seed=0).stream(split="train", index=0).questions)
+        check_windows(config, stream_length=length)

@@ -11,12 +11,14 @@ from agile_ray.agent.executor import NO_INFORMATION, SAYINGS
 from agile_ray.agent.memory import HashedEmbedder
 from agile_ray.config import Env
 from agile_ray.config_file import load
+from agile_ray.credit.fitted import check_windows
 from agile_ray.errors import ConfigError
+from agile_ray.evaluation.plays import Play
 from agile_ray.scripted.optimum import optimum
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.references import Habits, play_sessions, reference, script_rules
 from agile_ray.types import Ending, Session
 from envs import build
-from envs.recurring import ITEMS, LENGTH, POOL, RECUR, SPLITS, Recurring
+from envs.recurring import ITEMS, LENGTH, LONG, LONG_ITEMS, POOL, RECUR, SPLITS, Recurring
 from launch.models.tiny import Shape, train_tokenizer
 from launch.run import shipped_configs
 from rollout.tokenizer import HFTokenizer
@@ -173,6 +175,48 @@ def test_the_config_collects_whole_episodes_and_is_not_listed_as_a_top_level_nam
     assert THREE_PRICES.env.name == "recurring"
     assert THREE_PRICES.loop.sessions_per_lane == LENGTH
     assert "three_prices" not in shipped_configs.shipped_in()
+
+
+LONG_TOY = load(ROOT / "configs" / "toy" / "long.yaml", find=shipped_configs.find)
+
+
+def test_the_long_streams_ask_about_667_items_of_two_words_three_times_each():
+    one, other = (build(LONG_TOY.env, seed=0).stream(split="train", index=index) for index in range(2))
+    assert one.id == "recurring_long/train/0/0"
+    assert one.id != other.id
+    for stream in (one, other):
+        assert sorted(Counter(question.item for question in stream.questions).values()) == [RECUR] * LONG_ITEMS
+        assert len({(question.item, question.answer) for question in stream.questions}) == LONG_ITEMS
+    assert len({frozenset(name.split()) for name in LONG.pool}) == len(LONG.pool)  # hashing ignores the order of words
+    assert {word for name in LONG.pool for word in name.split()} == set(POOL)
+    expected = optimum([one.questions, other.questions], price=LONG_TOY.env.price)
+    assert (expected.asked_share, expected.total) == pytest.approx((1 / 3, 1 - 0.7 / 3))
+
+
+def test_memory_finds_the_right_entry_among_hundreds_of_long_streams():
+    world = build(LONG_TOY.env, seed=0)
+    rules = script_rules(world, agent=LONG_TOY.agent, memory=LONG_TOY.memory)
+    plays = [Play(index=0, sessions=1000)]
+    policy = reference("oracle", world, Habits())
+    sessions = play_sessions(policy, world, split="train", plays=plays, rules=rules, price=LONG_TOY.env.price)
+    questions, seen = world.stream(split="train", index=0).questions, set[str]()
+    for question, session in zip(questions, sessions, strict=False):
+        assert [questions[use.writer].item for use in session.reads] == [question.item] * (question.item in seen)
+        assert session.hindsight.same_item == tuple(p for p, one in enumerate(questions) if one.item == question.item)
+        seen.add(question.item)
+    assert all(session.correct and session.ending is Ending.DONE and not session.remarks for session in sessions)
+    assert len(seen) > 500
+
+
+def test_the_long_config_collects_a_small_part_of_a_stream_and_evaluates_a_whole_one():
+    length = LONG_ITEMS * RECUR
+    assert LONG_TOY.loop.sessions_per_lane < length / 50
+    assert LONG_TOY.evaluate.sessions == length
+    with pytest.raises(ConfigError, match="credit.mode: fitted learns from the ends of streams"):
+        check_windows(
+            load(ROOT / "configs/toy/long.yaml", ["credit.mode=fitted"], find=shipped_configs.find),
+            stream_length=length,
+        )
 
 
 @pytest.fixture(scope="module")

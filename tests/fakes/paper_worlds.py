@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agile_ray.credit import linked
-from agile_ray.types import Counterfactual, Receipt, Session, TokenScores
+from agile_ray.types import Counterfactual, MemoryUse, Receipt, Session, TokenScores
 from tests.fakes.worlds import SESSION, changed
 
 THRESHOLD = 0.5
@@ -181,15 +181,33 @@ class Learner:
         return TokenScores(logprobs=zero, reference_logprobs=zero, own_values=exact[0], write_probabilities=exact[1])
 
 
+def session_at(world: World, position: int, memory: Memory, wrote: Memory) -> Session:
+    """What is known of a session but its rewards and prefixes. Questions with the same writes are on the same item."""
+    same = tuple(
+        p for p, one in enumerate(world) if p == position or (one.writes and one.writes == world[position].writes)
+    )
+    return changed(
+        SESSION,
+        position=position,
+        stream_length=len(world),
+        writes=tuple(MemoryUse(kind="qa", writer=position, similarity=1.0) for _ in wrote),
+        known=any(entry.writer in same for entry in memory),
+        same_item=same,
+    )
+
+
 def played(world: World, path: Path, start: int, learner: Learner) -> list[Session]:
     """The sessions of a path that starts at `start`, after sessions that read nothing."""
-    sessions = [changed(SESSION, position=position, stream_length=len(world)) for position in range(start)]
+    held = path.memories[0] if path.memories else ()
+    sessions = []
+    for position in range(start):
+        before = tuple(entry for entry in held if entry.writer < position)
+        wrote = tuple(entry for entry in held if entry.writer == position)
+        sessions.append(session_at(world, position, before, wrote))
     for position, memory, outcome in zip(range(start, len(world)), path.memories, path.outcomes, strict=True):
         receipt = Receipt(key="", price=outcome.paid, source="", latency_s=0.0, advice="", answer="")
         session = changed(
-            SESSION,
-            position=position,
-            stream_length=len(world),
+            session_at(world, position, memory, outcome.wrote),
             correct=outcome.correct,
             receipts=(receipt,),
             counterfactuals=tuple(imagined(world[position], memory, learner)),
@@ -206,6 +224,13 @@ def imagined(one: Ask, memory: Memory, learner: Learner) -> Iterator[Counterfact
         similarity = 1.0 if useful.issuperset(group) else one.similarity
         prefix = learner.prefix(one, without(memory, *group))
         yield Counterfactual(writers=group, similarity=similarity, prefix_ids=prefix)
+
+
+def imagine(sessions: Sequence[Session], learner: Learner) -> list[linked.Imagined]:
+    """The counterfactuals of collected sessions, scored."""
+    prefixes = linked.prefixes(sessions, threshold=THRESHOLD)
+    scores = [learner.score(int(prefix.token_ids[0])) for prefix in prefixes]
+    return linked.imagine(sessions, scores, threshold=THRESHOLD)
 
 
 Estimate = Callable[[Sequence[float], linked.Links], NDArray[np.float64]]
@@ -230,9 +255,7 @@ def expected(
     for path in paths(world, memory, start):
         learner = Learner()
         sessions = played(world, path, start, learner)[:collected]
-        prefixes = linked.prefixes(sessions, threshold=THRESHOLD)
-        scores = [learner.score(int(prefix.token_ids[0])) for prefix in prefixes]
-        links = linked.link(sessions, scores, threshold=THRESHOLD)
+        links = linked.link(sessions, imagine(sessions, learner))
         total = total + path.probability * estimate([session.own_reward for session in sessions], links)
     return np.asarray(total)
 

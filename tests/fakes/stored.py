@@ -42,6 +42,7 @@ def session(*turns, position=0, ending=Ending.DONE):
             decided_after=2,
             stored_similar=2,
             later_similar=1,
+            same_item=(position, 7),
         ),
         remarks=("refused",),
         origin=Origin.ADVICE,

@@ -114,7 +114,7 @@ def test_another_schema_is_an_error_that_says_what_to_do(tmp_path):
     checkpoints(tmp_path, Memo()).save(at(1), score=None)
     record = RunFolder(tmp_path).checkpoint(at(1)).state
     record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 99}))
-    with pytest.raises(ConfigError, match="schema must be 3, found 99; resume with"):
+    with pytest.raises(ConfigError, match="schema must be 4, found 99; resume with"):
         saved_checkpoints(RunFolder(tmp_path))
 
 

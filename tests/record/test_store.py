@@ -216,7 +216,7 @@ def test_sessions_of_an_evaluation_read_back_without_their_turns(tmp_path):
 def test_a_file_of_another_schema_is_refused(tmp_path):
     path = tmp_path / "old.parquet"
     pq.write_table(pa.table({"stream": ["a"]}, metadata={"agile_ray_schema": "0"}), path)
-    with pytest.raises(ConfigError, match="must be 3, found 0"):
+    with pytest.raises(ConfigError, match="must be 4, found 0"):
         store.read_sessions(path)
     with pytest.raises(ConfigError, match="no such file"):
         store.read(RunFolder(tmp_path), 1)
