@@ -129,6 +129,7 @@ def _draw(random: Random) -> tuple[Question, ...]:
             query="",
             guess=GUESS,
             guess_probability=1 / len(ANSWERS),
+            guess_drawn=True,
         )
         for position, item in enumerate(order)
     )
