@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from agile_ray.config import RunConfig
 from agile_ray.errors import StarvedError
 from agile_ray.evaluation import failures
-from agile_ray.evaluation.score import score
+from agile_ray.evaluation.choice import validation_score
 from agile_ray.protocols import Checkpoints, Credits, Learners, Recorder, Rollouts
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
@@ -104,7 +104,7 @@ def train(
                     split="validation", sessions=config.evaluate.validation_sessions, greedy=True
                 )
             recorder.evaluation(state, "validation", validation)
-            checkpoints.save(state, score=score(validation).total_score)
+            checkpoints.save(state, score=validation_score(state.iteration, validation))
         elif last or stop or state.iteration % config.loop.checkpoint_every == 0:
             checkpoints.save(state, score=None)
 

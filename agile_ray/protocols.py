@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from agile_ray.types import Assigned, Demonstration, RunState, Segment, Session, TokenScores, TrainingRow, Update
+from agile_ray.types import (
+    Assigned,
+    Demonstration,
+    RunState,
+    Segment,
+    Session,
+    TokenScores,
+    TrainingRow,
+    Update,
+    ValidationScore,
+)
 from agile_ray.weights import WeightsRef
 
 
@@ -112,12 +122,12 @@ class Checkpoints(Protocol):
         """Restore every part of the run to its last checkpoint; return its state."""
         ...
 
-    def save(self, state: RunState, *, score: float | None) -> None:
+    def save(self, state: RunState, *, score: ValidationScore | None) -> None:
         """Save a checkpoint, completely or not at all.
 
         Args:
             state: of the run.
-            score: total score on validation; None if it was not evaluated at this state.
+            score: on validation; None if it was not evaluated at this state.
         """
         ...
 

@@ -10,6 +10,7 @@ Alignment, everywhere: entry t of a [T] array describes token t, and
 Prices and payments are integer thousandths of the reward for a right answer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -124,6 +125,9 @@ class Hindsight:
     later_similar: int = 0  # N of AGILE, eq. 7: similar questions that follow in the stream
     same_item: tuple[int, ...] = ()  # positions in the stream of all questions on the item, its own included, ascending
     counterfactuals: tuple[Counterfactual, ...] = ()
+    # the submitted answer is a guess that is right with this probability, by luck alone; None: it is no such guess, or
+    # an earlier version stored the session
+    guess_probability: float | None = None
     # action tokens up to and including the one that decided whether the session writes memory: its first write, else
     # its submission, else its last action token
     decided_after: int = 0
@@ -320,6 +324,17 @@ class Update:
     padding: float  # share of processed tokens, padding included, that were padding
     seconds: float  # wall time of the call
     metrics: dict[str, float]  # by the names in record/metrics.py
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationScore:
+    """How an iteration did on validation."""
+
+    iteration: int
+    total: float  # total score, of real outcomes
+    # by unit (a stream, or a run of sessions of the only one): own reward without the luck of guesses, thousandths, and
+    # sessions that did not fail; None: an earlier version kept only the total
+    units: Mapping[str, tuple[float, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,6 +155,7 @@ def _draw(random: Random, *, pool: Sequence[str], items: int) -> tuple[Question,
             query="",
             guess=GUESS,
             guess_probability=1 / len(ANSWERS),
+            guess_drawn=True,
         )
         for position, item in enumerate(order)
     )

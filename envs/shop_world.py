@@ -213,6 +213,7 @@ class _QuestionSource:
             query=query,
             guess=guess,
             guess_probability=guess_probability,
+            guess_drawn=not query,
         )
 
 

@@ -28,6 +28,7 @@ class Question:
     query: str  # gold query, if the tool answers the question; else ""
     guess: str  # the best answer without knowing the item
     guess_probability: float  # probability that `guess` is right, in [0, 1]; only oracles may use it
+    guess_drawn: bool = False  # the answer was drawn with it, whatever the policy may see: a right guess is luck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -199,8 +199,15 @@ class Executor:
             writes=tuple(self._writes),
             remarks=tuple(self._remarks),
             origin=None if self._submitted is None else _origin(self._submitted),
-            hindsight=Hindsight() if self._observer is None else self._observer.hindsight(actions=self._actions),
+            hindsight=self._hindsight(),
         )
+
+    def _hindsight(self) -> Hindsight:
+        if self._observer is None:
+            return Hindsight()
+        aided = bool(self._receipts) or (self.found is not None and bool(self.found.rows))
+        words = None if self._submitted is None or self._submitted.rows is not None else self._submitted.text
+        return self._observer.hindsight(actions=self._actions, unaided=None if aided else words)
 
     @property
     def _actions(self) -> int:
@@ -287,8 +294,9 @@ class Executor:
 
     def _search(self, query: str) -> _Effect:
         with _broken_as_tool_error("tool"):
-            self.found = self.stream.search(query)
-            _check_found(self.found)
+            found = self.stream.search(query)
+            _check_found(found)
+        self.found = found
         if self.found.bad_query:  # never something to submit: an empty answer may be right by luck
             self._remarks.append("bad_query")
         else:

@@ -73,11 +73,12 @@ class HindsightObserver:
         if self._decided_after is None:
             self._decided_after = actions
 
-    def hindsight(self, *, actions: int) -> Hindsight:
+    def hindsight(self, *, actions: int, unaided: str | None) -> Hindsight:
         """Everything that was observed.
 
         Args:
             actions: action tokens of the whole session; the last one decides if none did before.
+            unaided: the words that were submitted; None if there are none, or the session had advice or rows.
         """
         return Hindsight(
             known=self._known,
@@ -86,6 +87,7 @@ class HindsightObserver:
             later_similar=self._later_similar(),
             same_item=self._recurrence.same_item(self._memory.position),
             counterfactuals=tuple(self._counterfactuals),
+            guess_probability=guess_probability(self._memory.question, None if self._known else unaided),
             decided_after=actions if self._decided_after is None else self._decided_after,
         )
 
@@ -96,3 +98,16 @@ class HindsightObserver:
             return 0
         cosines = self._embedder.embed(later) @ self._embedder.embed([self._memory.question.text])[0]
         return int((cosines > self._threshold).sum())
+
+
+def guess_probability(question: Question, unaided: str | None) -> float | None:
+    """Probability that an answer is right if it is the question's best guess and the rest is luck; None otherwise.
+
+    Other words count as judged: they may be a worse guess, whose probability the question does not say.
+
+    Args:
+        question: that was answered.
+        unaided: the words that were submitted; None if memory held the item, or the session had advice or rows.
+    """
+    guessed = unaided is not None and " ".join(unaided.lower().split()) == question.guess
+    return question.guess_probability if guessed and question.guess_drawn else None

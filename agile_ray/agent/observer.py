@@ -31,10 +31,11 @@ class Observer(Protocol):
         """
         ...
 
-    def hindsight(self, *, actions: int) -> Hindsight:
+    def hindsight(self, *, actions: int, unaided: str | None) -> Hindsight:
         """Called once, at the end.
 
         Args:
             actions: action tokens of the session.
+            unaided: the words that were submitted; None if there are none, or the session had advice or rows.
         """
         ...

@@ -1,4 +1,20 @@
-"""Confidence intervals: bootstrap over streams, and Student's over seeds."""
+"""Confidence intervals of a mean over sessions, from units that are independent of one another.
+
+    two or more streams    a unit is a whole stream: its sessions share one memory
+    one stream             a unit is a run of ceil(sqrt(sessions)) consecutive sessions, the last one shorter
+
+Units differ in size, so the mean is a ratio of sums. Its standard error is the jackknife's (Efron and Tibshirani, An
+Introduction to the Bootstrap, section 11.5). With unit k's sum s_k, its number of sessions n_k, K units, N = sum n_k:
+
+    m = sum s_k / N        d_k = (K - 1) / K * (s_k - m n_k) / (N - n_k)        error^2 = K / (K - 1) * sum d_k^2
+
+    K < 15     Student's t: m -+ t(0.975, K - 1) * error
+    K >= 15    bootstrap-t (section 12.5): the quantiles of (m* - m) / error* over resampled units take t's place, so a
+               skewed distribution gets an interval that is not symmetric. error* is linearized: d_k is
+               (s_k - m* n_k) / N*. If a resample has no error, because few units differ from the mean: Student's t
+
+On skewed data of 15 to 40 units, bootstrap-t covers 93 to 95 %, BCa 88 to 93 %, Student's t 90 to 94 %.
+"""
 
 import math
 import statistics
@@ -11,8 +27,12 @@ from agile_ray.seeds import derive
 from agile_ray.types import Float64, Session
 
 CONFIDENCE = 0.95
+FEW = 15
+"""Fewer units than this are too few to resample."""
 RESAMPLES = 2000
 """Resamples of one bootstrap. The ends of an interval then vary with the seed by about 2 % of its width."""
+NO_ERROR = 1e-6
+"""A resample whose error is at most this share of the sample's has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,52 +43,101 @@ class Estimate:
     ci95: tuple[float, float] | None  # None: a single value has no interval
 
 
-def bootstrap(valued: Sequence[tuple[Session, float]], *, seed: int) -> tuple[tuple[float, float], str]:
-    """Compute the 95 % percentile interval of the mean over sessions.
+def estimate(values: Sequence[float]) -> Estimate:
+    """Compute the mean with Student's interval, for few values of unknown variance; a single value has no interval."""
+    ci95 = _students(np.array(values, dtype=np.float64), np.ones(len(values))) if len(values) > 1 else None
+    return Estimate(mean=statistics.fmean(values), ci95=ci95)
+
+
+def interval(valued: Sequence[tuple[Session, float]], *, seed: int) -> tuple[tuple[float, float] | None, str]:
+    """Compute the 95 % interval of the mean over sessions.
 
     Args:
         valued: sessions with their values, thousandths.
         seed: of the resampling.
 
     Returns:
-        the interval, in units of reward, and a description of what is resampled.
+        the interval, in units of reward, None for a single unit; and a description of the units and the method.
     """
-    sums, counts, units = _units(valued)
-    generator = np.random.default_rng(derive(seed, "bootstrap"))
-    times = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    means = (times @ sums) / (1000 * (times @ counts))
-    low, high = np.percentile(means, [2.5, 97.5])
-    return (float(low), float(high)), units
+    names, described = units([session for session, _ in valued])
+    index = {name: number for number, name in enumerate(sorted(set(names)))}
+    unit = [index[name] for name in names]
+    sums = np.bincount(unit, weights=[value for _, value in valued]) / 1000
+    counts = np.bincount(unit).astype(np.float64)
+    ci95, method = unit_interval(sums, counts, seed=seed)
+    return ci95, f"{described} ({method})"
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Compute the mean with Student's interval, for few values of unknown variance.
+def unit_interval(sums: Float64, counts: Float64, *, seed: int) -> tuple[tuple[float, float] | None, str]:
+    """Compute the 95 % interval of sum(sums) / sum(counts), and name the method.
 
-    mean -+ t(0.975, n - 1) * s / sqrt(n)     s with divisor n - 1; a single value has no interval
+    Args:
+        sums: [K], of the values in each unit.
+        counts: [K], number of values in each unit.
+        seed: of the resampling.
+
+    Returns:
+        the interval, None for a single unit; values that are all equal have one of no width.
     """
-    from scipy.stats import t  # slow to import, and rarely needed
-
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return Estimate(mean=mean, ci95=None)
-    width = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return Estimate(mean=mean, ci95=(mean - width, mean + width))
+    if len(sums) < 2:
+        return None, "too few for an interval"
+    if len(sums) >= FEW and (found := _bootstrap_t(sums, counts, seed=seed)) is not None:
+        return found, "bootstrap-t"
+    return _students(sums, counts), "Student's t"
 
 
-def _units(valued: Sequence[tuple[Session, float]]) -> tuple[Float64, Float64, str]:
-    """Sums and session counts of the resampled units, and their description."""
-    streams = sorted({session.stream for session, _ in valued})
+def units(sessions: Sequence[Session]) -> tuple[list[str], str]:
+    """Name each session's unit, in their order, and describe the units: "64 streams" or "25 runs of 25 sessions"."""
+    streams = {session.stream for session in sessions}
     if len(streams) > 1:
-        number = {stream: index for index, stream in enumerate(streams)}
-        unit = [number[session.stream] for session, _ in valued]
-        values = [value for _, value in valued]
-        text = f"{len(streams)} streams"
-    else:
-        length = math.isqrt(len(valued) - 1) + 1  # ceil of the root
-        values = [value for _, value in sorted(valued, key=lambda pair: pair[0].position)]
-        unit = [index // length for index in range(len(valued))]
-        text = f"{unit[-1] + 1} runs of {length} sessions"
-    sums, counts = np.zeros((2, unit[-1] + 1 if len(streams) == 1 else len(streams)))
-    np.add.at(sums, unit, values)
-    np.add.at(counts, unit, 1)
-    return sums, counts, text
+        return [session.stream for session in sessions], f"{len(streams)} streams"
+    length = math.isqrt(len(sessions) - 1) + 1  # ceil of the root
+    ranks = enumerate(sorted(session.position for session in sessions))
+    runs = {position: f"run {rank // length}" for rank, position in ranks}
+    number = -(-len(sessions) // length)
+    return [runs[session.position] for session in sessions], f"{number} run{'s' * (number > 1)} of {length} sessions"
+
+
+def deviations(sums: Float64, counts: Float64) -> Float64:
+    """d_k of the module's docstring, [K]; 0 for a unit that has all sessions."""
+    number, total = len(sums), counts.sum()
+    left = total - counts
+    moved = np.divide(sums - sums.sum() / total * counts, left, out=np.zeros(number), where=left > 0)
+    return (number - 1) / number * moved
+
+
+def standard_error(deviation: Float64) -> float:
+    """The standard error of a ratio, or of a difference of ratios, from two or more units' deviations."""
+    number = len(deviation)
+    return math.sqrt(number / (number - 1) * float(deviation @ deviation))
+
+
+def _students(sums: Float64, counts: Float64) -> tuple[float, float]:
+    from scipy.special import stdtrit  # slow to import
+
+    mean = float(sums.sum() / counts.sum())
+    width = float(stdtrit(len(sums) - 1, (1 + CONFIDENCE) / 2)) * standard_error(deviations(sums, counts))
+    return mean - width, mean + width
+
+
+def _bootstrap_t(sums: Float64, counts: Float64, *, seed: int) -> tuple[float, float] | None:
+    """The bootstrap-t interval; None if a resample has no error.
+
+    A resample is the number of times that it has each unit. Sums over its units, and with them its mean and error,
+    are linear in these numbers.
+    """
+    number, mean = len(sums), float(sums.sum() / counts.sum())
+    error = standard_error(deviations(sums, counts))
+    rest = sums - mean * counts
+    generator = np.random.default_rng(derive(seed, "bootstrap"))
+    times = generator.multinomial(number, np.full(number, 1 / number), size=RESAMPLES)
+    total, size, squares, crossed, sizes = (
+        times @ np.stack([rest, counts, rest * rest, rest * counts, counts * counts], axis=1)
+    ).T
+    shift = total / size  # mean of the resample minus mean of the sample
+    variance = np.maximum(squares - 2 * shift * crossed + shift * shift * sizes, 0.0)
+    errors = np.sqrt(number / (number - 1) * variance) / size
+    if np.any(errors <= NO_ERROR * error):
+        return None
+    low, high = np.quantile(shift / errors, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return mean - float(high) * error, mean - float(low) * error

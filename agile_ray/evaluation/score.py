@@ -1,11 +1,7 @@
 """Scores of sessions: shares, totals, intervals, the error budget, and how they change along a stream.
 
 Failed sessions are left out of every number and counted separately. Payments stay integer thousandths until the final
-division. Intervals are percentile bootstraps over units that are independent of one another:
-
-    two or more streams    a unit is a whole stream: its sessions share one memory
-    one stream             resampling streams would always return the same one, so a unit is a run of
-                           ceil(sqrt(sessions)) consecutive sessions, the last one shorter
+division. intervals.py defines the intervals.
 """
 
 from collections import Counter
@@ -15,7 +11,7 @@ from enum import StrEnum
 
 from agile_ray.errors import ContractError, StarvedError
 from agile_ray.evaluation import failures
-from agile_ray.evaluation.intervals import bootstrap
+from agile_ray.evaluation.intervals import interval
 from agile_ray.types import Ending, Origin, Session
 
 
@@ -52,8 +48,8 @@ class Score:
     asks_per_session: float
     accuracy: float
     total_score: float  # accuracy - thousandths paid / (1000 sessions), reward per session
-    ci95: tuple[float, float]  # [low, high] of total_score
-    units: str  # what was resampled: "64 streams" or "25 runs of 25 sessions"
+    ci95: tuple[float, float] | None  # [low, high] of total_score; None: a single unit has no interval
+    units: str  # of the interval, and its method: "64 streams (bootstrap-t)"
     failed: int  # sessions left out
     failed_price: int  # thousandths that failed sessions paid; not part of any other field
     endings: dict[Ending, int]
@@ -66,7 +62,7 @@ class Difference:
     """Total score of one policy minus another's, on the same questions."""
 
     mean: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     sessions: int  # pairs compared
     failed: int  # pairs left out because one of the two failed
     units: str
@@ -88,6 +84,18 @@ def reward(session: Session) -> int:
     return session.reward
 
 
+def expected_reward(session: Session, guess_probability: float | None) -> float:
+    """Own reward of a session, thousandths, with a guess counted at its probability of being right.
+
+    This keeps every expected value and removes the noise of luck.
+
+    Args:
+        session: any.
+        guess_probability: what `agile_ray.agent.hindsight.guess_probability` says of it; None counts it as judged.
+    """
+    return reward(session) if guess_probability is None else 1000 * guess_probability - session.paid
+
+
 def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
     """Score a set of sessions.
 
@@ -104,7 +112,7 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
     if not kept:
         raise StarvedError(f"score: needs a session that did not fail, found none{failures.summary(sessions)}")
     failed = [session for session in sessions if session.ending is Ending.FAILED]
-    ci95, units = bootstrap([(session, reward(session)) for session in kept], seed=seed)
+    ci95, units = interval([(session, reward(session)) for session in kept], seed=seed)
     return Score(
         sessions=len(kept),
         asked_share=_share(kept, _asked),
@@ -162,7 +170,7 @@ def paired_difference(
         raise StarvedError(
             f"paired_difference: each of {len(left)} pairs has a failed session{failures.summary([*first, *second])}"
         )
-    ci95, units = bootstrap(pairs, seed=seed)
+    ci95, units = interval(pairs, seed=seed)
     return Difference(
         mean=sum(difference for _, difference in pairs) / (1000 * len(pairs)),
         ci95=ci95,

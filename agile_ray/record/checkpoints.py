@@ -3,7 +3,7 @@
 checkpoints/
     iteration-00010/          config.json, model.safetensors, tokenizer...
         resume/               learners/, lanes, credit, state.json
-    best -> iteration-00010   highest total score on validation
+    best -> iteration-00010   chosen by evaluation/choice.py
 sft/                          the last checkpoint of imitation, kept for good; it may come from another run
 """
 
@@ -12,7 +12,7 @@ import fnmatch
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +21,11 @@ from typing import Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from agile_ray.errors import ConfigError, LearnerError
+from agile_ray.evaluation.choice import Choice, choose
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.whole import remove_unfinished, whole_file, whole_folder
 from agile_ray.record.wholeness import resume_fault, resume_sizes, weights_fault
-from agile_ray.types import RunState
+from agile_ray.types import RunState, ValidationScore
 
 SCHEMA = 4
 """Version of the contents of `resume/`."""
@@ -63,6 +64,7 @@ class _Record:
     schema: int
     state: RunState
     score: float | None
+    evaluated: tuple[ValidationScore, ...] | None = None  # None in checkpoints of versions that did not keep them
     files: dict[str, int] | None = None  # what `resume_sizes` found; None in checkpoints that do not list it
 
 
@@ -76,6 +78,15 @@ class Checkpoint:
     folder: CheckpointFolder
     state: RunState
     score: float | None  # total score on validation; None if it was not evaluated
+    evaluated: tuple[ValidationScore, ...] | None  # of the run up to here, in order; None: an earlier version wrote it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The chosen checkpoint, and why."""
+
+    checkpoint: Checkpoint
+    choice: Choice
 
 
 class FolderCheckpoints:
@@ -135,8 +146,10 @@ class FolderCheckpoints:
         self._resumed(state)
         return state
 
-    def save(self, state: RunState, *, score: float | None) -> None:
+    def save(self, state: RunState, *, score: ValidationScore | None) -> None:
         """Write a checkpoint, point `best` at the best one, and delete those that are no longer kept.
+
+        Every checkpoint lists the run's evaluations so far, because those of deleted ones still count.
 
         A checkpoint of the same state is kept if it is whole, and replaced if it is not.
 
@@ -148,6 +161,7 @@ class FolderCheckpoints:
         if folder.is_complete and not checkpoint_fault(folder):
             return
         shutil.rmtree(folder.path, ignore_errors=True)
+        earlier = [one for one in saved_checkpoints(self._run) if one.state.iteration < state.iteration]
         with whole_folder(folder.path) as path:
             aside = CheckpointFolder(path)
             aside.learners.mkdir(parents=True)
@@ -157,7 +171,13 @@ class FolderCheckpoints:
             if state.iteration:
                 aside.lanes.write_bytes(self._lanes.state())
                 aside.credit.write_bytes(self._credit.state())
-            record = _Record(schema=SCHEMA, state=state, score=score, files=resume_sizes(aside))
+            record = _Record(
+                schema=SCHEMA,
+                state=state,
+                score=None if score is None else score.total,
+                evaluated=(*_evaluated(earlier), *([] if score is None else [score])),
+                files=resume_sizes(aside),
+            )
             aside.state.write_text(json.dumps(asdict(record)))
             if fault := checkpoint_fault(aside):
                 raise LearnerError(
@@ -182,9 +202,9 @@ class FolderCheckpoints:
     def _prune(self) -> None:
         best = best_checkpoint(self._run)
         if best is not None:
-            self._point_at(best)
+            self._point_at(best.checkpoint)
         for old in saved_checkpoints(self._run)[: -self._keep]:
-            if best is None or old.folder != best.folder:
+            if best is None or old.folder != best.checkpoint.folder:
                 shutil.rmtree(old.folder.path)
 
 
@@ -198,7 +218,7 @@ def read_checkpoint(folder: CheckpointFolder) -> Checkpoint | str:
     if isinstance(record, str):
         return record
     fault = weights_fault(folder.path) or resume_fault(folder, record.state, record.files or {})
-    return fault or Checkpoint(folder=folder, state=record.state, score=record.score)
+    return fault or Checkpoint(folder=folder, state=record.state, score=record.score, evaluated=record.evaluated)
 
 
 def checkpoint_fault(folder: CheckpointFolder) -> str | None:
@@ -255,10 +275,27 @@ def latest_checkpoint(run: RunFolder, sft: CheckpointFolder) -> Checkpoint | Non
     return None
 
 
-def best_checkpoint(run: RunFolder) -> Checkpoint | None:
-    """The checkpoint with the highest score on validation, the earliest of equals; None if none has a score."""
-    scored = [one for one in saved_checkpoints(run) if one.score is not None]
-    return max(scored, key=lambda one: (one.score, -one.state.iteration), default=None)
+def best_checkpoint(run: RunFolder) -> Best | None:
+    """The checkpoint that `choose` chooses of the evaluated ones; None if none is there.
+
+    If the chosen one is not whole, the next choice is taken.
+    """
+    saved = saved_checkpoints(run)
+    whole = {one.state.iteration: one for one in saved}
+    evaluated = _evaluated(saved)
+    while evaluated:
+        choice = choose(evaluated)
+        if choice.iteration in whole:
+            return Best(checkpoint=whole[choice.iteration], choice=choice)
+        evaluated = [one for one in evaluated if one.iteration != choice.iteration]
+    return None
+
+
+def _evaluated(saved: Sequence[Checkpoint]) -> Sequence[ValidationScore]:
+    """The evaluations up to the latest checkpoint, in order; of an earlier version, only those that are still saved."""
+    if saved and saved[-1].evaluated is not None:
+        return saved[-1].evaluated
+    return [ValidationScore(iteration=one.state.iteration, total=one.score) for one in saved if one.score is not None]
 
 
 def adopt(source: Path, target: Path, *, only: str = "*") -> None:

@@ -1,10 +1,17 @@
-"""The sessions of a run's final evaluations, one Parquet file per policy."""
+"""The sessions of a run's final evaluations, one Parquet file per policy, and which checkpoint they played."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
+from pydantic import TypeAdapter
+
+from agile_ray.evaluation.choice import Choice
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.json_files import read_json, write_json
 from agile_ray.types import Session
+
+_CHOICE = TypeAdapter(Choice)
 
 
 def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
@@ -33,3 +40,18 @@ def kept(run: RunFolder) -> dict[str, list[Session]]:
         ConfigError: another version wrote one of them.
     """
     return {entry: read(run, entry) for entry in run.evaluated_entries()}
+
+
+def keep_choice(run: RunFolder, choice: Choice) -> None:
+    """Store which checkpoint the final evaluation plays."""
+    run.evaluations.mkdir(parents=True, exist_ok=True)
+    write_json(run.choice, asdict(choice))
+
+
+def kept_choice(run: RunFolder) -> Choice | None:
+    """Which checkpoint the final evaluation played; None: the last one, because none was evaluated, or not yet.
+
+    Raises:
+        ConfigError: another version wrote it.
+    """
+    return read_json(run.choice, _CHOICE.validate_json, expected="a choice") if run.choice.is_file() else None

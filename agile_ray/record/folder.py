@@ -6,6 +6,7 @@ runs/quickstart/
     history.jsonl                      one line per imitation step, iteration, evaluation and resumption
     segments/iteration-00012.parquet   what one iteration trained on
     evaluation/ppo.parquet             the sessions of one final evaluation
+    evaluation/choice.json             which checkpoint it played, and why
     events/imitation, events/ppo       TensorBoard, by optimizer step and by iteration
     checkpoints/iteration-00010        the last few checkpoints; `best` links to the best one on validation
     sft                                the last checkpoint of imitation, kept for good
@@ -83,6 +84,11 @@ class RunFolder:
         """The sessions of one policy's final evaluation; `entry` is `ppo`, `oracle`, ..."""
         return self.evaluations / f"{entry}.parquet"
 
+    @property
+    def choice(self) -> Path:
+        """Which iteration's checkpoint the final evaluation played as `ppo`, and why."""
+        return self.evaluations / "choice.json"
+
     def evaluated_entries(self) -> list[str]:
         """The entries that have a final evaluation, in alphabetical order."""
         return sorted(path.stem for path in self.evaluations.glob("[!.]*.parquet"))
@@ -115,7 +121,7 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """Link to the checkpoint with the highest score on validation."""
+        """Link to the best checkpoint on validation."""
         return self.checkpoints / "best"
 
     @property
@@ -201,7 +207,7 @@ class CheckpointFolder:
 
     @property
     def state(self) -> Path:
-        """Progress of the run, the score on validation and the schema version."""
+        """Progress of the run, its scores on validation and the schema version."""
         return self.path / "resume" / "state.json"
 
     @property

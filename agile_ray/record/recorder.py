@@ -201,7 +201,9 @@ class RunRecorder:
 
 def _session_metrics(sessions: Sequence[Session], measured: Score) -> dict[str, float]:
     kept = [session for session in sessions if session.ending is not Ending.FAILED]
-    low, high = measured.ci95
+    ends = (
+        {} if measured.ci95 is None else dict(zip(("total_score_low", "total_score_high"), measured.ci95, strict=True))
+    )
     return {
         "sessions": measured.sessions,
         "failed": measured.failed,
@@ -209,8 +211,7 @@ def _session_metrics(sessions: Sequence[Session], measured: Score) -> dict[str, 
         "asks_per_session": measured.asks_per_session,
         "accuracy": measured.accuracy,
         "total_score": measured.total_score,
-        "total_score_low": low,
-        "total_score_high": high,
+        **ends,
         "read_share": sum(1 for session in kept if session.reads) / len(kept),
         "write_share": sum(1 for session in kept if session.writes) / len(kept),
     }

@@ -79,9 +79,12 @@ _HINDSIGHT = {
     "stored_similar": pa.int32(),
     "later_similar": pa.int32(),
     "same_item": pa.list_(pa.int32()),
+    "guess_probability": pa.float64(),
     "decided_after": pa.int32(),
 }
 _PLAYED = _SESSION | _HINDSIGHT
+# Columns that files of earlier versions lack.
+_LATER = frozenset({"guess_probability"})
 # Fields of a session that Parquet returns in another type.
 _REBUILT = frozenset({"ending", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
 _SEGMENT = {
@@ -302,6 +305,7 @@ def _session(record: dict) -> Session:
             stored_similar=record["stored_similar"],
             later_similar=record["later_similar"],
             same_item=tuple(record["same_item"]),
+            guess_probability=record.get("guess_probability"),
             decided_after=record["decided_after"],
             counterfactuals=tuple(_counterfactual(entry) for entry in record.get("counterfactuals") or ()),
         ),
@@ -355,7 +359,8 @@ def _write_table(path: Path, records: Sequence[Record], columns: dict[str, pa.Da
 
 def _read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
     with _readable(path):
-        table = pq.read_table(path, columns=columns)
+        missing = _LATER.difference(pq.read_schema(path).names)
+        table = pq.read_table(path, columns=None if columns is None else [one for one in columns if one not in missing])
     found = (table.schema.metadata or {}).get(b"agile_ray_schema", b"none").decode()
     if found != str(SCHEMA_VERSION):
         raise ConfigError(f"{path}: schema version must be {SCHEMA_VERSION}, found {found}")

@@ -181,8 +181,8 @@ def _print(policy: str, config: "RunConfig", result: "Score", *, split: Split) -
     table.add_row("all", str(result.sessions), f"{result.asked_share:.4f}", f"{result.accuracy:.4f}", "")
     console = plain_console(soft_wrap=True)
     console.print(table)
-    low, high = result.ci95
+    ends = "no interval" if result.ci95 is None else "[{:.4f}, {:.4f}]".format(*result.ci95)
     console.print(
-        f"total score {result.total_score:.4f} [{low:.4f}, {high:.4f}], "
+        f"total score {result.total_score:.4f} {ends}, "
         f"{result.asks_per_session:.4f} asks per session, {result.failed} failed",
     )

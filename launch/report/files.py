@@ -3,7 +3,7 @@
 from agile_ray import config_file
 from agile_ray.errors import ConfigError
 from agile_ray.record import history, ledger, provenance
-from agile_ray.record.evaluations import kept
+from agile_ray.record.evaluations import kept, kept_choice
 from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.json_files import read_json
 from agile_ray.record.whole import write_whole
@@ -25,6 +25,7 @@ def compose(run: RunFolder) -> Report:
         lines=lines,
         starts=provenance.read(run),
         ledger=ledger.audit(run, lines),
+        chosen=kept_choice(run),
     )
 
 

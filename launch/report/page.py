@@ -73,7 +73,7 @@ def _results(report: Report) -> Iterable[str]:
     yield (
         '<p class="note">Total score = accuracy minus prices paid per session. Asked: share of sessions that asked at '
         "least once. sft and ppo answer greedily, sft_sampled and ppo_sampled at temperature 1. The oracle knows what "
-        f"will be asked again. Intervals: bootstrap over {next(iter(report.entries.values())).units}. Failed sessions "
+        f"will be asked again. Intervals over {next(iter(report.entries.values())).units}. Failed sessions "
         "are excluded from all other columns.</p>"
     )
     yield from _failures([(name, entry.reasons) for name, entry in report.entries.items()], of="policy")
@@ -106,7 +106,7 @@ def _score_cells(name: str, entry: Score) -> list[str]:
 
 def _difference_table(differences: Mapping[str, Difference]) -> str:
     return _table(
-        ["minus", "mean", "95 % interval", "pairs", "resampled"],
+        ["minus", "mean", "95 % interval", "pairs", "interval over"],
         [
             [name, signed(entry.mean), interval(entry.ci95), f"{entry.sessions:,}", entry.units]
             for name, entry in differences.items()

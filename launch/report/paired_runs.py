@@ -34,8 +34,8 @@ class PairedDifference:
     group: str
     entry: str  # of ENTRIES
     runs: tuple[str, ...]
-    by_run: tuple[Estimate, ...]  # each with an interval bootstrapped over streams
-    pooled: Estimate  # over the streams of all runs, bootstrapped as if every run had played streams of its own
+    by_run: tuple[Estimate, ...]  # each with an interval over streams
+    pooled: Estimate  # over the streams of all runs, as if every run had played streams of its own
     over_seeds: Estimate  # mean over runs with Student's interval
 
 

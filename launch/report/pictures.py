@@ -79,7 +79,7 @@ def totals(report: Report) -> bytes:
     figure = Figure(figsize=(9, 0.9 + 0.36 * len(entries)), layout="constrained")
     axis = figure.subplots()
     for height, (name, entry) in enumerate(entries):
-        low, high = entry.ci95
+        low, high = entry.ci95 or (entry.total_score, entry.total_score)
         colour = COLOURS.get(name, GREY)
         axis.plot([low, high], [height, height], color=colour, linewidth=2.4, solid_capstyle="butt")
         axis.plot([entry.total_score], [height], "o" if name in LEARNED else "D", color=colour, markersize=7)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from agile_ray.config import RunConfig
+from agile_ray.evaluation.choice import Choice
 from agile_ray.evaluation.score import Bin, Difference, Score, curve, paired_difference, score
 from agile_ray.record.history import Dropped, Event, Line
 from agile_ray.record.ledger import Ledger
@@ -74,6 +75,7 @@ class Report(BaseModel):
     sft_sampled: Score | None
     ppo: Score | None
     ppo_sampled: Score | None
+    chosen: Choice | None = None  # whose checkpoint ppo is; None: the last, without an evaluation, or not known
     differences: dict[str, Difference]  # ppo minus each other entry
     differences_sampled: dict[str, Difference]  # ppo_sampled minus each other entry but ppo and sft
     best_reference: str | None  # of NO_FUTURE, by total score
@@ -104,6 +106,7 @@ def build(
     lines: Sequence[Line],
     starts: Sequence[Start],
     ledger: Ledger = NO_BOOKS,
+    chosen: Choice | None = None,
 ) -> Report:
     """Score the evaluations of a run and sum up its history.
 
@@ -111,6 +114,7 @@ def build(
         results: evaluation sessions by entry: the names of LEARNED, and reference policies.
         lines: the run's history.
         ledger: of the training.
+        chosen: which checkpoint was evaluated as ppo.
 
     Raises:
         ContractError: two entries were evaluated on different questions.
@@ -129,6 +133,7 @@ def build(
         sft_sampled=scores.get("sft_sampled"),
         ppo=scores.get("ppo"),
         ppo_sampled=scores.get("ppo_sampled"),
+        chosen=chosen,
         differences=_differences("ppo", results, without=("ppo",), seed=config.seed),
         differences_sampled=_differences(
             "ppo_sampled", results, without=("ppo_sampled", "ppo", "sft"), seed=config.seed

@@ -41,7 +41,7 @@ class RunSummary:
     sampled_asked_known: float | None
     accuracy: float
     total_score: float
-    ci95: tuple[float, float]  # of total_score
+    ci95: tuple[float, float] | None  # of total_score
     minus: dict[str, Estimate]  # paired: its total score minus that of sft, sft_sampled, the best reference
     best_reference: str
     closed: float | None  # (total - best reference) / (oracle - best reference); None: the two are equal

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from agile_ray.evaluation.choice import Choice
     from agile_ray.record.ledger import Ledger
     from launch.report.summary import Report
 
@@ -18,6 +19,8 @@ def headline(report: "Report") -> list[str]:
         f"({interval(report.ppo.ci95)}): it is right in {report.ppo.accuracy:.1%} of the sessions and asks in "
         f"{report.ppo.asked_share:.1%}."
     ]
+    if report.chosen is not None:
+        sentences.append(choice(report.chosen))
     for other in ("sft", report.best_reference):
         if other in report.differences:
             difference = report.differences[other]
@@ -27,8 +30,27 @@ def headline(report: "Report") -> list[str]:
     return sentences
 
 
-def interval(ci95: tuple[float, float]) -> str:
-    """`0.601 to 0.652`, with real minus signs."""
+def choice(chosen: "Choice") -> str:
+    """Which iteration was chosen on validation, and why."""
+    said, of = f"Iteration {chosen.iteration} was chosen", f"of {chosen.evaluated} evaluated"
+    if chosen.unpaired:
+        return (
+            f"{said}: it has the highest validation total {of}, {chosen.total:.3f}. Only totals were compared, because "
+            f"iterations {', '.join(map(str, chosen.unpaired))} keep no values on the latest one's streams."
+        )
+    if chosen.error is None:
+        return f"{said}: it has the highest validation total {of}, {chosen.total:.3f} without the luck of guesses."
+    return (
+        f"{said}: it is the latest {of} whose validation total, {chosen.total:.3f} without the luck of guesses, is "
+        f"within one standard error ({chosen.error:.3f}) of the highest, {chosen.highest_total:.3f} at iteration "
+        f"{chosen.highest}."
+    )
+
+
+def interval(ci95: tuple[float, float] | None) -> str:
+    """`0.601 to 0.652`, with real minus signs; `no interval` for a single unit."""
+    if ci95 is None:
+        return "no interval"
     return f"{ci95[0]:.3f} to {ci95[1]:.3f}".replace("-", MINUS)
 
 

@@ -11,7 +11,7 @@ from agile_ray.record.checkpoints import best_checkpoint
 from agile_ray.scripted.optimum import best_first
 from agile_ray.scripted.references import Habits, play_sessions, reference, script_rules
 from agile_ray.types import RunState, Session
-from launch.report import files, tables
+from launch.report import files, tables, wording
 from launch.report.console import plain_console
 from launch.run.assembly import Parts
 
@@ -36,12 +36,14 @@ def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
 
 def compare(parts: Parts, state: RunState) -> None:
     """Evaluate the best checkpoint and the reference policies, write the report and show it."""
-    leader, measured = best_checkpoint(parts.folder), state
-    if leader is not None and leader.state != state:
-        measured = leader.state
-        parts.progress.say(f"best on validation: {leader.folder.path.name}")
-        parts.learners.load(leader.folder.learners)
-        parts.rollouts.load(parts.learners.publish(leader.state.version))
+    best, measured = best_checkpoint(parts.folder), state
+    if best is not None:
+        parts.progress.say(wording.choice(best.choice))
+        evaluations.keep_choice(parts.folder, best.choice)
+        measured = best.checkpoint.state
+    if best is not None and measured != state:
+        parts.learners.load(best.checkpoint.folder.learners)
+        parts.rollouts.load(parts.learners.publish(measured.version))
     evaluate_policy("ppo", parts, measured)
     with parts.recorder.timed("references"):
         for name, sessions in references(

@@ -12,11 +12,12 @@ from pathlib import Path
 from statistics import mean
 
 from agile_ray.agent.environment import Question
+from agile_ray.agent.hindsight import guess_probability
 from agile_ray.config import RunConfig
 from agile_ray.effects import pair_conflicts
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.intervals import estimate
-from agile_ray.evaluation.score import paired_difference, reward
+from agile_ray.evaluation.score import expected_reward, paired_difference
 from agile_ray.record import evaluations
 from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.scripted.optimum import without_tool
@@ -124,9 +125,8 @@ class ShopKnowledge:
     def worth(self, session: Session) -> float:
         """A session's own reward in thousandths, with a guess counted at its probability of being right."""
         question = self._questions[session.stream, session.position]
-        submitted = " ".join((session.answer or "").lower().split())
-        guessed = not (session.hindsight.known or session.asks or question.query) and submitted == question.guess
-        return 1000 * question.guess_probability if guessed else reward(session)
+        unaided = None if session.hindsight.known or session.asks else session.answer
+        return expected_reward(session, guess_probability(question, unaided))
 
     def total(self, sessions: Iterable[Session]) -> float:
         """Mean worth of the sessions that did not fail, in units of the reward for a right answer."""

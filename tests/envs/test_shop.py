@@ -130,6 +130,15 @@ def test_a_guess_is_right_with_its_stated_probability():
         assert abs(share - chance) < 4 * math.sqrt(chance * (1 - chance) / len(outcomes))
 
 
+def test_the_answers_of_facts_and_rules_were_drawn_and_those_of_searches_were_not():
+    questions = SHOP.stream(split="train", index=0).questions
+    assert {(question.kind, question.guess_drawn) for question in questions} == {
+        ("fact", True),
+        ("reasoning", True),
+        ("search", False),
+    }
+
+
 def test_guess_probabilities_span_the_range_and_none_is_close_to_a_price():
     topics = (*shop_text.ASPECTS, *shop_text.USES)
     chances = {topic.guess_probability for topic in topics}

@@ -136,17 +136,6 @@ def test_the_error_budget_of_a_kind_adds_up_to_its_sessions():
     assert found.kinds["fact"].asked_share == 1.0
 
 
-def slow_interval(units, *, seed):
-    """Resample whole units, one by one, and take the middle 95 % of the means."""
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(4000):
-        chosen = [units[index] for index in generator.integers(len(units), size=len(units))]
-        values = [value for unit in chosen for value in unit]
-        means.append(sum(values) / len(values))
-    return np.percentile(means, [2.5, 97.5])
-
-
 def random_sessions(*, streams, length, seed):
     generator = np.random.default_rng(seed)
     return [
@@ -162,27 +151,36 @@ def random_sessions(*, streams, length, seed):
     ]
 
 
-def test_the_interval_resamples_whole_streams():
-    sessions = random_sessions(streams=12, length=7, seed=1)
+def test_the_interval_of_few_streams_is_students_over_streams():
+    sessions = random_sessions(streams=6, length=7, seed=1)
     found = score(sessions)
-    units = [[s.own_reward for s in sessions if s.stream == f"s{n}"] for n in range(12)]
-    assert found.units == "12 streams"
-    assert np.allclose(found.ci95, slow_interval(units, seed=5), atol=0.02)
+    means = [np.mean([s.own_reward for s in sessions if s.stream == f"s{n}"]) for n in range(6)]
+    width = 2.5706 * np.std(means, ddof=1) / 6**0.5
+    assert found.units == "6 streams (Student's t)"
+    assert found.ci95 == pytest.approx((found.total_score - width, found.total_score + width), abs=1e-4)
 
 
-def test_the_interval_of_one_stream_resamples_runs_of_sessions():
+def test_the_units_of_one_stream_are_runs_of_sessions():
     sessions = random_sessions(streams=1, length=90, seed=2)
     found = score(sessions)
     rewards = [s.own_reward for s in sessions]
-    units = [rewards[start : start + 10] for start in range(0, 90, 10)]
-    assert found.units == "9 runs of 10 sessions"
-    assert found.ci95[0] < found.total_score < found.ci95[1]
-    assert np.allclose(found.ci95, slow_interval(units, seed=5), atol=0.02)
+    means = [np.mean(rewards[start : start + 10]) for start in range(0, 90, 10)]
+    width = 2.3060 * np.std(means, ddof=1) / 9**0.5
+    assert found.units == "9 runs of 10 sessions (Student's t)"
+    assert found.ci95 == pytest.approx((found.total_score - width, found.total_score + width), abs=1e-4)
 
 
-def test_the_interval_depends_on_the_seed_and_the_order_of_sessions_does_not_matter():
-    sessions = random_sessions(streams=6, length=5, seed=3)
+def test_a_single_unit_has_no_interval():
+    for sessions in ([session(0)], [session(0), session(1, right=False)]):
+        assert score(sessions).ci95 is None
+    assert score(sessions).units == "1 run of 2 sessions (too few for an interval)"
+    assert paired_difference(sessions, sessions).ci95 is None
+
+
+def test_the_interval_of_many_streams_depends_on_the_seed_and_the_order_of_sessions_does_not_matter():
+    sessions = random_sessions(streams=16, length=5, seed=3)
     assert score(sessions, seed=1) == score(sessions, seed=1)
+    assert score(sessions, seed=1).units == "16 streams (bootstrap-t)"
     assert score(sessions, seed=1).ci95 != score(sessions, seed=2).ci95
     assert score(sessions, seed=1).ci95 == score(sessions[::-1], seed=1).ci95
 
@@ -192,14 +190,15 @@ def test_paired_difference_is_the_mean_over_pairs_in_any_order():
     right = [session(1, stream="t"), session(0, stream="t"), session(1, right=False), session(0)]
     found = paired_difference(left, right)
     assert found.mean == pytest.approx((-0.3 + 1 + 0 - 1) / 4)
-    assert (found.sessions, found.failed, found.units) == (4, 0, "2 streams")
+    assert (found.sessions, found.failed, found.units) == (4, 0, "2 streams (Student's t)")
 
 
-def test_a_constant_difference_has_an_interval_of_no_width():
-    left = random_sessions(streams=5, length=6, seed=4)
+@pytest.mark.parametrize("streams", [5, 20])
+def test_a_constant_difference_has_an_interval_of_no_width(streams):
+    left = random_sessions(streams=streams, length=6, seed=4)
     right = [session(s.position, stream=s.stream, length=6, right=s.correct, asks=s.asks + 1) for s in left]
     found = paired_difference(left, right)
-    assert found.mean == 0.3
+    assert found.mean == pytest.approx(0.3)
     assert np.allclose(found.ci95, 0.3, atol=1e-12)
 
 

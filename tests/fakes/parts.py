@@ -77,7 +77,7 @@ class FakeCheckpoints:
 
     def save(self, state, *, score):
         self.saved.append(state)
-        self.log.append(f"save {state.imitation_steps} {state.iteration} {score}")
+        self.log.append(f"save {state.imitation_steps} {state.iteration} {score and score.total}")
 
 
 class FakeRecorder:

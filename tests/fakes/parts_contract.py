@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from agile_ray.protocols import Checkpoints, Learners, Recorder, Rollouts
-from agile_ray.types import Assigned, Demonstration, RunState, Session, TrainingRow, Update
+from agile_ray.types import Assigned, Demonstration, RunState, Session, TrainingRow, Update, ValidationScore
 from agile_ray.weights import WeightsRef
 
 NOTHING = RunState(imitation_steps=0, iteration=0, version=0)
@@ -80,8 +80,9 @@ def check_checkpoints(checkpoints: Checkpoints) -> None:
         checkpoints.save(imitated, score=None)
         assert checkpoints.restore() == imitated
     best, latest = imitated.next(), imitated.next().next()
-    checkpoints.save(best, score=0.9)
-    checkpoints.save(latest, score=0.1)  # the best is kept, but a run resumes from the latest
+    checkpoints.save(best, score=ValidationScore(iteration=best.iteration, total=0.9))
+    worse = ValidationScore(iteration=latest.iteration, total=0.1)
+    checkpoints.save(latest, score=worse)  # the best is kept, but a run resumes from the latest
     assert checkpoints.restore() == latest
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from agile_ray.config import RunConfig
-from agile_ray.record import history
+from agile_ray.record import evaluations, history
 from agile_ray.record.checkpoints import FolderCheckpoints
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
 from agile_ray.record.recorder import RunRecorder
-from agile_ray.types import RunState
+from agile_ray.types import RunState, ValidationScore
 from agile_ray.weights import WeightsRef
 from launch.run import final_comparison
 from tests.fakes.checkpoint import export
@@ -58,7 +58,8 @@ def test_the_best_checkpoint_is_recorded_under_its_own_state(tmp_path, monkeypat
     )
     for iteration, score in scores.items():
         learners.number = iteration
-        checkpoints.save(at(iteration), score=score)
+        checkpoints.save(at(iteration), score=ValidationScore(iteration=iteration, total=score))
+    said = []
     recorder = RunRecorder(run)
     recorder.resume(at(5))
     rollouts = SimpleNamespace(load=lambda ref: loaded.append(ref.version), evaluate=lambda **_: played("ppo"))
@@ -68,7 +69,7 @@ def test_the_best_checkpoint_is_recorded_under_its_own_state(tmp_path, monkeypat
         learners=learners,
         rollouts=rollouts,
         recorder=recorder,
-        progress=SimpleNamespace(say=lambda _: None),
+        progress=SimpleNamespace(say=said.append),
         environment=None,
     )
     monkeypatch.setattr(final_comparison, "references", lambda *_, **__: {})
@@ -80,4 +81,9 @@ def test_the_best_checkpoint_is_recorded_under_its_own_state(tmp_path, monkeypat
     assert measured == {"ppo": (best, best + 2), "ppo_sampled": (best, best + 2)}
     assert (learners.number, loaded) == (best, [] if best == 5 else [best + 2])
     assert [line.iteration for line in lines if line.event is Event.CLOSE] == [5]
+    [line] = said
+    assert line.startswith(f"Iteration {best} was chosen: it has the highest validation total of 2 evaluated, 0.900")
+    assert "because iterations 3, 5 keep no values" in line
+    chosen = evaluations.kept_choice(run)
+    assert (chosen.iteration, chosen.highest_total, chosen.unpaired) == (best, 0.9, (3, 5))
     assert np.isfinite(lines[0].metrics["total_score"])

@@ -1,12 +1,15 @@
 import json
 import re
 import shutil
+from dataclasses import replace
+from html import escape
 
 import pytest
 from rich.console import Console
 
 from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.errors import ConfigError, ContractError
+from agile_ray.evaluation.choice import Choice
 from agile_ray.record import evaluations, provenance
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Dropped, Event, Line
@@ -22,6 +25,7 @@ from launch.run.progress import Progress
 from tests.fakes.played import PLAYED, played
 from tests.fakes.worlds import changed
 
+CHOSEN = Choice(iteration=28, total=0.871, highest=7, highest_total=0.873, error=0.004, evaluated=4, unpaired=())
 SCORES = {"total_score": 0.5, "accuracy": 0.6, "asked_share": 0.2}
 
 
@@ -100,6 +104,43 @@ def test_the_headline_mentions_no_closed_distance_where_ppo_is_worse():
     found = build(results, config=config("runs"), lines=[], starts=[])
     assert found.closed < 0
     assert not [sentence for sentence in headline(found) if "closes" in sentence]
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        (
+            CHOSEN,
+            "Iteration 28 was chosen: it is the latest of 4 evaluated whose validation total, 0.871 without the luck "
+            "of guesses, is within one standard error (0.004) of the highest, 0.873 at iteration 7.",
+        ),
+        (
+            replace(CHOSEN, iteration=7, total=0.873, error=None),
+            "Iteration 7 was chosen: it has the highest validation total of 4 evaluated, 0.873 without the luck of "
+            "guesses.",
+        ),
+        (
+            replace(CHOSEN, iteration=7, total=0.873, error=None, unpaired=(7, 14)),
+            "Iteration 7 was chosen: it has the highest validation total of 4 evaluated, 0.873. Only totals were "
+            "compared, because iterations 7, 14 keep no values on the latest one's streams.",
+        ),
+    ],
+)
+def test_the_report_says_which_iteration_was_chosen_and_why(run_folder, choice, sentence):
+    run = RunFolder(run_folder)
+    evaluations.keep_choice(run, choice)
+    files.write(run, files.compose(run))
+    assert files.load(run).chosen == choice
+    assert f'<p class="lead">{escape(sentence, quote=False)}</p>' in run.report_page.read_text()
+
+
+def test_the_report_of_a_single_unit_has_no_interval():
+    few = {name: played(name)[:2] for name in ("ppo", "oracle")}
+    found = build(few, config=config("runs"), lines=[], starts=[])
+    assert (found.ppo.ci95, found.differences["oracle"].ci95) == (None, None)
+    assert "1 run of 2 sessions (too few for an interval)" in render(found)
+    assert headline(found)[0].startswith("PPO's total score is 0.700 (no interval):")
+    tables.show(found, Console(width=80, record=True))
 
 
 def test_policies_on_other_questions_are_not_compared():

@@ -8,7 +8,7 @@ import pytest
 from agile_ray.errors import ConfigError, LearnerError
 from agile_ray.record.checkpoints import FolderCheckpoints, adopt, best_checkpoint, saved_checkpoints
 from agile_ray.record.folder import RunFolder
-from agile_ray.types import RunState
+from agile_ray.types import RunState, ValidationScore
 from tests.fakes.checkpoint import export
 from tests.fakes.parts_contract import check_checkpoints
 
@@ -44,6 +44,12 @@ class Full(Memo):
 
 def at(iteration):
     return RunState(imitation_steps=3, iteration=iteration, version=iteration)
+
+
+def scored(iteration, total, *means):
+    """A score on validation; without means, as of an earlier version."""
+    units = {f"s{index}": (10_000 * mean, 10) for index, mean in enumerate(means)}
+    return ValidationScore(iteration=iteration, total=total, units=units or None)
 
 
 def checkpoints(folder, memo, *, credit=None, keep=2, resumed=lambda state: None, say=print):
@@ -85,13 +91,65 @@ def test_a_run_without_checkpoints_starts_at_the_beginning(tmp_path):
 
 
 def test_the_last_few_and_the_best_are_kept(tmp_path):
-    for iteration, score in enumerate([0.5, 0.9, None, 0.9, 0.8]):
-        checkpoints(tmp_path, Memo()).save(at(iteration + 1), score=score)
+    for iteration, total in enumerate([0.5, 0.9, None, 0.8, 0.8], start=1):
+        score = None if total is None else scored(iteration, total, total, total - 0.1)
+        checkpoints(tmp_path, Memo()).save(at(iteration), score=score)
     assert saved(tmp_path) == ["best", "iteration-00002", "iteration-00004", "iteration-00005"]
     assert RunFolder(tmp_path).best_checkpoint.resolve().name == "iteration-00002"
     best = best_checkpoint(RunFolder(tmp_path))
     assert best is not None
-    assert best.score == 0.9
+    assert (best.checkpoint.score, best.choice.highest_total) == (0.9, pytest.approx(0.85))
+
+
+EVALUATED = [  # iteration 3 is within one standard error of iteration 1, iterations 2 and 4 are surely lower
+    scored(1, 0.7, 0.9, 0.5, 0.7),
+    scored(2, 0.6, 0.8, 0.4, 0.6),
+    scored(3, 0.6, 0.9, 0.5, 0.4),
+    scored(4, 0.5, 0.7, 0.3, 0.5),
+]
+
+
+def test_a_deleted_checkpoint_still_counts_as_the_highest_and_the_chosen_one_stays(tmp_path):
+    kept = []
+    for score in EVALUATED:
+        checkpoints(tmp_path, Memo(), keep=1).save(at(score.iteration), score=score)
+        kept.append(saved(tmp_path)[1:])
+    checkpoints(tmp_path, Memo(), keep=1).save(at(5), score=None)
+    assert [[int(name[-1]) for name in names] for names in kept] == [[1], [1, 2], [3], [3, 4]]
+    assert saved(tmp_path) == ["best", "iteration-00003", "iteration-00005"]
+    best = best_checkpoint(RunFolder(tmp_path))
+    assert (best.checkpoint.state, best.choice.highest, best.choice.evaluated) == (at(3), 1, 4)
+
+
+def test_a_run_that_went_back_to_an_earlier_checkpoint_forgets_the_evaluations_after_it(tmp_path):
+    for score in EVALUATED:
+        checkpoints(tmp_path, Memo(), keep=4).save(at(score.iteration), score=score)
+    lost(RunFolder(tmp_path).checkpoint(at(4)).state)
+    lost(RunFolder(tmp_path).checkpoint(at(3)).state)
+    again = checkpoints(tmp_path, Memo(), keep=4)
+    assert again.restore() == at(2)
+    again.save(at(3), score=scored(3, 0.5, 0.7, 0.3, 0.5))
+    best = best_checkpoint(RunFolder(tmp_path))
+    assert (best.choice.iteration, best.choice.evaluated) == (1, 3)
+
+
+def test_if_the_chosen_checkpoint_is_damaged_the_next_choice_is_taken(tmp_path):
+    for score in EVALUATED:
+        checkpoints(tmp_path, Memo(), keep=4).save(at(score.iteration), score=score)
+    emptied(RunFolder(tmp_path).checkpoint(at(3)).path / "config.json")
+    best = best_checkpoint(RunFolder(tmp_path))
+    assert (best.checkpoint.state, best.choice.evaluated) == (at(1), 3)
+
+
+def test_checkpoints_of_an_earlier_version_are_compared_by_their_stored_totals(tmp_path):
+    for score in EVALUATED[:2]:
+        checkpoints(tmp_path, Memo(), keep=4).save(at(score.iteration), score=score)
+        record = RunFolder(tmp_path).checkpoint(at(score.iteration)).state
+        record.write_text(json.dumps({k: v for k, v in json.loads(record.read_text()).items() if k != "evaluated"}))
+    for score in EVALUATED[2:]:
+        checkpoints(tmp_path, Memo(), keep=4).save(at(score.iteration), score=score)
+    best = best_checkpoint(RunFolder(tmp_path))
+    assert (best.choice.iteration, best.choice.evaluated, best.choice.unpaired) == (1, 4, (1, 2))
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_no_file(tmp_path):
@@ -168,7 +226,9 @@ DAMAGES = [
 @pytest.mark.parametrize(("name", "damage"), DAMAGES)
 def test_a_checkpoint_that_is_not_whole_is_skipped_and_named_and_written_again(tmp_path, name, damage):
     for iteration in (3, 7):
-        checkpoints(tmp_path, Memo(iteration)).save(at(iteration), score=0.1 * iteration)
+        checkpoints(tmp_path, Memo(iteration)).save(
+            at(iteration), score=scored(iteration, 0.1 * iteration, 0.1, 0.1 * iteration)
+        )
     newest = RunFolder(tmp_path).checkpoint(at(7))
     damage(newest.path / name)
     memo, said = Memo(), []
@@ -179,7 +239,7 @@ def test_a_checkpoint_that_is_not_whole_is_skipped_and_named_and_written_again(t
     assert any(word in line for word in (name, os.path.basename(name), os.path.dirname(name) or "*.safetensors"))
     leader = best_checkpoint(RunFolder(tmp_path))
     assert leader is not None
-    assert leader.state == at(3)
+    assert leader.checkpoint.state == at(3)
     again.save(at(7), score=None)
     assert checkpoints(tmp_path, Memo()).restore() == at(7)
 
@@ -195,7 +255,7 @@ def test_a_lost_shard_of_the_weights_is_named(tmp_path):
 
 
 def test_a_checkpoint_of_an_earlier_version_that_lists_no_files_is_read(tmp_path):
-    checkpoints(tmp_path, Memo(4)).save(at(4), score=0.5)
+    checkpoints(tmp_path, Memo(4)).save(at(4), score=scored(4, 0.5))
     folder = RunFolder(tmp_path).checkpoint(at(4))
     record = json.loads(folder.state.read_text())
     del record["files"]
@@ -230,9 +290,9 @@ class Elsewhere(Memo):
 
 def test_a_checkpoint_that_the_learners_wrote_elsewhere_is_refused_and_the_earlier_ones_stay(tmp_path):
     for iteration in (1, 2):
-        checkpoints(tmp_path, Memo()).save(at(iteration), score=0.5)
+        checkpoints(tmp_path, Memo()).save(at(iteration), score=scored(iteration, 0.5))
     with pytest.raises(LearnerError, match="iteration-00003: .* it has no config.json; every node must see"):
-        checkpoints(tmp_path, Elsewhere()).save(at(3), score=0.9)
+        checkpoints(tmp_path, Elsewhere()).save(at(3), score=scored(3, 0.9))
     assert saved(tmp_path) == ["best", "iteration-00001", "iteration-00002"]
 
 
@@ -253,21 +313,21 @@ def test_learners_that_fail_on_a_full_disk_are_told_from_those_that_fail(tmp_pat
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_disk_without_links_has_no_best_and_says_so(tmp_path, monkeypatch, number):
-    checkpoints(tmp_path, Memo()).save(at(1), score=0.5)
+    checkpoints(tmp_path, Memo()).save(at(1), score=scored(1, 0.5))
 
     def refuse(*_, **__):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "symlink", refuse)
     said = []
-    checkpoints(tmp_path, Memo(), say=said.append).save(at(2), score=0.7)
+    checkpoints(tmp_path, Memo(), say=said.append).save(at(2), score=scored(2, 0.7))
     [line] = said
     assert line.startswith("the best checkpoint on validation is iteration-00002, without a link to it (")
     assert saved(tmp_path) == ["iteration-00001", "iteration-00002"]
 
 
 def test_a_link_that_a_killed_process_left_is_removed(tmp_path):
-    checkpoints(tmp_path, Memo()).save(at(1), score=0.5)
+    checkpoints(tmp_path, Memo()).save(at(1), score=scored(1, 0.5))
     for target in ("iteration-00001", "nowhere"):
         (RunFolder(tmp_path).checkpoints / f".best.{target}.aside").symlink_to(target)
     assert checkpoints(tmp_path, Memo()).restore() == at(1)

@@ -49,6 +49,20 @@ def test_a_stored_iteration_reads_back_unchanged(tmp_path):
     ]
 
 
+def test_files_of_versions_that_did_not_store_guesses_are_read(tmp_path):
+    run, one = RunFolder(tmp_path), changed(ONE, guess_probability=0.75)
+    store.write(run, 1, [one], rows(one))
+    store.write_sessions(run.evaluation_file("ppo"), [one])
+    assert [found.hindsight.guess_probability for found in store.outcomes(run, 1)] == [0.75]
+    for path in (run.segment_file(1), run.evaluation_file("ppo")):
+        pq.write_table(pq.read_table(path).drop_columns("guess_probability"), path)
+    old = changed(one, guess_probability=None)
+    assert store.outcomes(run, 1) == [changed(old, turns=())]
+    assert [found.session for found in store.earned(run, 1)] == [changed(old, turns=())]
+    assert evaluations.read(run, "ppo") == [changed(old, turns=())]
+    assert len(store.sessions(run, 1)[0].turns) == len(one.turns)
+
+
 def test_failed_sessions_are_stored_with_their_tokens_and_marked_untrained(tmp_path):
     assert store.write(RunFolder(tmp_path), 1, [FAILED, BLANK], []) == 2
     with_tokens, without = store.read(RunFolder(tmp_path), 1)
