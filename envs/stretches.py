@@ -3,11 +3,11 @@
 What an agent sees of its progress, what the oracle foresees, and what credit counts then end where the episode ends.
 Let n = `env.stream_sessions`, and L the number of questions in a stream.
 
-    split                          episodes made of one stream
-    of streams that never end      its first n questions: there are always more streams
-    of files, training             floor(L / n), at least one: all have n questions, so a collection can hold them whole;
-                                   the end of the stream, fewer than n questions, is left out
-    of files, other splits         ceil(L / n), the last one shorter: every question is played
+    split                         episodes made of one stream
+    of streams that never end     its first n questions: there are always more streams
+    of files, training            floor(L / n), at least one: all have n questions, so a collection can hold them whole;
+                                  the end of the stream, fewer than n questions, is left out
+    of files, other splits        ceil(L / n), the last one shorter: every question is played
 
 The first episodes of all streams come before the second ones, so a short evaluation covers many streams. A stream with
 at most n questions keeps its id; an episode cut from a longer one adds the range of its questions to it.
@@ -105,5 +105,5 @@ class Stretches:
         return length if split != "train" or length < self._sessions else length - length % self._sessions
 
     def _stretch(self, stream: Stream, *, start: int) -> Stream:
-        length = len(stream.questions)
-        return stream if length <= self._sessions else Stretch(stream, start=start, end=min(start + self._sessions, length))
+        end = min(start + self._sessions, len(stream.questions))
+        return stream if end - start == len(stream.questions) else Stretch(stream, start=start, end=end)
