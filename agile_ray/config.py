@@ -302,8 +302,8 @@ class Evaluate(Section):
     """Sessions that `agile-ray evaluate` and the final evaluation of a training play. None: all sessions of all
     streams."""
     validation_sessions: Annotated[int, Affects.EVALUATION | Affects.COMPARISON] = Field(default=768, ge=1)
-    """Sessions of each evaluation on validation, and of the one after imitation whose asking shares fill the lanes' first
-    memories."""
+    """Sessions of each evaluation on validation; also of the one after imitation, by whose asking shares the first
+    memories of lanes are grown."""
 
 
 class Cluster(Section):
