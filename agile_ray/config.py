@@ -58,6 +58,9 @@ class Env(Section):
     """Categories of each split, such as `{train: [mice, litter], test: [all_pans]}`: the policy trains on those of
     `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. No
     category is in two splits. A split that is left out has the environment's own."""
+    stream_sessions: int | None = Field(default=None, ge=2)
+    """Maximum number of sessions in one episode. A longer stream becomes several, each with a memory of its own. None:
+    streams are played whole."""
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query to the tool, in seconds."""
 
@@ -291,8 +294,9 @@ class Evaluate(Section):
     sessions: Annotated[int | None, Affects.EVALUATION | Affects.COMPARISON] = Field(default=None, ge=1)
     """Sessions that `agile-ray evaluate` and the final evaluation of a training play. None: all sessions of all
     streams."""
-    validation_sessions: Annotated[int, Affects.COMPARISON] = Field(default=768, ge=1)
-    """Sessions of each evaluation on validation."""
+    validation_sessions: Annotated[int, Affects.EVALUATION | Affects.COMPARISON] = Field(default=768, ge=1)
+    """Sessions of each evaluation on validation; also of the one after imitation, by whose asking shares the first
+    memories of lanes are grown."""
 
 
 class Cluster(Section):

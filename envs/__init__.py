@@ -7,6 +7,7 @@ from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from envs import productqa, recurring, shop
 from envs.splits import check_apart
+from envs.stretches import Stretches
 
 
 class Build(Protocol):
@@ -24,7 +25,7 @@ ENVIRONMENTS: dict[str, Build] = {
 
 
 def build(env: Env, *, seed: int) -> Environment:
-    """Build the environment that `env.name` selects.
+    """Build the environment that `env.name` selects, its streams cut to `env.stream_sessions`.
 
     Args:
         seed: root of everything that the environment draws.
@@ -36,4 +37,5 @@ def build(env: Env, *, seed: int) -> Environment:
     if env.name not in ENVIRONMENTS:
         raise ConfigError(f"env.name: one of {', '.join(ENVIRONMENTS)}; found {env.name}")
     check_apart(env.categories.items())
-    return ENVIRONMENTS[env.name](env, seed=seed)
+    environment = ENVIRONMENTS[env.name](env, seed=seed)
+    return environment if env.stream_sessions is None else Stretches(environment, sessions=env.stream_sessions)

@@ -16,6 +16,7 @@ from agile_ray.evaluation.plays import Play
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journal
 from agile_ray.record.roll_call import RollCall
+from agile_ray.scripted.head_start import AskingShares
 from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
@@ -94,6 +95,11 @@ class RolloutActor:
         if self._opened_player is None:
             raise EngineError(f"rollout actor {self._settings.index}: start it before any other call")
         return self._opened_player
+
+    async def spread(self, shares: AskingShares) -> None:
+        """Move every lane to the place where it begins in its first stream."""
+        common = self._settings.common
+        await self._player.spread(shares, sessions=common.sessions, seed=common.seed)
 
     async def collect(self, sessions: int) -> bytes:
         """Play this many sessions on every lane.

@@ -1,7 +1,8 @@
 """Plays the lanes of one actor on one engine. The class does not need Ray; `rollout.actor` wraps it in a Ray actor.
 
 Lanes keep their positions and memories between calls of `collect`. Lane n of the N lanes of all actors plays the
-training streams n, n + N, n + 2N, ..., so two lanes never play the same stream.
+training streams n, n + N, n + 2N, ..., so two lanes never play the same stream. A training spreads the lanes over their
+first streams (agile_ray/scripted/head_start.py) before it collects.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from agile_ray.agent.policy import Policy
 from agile_ray.agent.rules import Rules
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Play
+from agile_ray.scripted.head_start import AskingShares, first_position, head_start
 from agile_ray.types import Receipt, Session
 from rollout.engine_policy import Engine, EnginePolicy, Lockstep, Seating
 
@@ -69,6 +71,22 @@ class Player:
         index = number + self._rounds[number] * self._total
         stream = self._environment.stream(split="train", index=index)
         return Lane(stream, self._rules, price=self._price, bought=self._bought)
+
+    async def spread(self, shares: AskingShares, *, sessions: int, seed: int) -> None:
+        """Move every lane to the place where it begins in its first stream; call it before any session is collected.
+
+        Args:
+            shares: of the sessions that asked, by which memories are grown.
+            sessions: of each lane in one collection.
+            seed: root seed of the run.
+        """
+        for number, lane in self._lanes.items():
+            place = first_position(lane.stream, number=number, lanes=self._total, sessions=sessions)
+            state = await head_start(
+                self._environment, lane.stream, self._rules, position=place, shares=shares, seed=seed, price=self._price
+            )
+            lane.restore(state)
+            await asyncio.sleep(0)  # scripts never wait, so nothing else could run in between
 
     async def collect(self, sessions: int) -> list[Session]:
         """Play this many sessions on every lane, all lanes at once.

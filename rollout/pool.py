@@ -3,6 +3,7 @@
 call        waits for                                          bounded by
 start       every engine to serve its first weights            START_S
 reopen      every actor to open new lanes                      cluster.deadline_s
+spread      every lane's first memory to be grown                 cluster.deadline_s
 collect     every lane to play its sessions                    cluster.deadline_s
 evaluate    every stream to be played                          cluster.deadline_s
 load        every engine to fetch, load and check a version    cluster.deadline_s
@@ -29,6 +30,7 @@ import envs
 from agile_ray.errors import AgileError, ConfigError, SyncError
 from agile_ray.evaluation.plays import plays
 from agile_ray.record.roll_call import RollCall
+from agile_ray.scripted.head_start import AskingShares
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.actor import RolloutActor
@@ -132,6 +134,18 @@ class RolloutPool:
         self._settings, self._bar = settings, bar
         self._environment = envs.build(settings.env, seed=settings.seed)
         self._wait("reopen", [handle.reopen.remote(settings) for handle in self.handles])
+
+    def spread(self, shares: AskingShares) -> None:
+        """Move every lane to the place where it begins in its first stream; call it before any session is collected.
+
+        Args:
+            shares: of the starting policy's sessions that asked; memories are grown by them.
+
+        Raises:
+            EngineError: an actor died.
+            DeadlineError: an actor took longer than `cluster.deadline_s`.
+        """
+        self._wait("spread", [handle.spread.remote(shares) for handle in self.handles])
 
     def collect(self) -> list[Session]:
         """Play `settings.sessions` sessions on every lane.

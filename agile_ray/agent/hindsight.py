@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agile_ray.agent.environment import Question
 from agile_ray.agent.recurrence import Recurrence
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import Retrieved, SessionMemory

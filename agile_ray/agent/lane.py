@@ -30,7 +30,13 @@ class Lane:
     """Plays the sessions of one stream in order."""
 
     def __init__(
-        self, stream: Stream, rules: Rules, *, price: int, bought: Callable[[Receipt], None] | None = None
+        self,
+        stream: Stream,
+        rules: Rules,
+        *,
+        price: int,
+        bought: Callable[[Receipt], None] | None = None,
+        observed: bool = True,
     ) -> None:
         """Open a lane at the start of a stream.
 
@@ -39,6 +45,7 @@ class Lane:
             rules: shared with the other lanes of the run.
             price: of one ask in this episode, thousandths.
             bought: called with the receipt of every ask that is paid for.
+            observed: whether sessions record their hindsight; on a long stream that takes most of a script's time.
         """
         self.stream = stream
         self.position = 0
@@ -46,6 +53,7 @@ class Lane:
         self._rules = rules
         self._recurrence = Recurrence(stream.questions)
         self._price = price
+        self._observed = observed
         self._expert = PaidExpert(rules.expert, deadline_s=rules.agent.expert_s, bought=bought)
 
     @property
@@ -68,6 +76,10 @@ class Lane:
         self._expert.add(state.receipts)
         self.memory = Memory.restore(state.memory, self._rules.embedder, capacity=self._rules.memory.capacity)
 
+    def skip(self) -> None:
+        """Leave out the next session. Memory stays as it is, as after a session that does not ask."""
+        self.position += 1
+
     async def play(self, policy: Policy) -> Session:
         """Play the next session to its end.
 
@@ -84,7 +96,7 @@ class Lane:
             memory=memory,
             expert=self._expert,
             price=self._price,
-            observer=HindsightObserver(memory, self._rules, self._recurrence),
+            observer=HindsightObserver(memory, self._rules, self._recurrence) if self._observed else None,
         )
         try:
             while executor.ending is None:

@@ -1,4 +1,8 @@
-"""The sessions of a run's final evaluations, one Parquet file per policy, and which checkpoint they played."""
+"""The sessions of a run's evaluations, one Parquet file per policy, and which checkpoint they played.
+
+All but one are final evaluations, on the same test questions. `STARTING` is played on validation, once: the memories of
+lanes that begin inside a stream are grown by its asking shares, so a resumed run grows the same ones.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,20 +16,22 @@ from agile_ray.record.json_files import read_json, write_json
 from agile_ray.types import Session
 
 _CHOICE = TypeAdapter(Choice)
+STARTING = "sft_validation_sampled"
+"""Entry of the policy after imitation, sampled on validation."""
 
 
 def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
-    """Store one policy's final evaluation under its entry: `ppo`, `oracle`, ..."""
+    """Store one policy's evaluation under its entry: `ppo`, `oracle`, ..."""
     store.write_sessions(run.evaluation_file(entry), sessions)
 
 
 def has(run: RunFolder, entry: str) -> bool:
-    """Whether a policy's final evaluation is stored and readable."""
+    """Whether a policy's evaluation is stored and readable."""
     return store.is_readable(run.evaluation_file(entry))
 
 
 def read(run: RunFolder, entry: str) -> list[Session]:
-    """One stored final evaluation.
+    """One stored evaluation.
 
     Raises:
         ConfigError: it is not stored, or another version wrote it.
@@ -39,7 +45,7 @@ def kept(run: RunFolder) -> dict[str, list[Session]]:
     Raises:
         ConfigError: another version wrote one of them.
     """
-    return {entry: read(run, entry) for entry in run.evaluated_entries()}
+    return {entry: read(run, entry) for entry in run.evaluated_entries() if entry != STARTING}
 
 
 def keep_choice(run: RunFolder, choice: Choice) -> None:

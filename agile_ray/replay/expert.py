@@ -32,7 +32,7 @@ class RecordedExpert:
     source = "recorded"
 
     def __init__(self, run: Path) -> None:
-        """Read the receipts of a run's training and of its final evaluations.
+        """Read the receipts of a run's training and of its evaluations.
 
         Raises:
             ConfigError: the folder holds no segments, or another version wrote them.
@@ -68,5 +68,5 @@ def _sessions(run: RunFolder) -> Iterator[Session]:
         )
     for iteration in iterations:
         yield from store.outcomes(run, iteration)
-    for played in evaluations.kept(run).values():
-        yield from played
+    for entry in run.evaluated_entries():
+        yield from evaluations.read(run, entry)

@@ -34,6 +34,16 @@ def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
         parts.recorder.evaluation(state, name, sessions)
 
 
+def evaluate_start(parts: Parts, state: RunState) -> None:
+    """Evaluate the SFT policy, which the engines serve, sampled on validation, and store the sessions."""
+    with parts.recorder.timed("evaluate"):
+        sessions = parts.rollouts.evaluate(
+            split="validation", sessions=parts.config.evaluate.validation_sessions, greedy=False
+        )
+    evaluations.keep(parts.folder, evaluations.STARTING, sessions)
+    parts.recorder.evaluation(state, evaluations.STARTING, sessions)
+
+
 def compare(parts: Parts, state: RunState) -> None:
     """Evaluate the best checkpoint and the reference policies, write the report and show it."""
     best, measured = best_checkpoint(parts.folder), state

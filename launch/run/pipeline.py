@@ -3,6 +3,9 @@
 teacher's sessions -> imitation -> SFT policy, frozen as the reference -> evaluate it
                                         |
                                         v
+           lanes begin at different places of their streams (agile_ray/scripted/head_start.py)
+                                        |
+                                        v
            collect -> cut -> score -> credit -> learn -> publish   (agile_ray/loop.py)
                                         |
                                         v
@@ -21,6 +24,7 @@ from agile_ray.record import evaluations, provenance
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
 from agile_ray.scripted import demonstrations
+from agile_ray.scripted.head_start import AskingShares, are_spread
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
@@ -124,9 +128,9 @@ def _run(parts: Parts) -> bool:
         _say_stopped(parts, state)
         return False
     parts.learners.set_reference(parts.sft)
-    if state.iteration == 0 and not evaluations.has(parts.folder, "sft_sampled"):
-        parts.rollouts.load(parts.learners.publish(state.version))
-        final_comparison.evaluate_policy("sft", parts, state)
+    if state.iteration == 0:
+        _evaluate_sft(parts, state)
+        _spread_lanes(parts)
     state = loop.train(
         parts.config,
         state,
@@ -173,6 +177,33 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
     if state.imitation_steps == len(batches):
         parts.checkpoints.keep_sft(state)
     return state
+
+
+def _evaluate_sft(parts: Parts, state: RunState) -> None:
+    """Make the evaluations of the SFT policy that the run needs and does not have."""
+    tested = evaluations.has(parts.folder, "sft_sampled")
+    known = evaluations.has(parts.folder, evaluations.STARTING) or not _lanes_are_spread(parts)
+    if tested and known:
+        return
+    parts.rollouts.load(parts.learners.publish(state.version))
+    if not tested:
+        final_comparison.evaluate_policy("sft", parts, state)
+    if not known:
+        final_comparison.evaluate_start(parts, state)
+
+
+def _spread_lanes(parts: Parts) -> None:
+    if not _lanes_are_spread(parts):
+        return
+    parts.progress.say("lanes begin at different places of their streams: growing their memories")
+    with parts.recorder.timed("spread"):
+        parts.rollouts.spread(AskingShares.of(evaluations.read(parts.folder, evaluations.STARTING)))
+
+
+def _lanes_are_spread(parts: Parts) -> bool:
+    rollout, loop_ = parts.config.rollout, parts.config.loop
+    lanes = rollout.actors * rollout.lanes
+    return loop_.iterations > 0 and are_spread(parts.environment, lanes=lanes, sessions=loop_.sessions_per_lane)
 
 
 def _habit(config: RunConfig) -> str:

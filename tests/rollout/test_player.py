@@ -1,19 +1,29 @@
-"""Which lane plays which sessions, in the recurring environment on a fake engine that never answers."""
+"""Which lane plays which sessions, on a fake engine that never answers."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from agile_ray.config import Agent, Memory
+from agile_ray.agent.environment import Environment
+from agile_ray.agent.memory import Entry
+from agile_ray.config import Agent, Credit, Memory
+from agile_ray.credit.assign import CreditAssigner
+from agile_ray.credit.modes import MODES
 from agile_ray.errors import ConfigError, EngineError
 from agile_ray.evaluation.plays import Play
 from agile_ray.record.receipts import Journal
+from agile_ray.scripted.head_start import AskingShares
 from agile_ray.scripted.references import script_rules
+from agile_ray.segments import cut
 from agile_ray.types import Session
 from envs.recurring import LENGTH, Recurring
+from envs.shop import Shop
+from envs.stretches import Stretches
 from rollout.player import Player
 from tests.fakes.engine import FakeEngine
+from tests.fakes.parts import zeros
 
 WORLD = Recurring(seed=0)
 RULES = script_rules(WORLD, agent=Agent(forced=True, turns=1, turn_tokens=2), memory=Memory())
@@ -111,3 +121,117 @@ def test_deterministic_lanes_write_each_turn_together_and_end_together(tmp_path:
 def test_an_engine_that_fails_ends_the_collection(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="lost"):
         asyncio.run(player(tmp_path, engine=FakeEngine(fails_in="generate")).collect(1))
+
+
+# Lanes that begin at different places.
+
+WORLDS = [Recurring(seed=0), Shop(seed=0), Stretches(Shop(seed=0), sessions=20)]
+LANES = 8
+SHARES = AskingShares(kinds={}, overall=0.6)
+
+
+def spread(folder: Path, world: Environment, *, sessions: int, numbers: range = range(LANES), seed: int = 0) -> Player:
+    """A player of some of eight lanes, which begin as those of a training do."""
+    one = Player(
+        engine=FakeEngine(),
+        environment=world,
+        rules=script_rules(world, agent=Agent(forced=True, turns=4), memory=Memory(threshold=0.65)),
+        numbers=numbers,
+        total=LANES,
+        temperature=1.0,
+        price=300,
+        bought=Journal(folder / "receipts.jsonl").add,
+    )
+    asyncio.run(one.spread(SHARES, sessions=sessions, seed=seed))
+    return one
+
+
+def length(world: Environment) -> int:
+    return len(world.stream(split="train", index=0).questions)
+
+
+def remembered(session: Session) -> int:
+    """Sessions whose entries memory held."""
+    return sum(session.hindsight.memory_sizes.values())
+
+
+def memories(player: Player) -> list[tuple[str, int, tuple[Entry, ...]]]:
+    return [(one.state.stream, one.state.position, one.state.memory.entries) for one in player.positions()]
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_batch_covers_the_whole_stream_evenly_and_memories_grow_along_it(tmp_path: Path, world: Environment) -> None:
+    whole = length(world)
+    sessions = -(-whole // LANES)
+    one = spread(tmp_path, world, sessions=sessions)
+    played = asyncio.run(one.collect(sessions))
+    times = Counter(session.position for session in played)
+    assert set(times) == set(range(whole))
+    assert max(times.values()) <= 2
+    begins = played[::sessions]
+    assert [session.position for session in begins] == [number * whole // LANES for number in range(LANES)]
+    assert [session.stream for session in begins] == [world.stream(split="train", index=n).id for n in range(LANES)]
+    sizes = [remembered(session) for session in begins]
+    assert sizes[0] == 0
+    assert 2 < sum(sizes[1:4]) < sum(sizes[5:])
+    later = asyncio.run(one.collect(sessions))  # the lanes keep their distances, also over the ends of streams
+    assert len({session.position for session in later}) >= 0.7 * whole
+    assert not (tmp_path / "receipts.jsonl").exists()  # nothing was bought
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("streams", [1, 2])
+def test_lanes_that_collect_whole_streams_begin_at_0(tmp_path: Path, world: Environment, streams: int) -> None:
+    sessions = streams * length(world)
+    one = spread(tmp_path, world, sessions=sessions)
+    assert [(position, entries) for _, position, entries in memories(one)] == [(0, ())] * LANES
+    played = asyncio.run(one.collect(sessions))
+    assert Counter(session.position for session in played) == dict.fromkeys(range(length(world)), streams * LANES)
+
+
+def test_a_later_stream_begins_at_0_with_an_empty_memory_and_no_two_lanes_play_the_same(tmp_path: Path) -> None:
+    one = spread(tmp_path, WORLD, sessions=LENGTH + 1)
+    played = asyncio.run(one.collect(LENGTH + 1))
+    assert len(set(stations(played))) == len(played)
+    lanes = [played[first : first + LENGTH + 1] for first in range(0, len(played), LENGTH + 1)]
+    streams = [{session.stream for session in lane} for lane in lanes]
+    assert sum(map(len, streams)) == len(set().union(*streams)) == 2 * LANES
+    for number, lane in enumerate(lanes):
+        later = [session for session in lane if session.stream == stream(number + LANES)]
+        assert [session.position for session in later] == list(range(number * LENGTH // LANES + 1))
+        assert all(remembered(session) == 0 for session in later)  # the fake engine never asks
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_restored_lanes_go_on_as_if_they_had_not_stopped(tmp_path: Path, world: Environment) -> None:
+    one = spread(tmp_path, world, sessions=5)
+    asyncio.run(one.collect(5))
+    positions = one.positions()
+    following = [(session.stream, session.position, remembered(session)) for session in asyncio.run(one.collect(5))]
+    fresh = spread(tmp_path, world, sessions=5, seed=9)
+    fresh.restore(positions)
+    again = [(session.stream, session.position, remembered(session)) for session in asyncio.run(fresh.collect(5))]
+    assert again == following
+    assert memories(fresh) == memories(one)
+
+
+def test_lanes_begin_the_same_however_they_are_divided_among_actors(tmp_path: Path) -> None:
+    world = Shop(seed=4)
+    together = memories(spread(tmp_path, world, sessions=12))
+    divided = [spread(tmp_path, world, sessions=12, numbers=numbers) for numbers in (range(3), range(3, LANES))]
+    assert [memory for one in divided for memory in memories(one)] == together
+    assert memories(spread(tmp_path, world, sessions=12, seed=1)) != together
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_credit_mode_takes_readers_whose_writers_were_not_collected(tmp_path: Path, mode: str) -> None:
+    played = asyncio.run(spread(tmp_path, Recurring(seed=0), sessions=6).collect(6))
+    writers = [(session.stream, writer) for session in played for writer in {use.writer for use in session.reads}]
+    assert writers
+    assert not set(writers) & set(stations(played))
+    credit = CreditAssigner(Credit(mode=mode, threshold=-1.0))  # pyright: ignore[reportArgumentType]
+    prefixes = credit.prefixes(played)
+    segments = [segment for session in played for segment in cut(session)]
+    assigned = credit.assign(played, segments, list(map(zeros, segments)), list(map(zeros, prefixes)))
+    assert (prefixes, {row.credit for row in assigned.rows}) == ([], {0.0})
+    assert len(assigned.rows) == len(played)

@@ -1,6 +1,7 @@
 """The order of a transfer by nccl, and which engines are held when it fails. Fakes in place of Ray, vLLM and nccl."""
 
 import asyncio
+import pickle
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from agile_ray.errors import AgileError, LearnerError, SyncError
+from agile_ray.scripted.head_start import AskingShares
 from agile_ray.weights import Probe, WeightsRef
 from rollout import pool as pool_module
+from rollout.actor import RolloutActor
 from rollout.pool import RolloutPool
 from rollout.weights.loader import VersionLoader
 from rollout.weights.sync_check import SyncCheck
@@ -108,3 +111,23 @@ def test_an_engine_that_can_not_be_probed_stops_the_transfer(actors: list[FakeAc
         load(actors, lambda: pytest.fail("nothing may be sent"))
     actors[0].loader.check_serving()
     assert actors[1].engine.calls[-1] == "release"
+
+
+def test_every_actor_spreads_its_own_lanes_by_the_runs_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "wait", run_all)
+    told: list[tuple[str, AskingShares, int, int]] = []
+
+    def actor(name: str) -> SimpleNamespace:
+        async def spread(shares: AskingShares, *, sessions: int, seed: int) -> None:
+            told.append((name, shares, sessions, seed))
+
+        one = RolloutActor(SimpleNamespace(common=SimpleNamespace(sessions=12, seed=5)))  # pyright: ignore[reportArgumentType]
+        one._opened_player = SimpleNamespace(spread=spread)  # pyright: ignore[reportAttributeAccessIssue]
+        return SimpleNamespace(spread=FakeActor._remote(one.spread))
+
+    pool = RolloutPool.__new__(RolloutPool)
+    pool.handles = [actor("first"), actor("second")]  # pyright: ignore[reportAttributeAccessIssue]
+    pool._settings = SimpleNamespace(deadline_s=1.0)  # pyright: ignore[reportAttributeAccessIssue]
+    shares = AskingShares(kinds={"fact": 0.5}, overall=0.25)
+    pool.spread(pickle.loads(pickle.dumps(shares)))
+    assert told == [("first", shares, 12, 5), ("second", shares, 12, 5)]

@@ -1,0 +1,100 @@
+"""Where lanes begin in their first streams, and what they remember there.
+
+If all lanes began at 0, a batch would hold one slice of the stream: first only empty memories, later only full ones. So
+lane n of N begins at question floor(n L / N) of its first stream, which has L. Where each lane collects whole streams,
+a batch covers them anyway, and lanes begin at 0: credit across sessions is exact only within what is collected.
+
+The memory at that place is grown by script, without an engine. An earlier session asks with the share of its question's
+kind in the starting policy's sampled evaluation, gets the gold answer and writes the gold knowledge. Whether it asks
+depends on (seed, stream, position) alone. Sessions that do not ask are left out, since only advice is remembered.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Self
+
+from agile_ray.agent.environment import Environment, Question, Stream
+from agile_ray.agent.expert import GoldExpert
+from agile_ray.agent.lane import Lane, LaneState
+from agile_ray.agent.rules import Rules
+from agile_ray.evaluation.score import score
+from agile_ray.scripted.references import Habits, reference
+from agile_ray.seeds import derive
+from agile_ray.types import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskingShares:
+    """How often a policy asks: shares of sessions, in [0, 1]."""
+
+    kinds: Mapping[str, float]  # by kind of question
+    overall: float  # for kinds that are not known
+
+    @classmethod
+    def of(cls, sessions: Sequence[Session]) -> Self:
+        """The shares of some sessions, without those that failed.
+
+        Raises:
+            StarvedError: all of them failed.
+        """
+        measured = score(sessions)
+        kinds = {kind: part.asked_share for kind, part in measured.kinds.items()}
+        return cls(kinds=kinds, overall=measured.asked_share)
+
+    def on(self, question: Question) -> float:
+        """The share on questions of this kind."""
+        return self.kinds.get(question.kind, self.overall)
+
+
+def first_position(stream: Stream, *, number: int, lanes: int, sessions: int) -> int:
+    """Position at which a lane begins in its first stream.
+
+    Args:
+        stream: the lane's first stream.
+        number: of the lane, from 0.
+        lanes: their number.
+        sessions: of each lane in one collection.
+    """
+    length = len(stream.questions)
+    return 0 if sessions % length == 0 else number * length // lanes
+
+
+def are_spread(environment: Environment, *, lanes: int, sessions: int) -> bool:
+    """Whether a lane begins inside its first stream; the arguments are those of `first_position`."""
+    return any(
+        first_position(environment.stream(split="train", index=number), number=number, lanes=lanes, sessions=sessions)
+        for number in range(lanes)
+    )
+
+
+async def head_start(
+    environment: Environment,
+    stream: Stream,
+    rules: Rules,
+    *,
+    position: int,
+    shares: AskingShares,
+    seed: int,
+    price: int,
+) -> LaneState:
+    """Grow the memory of a lane that begins inside a stream. The same arguments give the same memory.
+
+    Args:
+        environment: the stream's.
+        stream: the lane's first stream.
+        rules: of the lane; the gold expert replaces its expert.
+        position: of the first session that the lane plays.
+        shares: with which earlier sessions ask.
+        seed: root seed of the run.
+        price: of one ask, thousandths; nothing is booked.
+    """
+    eager = reference("always_ask", environment, Habits())
+    lane = Lane(stream, replace(rules, expert=GoldExpert()), price=price, observed=False)
+    for question in stream.questions[:position]:
+        draw = Random(derive(seed, "head start", stream.id, lane.position)).random()
+        if draw < shares.on(question):
+            await lane.play(eager)
+        else:
+            lane.skip()
+    return lane.state()
