@@ -136,15 +136,22 @@ class Imitation(Section):
     affects: ClassVar[Affects] = Affects.TRAINING | Affects.IMITATION | Affects.COMPARISON
 
     asking: Literal["random", "judgement"] = "random"
-    """When the teacher asks, if neither memory nor the tool helps: `random`, with probability `asked_share`;
-    `judgement`, if its guess is wrong with a probability above the price."""
+    """When the teacher asks: `random`, in every session with probability `asked_share`, also where memory or the tool
+    has the answer; `judgement`, if neither helps and its guess is wrong with a probability above the price."""
     asked_share: float = Field(default=0.25, ge=0, le=1)
-    """Probability that the `random` teacher asks if neither memory nor the tool helps (paper: 0.25)."""
+    """Share of all sessions in which the `random` teacher asks (paper: 0.25)."""
+    answers: Literal["gold", "guess"] = "gold"
+    """What the teacher answers if it does not ask and neither memory nor the tool helps: `gold`, the right answer
+    (paper); `guess`, the question's best constant guess. From gold answers the policy learns their distribution: if one
+    of two answers is right with probability 0.7, greedy play scores 0.7, sampled play 0.58; from guesses, both score
+    0.7. In an environment with finitely many streams, each question's unaided gold answer is learned at most once, so
+    that the weights do not memorize it."""
     warm_share: float = Field(default=0.75, ge=0, le=1)
-    """Share of the teacher's episodes that start with the memory of an earlier pass, in which all advice was bought.
-    Without them, a teacher that asks rarely finds little in memory, and the policy hardly learns to read it."""
+    """Share of the teacher's episodes that start with the memory of an earlier pass, which asked wherever neither
+    memory nor the tool helped. Without them, a teacher that asks rarely finds little in memory, and the policy hardly
+    learns to read it."""
     sessions: int = Field(default=20_000, ge=1)
-    """Number of the teacher's sessions. Each is trained on once."""
+    """Number of the teacher's sessions. Each is trained on at most once."""
     batch: int = Field(default=128, ge=1)
     """Sessions in one optimizer step."""
     learning_rate: float = Field(default=3e-3, gt=0)

@@ -267,7 +267,7 @@ class Demonstration:
     """
 
     segment: Segment
-    returns: Float32  # [A], sum of own rewards from each action token to the end of the session
+    returns: Float32  # [A], own rewards from each action token to the end; a guess counts as its probability
     wrote: bool  # the session wrote to memory
 
     def __post_init__(self) -> None:

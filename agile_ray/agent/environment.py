@@ -86,7 +86,7 @@ class Environment(Protocol):
         ...
 
     def streams(self, split: str) -> int | None:
-        """Number of different streams in the split; None if they never end."""
+        """Number of different streams in the split; None if they never end, each with hidden facts of its own."""
         ...
 
     def texts(self) -> Sequence[str]:

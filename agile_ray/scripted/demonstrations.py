@@ -3,12 +3,12 @@
 import asyncio
 import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agile_ray.agent.environment import Environment
+from agile_ray.agent.environment import Environment, Question
 from agile_ray.agent.expert import GoldExpert
 from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Policy
@@ -17,7 +17,7 @@ from agile_ray.config import Imitation
 from agile_ray.credit.gae import gae
 from agile_ray.errors import StarvedError
 from agile_ray.evaluation import failures
-from agile_ray.scripted.references import Habits, reference
+from agile_ray.scripted.teacher import collector, teacher, unaided
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
 from agile_ray.types import Demonstration, Ending, Session
@@ -28,25 +28,29 @@ STREAMS = 32
 """Minimum number of episodes, so that a batch mixes memories of all sizes and, where streams are long, categories."""
 
 
-def batches(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lessons:
+    """What imitation learns from the teacher's sessions."""
+
+    batches: list[list[Demonstration]]  # in the order in which they are learned
+    left_out: dict[str, int]  # number of sessions that are not learned, by reason
+
+
+def lessons(
     config: Imitation,
     environment: Environment,
     rules: Rules,
-    teacher: Policy,
     *,
     price: int,
     seed: int,
     progress: Callable[[int], None],
-) -> list[list[Demonstration]]:
-    """Play the teacher's sessions and return them as batches, in the order in which they are learned.
-
-    The same seed gives the same batches.
+) -> Lessons:
+    """Play the teacher's sessions. The same seed gives the same lessons.
 
     Args:
-        config: numbers of sessions, and sessions per batch.
+        config: the teacher, the number of its sessions, and sessions per batch.
         environment: provides the training streams.
         rules: of the lanes; the gold expert replaces their expert.
-        teacher: plays the sessions.
         price: of one ask, thousandths.
         seed: root seed of the run.
         progress: called with the number of sessions played so far.
@@ -54,46 +58,76 @@ def batches(
     Raises:
         StarvedError: more than a tenth of the sessions ran out of a budget or failed.
     """
-    return asyncio.run(_batches(config, environment, rules, teacher, price=price, seed=seed, progress=progress))
+    return asyncio.run(_lessons(config, environment, rules, price=price, seed=seed, progress=progress))
 
 
-async def _batches(
+async def _lessons(
     config: Imitation,
     environment: Environment,
     rules: Rules,
-    teacher: Policy,
     *,
     price: int,
     seed: int,
     progress: Callable[[int], None],
-) -> list[list[Demonstration]]:
-    rules = replace(rules, expert=GoldExpert())  # no recorded run has played the teacher's streams
-    each = math.ceil(config.sessions / STREAMS)
+) -> Lessons:
+    gold = config.answers == "gold"
+    finite = environment.streams("train") is not None  # else facts are drawn anew: a repeat is another sample
+    told: set[str] = set()  # questions whose gold answer is learned from an unaided session
     demonstrations: list[Demonstration] = []
+    lost: list[Session] = []
+    repeated = 0
+    async for session, questions in _sessions(config, environment, rules, price=price, seed=seed, progress=progress):
+        question = questions[session.position]
+        tells = gold and unaided(session, questions)
+        if session.ending is not Ending.DONE:
+            lost.append(replace(session, turns=()))
+        elif tells and finite and question.shown in told:
+            repeated += 1
+        else:
+            # A gold answer is always right, so its reward says nothing about how well the question can be guessed. The
+            # value to learn is what the likeliest answer earns. Sampled play earns less at first, the sum of squared
+            # probabilities, which no question states; PPO moves it towards this value.
+            demonstrations += _demonstrations(session, worth=question.guess_probability if tells else 1.0)
+            told |= {question.shown} if tells else set()
+    if len(lost) > config.sessions // 10:
+        raise StarvedError(_complaint(lost, config.sessions, rules))
+    random.Random(derive(seed, "imitation", "order")).shuffle(demonstrations)
+    return Lessons(
+        batches=[demonstrations[start : start + config.batch] for start in range(0, len(demonstrations), config.batch)],
+        left_out=_left_out(lost, repeated),
+    )
+
+
+async def _sessions(
+    config: Imitation,
+    environment: Environment,
+    rules: Rules,
+    *,
+    price: int,
+    seed: int,
+    progress: Callable[[int], None],
+) -> AsyncIterator[tuple[Session, Sequence[Question]]]:
+    """Play the teacher's sessions, and yield each with the questions of its stream."""
+    rules = replace(rules, expert=GoldExpert())  # no recorded run has played the teacher's streams
+    policy, warm = teacher(config, environment, seed=seed), collector(environment)
+    each = math.ceil(config.sessions / STREAMS)
     stream = FIRST_STREAM
     played = 0
-    lost: list[Session] = []
     while played < config.sessions:
         lane = Lane(environment.stream(split="train", index=stream), rules, price=price)
-        count = min(each, config.sessions - played, len(lane.stream.questions))
+        questions = lane.stream.questions
+        count = min(each, config.sessions - played, len(questions))
         if random.Random(derive(seed, "imitation", "warm", stream)).random() < config.warm_share:
-            await _warm(lane, count, environment)
+            await _warm(lane, count, warm)
         for _ in range(count):
             earlier = lane.memory.forget(lane.position)  # a session must not find what it will write itself
-            session = await lane.play(teacher)
+            session = await lane.play(policy)
             for entry in earlier:
                 lane.memory.write(entry)
-            if session.ending is Ending.DONE:
-                demonstrations += _demonstrations(session)
-            else:
-                lost.append(replace(session, turns=()))
-            played += 1
+            yield session, questions
+        played += count
         progress(played)
         stream += 1
-    if len(lost) > played // 10:
-        raise StarvedError(_complaint(lost, played, rules))
-    random.Random(derive(seed, "imitation", "order")).shuffle(demonstrations)
-    return [demonstrations[start : start + config.batch] for start in range(0, len(demonstrations), config.batch)]
 
 
 def _complaint(lost: Sequence[Session], played: int, rules: Rules) -> str:
@@ -107,18 +141,31 @@ def _complaint(lost: Sequence[Session], played: int, rules: Rules) -> str:
     )
 
 
-async def _warm(lane: Lane, sessions: int, environment: Environment) -> None:
-    """Fill the lane's memory by asking wherever neither memory nor the tool helps, then return to the start."""
-    eager = reference("teacher", environment, Habits(asked_share=1.0))
+def _left_out(lost: Sequence[Session], repeated: int) -> dict[str, int]:
+    counts = {
+        "ran out of a budget": sum(session.ending is Ending.CUT for session in lost),
+        "repeat a question whose answer is learned already": repeated,
+    }
+    return {reason: count for reason, count in counts.items() if count} | failures.reasons(lost)
+
+
+async def _warm(lane: Lane, sessions: int, policy: Policy) -> None:
+    """Fill the lane's memory with what a policy buys, then return to the start."""
     start = lane.position
     for _ in range(sessions):
-        await lane.play(eager)
+        await lane.play(policy)
     lane.restore(replace(lane.state(), position=start))
 
 
-def _demonstrations(session: Session) -> list[Demonstration]:
+def _demonstrations(session: Session, *, worth: float) -> list[Demonstration]:
+    """Cut a session and add its returns.
+
+    Args:
+        worth: what a right answer counts in the returns, instead of 1.
+    """
     segments = list(cut(session))
     rewards_A = np.concatenate([segment.rewards[segment.action_mask] for segment in segments]).astype(np.float32)
+    rewards_A[rewards_A > 0] *= worth
     turn_ids_A = np.concatenate([segment.turn_ids[segment.action_mask] for segment in segments])
     # Without a critic and with lambda 1, advantages are the undiscounted returns.
     returns_A = gae(

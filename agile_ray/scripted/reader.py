@@ -1,8 +1,8 @@
 """Scripted policies: a reader that answers as well as an agent could, and rules that decide when it asks.
 
 The reader uses a question's gold fields instead of its text, so it measures the value of asking, not of reading. It
-answers from memory if memory holds the answer, else with the tool if the tool applies, else with the best guess. It
-writes tokens, turn by turn, so imitation can learn from what it plays.
+answers from memory if memory holds the answer, else with the tool if the tool applies, else with a guess. It writes
+tokens, turn by turn, so imitation can learn from what it plays.
 
     after                writes
     -                    [GetQuestion]
@@ -14,7 +14,7 @@ writes tokens, turn by turn, so imitation can learn from what it plays.
     a search             [SubmitAnswer][ClearContext]
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import numpy as np
@@ -25,6 +25,7 @@ from agile_ray.agent.policy import Completion, SessionView
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.scripted.optimum import worth_asking
 from agile_ray.seeds import derive
+from agile_ray.types import MemoryUse
 
 Asker = Callable[[SessionView], bool]
 """Whether to ask for advice, once memory has been read."""
@@ -94,10 +95,25 @@ def _ids(parts: tuple[Function | str, ...], tokenizer: Tokenizer, *, room: int) 
     return [token for piece in pieces for token in piece][:room]
 
 
+def best_guess(question: Question) -> str:
+    """The best answer without knowing the question's item."""
+    return question.guess
+
+
+def read_answer(reads: Sequence[MemoryUse], question: Question, questions: Sequence[Question]) -> bool:
+    """Whether an entry that was read was written by a session whose question depends on the same item.
+
+    Args:
+        reads: of the session that answers the question.
+        question: to be answered.
+        questions: of the stream.
+    """
+    return any(questions[use.writer].item == question.item for use in reads)
+
+
 def remembers(view: SessionView) -> bool:
-    """Memory returned an entry written by a session whose question depends on the same item."""
-    questions = view.stream.questions
-    return any(questions[use.writer].item == view.question.item for use in view.reads)
+    """Memory returned the answer."""
+    return read_answer(view.reads, view.question, view.stream.questions)
 
 
 def needs_advice(view: SessionView) -> bool:
@@ -110,10 +126,10 @@ def by_judgement(view: SessionView) -> bool:
     return needs_advice(view) and worth_asking(view.question, uses=1, price=view.price)
 
 
-def at_random(share: float, *, seed: int, where: Asker) -> Asker:
-    """Ask with probability `share` where `where` holds; each draw depends only on (seed, stream, position)."""
+def at_random(share: float, *, seed: int) -> Asker:
+    """Ask with probability `share`, whatever the question; each draw depends only on (seed, stream, position)."""
 
     def asks(view: SessionView) -> bool:
-        return where(view) and Random(derive(seed, "asks", view.stream.id, view.position)).random() < share
+        return Random(derive(seed, "asks", view.stream.id, view.position)).random() < share
 
     return asks

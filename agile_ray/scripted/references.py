@@ -7,7 +7,7 @@ non_adaptive        the first K questions of a stream
 ask_unless_search   every question that the tool can't answer, even if memory can
 oracle              the optimum (scripted/optimum.py): knows all questions to come, but not whether a guess is right
 yes_gold_sql        none; predicts "yes" where the tool can't answer
-teacher             what imitation learns from: at random or by judgement, where neither memory nor the tool helps
+teacher             as the teacher of imitation asks: at random, or by judgement where neither memory nor the tool helps
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Play
 from agile_ray.scripted.optimum import worth_asking
-from agile_ray.scripted.reader import Asker, Scripted, at_random, by_judgement, needs_advice
+from agile_ray.scripted.reader import Asker, Scripted, at_random, best_guess, by_judgement, needs_advice
 from agile_ray.types import Session
 
 GOLD = GoldExpert()
@@ -38,9 +38,7 @@ class Habits:
     """Parameters of the reference policies."""
 
     seed: int = 0
-    asked_share: float = (
-        0.25  # probability of an ask: of `random`, and of the random `teacher` where nothing else helps
-    )
+    asked_share: float = 0.25  # probability of an ask, of `random` and of the random `teacher`
     first: int = 0  # K of `non_adaptive`
     asking: Literal["random", "judgement"] = "random"  # of `teacher`
 
@@ -67,16 +65,20 @@ def _oracle(view: SessionView) -> bool:
     return worth_asking(view.question, uses=uses, price=view.price)
 
 
+def _random(habits: Habits) -> Asker:
+    return at_random(habits.asked_share, seed=habits.seed)
+
+
 def _teacher(habits: Habits) -> Asker:
     if habits.asking == "judgement":
         return by_judgement
-    return at_random(habits.asked_share, seed=habits.seed, where=needs_advice)
+    return _random(habits)
 
 
 REFERENCES: dict[str, Callable[[Habits], Asker]] = {
     "always_ask": lambda _: _always,
     "never_ask": lambda _: _never,
-    "random": lambda habits: at_random(habits.asked_share, seed=habits.seed, where=_always),
+    "random": _random,
     "non_adaptive": lambda habits: lambda view: view.position < habits.first,
     "ask_unless_search": lambda _: _unless_search,
     "oracle": lambda _: _oracle,
@@ -94,12 +96,8 @@ def reference(name: str, environment: Environment, habits: Habits) -> Policy:
     """
     if name not in REFERENCES:
         raise ConfigError(f"policy: one of {', '.join(REFERENCES)}; found {name}")
-    guess = _yes if name == "yes_gold_sql" else _best_guess
+    guess = _yes if name == "yes_gold_sql" else best_guess
     return Scripted(REFERENCES[name](habits), search_function=environment.search_function, guess=guess)
-
-
-def _best_guess(question: Question) -> str:
-    return question.guess
 
 
 def _yes(question: Question) -> str:

@@ -12,7 +12,7 @@ teacher's sessions -> imitation -> SFT policy, frozen as the reference -> evalua
            best on validation -> evaluate it -> compare with the reference policies -> report
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 
 import envs
@@ -25,7 +25,6 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
 from agile_ray.scripted import demonstrations
 from agile_ray.scripted.head_start import AskingShares, are_spread
-from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
 from launch.run import final_comparison
@@ -150,19 +149,19 @@ def _run(parts: Parts) -> bool:
 
 def _imitate(parts: Parts, state: RunState) -> RunState:
     imitation = parts.config.imitation
-    habits = Habits(seed=parts.config.seed, asked_share=imitation.asked_share, asking=imitation.asking)
-    teacher = reference("teacher", parts.environment, habits)
     parts.progress.say(f"the teacher plays {imitation.sessions} sessions, asking {_habit(parts.config)}")
     with parts.recorder.timed("teach"), parts.progress.bar("teacher", imitation.sessions) as played:
-        batches = demonstrations.batches(
+        lessons = demonstrations.lessons(
             imitation,
             parts.environment,
             parts.rules,
-            teacher,
             seed=parts.config.seed,
             price=parts.config.env.price,
             progress=played,
         )
+    batches = lessons.batches
+    if lessons.left_out:
+        parts.progress.say(f"teacher sessions that are not learned: {_counted(lessons.left_out)}")
     with parts.progress.bar("imitation", len(batches)) as learned:
         state = loop.imitate(
             parts.config,
@@ -208,8 +207,12 @@ def _lanes_are_spread(parts: Parts) -> bool:
 
 def _habit(config: RunConfig) -> str:
     if config.imitation.asking == "judgement":
-        return "by judgement, where a guess loses more than advice costs"
-    return f"with probability {config.imitation.asked_share:g} where neither memory nor tool has the answer"
+        return "by judgement, where neither memory nor tool helps and a guess loses more than advice costs"
+    return f"with probability {config.imitation.asked_share:g} in every session"
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
 
 
 def _say_stopped(parts: Parts, state: RunState) -> None:

@@ -77,20 +77,6 @@ def test_each_policy_asks_where_its_name_says():
     assert asked_share(play("random", asked_share=0.4)) == pytest.approx(0.4, abs=0.06)
 
 
-def test_the_random_teacher_asks_by_its_share_where_neither_memory_nor_the_tool_helps():
-    sessions = play("teacher", asked_share=0.25)
-    known: dict[str, set[str]] = {}
-    asked = []
-    for question, session in zip(flat(questions()), sessions, strict=True):
-        remembered = known.setdefault(session.stream, set())
-        if question.query or question.item in remembered:
-            assert not session.asks
-        else:
-            asked.append(session.asks)
-        remembered |= {question.item} if session.asks else set()
-    assert sum(asked) / len(asked) == pytest.approx(0.25, abs=0.06)
-
-
 def test_random_choices_depend_on_the_stream_and_not_on_the_order_of_play():
     rules = script_rules(SHOP, agent=Agent(), memory=MEMORY)
     policy = reference("teacher", SHOP, Habits(seed=5))
