@@ -38,6 +38,7 @@ def turns(segments: Iterable[Segment]) -> Iterator[Turn]:
                 logprobs=segment.behavior_logprobs[written],
                 versions=segment.versions[written],
                 rewards=segment.rewards[written],
+                ask_probability=float(segment.ask_probabilities[indices[0]]),
             )
 
 
@@ -49,6 +50,7 @@ def _join(session: Session, index: int, run: list[tuple[int, Turn]], *, last: bo
     versions = np.full(len(token_ids), NO_VERSION, dtype=np.int32)
     turn_ids = np.full(len(token_ids), NO_TURN, dtype=np.int32)
     rewards = np.zeros(len(token_ids), dtype=np.float32)
+    ask_probabilities = np.full(len(token_ids), np.nan, dtype=np.float32)
     for number, turn in run:
         written = slice(len(turn.prompt_ids), len(turn.prompt_ids) + len(turn.completion_ids))
         action_mask[written] = True
@@ -56,6 +58,7 @@ def _join(session: Session, index: int, run: list[tuple[int, Turn]], *, last: bo
         behavior_logprobs[written] = turn.logprobs
         versions[written] = turn.versions
         rewards[written] = turn.rewards
+        ask_probabilities[written.start] = turn.ask_probability
     return Segment(
         stream=session.stream,
         position=session.position,
@@ -66,5 +69,6 @@ def _join(session: Session, index: int, run: list[tuple[int, Turn]], *, last: bo
         behavior_logprobs=behavior_logprobs,
         versions=versions,
         rewards=rewards,
+        ask_probabilities=ask_probabilities,
         last=last,
     )

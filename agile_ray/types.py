@@ -10,6 +10,7 @@ Alignment, everywhere: entry t of a [T] array describes token t, and
 Prices and payments are integer thousandths of the reward for a right answer.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -66,6 +67,9 @@ class Turn:
     logprobs: Float32  # [C], nats, under the version that sampled the token
     versions: Int32  # [C], of the policy that sampled the token
     rewards: Float32  # [C], own reward received at the token
+    # of [SeekAdvice] as the first token of the completion, in [0, 1], by the version that sampled that token: at the
+    # temperature of sampling, in a greedy turn at temperature 1; NaN if the policy gave none, as scripts do
+    ask_probability: float = math.nan
 
     def __post_init__(self) -> None:
         if len(self.completion_ids) == 0:
@@ -210,6 +214,7 @@ class Segment:
     behavior_logprobs: Float32  # [T], nats, 0.0 off the mask
     versions: Int32  # [T], NO_VERSION off the mask
     rewards: Float32  # [T], own reward, 0.0 off the mask
+    ask_probabilities: Float32  # [T], `Turn.ask_probability` where a turn begins, NaN elsewhere
     last: bool  # the session's last segment
 
     def __post_init__(self) -> None:
@@ -220,6 +225,7 @@ class Segment:
             "behavior_logprobs": self.behavior_logprobs.shape,
             "versions": self.versions.shape,
             "rewards": self.rewards.shape,
+            "ask_probabilities": self.ask_probabilities.shape,
         }
         if len(set(shapes.values())) != 1:
             raise ContractError.mismatch("Segment", **shapes)
@@ -324,6 +330,8 @@ class Update:
     padding: float  # share of processed tokens, padding included, that were padding
     seconds: float  # wall time of the call
     metrics: dict[str, float]  # by the names in record/metrics.py
+    # of `learn`: [A] of each row, in the order of the rows, whitened over the update; () of `imitate`
+    advantages: tuple[Float32, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

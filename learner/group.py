@@ -11,6 +11,7 @@ Every call waits for all ranks, at most `cluster.deadline_s` seconds.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,7 +23,7 @@ from agile_ray.weights import WeightsRef
 from learner import kl_controller
 from learner.messages import Attention, ImitationStep, PPOStep, RankSettings, Sums, add, merge_scores
 from learner.plan import MiniBatch, padding, plan
-from learner.ragged import Ragged, lay_out, split_scores
+from learner.ragged import Ragged, lay_out, split, split_scores
 from learner.rank_actors import RankActors
 from learner.steps import imitation_metrics, imitation_rate, ppo_metrics, ppo_rate, take_steps
 from learner.targets import make_demonstration_targets, make_targets
@@ -155,9 +156,10 @@ class LearnerGroup:
             DeadlineError: a rank was late.
         """
         begin = time.perf_counter()
-        rows = sorted(rows, key=lambda row: (row.segment.stream, row.segment.position, row.segment.index))
-        ragged = lay_out([row.segment for row in rows])
-        targets, metrics = make_targets(rows, self._ppo)
+        segments = [row.segment for row in rows]
+        order = sorted(range(len(rows)), key=lambda k: (segments[k].stream, segments[k].position, segments[k].index))
+        ragged = lay_out([segments[k] for k in order])
+        targets, metrics = make_targets([rows[k] for k in order], self._ppo)
         shared = self._ranks.share(ragged, targets)
         minibatches = [
             minibatch
@@ -179,7 +181,8 @@ class LearnerGroup:
         metrics |= ppo_metrics(taken, planned=len(minibatches), early_stop_kl=early_stop_kl)
         metrics |= {"learning_rate": rate, "kl_coefficient": kl.coefficient}
         self._kl = kl.after(metrics["kl_nats"])
-        return _update(minibatches[: len(taken)], begin, metrics)
+        advantages = split(targets.advantages, ragged.action_starts, order)
+        return replace(_update(minibatches[: len(taken)], begin, metrics), advantages=advantages)
 
     def set_reference(self, folder: Path) -> None:
         """Load the frozen policy, a Hugging Face folder, from which PPO measures its KL.

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from agile_ray.types import Int32, Int64, Segment, TokenScores
+from agile_ray.types import Float32, Int32, Int64, Segment, TokenScores
 
 Number = TypeVar("Number", np.int32, np.int64, np.float32)
 
@@ -70,6 +70,18 @@ def join_scores(scores: Sequence[TokenScores]) -> TokenScores:
         own_values=join([score.own_values for score in scores], np.float32),
         write_probabilities=join([score.write_probabilities for score in scores], np.float32),
     )
+
+
+def split(values_A: Float32, action_starts: Int64, order: Sequence[int]) -> tuple[Float32, ...]:
+    """Cut values of all action tokens [A] into one array per segment.
+
+    Args:
+        values_A: of the segments as they were laid out.
+        action_starts: of the layout.
+        order: number of each segment of the layout; the arrays are returned in the order of these numbers.
+    """
+    parts = np.split(values_A, action_starts[1:-1])
+    return tuple(parts[place] for place in np.argsort(order))
 
 
 def join(parts: Sequence[NDArray[Number]], dtype: type[Number]) -> NDArray[Number]:

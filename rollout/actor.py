@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import envs
-from agile_ray.agent.functions import STOPS
+from agile_ray.agent.functions import STOPS, Function
 from agile_ray.errors import DeadlineError, EngineError, SyncError
 from agile_ray.evaluation.plays import Play
 from agile_ray.record.folder import RunFolder
@@ -203,6 +203,7 @@ def engine_settings(settings: ActorSettings) -> EngineSettings:
         exact=common.exact,
         session_tokens=common.agent.session_tokens,
         stops=(tokenizer.eos_id, *(tokenizer.function_id(stop) for stop in sorted(STOPS))),
+        ask=tokenizer.function_id(Function.SEEK_ADVICE),
         lanes=rollout.lanes,
         transport=rollout.transport,
         device=common.device,

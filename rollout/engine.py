@@ -2,7 +2,7 @@
 
 This is the only module that generates with vLLM; `rollout.weights` loads new weights through the methods defined here.
 vLLM's engine core and workers run in their own processes. The class itself runs on an actor's event loop and does not
-need Ray. Logprobs of sampled tokens are those of the sampling distribution, temperature included.
+need Ray. Logprobs are those of the sampling distribution, temperature included; of greedy decoding, at temperature 1.
 """
 
 import asyncio
@@ -224,7 +224,7 @@ class VLLMEngine:
             seed=seed,
             stop_token_ids=list(self.settings.stops),
             ignore_eos=True,  # `stops` has the tokenizer's end token; the model's config may name another
-            logprobs=0,
+            logprob_token_ids=[self.settings.ask],  # beside the sampled token; `logprobs=0` would drop it
             flat_logprobs=True,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -259,9 +259,12 @@ class VLLMEngine:
         self.traffic.sampled_tokens += len(written.token_ids)
         versions = [int(span.version) for span in written.weight_versions]
         lengths = [span.end - span.start for span in written.weight_versions]
+        flat = written.logprobs.logprobs  # pyright: ignore[reportAttributeAccessIssue]
+        logprobs = np.array(flat, dtype=np.float32).reshape(-1, 2)  # of the sampled token, then of [SeekAdvice]
         return Completion(
             ids=np.array(written.token_ids, dtype=np.int32),
-            logprobs=np.array(written.logprobs.logprobs, dtype=np.float32),  # pyright: ignore[reportAttributeAccessIssue]
+            logprobs=logprobs[:, 0].copy(),
+            ask_probability=float(np.exp(logprobs[0, 1])),
             versions=np.repeat(np.array(versions, dtype=np.int32), lengths),
         )
 

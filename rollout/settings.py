@@ -68,6 +68,7 @@ class EngineSettings:
     exact: bool  # engine and learner both compute in float32, so their logprobs must be equal
     session_tokens: int  # most tokens of a prompt with its completion
     stops: tuple[int, ...]  # token ids that end a completion, including the end token
+    ask: int  # token id of [SeekAdvice]
     lanes: int  # concurrent requests
     transport: str  # weight-transfer backend
     device: str  # "cpu" or "gpu"

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from agile_ray.errors import ContractError
-from agile_ray.segments import cut
+from agile_ray.segments import cut, turns
 from agile_ray.types import NO_VERSION, Ending, TokenScores, Turn
 from tests.fakes.worlds import SESSION, changed
 
 
-def turn(prompt, completion, *, version=0, reward=0.0):
+def turn(prompt, completion, *, version=0, reward=0.0, ask=np.nan):
     count = len(completion)
     return Turn(
         prompt_ids=np.array(prompt, np.int32),
@@ -15,6 +15,7 @@ def turn(prompt, completion, *, version=0, reward=0.0):
         logprobs=np.full(count, -0.5, np.float32),
         versions=np.full(count, version, np.int32),
         rewards=np.array([0.0] * (count - 1) + [reward], np.float32),
+        ask_probability=ask,
     )
 
 
@@ -34,6 +35,15 @@ def test_cut_joins_turns_whose_prompts_extend_one_another():
     assert segment.rewards.tolist() == [0, 0, 0, 0, 0, 1]
     assert segment.versions.tolist() == [NO_VERSION, NO_VERSION, 0, NO_VERSION, 2, 2]
     assert (segment.actions, segment.last) == (3, True)
+
+
+def test_the_probability_of_asking_is_at_the_first_token_of_each_turn_and_turns_get_it_back():
+    played = session(turn([1, 2], [3, 7], ask=0.75), turn([1, 2, 3, 7, 4], [5, 6]), turn([9], [8], ask=0.5))
+    segments = list(cut(played))
+    first, second = (segment.ask_probabilities for segment in segments)
+    np.testing.assert_array_equal(first, np.array([np.nan, np.nan, 0.75, *[np.nan] * 4], np.float32))
+    np.testing.assert_array_equal(second, np.array([np.nan, 0.5], np.float32))
+    np.testing.assert_equal([one.ask_probability for one in turns(segments)], [0.75, np.nan, 0.5])
 
 
 def test_cut_starts_a_new_segment_when_the_context_is_rewritten():

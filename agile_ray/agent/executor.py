@@ -157,6 +157,7 @@ class Executor:
                 logprobs=completion.logprobs[:kept],
                 versions=completion.versions[:kept],
                 rewards=np.array(rewards, dtype=np.float32),
+                ask_probability=completion.ask_probability,
             )
         )
         self.context_ids += reply or ()

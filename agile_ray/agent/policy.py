@@ -1,5 +1,6 @@
 """The protocol of policies: an engine, or a script, writes the tokens of a turn."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,7 @@ class Completion:
     ids: Int32  # [C]
     logprobs: Float32  # [C], nats; 0.0 from a script
     versions: Int32  # [C]
+    ask_probability: float = math.nan  # as in Turn
 
 
 class SessionView(Protocol):

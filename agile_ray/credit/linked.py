@@ -212,5 +212,6 @@ def _with_one_action(session: Session, one: Counterfactual) -> Segment:
         behavior_logprobs=zeros,
         versions=np.full(length, NO_VERSION, dtype=np.int32),
         rewards=zeros,
+        ask_probabilities=np.full(length, np.nan, dtype=np.float32),
         last=True,
     )

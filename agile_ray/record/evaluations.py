@@ -20,9 +20,16 @@ STARTING = "sft_validation_sampled"
 """Entry of the policy after imitation, sampled on validation."""
 
 
-def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
-    """Store one policy's evaluation under its entry: `ppo`, `oracle`, ..."""
-    store.write_sessions(run.evaluation_file(entry), sessions)
+def keep(run: RunFolder, entry: str, sessions: Sequence[Session], *, tokens: bool = True) -> None:
+    """Store one policy's evaluation under its entry: `ppo`, `oracle`, ...
+
+    Args:
+        run: its folder.
+        entry: name of the policy.
+        sessions: what it played.
+        tokens: store them too. Those of a script are of its own tokenizer, which is not kept, so nothing decodes them.
+    """
+    store.write_sessions(run.evaluation_file(entry), sessions, tokens=tokens)
 
 
 def has(run: RunFolder, entry: str) -> bool:
@@ -31,19 +38,28 @@ def has(run: RunFolder, entry: str) -> bool:
 
 
 def read(run: RunFolder, entry: str) -> list[Session]:
-    """One stored evaluation.
+    """One stored evaluation, without turns.
 
     Raises:
-        ConfigError: it is not stored, or another version wrote it.
+        ConfigError: it is not stored, or a newer version wrote it.
     """
     return store.read_sessions(run.evaluation_file(entry))
 
 
-def kept(run: RunFolder) -> dict[str, list[Session]]:
-    """Every stored final evaluation, by entry.
+def read_whole(run: RunFolder, entry: str) -> list[Session]:
+    """One stored final evaluation with the sessions' turns; a script's sessions have none.
 
     Raises:
-        ConfigError: another version wrote one of them.
+        ConfigError: it is not stored, a newer version wrote it, or an older one without its tokens.
+    """
+    return store.read_whole_sessions(run.evaluation_file(entry))
+
+
+def kept(run: RunFolder) -> dict[str, list[Session]]:
+    """Every stored final evaluation, by entry, without turns.
+
+    Raises:
+        ConfigError: a newer version wrote one of them.
     """
     return {entry: read(run, entry) for entry in run.evaluated_entries() if entry != STARTING}
 

@@ -120,7 +120,7 @@ class RunRecorder:
         """Record one iteration and store its segments."""
         self._state = state
         rows = assigned.rows
-        store.write(self._run, state.iteration, sessions, rows)
+        store.write(self._run, state.iteration, sessions, rows, update.advantages)
         clear_journals(self._run)
         self._write(
             Event.ITERATION,

@@ -68,6 +68,8 @@ def compare(
 ) -> Comparison:
     """Compare an iteration that both have stored.
 
+    What the learner computed for each token is left out: such floats depend on the machine, as losses do.
+
     Args:
         iteration: number of the iteration.
         run: the run's folder.
@@ -79,7 +81,8 @@ def compare(
         ConfigError: a file is missing, or its schema is another version's.
     """
     original, repeated = store.table(run, iteration), store.table(replay, iteration)
-    counts = {name: _differing(original[name], repeated[name]) for name in original.column_names}
+    repeatable = [name for name in original.column_names if name not in store.LEARNED]
+    counts = {name: _differing(original[name], repeated[name]) for name in repeatable}
     return Comparison(
         iteration=iteration,
         segments=original.num_rows,

@@ -59,7 +59,7 @@ def compare(parts: Parts, state: RunState) -> None:
         for name, sessions in references(
             parts.config, parts.environment, trained=evaluations.kept(parts.folder)["ppo"]
         ).items():
-            evaluations.keep(parts.folder, name, sessions)
+            evaluations.keep(parts.folder, name, sessions, tokens=False)
     parts.recorder.close()
     found = files.compose(parts.folder)
     files.write(parts.folder, found)

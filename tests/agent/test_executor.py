@@ -334,3 +334,21 @@ def test_ids_in_the_segment_are_the_ids_that_were_written():
     assert np.array_equal(segment.token_ids[segment.action_mask], written)
     for turn in session.turns:
         assert np.array_equal(segment.token_ids[: len(turn.prompt_ids)], turn.prompt_ids)
+
+
+class AsksLikely(Says):
+    """Gives [SeekAdvice] a probability before each turn: 1/2, 1/4, ..."""
+
+    probability = 1.0
+
+    async def write(self, view):
+        self.probability /= 2
+        return replace(await super().write(view), ask_probability=self.probability)
+
+
+def test_a_turn_keeps_the_probability_of_asking_also_where_the_policy_did_not_ask():
+    session = asyncio.run(lane(WET).play(AsksLikely(*PREDICTS)))
+    assert [turn.ask_probability for turn in session.turns] == [0.5, 0.25, 0.125]
+    assert session.asks == 0
+    silent = asyncio.run(lane(WET).play(Says(*PREDICTS)))
+    assert np.isnan([turn.ask_probability for turn in silent.turns]).all()

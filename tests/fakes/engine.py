@@ -48,6 +48,7 @@ class FakeEngine:
                 ids=np.full(room, len(prompt), np.int32),
                 logprobs=np.zeros(room, np.float32),
                 versions=np.full(room, self.version, np.int32),
+                ask_probability=0.25,
             )
             for prompt, room in zip(prompts, max_tokens, strict=True)
         ]

@@ -16,10 +16,11 @@ class WholeEngine(Engine, ServingEngine, Protocol):
 
 
 def check_completion(completion: Completion, *, max_tokens: int, version: int) -> None:
-    """A completion has 1 to `max_tokens` tokens, each with a logprob and the version that wrote it."""
+    """A completion has 1 to `max_tokens` tokens, each with a logprob and the version that wrote it; and p(ask)."""
     assert 1 <= len(completion.ids) <= max_tokens
     assert completion.ids.shape == completion.logprobs.shape == completion.versions.shape
     assert (completion.logprobs <= 0).all()
+    assert 0.0 <= completion.ask_probability <= 1.0
     assert set(completion.versions.tolist()) == {version}
 
 

@@ -7,7 +7,7 @@ from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Sessi
 from tests.fakes.parts import zeros
 
 
-def turn(prompt, completion, *, version=3):
+def turn(prompt, completion, *, version=3, ask=0.125):
     """A turn with a different logprob and reward at each token."""
     return Turn(
         prompt_ids=np.array(prompt, np.int32),
@@ -15,6 +15,7 @@ def turn(prompt, completion, *, version=3):
         logprobs=np.linspace(-0.1, -0.7, len(completion), dtype=np.float32),
         versions=np.full(len(completion), version, np.int32),
         rewards=np.arange(len(completion), dtype=np.float32),
+        ask_probability=ask,
     )
 
 

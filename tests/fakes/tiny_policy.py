@@ -60,6 +60,7 @@ def segment(ids: list[int], actions: list[int]) -> Segment:
         behavior_logprobs=np.zeros(len(ids), np.float32),
         versions=np.where(mask, 0, -1).astype(np.int32),
         rewards=np.zeros(len(ids), np.float32),
+        ask_probabilities=np.full(len(ids), np.nan, np.float32),
         last=True,
     )
 

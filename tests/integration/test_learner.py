@@ -141,6 +141,7 @@ def segments(count: int, seed: int) -> list[Segment]:
                 behavior_logprobs=np.where(mask, -4.2, 0).astype(np.float32),
                 versions=np.where(mask, 0, -1).astype(np.int32),
                 rewards=np.where(mask, draw.normal(size=tokens), 0).astype(np.float32),
+                ask_probabilities=np.full(tokens, np.nan, np.float32),
                 last=True,
             )
         )

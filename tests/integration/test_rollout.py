@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaForCausalLM
 
-from agile_ray.agent.functions import STOPS
+from agile_ray.agent.functions import STOPS, Function
 from agile_ray.errors import SyncError
 from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
@@ -49,6 +49,7 @@ def start(folder: Path, *, dtype: str, tied: bool) -> Iterator[Rig]:
         exact=dtype == "float32",
         session_tokens=256,
         stops=(tokenizer.eos_id, *(tokenizer.function_id(stop) for stop in sorted(STOPS))),
+        ask=tokenizer.function_id(Function.SEEK_ADVICE),
         lanes=32,
         transport="ray_shm",
         device="cpu",
@@ -88,6 +89,41 @@ def test_logprobs_are_those_of_the_same_weights_in_transformers(tied: Rig) -> No
         assert set(written.versions.tolist()) == {0}
     score = tied.run(tied.engine.score(ids.tolist()))
     np.testing.assert_allclose(score, logprobs_of(tied.model, ids), atol=1e-3)
+
+
+@pytest.mark.parametrize(("temperature", "measured_at"), [(1.0, 1.0), (0.7, 0.7), (0.0, 1.0)])
+def test_the_probability_of_asking_is_that_of_the_same_weights_in_transformers(
+    tied: Rig, temperature: float, measured_at: float
+) -> None:
+    ask = tied.engine.settings.ask
+    for text in ("what is the colour of item 3 ?", "item 99 is red"):
+        prompt = [tied.tokenizer.bos_id, *tied.tokenizer.encode(text)]
+        written = tied.run(tied.engine.generate(prompt, max_tokens=6, temperature=temperature))
+        expected = np.exp(logprobs_of(tied.model, np.array([*prompt, ask], np.int32), measured_at)[-1])
+        assert written.ask_probability == pytest.approx(expected, rel=2e-3)
+        assert written.ask_probability > 0
+
+
+def test_measuring_the_probability_of_asking_changes_no_token(tied: Rig) -> None:
+    prompts = [[0, *tied.tokenizer.encode(f"what is the colour of item {n} ?")] for n in range(12)]
+
+    async def write(*, measured: bool, temperature: float) -> list[tuple[list[int], list[float]]]:
+        """Ids and logprobs of a batch whose requests have seeds of their own."""
+        await tied.engine.forget()
+        requests = []
+        for seed, prompt in enumerate(prompts):
+            sampling = tied.engine._sampling(20 + seed, temperature)
+            sampling.seed = seed
+            if not measured:
+                sampling.logprobs, sampling.logprob_token_ids = 0, None
+            requests.append(await tied.engine._send(prompt, sampling))
+        outputs = [(await tied.engine._receive(request)).outputs[0] for request in requests]
+        stride = 2 if measured else 1
+        return [(list(one.token_ids), one.logprobs.logprobs[::stride]) for one in outputs]
+
+    for temperature in (1.0, 0.0):
+        without = tied.run(write(measured=False, temperature=temperature))
+        assert tied.run(write(measured=True, temperature=temperature)) == without
 
 
 def test_the_engine_keeps_the_contract_of_engines(tied: Rig) -> None:

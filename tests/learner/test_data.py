@@ -9,7 +9,7 @@ from agile_ray.types import Demonstration, Segment, TokenScores, TrainingRow
 from learner.messages import RankScores, Sums, add, merge_scores
 from learner.micro_batch import make_micro_batch
 from learner.plan import plan
-from learner.ragged import join_scores, lay_out, split_scores
+from learner.ragged import join, join_scores, lay_out, split, split_scores
 from learner.steps import imitation_rate, ppo_rate
 from learner.targets import effective_share, make_demonstration_targets, make_targets
 from learner.weights import buckets
@@ -43,6 +43,7 @@ def row(
         behavior_logprobs=np.where(mask, -1, 0).astype(np.float32),
         versions=np.where(mask, 0, -1).astype(np.int32),
         rewards=spread,
+        ask_probabilities=np.full(2 * count, np.nan, np.float32),
         last=last,
     )
     scores = TokenScores(
@@ -77,6 +78,14 @@ def test_splitting_and_joining_scores_changes_nothing():
     assert [part.own_values.tolist() for part in parts] == [[], [1, 2]]
     for name in TokenScores.__slots__:
         np.testing.assert_array_equal(getattr(join_scores(parts), name), getattr(scores, name))
+
+
+def test_values_of_rows_are_returned_in_the_order_of_the_rows():
+    counts, order = [2, 0, 1, 3], [2, 0, 3, 1]  # action tokens of each row; row 2 was laid out first
+    starts = np.cumsum([0, *(counts[number] for number in order)])
+    laid_out = join([np.full(counts[number], number, np.float32) for number in order], np.float32)
+    found = split(laid_out, starts, order)
+    assert [values.tolist() for values in found] == [[0, 0], [], [2], [3, 3, 3]]
 
 
 def test_the_scores_of_all_ranks_are_merged_in_the_order_of_the_tokens():

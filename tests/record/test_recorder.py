@@ -1,6 +1,7 @@
 import contextlib
 import json
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,6 +107,19 @@ def test_an_iteration_leaves_one_line_with_its_metrics(tmp_path):
     assert line.counts == {"ending/done": 2}
     assert shown[0]["iteration"] == 1
     assert shown[0]["accuracy"] == 1.0
+
+
+def test_the_advantages_of_an_update_are_stored_with_the_segments_of_its_rows(tmp_path):
+    recorder, played = RunRecorder(RunFolder(tmp_path)), [session(0), session(1)]
+    advantages = (np.array([0.5, -1.5], np.float32), np.array([2.0, 0.25], np.float32))
+    recorder.iteration(
+        FRESH.next(),
+        sessions=played,
+        assigned=Assigned(rows=rows(played), metrics={"credit": 0.1}),
+        update=replace(UPDATE, advantages=advantages),
+    )
+    recorder.close()
+    assert [one.advantages.tolist() for one in store.read(RunFolder(tmp_path), 1)] == [[0.5, -1.5], [2.0, 0.25]]
 
 
 def test_dropped_sessions_are_counted_by_reason_length_and_asking(tmp_path):

@@ -1,7 +1,7 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -22,13 +22,19 @@ from agile_ray.types import (
     Origin,
     RunState,
     Session,
+    TokenScores,
 )
 from envs.shop import Shop
 from tests.fakes.checkpoint import export
 from tests.fakes.lineage import check_lineage
+from tests.fakes.older import age
 from tests.fakes.stored import BLANK, FAILED, ONE, REWRITTEN, rows, session, turn
 from tests.fakes.streams import play_streams
 from tests.fakes.worlds import changed
+
+ARRAYS = ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards", "ask_probabilities")
+LATER = "5"
+"""Version of a schema that this code does not know."""
 
 
 def test_a_stored_iteration_reads_back_unchanged(tmp_path):
@@ -38,10 +44,10 @@ def test_a_stored_iteration_reads_back_unchanged(tmp_path):
     for found, expected in zip(store.read(RunFolder(tmp_path), 12), trained, strict=True):
         assert found.trained
         assert found.credit == pytest.approx(expected.credit)
-        for name in ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards"):
+        for name in ARRAYS:
             stored, original = getattr(found.segment, name), getattr(expected.segment, name)
             assert stored.dtype == original.dtype
-            assert stored.tolist() == original.tolist()
+            assert stored.tobytes() == original.tobytes()
         assert (found.segment.index, found.segment.last) == (expected.segment.index, expected.segment.last)
     fields = [name for name in Session.__slots__ if name != "turns"]
     assert [getattr(store.read(RunFolder(tmp_path), 12)[0].session, name) for name in fields] == [
@@ -72,9 +78,9 @@ def test_failed_sessions_are_stored_with_their_tokens_and_marked_untrained(tmp_p
 
 
 def listed(one):
-    """The arrays of a dataclass as lists with their types, so that `==` compares them."""
-    arrays = {name: getattr(one, name) for name in type(one).__slots__}
-    return {name: (array.dtype, array.tolist()) for name, array in arrays.items()}
+    """The fields of a turn as bytes with their types, so that `==` compares them."""
+    arrays = {name: np.asarray(getattr(one, name)) for name in type(one).__slots__}
+    return {name: (array.dtype, array.tobytes()) for name, array in arrays.items()}
 
 
 ids = st.lists(st.integers(0, 3), min_size=1, max_size=3)  # few, so that contexts extend one another by accident too
@@ -86,7 +92,7 @@ def played(draw, position):
     turns, seen = [], []
     for _ in range(draw(st.integers(0, 4))):
         prompt = (seen if draw(st.booleans()) else []) + draw(ids)
-        turns.append(turn(prompt, draw(ids)))
+        turns.append(turn(prompt, draw(ids), ask=draw(st.sampled_from([0.125, 1.0, np.nan]))))
         seen = prompt + turns[-1].completion_ids.tolist()
     read = Counterfactual(writers=(0, 2), similarity=0.75, prefix_ids=np.array(draw(ids), np.int32))
     one = session(*turns, position=position, ending=draw(endings))
@@ -111,6 +117,50 @@ def test_sessions_read_back_with_equal_turns_and_fields(tmp_path_factory, expect
     assert folder.segment_file(2).read_bytes() == folder.segment_file(1).read_bytes()
 
 
+def learned(one, seed):
+    """The rows of a session with scores and advantages that all differ, float32, exact in half precision."""
+    draw = np.random.default_rng(seed)
+
+    def values(row):
+        return draw.integers(-999, 999, row.segment.actions).astype(np.float32) / 256
+
+    scored = [
+        replace(row, scores=TokenScores(**{name: values(row) for name in TokenScores.__slots__})) for row in rows(one)
+    ]
+    return scored, [values(row) for row in scored]
+
+
+def test_what_the_learner_computed_for_each_action_token_reads_back(tmp_path):
+    first, of_first = learned(ONE, 1)
+    second, of_second = learned(REWRITTEN, 2)
+    trained, advantages = [*second, *first], [*of_second, *of_first]  # rows need not be in the order of the sessions
+    store.write(RunFolder(tmp_path), 1, [ONE, REWRITTEN, FAILED], trained, advantages)
+    *found, untrained = store.read(RunFolder(tmp_path), 1)
+    expected = [*zip(first, of_first, strict=True), *zip(second, of_second, strict=True)]
+    for line, (row, own) in zip(found, expected, strict=True):
+        for name in TokenScores.__slots__:
+            assert getattr(line.scores, name).tobytes() == getattr(row.scores, name).tobytes()
+        assert line.advantages.tobytes() == own.tobytes()
+    assert (untrained.scores, untrained.advantages) == (None, None)
+
+
+def test_what_the_learner_computed_is_stored_with_at_least_three_digits(tmp_path):
+    played = session(turn([1], [2] * 400))
+    [row], _ = learned(played, 3)
+    exact = np.random.default_rng(4).normal(size=400).astype(np.float32)
+    row = replace(row, scores=replace(row.scores, own_values=exact))
+    store.write(RunFolder(tmp_path), 1, [played], [row], [exact[::-1]])
+    [line] = store.read(RunFolder(tmp_path), 1)
+    np.testing.assert_allclose(line.scores.own_values, exact, rtol=5e-4, atol=1e-7)
+    np.testing.assert_allclose(line.advantages, exact[::-1], rtol=5e-4, atol=1e-7)
+
+
+def test_advantages_of_some_rows_only_are_refused(tmp_path):
+    trained, advantages = learned(REWRITTEN, 1)
+    with pytest.raises(ContractError, match="got 1 for 2 rows"):
+        store.write(RunFolder(tmp_path), 1, [REWRITTEN], trained, advantages[:1])
+
+
 @pytest.mark.parametrize(("one", "segments"), [(ONE, 1), (REWRITTEN, 2), (FAILED, 0), (BLANK, 0)])
 def test_stored_sessions_are_cut_into_the_same_segments(tmp_path, one, segments):
     store.write(RunFolder(tmp_path), 1, [one], rows(one))
@@ -118,7 +168,7 @@ def test_stored_sessions_are_cut_into_the_same_segments(tmp_path, one, segments)
     again, before = list(cut(found)), list(cut(one))
     assert len(again) == len(before) == segments
     for left, right in zip(again, before, strict=True):
-        for name in ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards"):
+        for name in ARRAYS:
             assert getattr(left, name).tobytes() == getattr(right, name).tobytes()
     assert len(found.turns) == len(one.turns)
 
@@ -227,11 +277,96 @@ def test_sessions_of_an_evaluation_read_back_without_their_turns(tmp_path):
     assert second == BLANK
 
 
-def test_a_file_of_another_schema_is_refused(tmp_path):
-    path = tmp_path / "old.parquet"
-    pq.write_table(pa.table({"stream": ["a"]}, metadata={"agile_ray_schema": "0"}), path)
-    with pytest.raises(ConfigError, match="must be 4, found 0"):
-        store.read_sessions(path)
+@pytest.mark.parametrize("one", [ONE, REWRITTEN, FAILED, BLANK])
+def test_sessions_of_an_evaluation_read_back_with_their_turns(tmp_path, one):
+    run = RunFolder(tmp_path)
+    evaluations.keep(run, "ppo", [one, changed(ONE, position=7)])
+    found, other = evaluations.read_whole(run, "ppo")
+    assert [listed(turn) for turn in found.turns] == [listed(turn) for turn in one.turns]
+    assert replace(found, turns=()) == replace(one, turns=())
+    assert other.position == 7
+    assert [replace(found, turns=()), replace(other, turns=())] == evaluations.read(run, "ppo")
+
+
+def test_the_tokens_of_a_script_are_not_stored(tmp_path):
+    run = RunFolder(tmp_path)
+    evaluations.keep(run, "oracle", [ONE, REWRITTEN], tokens=False)
+    assert evaluations.read_whole(run, "oracle") == [replace(one, turns=()) for one in (ONE, REWRITTEN)]
+    assert evaluations.read(run, "oracle") == evaluations.read_whole(run, "oracle")
+    assert pq.read_table(run.evaluation_file("oracle"))["token_ids"].null_count == 2
+
+
+@pytest.mark.parametrize("version", ["3", None])
+def test_segments_of_an_older_version_are_read_and_what_they_lack_is_unknown(tmp_path, version):
+    run, played = RunFolder(tmp_path), [ONE, REWRITTEN, FAILED, BLANK]
+    for iteration in (1, 2):
+        store.write(run, iteration, played, rows(ONE, REWRITTEN), [row.scores.logprobs for row in rows(ONE, REWRITTEN)])
+    age(run.segment_file(2), version=version)
+    for before, old in zip(store.sessions(run, 1), store.sessions(run, 2), strict=True):
+        silent = [replace(one, ask_probability=np.nan) for one in before.turns]
+        assert [listed(one) for one in old.turns] == [listed(one) for one in silent]
+        assert replace(old, turns=()) == replace(before, turns=())
+    assert store.outcomes(run, 2) == store.outcomes(run, 1)
+    assert [one.rewards.tolist() for one in store.earned(run, 2)] == [
+        one.rewards.tolist() for one in store.earned(run, 1)
+    ]
+    assert [(line.trained, line.credit) for line in store.read(run, 2)] == [
+        (line.trained, line.credit) for line in store.read(run, 1)
+    ]
+    assert {(line.scores, line.advantages) for line in store.read(run, 2)} == {(None, None)}
+
+
+def test_a_reader_that_needs_what_an_older_version_did_not_store_is_told_its_name(tmp_path):
+    run = RunFolder(tmp_path)
+    store.write(run, 1, [ONE], rows(ONE))
+    evaluations.keep(run, "ppo", [ONE, FAILED])
+    assert store.table(run, 1, ["own_values", "credit"]).column_names == ["own_values", "credit"]
+    age(run.segment_file(1))
+    age(run.evaluation_file("ppo"))
+    assert store.table(run, 1, ["credit"]).num_rows == 1
+    with pytest.raises(
+        ConfigError, match=r"00001.parquet: must have own_values, but was stored with schema 3, .*again"
+    ):
+        store.table(run, 1, ["own_values", "credit"])
+    assert evaluations.read(run, "ppo") == [replace(one, turns=()) for one in (ONE, FAILED)]
+    with pytest.raises(ConfigError, match=r"ppo.parquet: must have .*token_ids, .* stored with schema 3"):
+        evaluations.read_whole(run, "ppo")
+
+
+def test_a_column_that_had_another_name_is_named(tmp_path):
+    run = RunFolder(tmp_path)
+    store.write(run, 1, [ONE], rows(ONE))
+    path = run.segment_file(1)
+    aged = pq.read_table(path)
+    names = ["question" if name == "question_id" else name for name in aged.column_names]
+    pq.write_table(aged.rename_columns(names).replace_schema_metadata({store.VERSION_KEY: "2"}), path)
+    with pytest.raises(ConfigError, match=r"must have question_id, but was stored with schema 2"):
+        store.outcomes(run, 1)
+
+
+@pytest.mark.parametrize("version", [LATER, "next"])
+def test_a_file_of_a_newer_version_is_refused(tmp_path, version):
+    run = RunFolder(tmp_path)
+    store.write(run, 1, [ONE], rows(ONE))
+    evaluations.keep(run, "ppo", [ONE])
+    for path in (run.segment_file(1), run.evaluation_file("ppo")):
+        pq.write_table(pq.read_table(path).replace_schema_metadata({store.VERSION_KEY: version}), path)
+    for read in (store.read, store.sessions, store.outcomes, store.earned, store.table):
+        with pytest.raises(ConfigError, match=f"schema version must be at most 4, found {version}; read it with"):
+            read(run, 1)
+    with pytest.raises(ConfigError, match=f"at most 4, found {version}"):
+        evaluations.kept(run)
+
+
+def test_a_file_names_its_schema(tmp_path):
+    run = RunFolder(tmp_path)
+    store.write(run, 1, [ONE], rows(ONE))
+    evaluations.keep(run, "ppo", [ONE])
+    for path in (run.segment_file(1), run.evaluation_file("ppo")):
+        assert pq.read_schema(path).metadata == {b"agile_ray_schema": b"4"}
+
+
+def test_an_iteration_that_is_not_stored_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         store.read(RunFolder(tmp_path), 1)
 

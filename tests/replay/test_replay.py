@@ -17,6 +17,7 @@ from agile_ray.replay.rollouts import RecordedRollouts
 from agile_ray.types import Update
 from launch.report.replay_table import conclude
 from tests.conftest import one_line
+from tests.fakes.older import age
 from tests.fakes.parts import START, FakeCheckpoints, FakeLearners, FakeRollouts
 from tests.fakes.stored import FAILED, ONE, REWRITTEN, rows
 
@@ -109,6 +110,28 @@ def test_a_recording_refuses_to_play_an_evaluation(run):
 
 def compared(folder, **losses):
     return compare(1, run=RunFolder(folder / "run"), replay=RunFolder(folder / "replay"), **losses)
+
+
+def test_a_replay_of_a_run_that_an_older_version_stored_repeats_it(run):
+    for iteration in (1, 2, 3):
+        age(RunFolder(run).segment_file(iteration))
+    config, state = replayed(run)
+    assert state.iteration == 3
+    for iteration in (1, 2, 3):
+        found = compare(
+            iteration, run=RunFolder(run), replay=RunFolder.of(config), run_losses=MEASURED, replay_losses=MEASURED
+        )
+        assert (found.differing, found.credit_differing, found.same) == ({}, 0, True)
+
+
+def test_a_comparison_leaves_out_what_the_learner_computed_for_each_token(tmp_path):
+    own = [row.scores.logprobs for row in rows(ONE)]
+    store.write(RunFolder(tmp_path / "run"), 1, [ONE], rows(ONE), own)
+    store.write(RunFolder(tmp_path / "replay"), 1, [ONE], rows(ONE), [one + 1 for one in own])
+    assert compared(tmp_path, run_losses={}, replay_losses={}).same
+    other = replace(ONE, turns=tuple(replace(turn, ask_probability=0.5) for turn in ONE.turns))
+    store.write(RunFolder(tmp_path / "replay"), 1, [other], rows(other), own)
+    assert compared(tmp_path, run_losses={}, replay_losses={}).differing == {"ask_probabilities": 1}
 
 
 def test_a_comparison_counts_segments_that_differ_and_measures_credit(tmp_path):
