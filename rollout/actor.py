@@ -79,6 +79,7 @@ class RolloutActor:
             total=rollout.actors * rollout.lanes,
             temperature=rollout.temperature,
             price=common.env.price,
+            looks_ahead=common.looks_ahead,
             bought=Journal(RunFolder(common.run_folder).journal(index)).add,
         )
 

@@ -41,6 +41,7 @@ class Player:
         temperature: float,
         price: int,
         bought: Callable[[Receipt], None],
+        looks_ahead: bool = False,
     ) -> None:
         """Open every lane at the start of its first stream.
 
@@ -50,6 +51,7 @@ class Player:
             temperature: of sampling.
             price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
+            looks_ahead: sessions of `collect` count the similar questions that follow; credit reads that.
         """
         self.played = 0  # sessions that the current call has finished
         self._engine = engine
@@ -59,13 +61,14 @@ class Player:
         self._temperature = temperature
         self._price = price
         self._bought = bought
+        self._looks_ahead = looks_ahead
         self._rounds = dict.fromkeys(numbers, 0)
         self._lanes = {number: self._open(number) for number in numbers}
 
     def _open(self, number: int) -> Lane:
         index = number + self._rounds[number] * self._total
         stream = self._environment.stream(split="train", index=index)
-        return Lane(stream, self._rules, price=self._price, bought=self._bought)
+        return Lane(stream, self._rules, price=self._price, bought=self._bought, looks_ahead=self._looks_ahead)
 
     async def collect(self, sessions: int) -> list[Session]:
         """Play this many sessions on every lane, all lanes at once.

@@ -1,12 +1,11 @@
 """Facts about a session that credit needs and the agent does not see: hidden items, the future, counterfactuals."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from agile_ray.agent.environment import Question
-from agile_ray.agent.memory import Embedder
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import Retrieved, SessionMemory
 from agile_ray.types import Counterfactual, Hindsight
@@ -15,18 +14,44 @@ LONG_COUNTERFACTUAL = "long_counterfactual"
 """Remark of a session: a counterfactual prefix does not fit into `agent.session_tokens` and was dropped."""
 
 
+class Held:
+    """The questions of the sessions whose entries a lane's memory holds, counted by item and by topic."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        """Hold nothing of a stream with these questions."""
+        self.items: Counter[str] = Counter()
+        self.topics: Counter[str] = Counter()
+        self._questions = questions
+        self._writers: set[int] = set()
+
+    def follow(self, writers: Collection[int]) -> None:
+        """Take in which sessions have written, or were forgotten, since the last call."""
+        changed = self._writers.symmetric_difference(writers)
+        for writer in changed:
+            question, more = self._questions[writer], -1 if writer in self._writers else 1
+            self.items[question.item] += more
+            self.topics[question.topic] += more
+        self._writers ^= changed
+
+
 class HindsightObserver:
     """Watches one session and builds its `Hindsight`. Changes nothing that the policy reads."""
 
-    def __init__(self, memory: SessionMemory, rules: Rules) -> None:
-        """Look at memory before the session begins."""
+    def __init__(self, memory: SessionMemory, rules: Rules, *, held: Held, later_similar: int = 0) -> None:
+        """Look at memory before the session begins.
+
+        Args:
+            memory: at the position of the session.
+            rules: of the lane.
+            held: of the lane.
+            later_similar: similar questions that follow in the stream; 0 where nobody uses it.
+        """
         self._memory = memory
-        self._embedder = rules.embedder
-        self._threshold = rules.memory.threshold
+        self._later_similar = later_similar
         self._session_tokens = rules.agent.session_tokens
-        written_on = [memory.questions[writer] for writer in memory.writers]
-        self._known = any(question.item == memory.question.item for question in written_on)
-        self._memory_sizes = dict(Counter(question.topic for question in written_on))
+        held.follow(memory.writers)
+        self._known = held.items[memory.question.item] > 0
+        self._memory_sizes = {topic: size for topic, size in held.topics.items() if size}
         self._stored_similar = max(memory.similar())  # of the kind that has more
         self._counterfactuals: list[Counterfactual] = []
         self._decided_after: int | None = None
@@ -80,33 +105,7 @@ class HindsightObserver:
             known=self._known,
             memory_sizes=self._memory_sizes,
             stored_similar=self._stored_similar,
-            later_similar=later_similar(
-                self._memory.questions, self._memory.position, embedder=self._embedder, threshold=self._threshold
-            ),
+            later_similar=self._later_similar,
             counterfactuals=tuple(self._counterfactuals),
             decided_after=actions if self._decided_after is None else self._decided_after,
         )
-
-
-def later_similar(questions: Sequence[Question], position: int, *, embedder: Embedder, threshold: float) -> int:
-    """Count later questions that could use what the session at `position` may write: N of AGILE, eq. 7.
-
-    A QA pair is found only under its product, knowledge everywhere. So a question on another product counts only if
-    both questions have knowledge to learn.
-
-    Args:
-        questions: of the whole stream.
-        position: of the session in it.
-        embedder: of the lane's memory.
-        threshold: cosine above which two questions are similar.
-    """
-    asked = questions[position]
-    later = [
-        question.text
-        for question in questions[position + 1 :]
-        if question.product == asked.product or (asked.knowledge and question.knowledge)
-    ]
-    if not later:
-        return 0
-    cosines = embedder.embed(later) @ embedder.embed([asked.text])[0]
-    return int((cosines > threshold).sum())
