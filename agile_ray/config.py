@@ -73,7 +73,7 @@ class Env(Section):
     `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. No
     category is in two splits. A split that is left out has the environment's own."""
     tool_s: float = Field(default=2.0, gt=0)
-    """Deadline of one query to the tool, in seconds."""
+    """Deadline of one query to the tool, in seconds; for SQL, of CPU time."""
 
     @field_validator("advice_cost")
     @classmethod

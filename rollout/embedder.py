@@ -59,13 +59,15 @@ class BatchedEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Float32:
         """Embed texts: [N, dimension]. Encodes those that are not in the cache, which takes a while."""
-        found = {text: self._cached(text) for text in dict.fromkeys(texts)}
-        lacking = [text for text, vector in found.items() if vector is None]
+        if not texts:
+            return np.zeros((0, self.dimension), np.float32)
+        found = self._cached(texts)
+        lacking = [text for text in dict.fromkeys(texts) if text not in found]
         if lacking:
-            found |= zip(lacking, self._encoder.encode(lacking), strict=True)
-            self._keep({text: found[text] for text in lacking})
-        vectors = [vector for text in texts if (vector := found[text]) is not None]
-        return np.stack(vectors) if vectors else np.zeros((0, self.dimension), np.float32)
+            encoded = dict(zip(lacking, self._encoder.encode(lacking), strict=True))
+            self._keep(encoded)
+            found |= encoded
+        return np.stack([found[text] for text in texts])
 
     async def prepare(self, texts: Sequence[str]) -> None:
         """Return when the texts are in the cache.
@@ -114,11 +116,12 @@ class BatchedEmbedder:
                 request.done.set_result(None)
         self._requests = [request for request in self._requests if request.texts and not request.done.done()]
 
-    def _cached(self, text: str) -> Float32 | None:
+    def _cached(self, texts: Sequence[str]) -> dict[str, Float32]:
         with self._lock:
-            if text in self._cache:
+            found = {text: self._cache[text] for text in texts if text in self._cache}
+            for text in found:
                 self._cache.move_to_end(text)
-            return self._cache.get(text)
+            return found
 
     def _keep(self, vectors: dict[str, Float32]) -> None:
         with self._lock:
