@@ -62,7 +62,7 @@ class Env(Section):
     """Maximum number of sessions in one episode. A longer stream becomes several, each with a memory of its own. None:
     streams are played whole."""
     tool_s: float = Field(default=2.0, gt=0)
-    """Deadline of one query to the tool, in seconds."""
+    """Deadline of one query to the tool, in seconds; for SQL, of CPU time."""
 
     @field_validator("advice_cost")
     @classmethod

@@ -5,9 +5,10 @@ Independent layers protect the process from harmful or expensive queries:
     authorizer    allows SELECT on the one table and functions that make no large values; nothing else, no recursion
     limits        length of the query, depth, columns, patterns; no attached database, no parameters; length of any
                   value: twice the longest row, at least 20,000 bytes
-    deadline      wall clock, checked every few thousand steps of SQLite's virtual machine
+    deadline      CPU seconds of the query's thread, checked every few thousand steps of SQLite's virtual machine
     row limit     on the rows that are fetched
-For every query the policy reads either "rows : ..." or "error : ...".
+For every query the policy reads either "rows : ..." or "error : ...". Which one does not depend on the machine's load,
+since the deadline counts CPU time instead of the wall clock.
 """
 
 import re
@@ -28,7 +29,7 @@ TABLE_NAME = "products"
 
 _SHOWN_ERROR = 100  # characters of SQLite's message that the policy reads
 _SELECTS = 8  # nested common tables can double while SQLite prepares a query, which no deadline stops
-_STEPS = 2000  # of SQLite's virtual machine between two checks of the deadline, well under a millisecond
+_STEPS = 20_000  # of SQLite's virtual machine between two checks of the deadline, which each wait for Python's lock
 
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 2000,
@@ -77,7 +78,7 @@ _PIECES = re.compile(
 
 
 class SqlTool:
-    """Answers queries on one table. Threads may share it: one query runs at a time."""
+    """Answers queries on one table. Threads may share it: each running query has a connection of its own."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class SqlTool:
 
         Args:
             row_limit: most rows that are fetched; further ones are dropped.
-            deadline_s: longest run of one query.
+            deadline_s: longest run of one query, CPU seconds.
             shown_rows: most ids that the policy reads; `Found.rows` has all that were fetched.
 
         Raises:
@@ -105,20 +106,19 @@ class SqlTool:
         self._row_limit = row_limit
         self._deadline_s = deadline_s
         self._shown_rows = shown_rows
-        self._lock = threading.Lock()
-        self._stop_at = 0.0  # monotonic seconds
-        self._connection = _open(database)
+        self._lock = threading.Lock()  # of the next three
+        self._database = database if isinstance(database, Path) else _open(database)  # queries use copies of it
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+        connection = _open(database)
         with _readable(table):
-            self.columns = _columns(self._connection, table=table, id_column=id_column)
-            self.ids = _ids(self._connection, table=table, id_column=id_column)
-            self._texts = frozenset(_occurring(self._names, self._connection, table=table, columns=self.columns))
-            row_bytes = _longest_row(self._connection, table=table, columns=self.columns)
-        for limit, value in _LIMITS.items():
-            self._connection.setlimit(limit, value)
-        value_bytes = max(_LIMITS[sqlite3.SQLITE_LIMIT_LENGTH], 2 * row_bytes)  # sorting needs a row and its key
-        self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, value_bytes)
-        self._connection.set_authorizer(self._authorize)
-        self._connection.set_progress_handler(lambda: time.monotonic() > self._stop_at, _STEPS)
+            self.columns = _columns(connection, table=table, id_column=id_column)
+            self.ids = _ids(connection, table=table, id_column=id_column)
+            self._texts = frozenset(_occurring(self._names, connection, table=table, columns=self.columns))
+            row_bytes = _longest_row(connection, table=table, columns=self.columns)
+        self._value_bytes = max(_LIMITS[sqlite3.SQLITE_LIMIT_LENGTH], 2 * row_bytes)  # sorting needs a row and its key
+        self._restrict(connection)
+        self._idle.append(connection)
 
     def search(self, query: str) -> Found:
         """Run one SELECT whose first column is the id.
@@ -128,8 +128,7 @@ class SqlTool:
         """
         try:
             statement = _statement(query, names=self._names, texts=self._texts)
-            with self._lock:
-                columns, rows = self._run(statement)
+            columns, rows = self._run(statement)
         except _BadQueryError as problem:
             return _bad(str(problem))
         if columns[0].lower() not in (ID_NAME, self._id_column.lower()):
@@ -141,15 +140,53 @@ class SqlTool:
 
     def close(self) -> None:
         """Close the database. A later search raises ToolError."""
-        self._connection.close()
+        with self._lock:
+            self._closed = True
+            for connection in self._idle:
+                connection.close()
+            if isinstance(self._database, sqlite3.Connection):
+                self._database.close()
+
+    def _restrict(self, connection: sqlite3.Connection) -> None:
+        """Let a connection run nothing but queries on the table."""
+        for limit, value in _LIMITS.items():
+            connection.setlimit(limit, value)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self._value_bytes)
+        connection.set_authorizer(self._authorize)
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """A connection that no other query uses meanwhile."""
+        with self._lock:
+            if self._closed:
+                raise ToolError(f"sql table {self._table}: the database does not answer: it is closed")
+            connection = self._idle.pop() if self._idle else self._another()
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                if self._closed:
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+
+    def _another(self) -> sqlite3.Connection:
+        try:
+            connection = _open(self._database)
+        except ConfigError as problem:  # it was there when the tool was opened
+            raise ToolError(str(problem)) from problem
+        self._restrict(connection)
+        return connection
 
     def _run(self, statement: str) -> tuple[list[str], Sequence[tuple[object, ...]]]:
-        self._stop_at = time.monotonic() + self._deadline_s
         try:
-            cursor = self._connection.execute(statement)
-            rows = cursor.fetchmany(self._row_limit)
-            columns = [column[0] for column in cursor.description or ()]
-            cursor.close()
+            with self._connected() as connection:
+                stop_at = time.thread_time() + self._deadline_s
+                connection.set_progress_handler(lambda: time.thread_time() > stop_at, _STEPS)
+                cursor = connection.execute(statement)
+                rows = cursor.fetchmany(self._row_limit)
+                columns = [column[0] for column in cursor.description or ()]
+                cursor.close()
         except sqlite3.Warning as problem:
             raise _BadQueryError(str(problem)) from problem
         except sqlite3.Error as problem:

@@ -81,6 +81,7 @@ class RolloutActor:
             temperature=rollout.temperature,
             seed=common.seed if rollout.deterministic else None,
             price=common.env.price,
+            looks_ahead=common.looks_ahead,
             bought=Journal(RunFolder(common.run_folder).journal(index)).add,
         )
 

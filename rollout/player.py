@@ -44,6 +44,7 @@ class Player:
         seed: int | None,
         price: int,
         bought: Callable[[Receipt], None],
+        looks_ahead: bool = False,
     ) -> None:
         """Open every lane at the start of its first stream.
 
@@ -54,6 +55,7 @@ class Player:
             seed: of sampling in lockstep, so that sessions repeat exactly; None: lanes do not wait for one another.
             price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
+            looks_ahead: sessions of `collect` count the similar questions that follow; credit reads that.
         """
         self.played = 0  # sessions that the current call has finished
         self._engine = engine
@@ -64,13 +66,14 @@ class Player:
         self._seed = seed
         self._price = price
         self._bought = bought
+        self._looks_ahead = looks_ahead
         self._rounds = dict.fromkeys(numbers, 0)
         self._lanes = {number: self._open(number) for number in numbers}
 
     def _open(self, number: int) -> Lane:
         index = number + self._rounds[number] * self._total
         stream = self._environment.stream(split="train", index=index)
-        return Lane(stream, self._rules, price=self._price, bought=self._bought)
+        return Lane(stream, self._rules, price=self._price, bought=self._bought, looks_ahead=self._looks_ahead)
 
     async def spread(self, shares: AskingShares, *, sessions: int, seed: int) -> None:
         """Move every lane to the place where it begins in its first stream; call it before any session is collected.

@@ -7,6 +7,7 @@ from agile_ray.agent.memory import Embedder, HashedEmbedder
 from agile_ray.agent.rules import Rules
 from agile_ray.config import Agent, Env, Memory
 from agile_ray.experts import build_expert
+from rollout.embedder import BatchedEmbedder
 from rollout.tokenizer import HFTokenizer
 
 
@@ -28,6 +29,7 @@ def build_rules(environment: Environment, *, env: Env, agent: Agent, memory: Mem
         expert=build_expert(env),
         agent=agent,
         memory=memory,
+        tool_s=env.tool_s,
     )
 
 
@@ -39,6 +41,6 @@ def build_embedder(name: str) -> Embedder:
     """
     if name == "hashed":
         return HashedEmbedder()
-    from rollout.embedder import MiniLMEmbedder
+    from rollout.minilm import MiniLM
 
-    return MiniLMEmbedder()
+    return BatchedEmbedder(MiniLM())

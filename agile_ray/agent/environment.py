@@ -59,7 +59,7 @@ class Stream(Protocol):
     def questions(self) -> Sequence[Question]: ...
 
     def search(self, query: str) -> Found:
-        """Run the tool on a query that the policy wrote.
+        """Run the tool on a query that the policy wrote. May block, and runs in a thread, as `judge` does.
 
         Raises:
             ToolError: the tool itself broke. For a query that it can't run, return a `Found` with `bad_query`.

@@ -16,9 +16,10 @@ end token that ends no query; the words before it are not kept. What the policy 
 again: the context is a list of ids that only grows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.policy import Completion
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
+from agile_ray.agent.threads import in_thread
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.errors import SessionError, ToolError, described
 from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Session, Turn
@@ -42,6 +44,11 @@ SAYINGS = (
     "error : nothing to submit\n",
 )
 """The executor's own words, for a tokenizer to be trained on."""
+HANGING_S = 30.0
+"""Seconds beyond `env.tool_s` after which a tool hangs: one that ends its own queries has ended them, also on a loaded
+machine."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +99,8 @@ class Executor:
         self.ending: Ending | None = None
         self._search_function = rules.search_function
         self._agent = rules.agent
+        self._embedder = rules.embedder
+        self._tool_s = rules.tool_s
         self._memory = memory
         self._expert = expert
         self._observer = observer
@@ -227,7 +236,9 @@ class Executor:
         if pending is Function.REFLECTION:
             self._reflection = words
         if function is None:
-            return self._search(words) if pending in SEARCHES else self._refuse("nothing to end here , call a function")
+            if pending in SEARCHES:
+                return await self._search(words)
+            return self._refuse("nothing to end here , call a function")
         if pending in SEARCHES:
             return self._refuse("a query ends with the end token")
         wrong = self._out_of_order(function)
@@ -265,9 +276,9 @@ class Executor:
             case Function.SEEK_ADVICE:
                 return await self._seek_advice()
             case Function.UPDATE_MEMORY:
-                self._update_memory()
+                await self._update_memory()
             case Function.SUBMIT_ANSWER:
-                return self._submit_answer()
+                return await self._submit_answer()
             case Function.CLEAR_CONTEXT:
                 self.ending = Ending.DONE
             case _:  # [PredictAnswer], [Reflection] and the searches: words follow
@@ -293,11 +304,8 @@ class Executor:
             self.reads += [MemoryUse(kind=kind, writer=m.entry.writer, similarity=m.similarity) for m in matches]
         return self._memory.retrieval_reply(found)
 
-    def _search(self, query: str) -> _Effect:
-        with _broken_as_tool_error("tool"):
-            found = self.stream.search(query)
-            _check_found(found)
-        self.found = found
+    async def _search(self, query: str) -> _Effect:
+        self.found = await self._environment("tool", lambda: _checked(self.stream.search(query)))
         if self.found.bad_query:  # never something to submit: an empty answer may be right by luck
             self._remarks.append("bad_query")
         else:
@@ -312,27 +320,45 @@ class Executor:
         self._candidate = Submission(text=self._advice.answer, rows=None, advised=True)
         return _Effect(reply=self.tokenizer.encode(f"advice : {self._advice.text}\n"), reward=-receipt.price / 1000)
 
-    def _update_memory(self) -> None:
+    async def _update_memory(self) -> None:
         assert self._advice is not None
         text = f"{self.question.text} {self._advice.text}".strip()
-        self._write(QA, scope=self.question.product, key=self.question.text, text=text)
+        await self._write(QA, scope=self.question.product, key=self.question.text, text=text)
         if self._reflection and NO_INFORMATION not in self._reflection.lower():
-            self._write(KNOWLEDGE, scope="", key=self._reflection, text=self._reflection)
+            await self._write(KNOWLEDGE, scope="", key=self._reflection, text=self._reflection)
 
-    def _write(self, kind: str, *, scope: str, key: str, text: str) -> None:
+    async def _write(self, kind: str, *, scope: str, key: str, text: str) -> None:
+        await self._embedder.prepare([key])
         if self._memory.write(kind, scope=scope, key=key, text=text):
             self._writes.append(MemoryUse(kind=kind, writer=self.position, similarity=1.0))
             self._decided()
         elif not self._memory.has(kind, scope=scope, text=text):
             self._remarks.append("memory_full")
 
-    def _submit_answer(self) -> _Effect:
+    async def _submit_answer(self) -> _Effect:
         assert self._candidate is not None
-        self._submitted = self._candidate
+        self._submitted = submitted = self._candidate
         self._decided()
-        with _broken_as_tool_error("judge"):
-            self._correct = bool(self.stream.judge(self.question, self._submitted))
+        self._correct = await self._environment("judge", lambda: bool(self.stream.judge(self.question, submitted)))
         return _Effect(reward=float(self._correct))
+
+    async def _environment(self, name: str, call: Callable[[], Result]) -> Result:
+        """Call the environment's code, which may block.
+
+        Raises:
+            ToolError: the call raised, or hangs.
+        """
+
+        def guarded() -> Result:
+            with _broken_as_tool_error(name):
+                return call()
+
+        try:
+            return await in_thread(guarded, deadline_s=self._tool_s + HANGING_S)
+        except TimeoutError as error:
+            raise ToolError(
+                f"{name}: a call must end within env.tool_s ({self._tool_s:g} s), and ran {HANGING_S:g} s longer"
+            ) from error
 
     def _decided(self) -> None:
         if self._observer is not None:
@@ -354,9 +380,10 @@ def _broken_as_tool_error(name: str) -> Iterator[None]:
         raise ToolError(f"{name}: {described(error)}") from error
 
 
-def _check_found(found: Found) -> None:
+def _checked(found: Found) -> Found:
     if not isinstance(found, Found) or not isinstance(found.text, str):
         raise ToolError(f"tool: search() must return a Found with a text, found {found!r}")
+    return found
 
 
 def _origin(submission: Submission) -> Origin:

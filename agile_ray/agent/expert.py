@@ -47,7 +47,7 @@ class Expert(Protocol):
     def source(self) -> str: ...  # names the expert on receipts
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
-        """Answer one ask.
+        """Answer one ask. May block: every call runs in a thread, on an event loop of its own.
 
         Raises:
             ExpertError: the expert gives no answer.

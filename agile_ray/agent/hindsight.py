@@ -1,7 +1,7 @@
 """Facts about a session that credit needs and the agent does not see: hidden items, the future, counterfactuals."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -12,25 +12,48 @@ from agile_ray.agent.session_memory import Retrieved, SessionMemory
 from agile_ray.types import LONG_COUNTERFACTUAL, Counterfactual, Hindsight
 
 
+class Held:
+    """The questions of the sessions whose entries a lane's memory holds, counted by item and by topic."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        """Hold nothing of a stream with these questions."""
+        self.items: Counter[str] = Counter()
+        self.topics: Counter[str] = Counter()
+        self._questions = questions
+        self._writers: set[int] = set()
+
+    def follow(self, writers: Collection[int]) -> None:
+        """Take in which sessions have written, or were forgotten, since the last call."""
+        changed = self._writers.symmetric_difference(writers)
+        for writer in changed:
+            question, more = self._questions[writer], -1 if writer in self._writers else 1
+            self.items[question.item] += more
+            self.topics[question.topic] += more
+        self._writers ^= changed
+
+
 class HindsightObserver:
     """Watches one session and builds its `Hindsight`. Changes nothing that the policy reads."""
 
-    def __init__(self, memory: SessionMemory, rules: Rules, recurrence: Recurrence) -> None:
+    def __init__(
+        self, memory: SessionMemory, rules: Rules, *, recurrence: Recurrence, held: Held, later_similar: int = 0
+    ) -> None:
         """Look at memory before the session begins.
 
         Args:
-            memory: as the session uses it.
+            memory: at the position of the session.
             rules: of the lane.
             recurrence: of the whole stream's questions.
+            held: of the lane.
+            later_similar: similar questions that follow in the stream; 0 where nobody uses it.
         """
         self._memory = memory
         self._recurrence = recurrence
-        self._embedder = rules.embedder
-        self._threshold = rules.memory.threshold
+        self._later_similar = later_similar
         self._session_tokens = rules.agent.session_tokens
-        written_on = [memory.questions[writer] for writer in memory.writers]
-        self._known = any(question.item == memory.question.item for question in written_on)
-        self._memory_sizes = dict(Counter(question.topic for question in written_on))
+        held.follow(memory.writers)
+        self._known = held.items[memory.question.item] > 0
+        self._memory_sizes = {topic: size for topic, size in held.topics.items() if size}
         self._stored_similar = max(memory.similar())  # of the kind that has more
         self._counterfactuals: list[Counterfactual] = []
         self._decided_after: int | None = None
@@ -85,20 +108,12 @@ class HindsightObserver:
             known=self._known,
             memory_sizes=self._memory_sizes,
             stored_similar=self._stored_similar,
-            later_similar=self._later_similar(),
+            later_similar=self._later_similar,
             same_item=self._recurrence.same_item(self._memory.position),
             counterfactuals=tuple(self._counterfactuals),
             guess_probability=guess_probability(self._memory.question, None if self._known else unaided),
             decided_after=actions if self._decided_after is None else self._decided_after,
         )
-
-    def _later_similar(self) -> int:
-        """Count later questions that are similar and could use what this session may write: N of AGILE, eq. 7."""
-        later = [question.text for question in self._recurrence.later_users(self._memory.position)]
-        if not later:
-            return 0
-        cosines = self._embedder.embed(later) @ self._embedder.embed([self._memory.question.text])[0]
-        return int((cosines > self._threshold).sum())
 
 
 def guess_probability(question: Question, unaided: str | None) -> float | None:

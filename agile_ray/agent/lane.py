@@ -5,15 +5,20 @@ from dataclasses import dataclass
 
 from agile_ray.agent.environment import Stream
 from agile_ray.agent.executor import Executor
-from agile_ray.agent.hindsight import HindsightObserver
+from agile_ray.agent.hindsight import Held, HindsightObserver
+from agile_ray.agent.later import later_similar
 from agile_ray.agent.memory import Memory, Snapshot
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.policy import Policy
 from agile_ray.agent.recurrence import Recurrence
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
+from agile_ray.agent.threads import in_thread
 from agile_ray.errors import SessionError
-from agile_ray.types import Receipt, Session
+from agile_ray.types import Int64, Receipt, Session
+
+AHEAD = 16
+"""Questions that are embedded together: the model is faster on several texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,7 @@ class Lane:
         price: int,
         bought: Callable[[Receipt], None] | None = None,
         observed: bool = True,
+        looks_ahead: bool = False,
     ) -> None:
         """Open a lane at the start of a stream.
 
@@ -46,6 +52,7 @@ class Lane:
             price: of one ask in this episode, thousandths.
             bought: called with the receipt of every ask that is paid for.
             observed: whether sessions record their hindsight; on a long stream that takes most of a script's time.
+            looks_ahead: count the similar questions that follow each one, for credit. Embeds the whole stream.
         """
         self.stream = stream
         self.position = 0
@@ -54,6 +61,9 @@ class Lane:
         self._recurrence = Recurrence(stream.questions)
         self._price = price
         self._observed = observed
+        self._looks_ahead = looks_ahead
+        self._later: Int64 | None = None  # similar questions that follow each one, once they are counted
+        self._held = Held(stream.questions)
         self._expert = PaidExpert(rules.expert, deadline_s=rules.agent.expert_s, bought=bought)
 
     @property
@@ -89,6 +99,7 @@ class Lane:
         Raises:
             EngineError: the policy's engine is lost.
         """
+        await self._embed_ahead()
         memory = SessionMemory(self.memory, questions=self.stream.questions, position=self.position, rules=self._rules)
         executor = Executor(
             stream=self.stream,
@@ -96,7 +107,7 @@ class Lane:
             memory=memory,
             expert=self._expert,
             price=self._price,
-            observer=HindsightObserver(memory, self._rules, self._recurrence) if self._observed else None,
+            observer=self._observer(memory) if self._observed else None,
         )
         try:
             while executor.ending is None:
@@ -105,3 +116,17 @@ class Lane:
             executor.fail(error)
         self.position += 1
         return executor.session()
+
+    def _observer(self, memory: SessionMemory) -> HindsightObserver:
+        later = 0 if self._later is None else int(self._later[self.position])
+        return HindsightObserver(memory, self._rules, recurrence=self._recurrence, held=self._held, later_similar=later)
+
+    async def _embed_ahead(self) -> None:
+        """Embed questions before the session reads them."""
+        questions, embedder = self.stream.questions, self._rules.embedder
+        if self._looks_ahead and self._later is None:
+            await embedder.prepare([question.text for question in questions])
+            threshold = self._rules.memory.threshold
+            self._later = await in_thread(lambda: later_similar(questions, embedder=embedder, threshold=threshold))
+        first = self.position - self.position % AHEAD
+        await embedder.prepare([question.text for question in questions[first : first + AHEAD]])

@@ -31,6 +31,10 @@ class Embedder(Protocol):
         """Embed N texts as float32 [N, dimension], each vector of length 1."""
         ...
 
+    async def prepare(self, texts: Sequence[str]) -> None:
+        """Return when `embed` of these texts takes no time to speak of, so that it may run on an event loop."""
+        ...
+
 
 class HashedEmbedder:
     """Embeds hashed character n-grams with a sign. Needs no model; long words weigh most."""
@@ -39,6 +43,9 @@ class HashedEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Float32:
         return np.stack([_hashed(text.lower()) for text in texts])
+
+    async def prepare(self, texts: Sequence[str]) -> None:
+        """Nothing to do: hashing a text takes a tenth of a millisecond."""
 
 
 @lru_cache(maxsize=65_536)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey, Expert
+from agile_ray.agent.threads import in_thread
 from agile_ray.errors import ExpertError, described
 from agile_ray.types import Receipt
 
@@ -29,7 +30,7 @@ class PaidExpert:
         self._expert = expert
         self._deadline_s = deadline_s
         self._bought = bought
-        self._receipts: dict[AskKey, Receipt] = {}
+        self._receipts: dict[int, dict[AskKey, Receipt]] = {}  # by position
 
     async def ask(self, question: Question, *, key: AskKey, price: int) -> Receipt:
         """Return the receipt of this ask; ask and pay the expert only if there is none yet.
@@ -42,12 +43,13 @@ class PaidExpert:
         Raises:
             ExpertError: the expert broke in any way, or did not answer by the deadline; nothing is charged.
         """
-        if key not in self._receipts:
+        bought = self._receipts.setdefault(key.position, {})
+        if key not in bought:
             receipt = await self._buy(question, key=key, price=price)
             if self._bought is not None:
                 self._bought(receipt)
-            self._receipts[key] = receipt
-        return self._receipts[key]
+            bought[key] = receipt
+        return bought[key]
 
     async def _buy(self, question: Question, *, key: AskKey, price: int) -> Receipt:
         start = time.monotonic()
@@ -62,36 +64,43 @@ class PaidExpert:
         )
 
     async def _advice(self, question: Question, key: AskKey) -> Advice:
+        """Run the expert on an event loop of its own in a thread, since its code may block.
+
+        The deadline is set twice: there it cancels the expert's coroutine, and here it ends the wait even if the
+        coroutine blocks.
+        """
         name = f"expert {self._expert.source}"
-        deadline = asyncio.timeout(self._deadline_s)
-        try:
-            async with deadline:
-                advice = await self._expert.advise(question, key=key)
-        except ExpertError:
-            raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():  # this session is being stopped, not the expert's own work
+        late = f"{name}: no answer within agent.expert_s ({self._deadline_s} s)"
+
+        async def advised() -> Advice:
+            deadline = asyncio.timeout(self._deadline_s)
+            try:
+                async with deadline:
+                    advice = await self._expert.advise(question, key=key)
+            except ExpertError:
                 raise
-            raise ExpertError(f"{name}: {described(error)}") from error
-        except Exception as error:  # whatever an expert raises, only its own session ends
-            if deadline.expired():
-                raise ExpertError(f"{name}: no answer within agent.expert_s ({self._deadline_s} s)") from error
-            raise ExpertError(f"{name}: {described(error)}") from error
-        if not isinstance(advice, Advice) or not isinstance(advice.text, str) or not isinstance(advice.answer, str):
-            raise ExpertError(f"{name}: advise() must return an Advice of two texts, found {advice!r}")
-        return advice
+            except (Exception, asyncio.CancelledError) as error:  # whatever it raises, only its own session ends
+                raise ExpertError(late if deadline.expired() else f"{name}: {described(error)}") from error
+            if not isinstance(advice, Advice) or not isinstance(advice.text, str) or not isinstance(advice.answer, str):
+                raise ExpertError(f"{name}: advise() must return an Advice of two texts, found {advice!r}")
+            return advice
+
+        try:
+            return await in_thread(lambda: asyncio.run(advised()), deadline_s=self._deadline_s)
+        except TimeoutError as error:
+            raise ExpertError(late) from error
 
     def since(self, position: int) -> tuple[Receipt, ...]:
         """Receipts of this position and later ones."""
-        return tuple(receipt for key, receipt in self._receipts.items() if key.position >= position)
+        later = (bought for asked, bought in self._receipts.items() if asked >= position)
+        return tuple(receipt for bought in later for receipt in bought.values())
 
     def unused(self, position: int, used: Collection[Receipt]) -> tuple[Receipt, ...]:
         """Receipts of this position that are not among `used`: an earlier attempt at the session bought more."""
-        return tuple(
-            receipt for key, receipt in self._receipts.items() if key.position == position and receipt not in used
-        )
+        return tuple(receipt for receipt in self._receipts.get(position, {}).values() if receipt not in used)
 
     def add(self, receipts: Iterable[Receipt]) -> None:
         """Take over receipts from a checkpoint."""
-        self._receipts |= {AskKey.parse(receipt.key): receipt for receipt in receipts}
+        for receipt in receipts:
+            key = AskKey.parse(receipt.key)
+            self._receipts.setdefault(key.position, {})[key] = receipt

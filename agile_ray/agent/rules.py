@@ -20,3 +20,4 @@ class Rules:
     expert: Expert
     agent: Agent
     memory: MemoryConfig
+    tool_s: float  # deadline of one query, seconds; the environment enforces it

@@ -105,7 +105,9 @@ def _yes(question: Question) -> str:
     return "yes"
 
 
-def script_rules(environment: Environment, *, agent: Agent, memory: MemoryConfig, expert: Expert = GOLD) -> Rules:
+def script_rules(
+    environment: Environment, *, agent: Agent, memory: MemoryConfig, expert: Expert = GOLD, tool_s: float = 2.0
+) -> Rules:
     """Build rules for lanes that need no model: tokens are words, embeddings are hashed n-grams."""
     return Rules(
         search_function=environment.search_function,
@@ -114,6 +116,7 @@ def script_rules(environment: Environment, *, agent: Agent, memory: MemoryConfig
         expert=expert,
         agent=agent,
         memory=memory,
+        tool_s=tool_s,
     )
 
 

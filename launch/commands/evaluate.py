@@ -112,6 +112,7 @@ def play(
             agent=config.agent,
             memory=config.memory,
             expert=build_expert(config.env),
+            tool_s=config.env.tool_s,
         ),
         price=config.env.price,
     )

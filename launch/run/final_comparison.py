@@ -84,7 +84,7 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
     policies = dict.fromkeys(NAMES, like_trained)
     policies["non_adaptive_best"] = replace(like_trained, first=best_first(validation, price=config.env.price))
     chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
-    rules = script_rules(environment, agent=config.agent, memory=config.memory)
+    rules = script_rules(environment, agent=config.agent, memory=config.memory, tool_s=config.env.tool_s)
     return {
         name: play_sessions(
             reference(name.removesuffix("_best"), environment, habits),

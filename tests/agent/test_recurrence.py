@@ -24,8 +24,3 @@ def test_the_index_finds_what_a_search_through_the_stream_finds():
         recurrence = Recurrence(given)
         for position, asked in enumerate(given):
             assert recurrence.same_item(position) == tuple(p for p, one in enumerate(given) if one.item == asked.item)
-            assert recurrence.later_users(position) == [
-                one
-                for one in given[position + 1 :]
-                if one.product == asked.product or (one.knowledge and asked.knowledge)
-            ]

@@ -10,7 +10,8 @@ from agile_ray.credit import linked, tail
 from agile_ray.credit.assign import CreditAssigner
 from agile_ray.credit.modes import Evidence, by_links
 from agile_ray.record.metrics import check_metrics
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.reader import Scripted, at_random, best_guess, needs_advice
+from agile_ray.scripted.references import script_rules
 from agile_ray.segments import cut
 from agile_ray.types import Ending, Session, TokenScores
 from envs.recurring import ITEMS, LENGTH, RECUR, Recurring
@@ -143,8 +144,11 @@ WORLD = Recurring(seed=0)
 def streams() -> list[list[Session]]:
     """Streams of the toy, played by a teacher that asks half of what memory lacks."""
     rules = script_rules(WORLD, agent=THREE_PRICES.agent, memory=THREE_PRICES.memory)
-    teacher = reference("teacher", WORLD, Habits(asked_share=SHARE))
-    sessions = play_streams(teacher, WORLD, split="train", indices=range(120), rules=rules, price=PRICE)
+    half = at_random(SHARE, seed=0)
+    asker = Scripted(
+        lambda view: needs_advice(view) and half(view), search_function=WORLD.search_function, guess=best_guess
+    )
+    sessions = play_streams(asker, WORLD, split="train", indices=range(120), rules=rules, price=PRICE)
     return [sessions[start : start + LENGTH] for start in range(0, len(sessions), LENGTH)]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from agile_ray.agent.environment import Submission
 from agile_ray.agent.executor import NO_INFORMATION, SAYINGS
+from agile_ray.agent.later import later_similar
 from agile_ray.agent.memory import HashedEmbedder
 from agile_ray.config import Env
 from agile_ray.config_file import load
@@ -136,9 +137,9 @@ def test_memory_returns_the_advice_on_the_item_and_nothing_else(name: str):
 
 
 def test_later_similar_counts_the_remaining_questions_on_the_item():
-    assert [session.hindsight.later_similar for session in play("never_ask")] == [
-        RECUR - 1 - sight for sight in sights()
-    ]
+    threshold = THREE_PRICES.memory.threshold
+    counts = [later_similar(questions, embedder=HashedEmbedder(), threshold=threshold) for questions in EPISODES]
+    assert [count for episode in counts for count in episode] == [RECUR - 1 - sight for sight in sights()]
 
 
 def test_the_texts_include_the_knowledge_line_of_an_item_without_knowledge():

@@ -118,7 +118,7 @@ def completion(text: str, tokenizer: Tokenizer, *, version: int = 0) -> Completi
     )
 
 
-def rules(*, agent: Agent | None = None, expert: Expert | None = None, top_k: int = 1) -> Rules:
+def rules(*, agent: Agent | None = None, expert: Expert | None = None, top_k: int = 1, tool_s: float = 2.0) -> Rules:
     """Rules with word tokens and hashed embeddings."""
     return Rules(
         search_function=Function.SEARCH_PRODUCT,
@@ -127,12 +127,14 @@ def rules(*, agent: Agent | None = None, expert: Expert | None = None, top_k: in
         expert=expert or GoldExpert(),
         agent=agent or Agent(),
         memory=MemoryConfig(top_k=top_k),
+        tool_s=tool_s,
     )
 
 
 def lane(*questions: Question, broken_tool: bool = False, with_rules: Rules | None = None, price: int = 300) -> Lane:
     """A lane at the start of a small stream."""
-    return Lane(SmallStream(*questions, broken_tool=broken_tool), with_rules or rules(), price=price)
+    stream = SmallStream(*questions, broken_tool=broken_tool)
+    return Lane(stream, with_rules or rules(), price=price, looks_ahead=True)
 
 
 OPENING = ("[GetQuestion]", "[RetrieveMemory]")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from agile_ray.agent.memory import QA, Entry, Memory
+from rollout.minilm import MiniLM
 from rollout.rules import build_embedder
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -24,3 +25,12 @@ def test_minilm_finds_a_paraphrase_and_repeats_itself_exactly() -> None:
     memory.write(Entry(kind=QA, scope="pan", key=TEXTS[0], text="two litres", writer=0))
     found = memory.retrieve(TEXTS[1], kind=QA, scope="pan", top_k=1, without={1})
     assert [match.entry.text for match in found] == ["two litres"]
+
+
+def test_a_vector_of_minilm_does_not_depend_on_the_texts_that_are_embedded_with_it() -> None:
+    encoder = MiniLM()
+    texts = [*TEXTS, "", *(f"does it fit {'very ' * n}large pans ?" for n in (0, 2, 5, 9, 20, 300))]
+    together = encoder.encode(texts)
+    np.testing.assert_array_equal(encoder.encode(texts[::-1])[::-1], together)
+    for text, vector in zip(texts, together, strict=True):
+        np.testing.assert_array_equal(encoder.encode([text])[0], vector)
