@@ -231,7 +231,7 @@ class _Shelf:
 
     def drop(self, writer: int) -> int:
         """Remove the entries of a writer; return how many texts went with them."""
-        kept = np.flatnonzero(self._writers != writer)
+        kept = np.flatnonzero(self._writers != writer).tolist()
         self._room = np.concatenate([self.vectors[kept], self._room[:8]])  # with room for more
         self.numbers = [self.numbers[row] for row in kept]
         self._entries = [self._entries[row] for row in kept]
