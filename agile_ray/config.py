@@ -119,15 +119,15 @@ class Memory(Section):
     """What embeds texts: `hashed` hashes character n-grams and needs no model; `minilm` is the paper's
     all-MiniLM-L6-v2."""
     top_k: int = Field(default=1, ge=1)
-    """Maximum number of entries of each kind that [RetrieveMemory] returns."""
+    """Maximum number of QA pairs, and of pieces of knowledge, that [RetrieveMemory] returns."""
     threshold: float = Field(default=0.46, ge=-1, le=1)
     """Cosine similarity above which two questions count as similar. 0.46, the released code's, suits `minilm`; with
-    `hashed`, set about 0.65 here and in `credit.threshold`."""
+    `hashed`, set about 0.7 here and in `credit.threshold`."""
     entry_tokens: int = Field(default=64, ge=1)
     """Maximum number of tokens that the policy reads of one entry; the rest is cut off."""
     capacity: int = Field(default=10_000, ge=1)
-    """Maximum number of entries of each kind. A write to a full memory is refused, and counted as
-    the remark `memory_full`."""
+    """Maximum number of different texts of each kind. A new text is refused by a full memory, and counted as the remark
+    `memory_full`. A text that memory holds always takes the question of another session."""
 
 
 class Imitation(Section):

@@ -11,6 +11,7 @@ another offset and wraps around, so that many lanes on few categories don't play
                        rows : B00006JSUE B0068SEQJE and 4 more
     [SeekAdvice]       advice : no . When you're thinking about using ...                 short, then long answer
     [PredictAnswer]    no                                                                 judged word for word
+    [Reflection]       no . acid strips the seasoning of cast iron                        short answer, then the rule
 """
 
 import difflib
@@ -39,12 +40,13 @@ from envs.productqa_files import (
     open_folder,
     short,
 )
+from envs.productqa_items import items
 from envs.splits import check_apart
 from envs.sql import TABLE_NAME, SqlTool, as_written
 
 TITLE_WORDS = 8  # of a product's title that the policy reads; titles have up to 40
 LONG_ANSWER_WORDS = 24  # of the expert's long answer that the policy reads (95 % have at most 53)
-KNOWLEDGE_WORDS = 30  # of an annotated piece of knowledge that the policy reads (mean 33)
+KNOWLEDGE_WORDS = 30  # of an answer and an annotated piece of knowledge (mean 33) that the policy reads
 SHOWN_ROWS = 2  # product ids of a query's result that the policy reads, 8 tokens each
 GOLDEN_RATIO = 0.6180339887498949  # the first n multiples modulo 1 are spread evenly, for every n
 TEXTS = 4_000  # questions whose texts train a tokenizer, about 4 MB
@@ -221,9 +223,16 @@ class ProductQA:
         category = self._known[name]
         tool = SqlTool(self._database, table=name, id_column="asin", deadline_s=self._tool_s, shown_rows=SHOWN_ROWS)
         _check_gold(category, tool)
+        facts = _facts(category)
         return _Loaded(
             questions=tuple(
-                _question(annotated, category=category, columns=tool.columns, guess=self._guesses()[annotated.kind])
+                _question(
+                    annotated,
+                    category=category,
+                    columns=tool.columns,
+                    guess=self._guesses()[annotated.kind],
+                    fact=facts.get(annotated.id, ""),
+                )
                 for annotated in category.questions
             ),
             gold={
@@ -259,16 +268,23 @@ def build(env: Env, *, seed: int) -> ProductQA:
     )
 
 
+def _facts(category: Category) -> dict[str, str]:
+    """Question id -> the fact that it asks for."""
+    asked = [annotated for annotated in category.questions if annotated.kind == FACT]
+    names = items([(one.asin, normalised(clean(one.question)), normalised(_answer(one))) for one in asked])
+    return {one.id: name for one, name in zip(asked, names, strict=True)}
+
+
 def _question(
-    annotated: AnnotatedQuestion, *, category: Category, columns: Sequence[str], guess: tuple[str, float]
+    annotated: AnnotatedQuestion, *, category: Category, columns: Sequence[str], guess: tuple[str, float], fact: str
 ) -> Question:
     text = clean(annotated.question)
     extra = annotated.extra_data
-    knowledge = clean(extra.knowledge or "") if extra and annotated.kind == REASONING else ""
+    rule = clean(extra.knowledge or "") if extra and annotated.kind == REASONING else ""
     answer = _answer(annotated)
-    items = {
-        FACT: f"{annotated.asin}/{normalised(text)}",
-        REASONING: knowledge or f"{annotated.asin}/{normalised(text)}",
+    item_by_kind = {
+        FACT: fact,
+        REASONING: rule or f"{annotated.asin}/{normalised(text)}",
         SEARCH: f"{SEARCH}/{annotated.id}",
     }
     stated = answer if annotated.kind != SEARCH else " ".join(answer.split()[:SHOWN_ROWS])
@@ -279,10 +295,11 @@ def _question(
         topic=annotated.kind,
         text=text,
         shown=f"{_shown(annotated, category=category, columns=columns)}\nquestion : {text}",
-        item=items[annotated.kind],
+        item=item_by_kind[annotated.kind],
         answer=answer,
         advice=f"{stated} . {short(annotated.long_answer, LONG_ANSWER_WORDS)}",
-        knowledge=short(knowledge, KNOWLEDGE_WORDS),
+        # What a rule says of this product comes first: a later question that is like this one mostly has its answer.
+        knowledge=short(f"{answer} . {rule}", KNOWLEDGE_WORDS) if rule else "",
         query=_query(extra.answer or "", table=category.name) if extra and annotated.kind == SEARCH else "",
         guess=guess[0],
         guess_probability=guess[1],

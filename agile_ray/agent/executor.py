@@ -323,13 +323,12 @@ class Executor:
     async def _update_memory(self) -> None:
         assert self._advice is not None
         text = f"{self.question.text} {self._advice.text}".strip()
-        await self._write(QA, scope=self.question.product, key=self.question.text, text=text)
+        self._write(QA, scope=self.question.product, text=text)
         if self._reflection and NO_INFORMATION not in self._reflection.lower():
-            await self._write(KNOWLEDGE, scope="", key=self._reflection, text=self._reflection)
+            self._write(KNOWLEDGE, scope="", text=self._reflection)
 
-    async def _write(self, kind: str, *, scope: str, key: str, text: str) -> None:
-        await self._embedder.prepare([key])
-        if self._memory.write(kind, scope=scope, key=key, text=text):
+    def _write(self, kind: str, *, scope: str, text: str) -> None:
+        if self._memory.write(kind, scope=scope, text=text):
             self._writes.append(MemoryUse(kind=kind, writer=self.position, similarity=1.0))
             self._decided()
         elif not self._memory.has(kind, scope=scope, text=text):

@@ -1,7 +1,8 @@
-"""What the agent remembers: QA pairs per product and knowledge for the whole episode, searched by cosine with FAISS.
+"""What the agent remembers: QA pairs per product and knowledge for the whole episode, searched by cosine.
 
-AGILE, Appendix B, with two differences: a QA pair is found by its question alone, since the answer would blur the
-match; and every entry names the session that wrote it, which credit across sessions needs.
+AGILE, Appendix B, with three differences: everything is found by the question on which it was written, since an answer
+or a rule would blur the match; every entry names the session that wrote it, which credit across sessions needs; and
+what several sessions wrote is kept under the question of each, and shown once.
 """
 
 import re
@@ -11,11 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, Self
 
-import faiss
 import numpy as np
 
 from agile_ray.errors import ContractError
-from agile_ray.types import Float32
+from agile_ray.types import Float32, Mask
 
 QA = "qa"
 KNOWLEDGE = "knowledge"
@@ -65,7 +65,7 @@ def _hashed(text: str) -> Float32:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One thing remembered."""
+    """A text and a key that finds it. Entries of one kind and scope may share a text, each with its key and writer."""
 
     kind: str  # QA or KNOWLEDGE
     scope: str  # the product of a QA pair; "" for knowledge
@@ -76,7 +76,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """An entry and its similarity to the question."""
+    """A text that was found, as the entry whose key is nearest to the question."""
 
     entry: Entry
     similarity: float  # cosine
@@ -94,56 +94,69 @@ class Memory:
     """One episode's memory."""
 
     def __init__(self, embedder: Embedder, *, capacity: int) -> None:
-        faiss.omp_set_num_threads(1)  # indexes are small and lanes are many, so threads would only compete
+        """Open an empty memory.
+
+        Args:
+            embedder: of keys and questions.
+            capacity: largest number of texts of each kind; further keys of a text always fit.
+        """
         self._embedder = embedder
         self._capacity = capacity
-        self._shelves = {kind: _Shelf(embedder.dimension) for kind in (QA, KNOWLEDGE)}
-        self._order: list[Entry] = []
-        self._vectors: list[Float32] = []
-        self._texts: set[tuple[str, str, str]] = set()
-        self._writers: dict[int, None] = {}  # an ordered set
+        self._shelves: dict[tuple[str, str], _Shelf] = {}  # by kind and scope
+        self._entries: dict[int, Entry] = {}  # by number, in the order they were written
+        self._written = 0  # entries, the forgotten ones included: the number of the next one
+        self._texts = {QA: 0, KNOWLEDGE: 0}  # how many there are, by kind
+        self._writers: dict[int, list[int]] = {}  # writer -> numbers of its entries
 
     def __len__(self) -> int:
-        return len(self._order)
+        """Number of entries."""
+        return len(self._entries)
 
     def write(self, entry: Entry) -> bool:
-        """Add an entry; return False if memory has the same text already or the kind is full.
+        """Add an entry; return False if its text has this key already, or is new and the kind is full.
 
         Raises:
             ContractError: memory has no such kind.
         """
-        if entry.kind not in self._shelves:
+        if entry.kind not in self._texts:
             raise ContractError(f"Memory: an entry is {QA!r} or {KNOWLEDGE!r}, got {entry.kind!r}")
-        if self.has(entry.kind, scope=entry.scope, text=entry.text) or len(self._shelves[entry.kind]) >= self._capacity:
+        shelf = self._shelves.get((entry.kind, entry.scope))
+        keys = shelf.keys(entry.text) if shelf else []
+        if entry.key in keys or (not keys and self._texts[entry.kind] >= self._capacity):
             return False
         self._add(entry, self._embedder.embed([entry.key])[0])
         return True
 
     def has(self, kind: str, *, scope: str, text: str) -> bool:
         """Whether an entry of this kind and scope has this text."""
-        return (kind, scope, text) in self._texts
+        shelf = self._shelves.get((kind, scope))
+        return shelf is not None and bool(shelf.keys(text))
 
     def _add(self, entry: Entry, vector: Float32) -> None:
-        self._shelves[entry.kind].add(entry, vector)
-        self._order.append(entry)
-        self._vectors.append(vector)
-        self._writers[entry.writer] = None
-        self._texts.add((entry.kind, entry.scope, entry.text))
+        shelf = self._shelves.setdefault((entry.kind, entry.scope), _Shelf(self._embedder.dimension))
+        self._texts[entry.kind] += not shelf.keys(entry.text)
+        shelf.add(entry, vector, number=self._written)
+        self._entries[self._written] = entry
+        self._writers.setdefault(entry.writer, []).append(self._written)
+        self._written += 1
 
     def retrieve(self, question: str, *, kind: str, scope: str, top_k: int, without: Collection[int]) -> list[Match]:
-        """Find the entries of one kind and scope that are most similar to a question, best first.
+        """Find the texts of one kind and scope with the keys most similar to a question, best first.
+
+        Each text comes once, as the entry with its nearest key, the earliest one in a tie.
 
         Args:
             question: compared with the entries' keys.
             kind: QA or KNOWLEDGE.
             scope: of the entries.
-            top_k: largest number of entries.
+            top_k: largest number of texts.
             without: positions of sessions whose entries are skipped.
         """
-        return self._shelves[kind].search(self._embedder.embed([question])[0], scope, top_k, without)
+        shelf = self._shelves.get((kind, scope))
+        return shelf.nearest(question, self._embedder, top_k, without) if shelf else []
 
     def similar(self, question: str, *, kind: str, scope: str, threshold: float, without: Collection[int] = ()) -> int:
-        """Count the entries of one kind and scope whose cosine to a question is above `threshold`.
+        """Count the texts of one kind and scope with a key whose cosine to a question is above `threshold`.
 
         Args:
             question: compared with the entries' keys.
@@ -152,7 +165,8 @@ class Memory:
             threshold: cosine.
             without: positions of sessions whose entries are not counted.
         """
-        return self._shelves[kind].count(self._embedder.embed([question])[0], scope, threshold, without)
+        shelf = self._shelves.get((kind, scope))
+        return shelf.count(question, self._embedder, threshold, without) if shelf else 0
 
     def cosine(self, first: str, second: str) -> float:
         """Cosine of two texts."""
@@ -162,26 +176,25 @@ class Memory:
     @property
     def writers(self) -> Collection[int]:
         """Positions of the sessions that wrote entries, in the order in which they wrote."""
-        return self._writers
+        return self._writers.keys()
 
     def forget(self, writer: int) -> list[Entry]:
-        """Remove and return what the session at a position wrote, as if it had never been written."""
-        if writer not in self._writers:
-            return []
-        dropped = [entry for entry in self._order if entry.writer == writer]
-        del self._writers[writer]
-        kept = [index for index, entry in enumerate(self._order) if entry.writer != writer]
-        self._texts -= {(entry.kind, entry.scope, entry.text) for entry in dropped}
-        self._order = [self._order[index] for index in kept]
-        self._vectors = [self._vectors[index] for index in kept]
-        for shelf in self._shelves.values():
-            shelf.drop(writer)
+        """Remove and return what the session at a position wrote, as if it had never been written.
+
+        A text that others wrote too stays under their keys.
+        """
+        numbers = self._writers.pop(writer, [])
+        dropped = [self._entries.pop(number) for number in numbers]
+        for kind, scope in {(entry.kind, entry.scope) for entry in dropped}:
+            self._texts[kind] -= self._shelves[kind, scope].drop(writer)
         return dropped
 
     def snapshot(self) -> Snapshot:
         """All entries with their vectors, so that restoring does not embed again."""
         empty = np.zeros((0, self._embedder.dimension), dtype=np.float32)
-        return Snapshot(entries=tuple(self._order), vectors=np.stack(self._vectors) if self._vectors else empty)
+        vectors = np.concatenate([empty, *(shelf.vectors for shelf in self._shelves.values())])
+        numbers = [number for shelf in self._shelves.values() for number in shelf.numbers]
+        return Snapshot(entries=tuple(self._entries.values()), vectors=vectors[np.argsort(numbers)])
 
     @classmethod
     def restore(cls, snapshot: Snapshot, embedder: Embedder, *, capacity: int) -> Self:
@@ -193,48 +206,70 @@ class Memory:
 
 
 class _Shelf:
-    """Entries of one kind and their FAISS index; entry k is vector k."""
+    """Entries of one kind and scope, in the order they were written; row k of each list and array is of entry k."""
 
     def __init__(self, dimension: int) -> None:
-        self._index = faiss.IndexFlatIP(dimension)
+        self.numbers: list[int] = []  # of the entries in the memory
         self._entries: list[Entry] = []
-        self._by_scope: dict[str, list[int]] = {}  # indices of the entries that can be found
+        self._room = np.empty((8, dimension), dtype=np.float32)  # doubled when full; the first rows are used
+        self._writers = np.zeros(0, dtype=np.int64)
+        self._rows: dict[str, list[int]] = {}  # by text
+        self._scored: tuple[str, Float32] | None = None  # the last question and its cosines, until the entries change
 
-    def __len__(self) -> int:
-        """Entries that can be found."""
-        return sum(map(len, self._by_scope.values()))
+    @property
+    def vectors(self) -> Float32:
+        """Vectors of the keys: [N, dimension]."""
+        return self._room[: len(self._entries)]
 
-    def add(self, entry: Entry, vector: Float32) -> None:
-        self._by_scope.setdefault(entry.scope, []).append(len(self._entries))
+    def keys(self, text: str) -> list[str]:
+        """The keys of a text; none if there is no such text."""
+        return [self._entries[row].key for row in self._rows.get(text, ())]
+
+    def add(self, entry: Entry, vector: Float32, *, number: int) -> None:
+        row = len(self._entries)
+        if row == len(self._room):
+            self._room = np.concatenate([self._room, np.empty_like(self._room)])
+        self._room[row] = vector
+        self.numbers.append(number)
         self._entries.append(entry)
-        self._index.add(vector[None])
+        self._writers = np.append(self._writers, entry.writer)
+        self._rows.setdefault(entry.text, []).append(row)
+        self._scored = None
 
-    def drop(self, writer: int) -> None:
-        """Hide the entries of a writer from searches; their vectors stay, since FAISS indices must not shift."""
-        for scope, indices in self._by_scope.items():
-            self._by_scope[scope] = [index for index in indices if self._entries[index].writer != writer]
+    def drop(self, writer: int) -> int:
+        """Remove the entries of a writer; return how many texts went with them."""
+        kept = np.flatnonzero(self._writers != writer).tolist()
+        self._room = np.concatenate([self.vectors[kept], self._room[:8]])  # with room for more
+        self.numbers = [self.numbers[row] for row in kept]
+        self._entries = [self._entries[row] for row in kept]
+        self._writers = self._writers[kept]
+        before, self._rows = len(self._rows), {}
+        for row, entry in enumerate(self._entries):
+            self._rows.setdefault(entry.text, []).append(row)
+        self._scored = None
+        return before - len(self._rows)
 
-    def search(self, vector: Float32, scope: str, top_k: int, without: Collection[int]) -> list[Match]:
-        indices = self._findable(scope, without)
-        if not indices:
-            return []
-        found, order = self._index.search(vector[None], min(top_k, len(indices)), params=_only(indices))
-        return [
-            Match(entry=self._entries[index], similarity=float(similarity))
-            for similarity, index in zip(found[0], order[0], strict=True)
-        ]
+    def nearest(self, question: str, embedder: Embedder, top_k: int, without: Collection[int]) -> list[Match]:
+        cosines = np.where(self._hidden(without), -np.inf, self._cosines(question, embedder))
+        found: list[Match] = []
+        while len(found) < min(top_k, len(self._rows)):
+            best = int(cosines.argmax())
+            if np.isneginf(cosines[best]):
+                break
+            found.append(Match(entry=self._entries[best], similarity=float(cosines[best])))
+            cosines[self._rows[self._entries[best].text]] = -np.inf
+        return found
 
-    def count(self, vector: Float32, scope: str, threshold: float, without: Collection[int]) -> int:
-        indices = self._findable(scope, without)
-        if not indices:
-            return 0
-        limits, _, _ = self._index.range_search(vector[None], threshold, params=_only(indices))
-        return int(limits[1])
+    def count(self, question: str, embedder: Embedder, threshold: float, without: Collection[int]) -> int:
+        near = (self._cosines(question, embedder) > threshold) & ~self._hidden(without)
+        return len({self._entries[row].text for row in np.flatnonzero(near)})
 
-    def _findable(self, scope: str, without: Collection[int]) -> list[int]:
-        return [index for index in self._by_scope.get(scope, ()) if self._entries[index].writer not in without]
+    def _hidden(self, without: Collection[int]) -> Mask:
+        return np.isin(self._writers, np.array([*without], dtype=np.int64))
 
-
-def _only(indices: list[int]) -> faiss.SearchParameters:
-    selector = faiss.IDSelectorBatch(np.array(indices, dtype=np.int64))
-    return faiss.SearchParameters(sel=selector)  # pyright: ignore[reportCallIssue]  its stub misses the keyword
+    def _cosines(self, question: str, embedder: Embedder) -> Float32:
+        """Cosine of the question and each key: [N]. A session asks for it several times, so the last one is kept."""
+        if self._scored is None or self._scored[0] != question:
+            # Row by row, so that equal keys have equal cosines; in a matrix product they depend on the row.
+            self._scored = (question, np.vecdot(self.vectors, embedder.embed([question])[0]))
+        return self._scored[1]

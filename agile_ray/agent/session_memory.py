@@ -43,9 +43,14 @@ class SessionMemory:
         """Positions of the sessions whose entries memory holds."""
         return self._memory.writers
 
-    def write(self, kind: str, *, scope: str, key: str, text: str) -> bool:
-        """Write an entry in the name of this session; False if memory has its text already or is full."""
-        return self._memory.write(Entry(kind=kind, scope=scope, key=key, text=text, writer=self.position))
+    def write(self, kind: str, *, scope: str, text: str) -> bool:
+        """Write a text in the name of this session, to be found by its question.
+
+        Returns:
+            False if memory has the text under an equal question already, or is full.
+        """
+        entry = Entry(kind=kind, scope=scope, key=self.question.text, text=text, writer=self.position)
+        return self._memory.write(entry)
 
     def take_back(self) -> None:
         """Remove what this session wrote, as if it had never been written."""
@@ -56,7 +61,7 @@ class SessionMemory:
         return self._memory.has(kind, scope=scope, text=text)
 
     def similar(self, without: Collection[int] = ()) -> tuple[int, int]:
-        """Count the QA pairs of this product, and the knowledge entries, that are similar to the question.
+        """Count the QA pairs of this product, and the pieces of knowledge, that were written on a similar question.
 
         Args:
             without: positions of sessions whose entries are not counted.

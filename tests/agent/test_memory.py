@@ -12,8 +12,9 @@ def memory(capacity=100):
     return Memory(HashedEmbedder(), capacity=capacity)
 
 
-def entry(key, *, kind=QA, scope="p1", writer=0, answer="yes"):
-    return Entry(kind=kind, scope=scope if kind == QA else "", key=key, text=f"{key} {answer}", writer=writer)
+def entry(key, *, kind=QA, scope="p1", writer=0, text=None):
+    text = f"{key} yes" if text is None else text
+    return Entry(kind=kind, scope=scope if kind == QA else "", key=key, text=text, writer=writer)
 
 
 def test_retrieve_returns_the_most_similar_entry_first():
@@ -25,35 +26,120 @@ def test_retrieve_returns_the_most_similar_entry_first():
     assert first.similarity > second.similarity
 
 
-entries = st.lists(
-    st.builds(
-        entry,
-        st.sampled_from(WORDS),
-        kind=st.sampled_from([QA, KNOWLEDGE]),
-        scope=st.sampled_from(["p1", "p2"]),
-        writer=st.integers(0, 5),
-    ),
-    max_size=8,
+entries = st.builds(
+    entry,
+    st.sampled_from(WORDS),
+    kind=st.sampled_from([QA, KNOWLEDGE]),
+    scope=st.sampled_from(["p1", "p2"]),
+    writer=st.integers(0, 5),
+    text=st.sampled_from(["yes", "no", "it rusts", "it does not rust"]),
 )
 
 
-@given(entries, st.sampled_from(WORDS), st.sampled_from(["p1", "p2"]), st.integers(0, 5))
-def test_retrieve_and_similar_agree_with_a_scan(written, query, scope, reader):
-    one, embedder = memory(), HashedEmbedder()
-    kept = [item for item in written if one.write(item)]
-    for kind, within in ((QA, scope), (KNOWLEDGE, "")):
-        scan = [
-            (float(embedder.embed([query])[0] @ embedder.embed([item.key])[0]), item)
-            for item in kept
-            if item.kind == kind and item.scope == within
-        ]
-        expected = sorted((cosine for cosine, item in scan if item.writer != reader), reverse=True)[:3]
-        found = one.retrieve(query, kind=kind, scope=within, top_k=3, without={reader})
-        assert [match.similarity for match in found] == pytest.approx(expected, abs=1e-6)
-        assert one.similar(query, kind=kind, scope=within, threshold=0.46) == sum(c > 0.46 for c, _ in scan)
+class Scan:
+    """A memory that is a list of entries and looks at each of them."""
+
+    def __init__(self, capacity):
+        self.entries = []
+        self.capacity = capacity
+
+    def write(self, one):
+        alike = [other for other in self.entries if (other.kind, other.scope) == (one.kind, one.scope)]
+        texts = {(other.scope, other.text) for other in self.entries if other.kind == one.kind}
+        new = (one.scope, one.text) not in texts
+        if (new and len(texts) >= self.capacity) or (one.key, one.text) in {(other.key, other.text) for other in alike}:
+            return False
+        self.entries.append(one)
+        return True
+
+    def forget(self, writer):
+        gone = [one for one in self.entries if one.writer == writer]
+        self.entries = [one for one in self.entries if one.writer != writer]
+        return gone
+
+    def ranked(self, query, kind, scope, without):
+        """Each text once, by its nearest key, the earliest in a tie: (cosine, entry), best first."""
+        embed = HashedEmbedder().embed
+        best = {}
+        for one in self.entries:
+            if (one.kind, one.scope) == (kind, scope) and one.writer not in without:
+                cosine = float(embed([query])[0] @ embed([one.key])[0])
+                if one.text not in best or cosine > best[one.text][0] + 1e-6:
+                    best[one.text] = (cosine, one)
+        return sorted(best.values(), key=lambda found: -found[0])
 
 
-@given(entries)
+changes = st.lists(st.one_of(entries, st.integers(0, 5)), max_size=40)
+
+
+@given(changes, st.sampled_from(WORDS), st.sampled_from(["p1", "p2"]), st.sets(st.integers(0, 5)), st.integers(1, 4))
+def test_writes_searches_and_forgetting_agree_with_a_scan(happened, query, scope, without, capacity):
+    one, scan = memory(capacity), Scan(capacity)
+    for change in happened:
+        if isinstance(change, int):
+            assert one.forget(change) == scan.forget(change)
+        else:
+            assert one.write(change) == scan.write(change)
+        assert one.similar(query, kind=KNOWLEDGE, scope="", threshold=0.46) == sum(
+            cosine > 0.46 for cosine, _ in scan.ranked(query, KNOWLEDGE, "", ())
+        )
+    assert list(one.writers) == list(dict.fromkeys(written.writer for written in scan.entries))
+    for searched in (one, Memory.restore(one.snapshot(), HashedEmbedder(), capacity=capacity)):
+        assert searched.snapshot().entries == tuple(scan.entries)
+        assert len(searched) == len(scan.entries)
+        for kind, within in ((QA, scope), (KNOWLEDGE, "")):
+            ranked = scan.ranked(query, kind, within, without)
+            found = searched.retrieve(query, kind=kind, scope=within, top_k=3, without=without)
+            assert [match.similarity for match in found] == pytest.approx(
+                [cosine for cosine, _ in ranked[:3]], abs=1e-6
+            )
+            assert all(match.entry in {best for _, best in ranked} for match in found)
+            similar = searched.similar(query, kind=kind, scope=within, threshold=0.46, without=without)
+            assert similar == sum(cosine > 0.46 for cosine, _ in ranked)
+
+
+def test_a_text_is_found_by_each_of_its_keys_and_shown_once():
+    one = memory()
+    for writer, word in enumerate(WORDS):
+        assert one.write(entry(word, kind=KNOWLEDGE, writer=writer, text="steel rusts"))
+    assert one.write(entry("weight", kind=KNOWLEDGE, writer=9, text="steel is heavy"))
+    for writer, word in enumerate(WORDS):
+        first, second = one.retrieve(word, kind=KNOWLEDGE, scope="", top_k=3, without=())
+        assert (first.entry.writer, first.entry.text, second.entry.text) == (writer, "steel rusts", "steel is heavy")
+        [first, *_] = one.retrieve(word, kind=KNOWLEDGE, scope="", top_k=3, without={writer, 9})
+        assert (first.entry.writer != writer, first.entry.text) == (True, "steel rusts")
+    assert one.similar("battery", kind=KNOWLEDGE, scope="", threshold=-1.0) == 2
+    assert one.retrieve("battery", kind=KNOWLEDGE, scope="", top_k=1, without={*range(5), 9}) == []
+
+
+def test_equal_keys_tie_and_the_earliest_is_found_whatever_else_memory_holds():
+    one = memory()
+    for writer in range(40):
+        one.write(entry("does it rust", writer=writer, text=f"answer {writer}"))
+        assert one.retrieve("does it rust", kind=QA, scope="p1", top_k=1, without=())[0].entry.writer == 0
+        assert one.retrieve("rust", kind=QA, scope="p1", top_k=1, without=())[0].entry.writer == 0
+
+
+def test_a_question_is_embedded_once_for_all_searches_of_a_session():
+    class Counts(HashedEmbedder):
+        calls = 0
+
+        def embed(self, texts):
+            self.calls += 1
+            return super().embed(texts)
+
+    embedder = Counts()
+    one = Memory(embedder, capacity=100)
+    for writer, word in enumerate(WORDS):
+        one.write(entry(word, kind=KNOWLEDGE, writer=writer))
+    embedder.calls = 0
+    for without in ((), {1}, {1, 2}):
+        one.similar("rust", kind=KNOWLEDGE, scope="", threshold=0.46, without=without)
+        one.retrieve("rust", kind=KNOWLEDGE, scope="", top_k=2, without=without)
+    assert embedder.calls == 1
+
+
+@given(st.lists(entries, max_size=8))
 def test_a_restored_memory_is_the_same_and_a_fork_is_independent(written):
     one = memory()
     for item in written:
@@ -64,11 +150,12 @@ def test_a_restored_memory_is_the_same_and_a_fork_is_independent(written):
     assert len(fork) == len(one) + 1
 
 
-def test_equal_text_is_stored_once_and_a_full_memory_refuses_writes():
+def test_an_equal_text_under_an_equal_key_is_stored_once_and_a_full_memory_takes_only_further_keys():
     one = memory(capacity=1)
     assert one.write(entry("warranty"))
     assert not one.write(entry("warranty", writer=3))
     assert not one.write(entry("battery"))
+    assert one.write(entry("battery", text="warranty yes", writer=3))
     assert one.write(entry("battery", kind=KNOWLEDGE))
 
 

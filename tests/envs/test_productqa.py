@@ -139,7 +139,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
         text="Is it heavy?",
         shown='products : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
         "question : Is it heavy?",
-        item="B01/is it heavy?",
+        item="B01/is it heavy?/yes",
         answer="Yes",
         advice="Yes . Reviews say Yes.",
         knowledge="",
@@ -155,7 +155,8 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
     )
     assert by_id(pans, "search_qa_1").answer == "none"
     assert by_id(pans, "reasoning_qa_0").item == by_id(pans, "reasoning_qa_1").item == "iron rusts"
-    assert by_id(pans, "reasoning_qa_0").knowledge == "iron rusts"
+    assert by_id(pans, "reasoning_qa_0").knowledge == "no . iron rusts"
+    assert by_id(pans, "reasoning_qa_1").knowledge == "yes . iron rusts"
 
 
 def test_guesses_come_from_the_files_that_are_trained_on(tiny: Path) -> None:
@@ -383,6 +384,22 @@ def test_a_number_that_is_none_is_absent(tiny: Path) -> None:
     [question] = ProductQA(tiny).stream(split="test", index=0).questions
     assert question.shown.splitlines()[1] == "B01 ; price 5 ; color NaN blue"
     assert (question.knowledge, question.item) == ("", "B01/is it fine for sauce?")
+
+
+def test_memory_answers_a_paraphrase_but_not_a_question_like_it_with_another_answer(tiny: Path) -> None:
+    asked = ["Is the glass lid oven safe?", "Is that glass lid oven safe?", "Is the glass lid not oven safe?"]
+    answers = ["yes", "Yes", "no"]
+    rows = [fact(number, "B01", *row) for number, row in enumerate(zip(asked, answers, strict=True))]
+    (tiny / "test" / "pans" / "qa.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    environment = ProductQA(tiny)  # it guesses "no", with probability 0.75
+    first, paraphrase, other = environment.stream(split="test", index=0).questions
+    assert first.item == paraphrase.item != other.item
+    rules = script_rules(environment, agent=AGENT, memory=MemoryConfig())
+    oracle = reference("oracle", environment, Habits())
+    sessions = play_streams(oracle, environment, split="test", indices=[0], rules=rules, price=COST)
+    assert [session.asks for session in sessions] == [1, 0, 0]
+    assert [session.hindsight.known for session in sessions] == [False, True, False]
+    assert all(session.correct for session in sessions)
 
 
 @pytest.mark.parametrize("asin", ["b01", "B01 ", "B04", ""])

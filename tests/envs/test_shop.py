@@ -17,7 +17,7 @@ from envs.shop import SPLITS, Shop
 from envs.shop_world import LENGTH, categories, category
 
 PRICES = range(100, 501, 50)
-THRESHOLD = 0.65  # memory.threshold that fits the hashed embedder here
+THRESHOLD = 0.72  # memory.threshold that fits the hashed embedder here
 
 SHOP = Shop(seed=0)
 STREAMS = {split: [SHOP.stream(split=split, index=index) for index in range(150)] for split in ("train", "validation")}
@@ -213,7 +213,6 @@ def test_retrieval_finds_the_entry_on_the_item_and_the_threshold_separates_items
     stored = missed = blurred = strangers = counted = 0
     for questions in [*QUESTIONS["train"], *QUESTIONS["validation"]]:
         texts = embedder.embed([question.text for question in questions])
-        demonstrations = embedder.embed([question.knowledge for question in questions])
         for now, question in enumerate(questions):
             if question.query:
                 continue
@@ -221,7 +220,7 @@ def test_retrieval_finds_the_entry_on_the_item_and_the_threshold_separates_items
             taught = [then for then in range(now) if questions[then].knowledge]
             found = (
                 [(float(texts[now] @ texts[then]), then) for then in pairs],
-                [(float(texts[now] @ demonstrations[then]), then) for then in taught],
+                [(float(texts[now] @ texts[then]), then) for then in taught],
             )
             same = [[cosine for cosine, then in kind if questions[then].item == question.item] for kind in found]
             if same[0] or same[1]:
