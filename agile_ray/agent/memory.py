@@ -1,4 +1,4 @@
-"""What the agent remembers: QA pairs per product and knowledge for the whole episode, searched by cosine.
+"""What the agent remembers: QA pairs per product and knowledge for the whole episode, searched by cosine with FAISS.
 
 AGILE, Appendix B, with three differences: everything is found by the question on which it was written, since an answer
 or a rule would blur the match; every entry names the session that wrote it, which credit across sessions needs; and
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, Self
 
+import faiss
 import numpy as np
 
 from agile_ray.errors import ContractError
@@ -100,6 +101,7 @@ class Memory:
             embedder: of keys and questions.
             capacity: largest number of texts of each kind; further keys of a text always fit.
         """
+        faiss.omp_set_num_threads(1)  # indexes are small and lanes are many, so threads would only compete
         self._embedder = embedder
         self._capacity = capacity
         self._shelves: dict[tuple[str, str], _Shelf] = {}  # by kind and scope
@@ -206,12 +208,12 @@ class Memory:
 
 
 class _Shelf:
-    """Entries of one kind and scope, in the order they were written; row k of each list and array is of entry k."""
+    """Entries of one kind and scope, in the order they were written; row k of all that it holds is of entry k."""
 
     def __init__(self, dimension: int) -> None:
         self.numbers: list[int] = []  # of the entries in the memory
         self._entries: list[Entry] = []
-        self._room = np.empty((8, dimension), dtype=np.float32)  # doubled when full; the first rows are used
+        self._index = faiss.IndexFlatIP(dimension)  # of the keys' vectors
         self._writers = np.zeros(0, dtype=np.int64)
         self._rows: dict[str, list[int]] = {}  # by text
         self._scored: tuple[str, Float32] | None = None  # the last question and its cosines, until the entries change
@@ -219,27 +221,24 @@ class _Shelf:
     @property
     def vectors(self) -> Float32:
         """Vectors of the keys: [N, dimension]."""
-        return self._room[: len(self._entries)]
+        return self._index.reconstruct_n(0, self._index.ntotal)
 
     def keys(self, text: str) -> list[str]:
         """The keys of a text; none if there is no such text."""
         return [self._entries[row].key for row in self._rows.get(text, ())]
 
     def add(self, entry: Entry, vector: Float32, *, number: int) -> None:
-        row = len(self._entries)
-        if row == len(self._room):
-            self._room = np.concatenate([self._room, np.empty_like(self._room)])
-        self._room[row] = vector
+        self._rows.setdefault(entry.text, []).append(len(self._entries))
+        self._index.add(vector[None])
         self.numbers.append(number)
         self._entries.append(entry)
         self._writers = np.append(self._writers, entry.writer)
-        self._rows.setdefault(entry.text, []).append(row)
         self._scored = None
 
     def drop(self, writer: int) -> int:
         """Remove the entries of a writer; return how many texts went with them."""
         kept = np.flatnonzero(self._writers != writer).tolist()
-        self._room = np.concatenate([self.vectors[kept], self._room[:8]])  # with room for more
+        self._index.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(self._writers == writer)))
         self.numbers = [self.numbers[row] for row in kept]
         self._entries = [self._entries[row] for row in kept]
         self._writers = self._writers[kept]
@@ -270,6 +269,9 @@ class _Shelf:
     def _cosines(self, question: str, embedder: Embedder) -> Float32:
         """Cosine of the question and each key: [N]. A session asks for it several times, so the last one is kept."""
         if self._scored is None or self._scored[0] != question:
-            # Row by row, so that equal keys have equal cosines; in a matrix product they depend on the row.
-            self._scored = (question, np.vecdot(self.vectors, embedder.embed([question])[0]))
+            vector = embedder.embed([question])[0]
+            _, found, rows = self._index.range_search(vector[None], -2.0)  # no cosine is below: all rows are found
+            cosines = np.empty(len(rows), dtype=np.float32)
+            cosines[rows] = found
+            self._scored = (question, cosines)
         return self._scored[1]

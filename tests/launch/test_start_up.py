@@ -13,7 +13,7 @@ from launch.commands.reference_policies import REFERENCE_POLICIES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {
-    *("deepspeed", "matplotlib", "numpy", "pandas", "pyarrow", "ray", "rich", "scipy"),
+    *("deepspeed", "faiss", "matplotlib", "numpy", "pandas", "pyarrow", "ray", "rich", "scipy"),
     *("sentence_transformers", "sklearn", "tensorboard", "torch", "transformers", "vllm"),
 }
 TOP = ("train", "report", "evaluate", "keys", "sweep", "replay", "reprice", "submit", "model", "study")
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     ("sweep", "study", "--dry-run"): set(),
     ("train", "quickstart", "rollout.actors=0"): set(),  # refused: the config is read first
     ("reprice", "RUN", "--advice-cost", "2"): set(),  # refused: the price is checked first
-    ("evaluate", "quickstart", "--policy", "oracle", "evaluate.sessions=48"): {"numpy", "pyarrow", "rich"},
+    ("evaluate", "quickstart", "--policy", "oracle", "evaluate.sessions=48"): {"faiss", "numpy", "pyarrow", "rich"},
     ("study", "shop", "--runs", "none", "--compare", "credit.mode"): set(),  # refused: no value is given
 }
 """Libraries of HEAVY that a command may import when it runs."""
