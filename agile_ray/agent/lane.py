@@ -29,7 +29,13 @@ class Lane:
     """Plays the sessions of one stream in order."""
 
     def __init__(
-        self, stream: Stream, rules: Rules, *, price: int, bought: Callable[[Receipt], None] | None = None
+        self,
+        stream: Stream,
+        rules: Rules,
+        *,
+        price: int,
+        sessions: int | None = None,
+        bought: Callable[[Receipt], None] | None = None,
     ) -> None:
         """Open a lane at the start of a stream.
 
@@ -37,6 +43,7 @@ class Lane:
             stream: the stream to play.
             rules: shared with the other lanes of the run.
             price: of one ask in this episode, thousandths.
+            sessions: how many will be played, which oracles look at; None: the whole stream.
             bought: called with the receipt of every ask that is paid for.
         """
         self.stream = stream
@@ -44,6 +51,7 @@ class Lane:
         self.memory = Memory(rules.embedder, capacity=rules.memory.capacity)
         self._rules = rules
         self._price = price
+        self._sessions = sessions
         self._expert = PaidExpert(rules.expert, deadline_s=rules.agent.expert_s, bought=bought)
 
     @property
@@ -82,6 +90,7 @@ class Lane:
             memory=memory,
             expert=self._expert,
             price=self._price,
+            sessions=self._sessions,
             observer=HindsightObserver(memory, self._rules),
         )
         try:

@@ -31,6 +31,16 @@ class PaidExpert:
         self._bought = bought
         self._receipts: dict[AskKey, Receipt] = {}
 
+    @property
+    def reliability(self) -> float:
+        """Share of the expert's advice that is right."""
+        return self._expert.reliability
+
+    def told(self, position: int) -> Advice | None:
+        """What the expert said last at a position; None: it was not asked there."""
+        said = {key.number: receipt for key, receipt in self._receipts.items() if key.position == position}
+        return Advice(text=said[max(said)].advice, answer=said[max(said)].answer) if said else None
+
     async def ask(self, question: Question, *, key: AskKey, price: int) -> Receipt:
         """Return the receipt of this ask; ask and pay the expert only if there is none yet.
 

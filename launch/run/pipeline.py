@@ -79,6 +79,7 @@ def prepare(config: RunConfig) -> Environment:
         for index in range(environment.streams(split) or 1):  # broken files are an error here, not after hours
             environment.stream(split=split, index=index)
     check(config)
+    final_comparison.check_advice(config, environment)
     check_engines(config)
     check_engine_path("model.path", config.model.path)
     return environment

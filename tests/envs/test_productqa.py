@@ -16,12 +16,12 @@ from agile_ray.agent.environment import Question, Submission
 from agile_ray.config import Agent, Env, Split
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import Session
 from configs import __path__ as configs_folder
 from envs.productqa import CategoryStream, ProductQA, build
 from envs.sql import SqlTool
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 
 COST = 300  # thousandths
 AGENT = Agent(turn_tokens=128, session_tokens=416)

@@ -13,14 +13,14 @@ from agile_ray.config import Env
 from agile_ray.config_file import load
 from agile_ray.errors import ConfigError
 from agile_ray.scripted.optimum import optimum
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import Ending, Session
 from envs import build
 from envs.recurring import ITEMS, LENGTH, POOL, RECUR, SPLITS, Recurring
 from launch.models.tiny import Shape, train_tokenizer
 from launch.run import shipped_configs
 from rollout.tokenizer import HFTokenizer
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 from tests.fakes.worlds import changed
 
 ROOT = Path(__file__).resolve().parents[2]

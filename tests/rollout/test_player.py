@@ -9,11 +9,11 @@ from agile_ray.config import Agent, Memory
 from agile_ray.errors import ConfigError, EngineError
 from agile_ray.evaluation.plays import Play
 from agile_ray.record.receipts import Journal
-from agile_ray.scripted.references import script_rules
 from agile_ray.types import Session
 from envs.recurring import LENGTH, Recurring
 from rollout.player import Player
 from tests.fakes.engine import FakeEngine
+from tests.fakes.streams import script_rules
 
 WORLD = Recurring(seed=0)
 RULES = script_rules(WORLD, agent=Agent(forced=True, turns=1, turn_tokens=2), memory=Memory())

@@ -8,9 +8,10 @@ from agile_ray.agent.tokenizer import WordTokenizer
 from agile_ray.config import Agent, Imitation, Memory
 from agile_ray.errors import ContractError, StarvedError
 from agile_ray.scripted.demonstrations import batches
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import Demonstration
 from envs.shop import Shop, ShopStream
+from tests.fakes.streams import script_rules
 
 PRICE = 300
 

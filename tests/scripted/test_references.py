@@ -10,10 +10,10 @@ from agile_ray.config import Agent, Memory
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import plays
 from agile_ray.scripted.optimum import best_first, optimum, worth_asking
-from agile_ray.scripted.references import REFERENCES, Habits, play_sessions, reference, script_rules
+from agile_ray.scripted.references import REFERENCES, Habits, play_sessions, reference
 from agile_ray.types import Ending, Session
 from envs.shop import Shop
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 
 SHOP = Shop(seed=0)
 MEMORY = Memory(threshold=0.65)
