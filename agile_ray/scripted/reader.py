@@ -100,7 +100,7 @@ def remembers(view: SessionView) -> bool:
 
 
 def _writers(view: SessionView) -> list[int]:
-    """Positions of the sessions on the same item whose entries memory returned, best first, QA pairs before knowledge."""
+    """Positions of the sessions on the same item whose entries memory returned: QA pairs, then knowledge."""
     questions = view.stream.questions
     return [use.writer for use in view.reads if questions[use.writer].item == view.question.item]
 

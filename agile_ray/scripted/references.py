@@ -5,8 +5,8 @@ never_ask           none
 random              each question with the same probability
 non_adaptive        the first K questions of a stream
 ask_unless_search   every question that the tool can't answer, even if memory can
-oracle              the optimum (scripted/optimum.py): knows all questions to come and how often advice is right, but not
-                    whether a guess or a piece of advice is right
+oracle              the optimum (scripted/optimum.py): knows all questions to come and how often advice is right, but
+                    not whether a guess or a piece of advice is right
 yes_gold_sql        none; predicts "yes" where the tool can't answer
 teacher             what imitation learns from: at random or by judgement, where neither memory nor the tool helps
 """
