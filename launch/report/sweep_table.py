@@ -27,7 +27,7 @@ ASKED_TITLES = ("asked new, sampled", "greedy", "asked known, sampled", "greedy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """PPO's greedy policy of one run: on the test split, but for its total on validation, by which settings are chosen."""
+    """PPO's greedy policy of one run on the test split, and its total on validation, by which settings are chosen."""
 
     run: str
     group: str  # shared by runs that differ by their seed alone

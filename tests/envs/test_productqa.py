@@ -267,13 +267,12 @@ def test_splits_default_to_the_folders_without_the_held_out_categories(tiny: Pat
     assert list(environment.texts()) == list(environment.texts())
 
 
-@pytest.mark.parametrize(("trained", "other"), [("lids", "cups"), ("cups", "lids")])
-def test_a_tokenizer_sees_the_training_categories_alone(tiny: Path, trained: str, other: str) -> None:
-    environment = ProductQA(tiny, train=[trained])
-    seen = "\n".join(environment.texts())
-    for category, is_seen in ((trained, True), (other, False)):
-        questions = ProductQA(tiny, train=[category]).stream(split="train", index=0).questions
-        assert {question.shown in seen for question in questions} == {is_seen}
+@pytest.mark.parametrize("category", ["lids", "cups"])
+def test_a_tokenizer_sees_the_training_categories_alone(tiny: Path, category: str) -> None:
+    environment = ProductQA(tiny, train=[category])
+    questions, texts = environment.stream(split="train", index=0).questions, environment.texts()
+    assert len(texts) == 4 * len(questions) + 1  # four of each question, and the tool's errors
+    assert all(any(question.shown in text for text in texts) for question in questions)
 
 
 @pytest.mark.parametrize(

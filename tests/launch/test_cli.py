@@ -203,10 +203,12 @@ def test_evaluate_writes_what_it_prints(call, tmp_path):
 def test_a_reference_plays_with_the_tokenizer_of_the_configs_model(call, tmp_path, model):
     words, none = ("evaluate.sessions=48", "agent.session_tokens=120"), tmp_path / "none"
     alone, out = evaluate(call, tmp_path, "never_ask", *words, f"model.path={none}")
-    assert f"model.path: no folder {none}, so tokens are words; agent.session_tokens counts words" in one_line(out)
+    said = f"model.path: no folder {none}, so tokens are words; agent.session_tokens counts words"
+    assert out.splitlines()[-1] == said
     assert "cut" not in alone["endings"]
+    (model / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
     like_run, out = evaluate(call, tmp_path, "never_ask", *words, f"model.path={model}")
-    assert "so tokens are words" not in one_line(out)
+    assert "tokens are words" not in out
     assert like_run["endings"]["cut"] > 0  # the model's tokens are shorter than words
 
 
@@ -217,7 +219,8 @@ def test_a_reference_asks_the_configs_expert(call, tmp_path):
         "evaluate", "quickstart", "--policy", "always_ask", "evaluate.sessions=48", f"env.recorded={tmp_path / 'run'}"
     )
     assert code == 1
-    assert "48 of 48" in one_line(err) and "has no receipt for the question" in one_line(err)
+    assert "48 of 48" in one_line(err)
+    assert "has no receipt for the question" in one_line(err)
 
 
 def test_evaluate_twice_gives_the_same_metrics(call, tmp_path):
