@@ -334,6 +334,7 @@ def test_evaluate_plays_every_question_of_the_given_categories(call, tmp_path, c
         "--categories",
         category,
         "evaluate.sessions=null",
+        "memory.embedder=hashed",  # asks do not depend on it, and it is faster
     )
     code, _, err = call("evaluate", "productqa", *words)
     assert code == 0, err
