@@ -150,9 +150,9 @@ class ProductQA:
         self._folder, self._database = open_folder(folder)
         self._known = {name: Category(folder=path) for name, path in known_categories(self._folder).items()}
         held_out = {*(validation or ()), *(test or ())}
-        self._readable = tuple(name for name in self._under("train") if name not in held_out)
+        readable = tuple(name for name in self._under("train") if name not in held_out)
         self._splits: dict[str, tuple[str, ...]] = {
-            "train": self._readable if train is None else tuple(train),
+            "train": readable if train is None else tuple(train),
             "validation": tuple(validation or ()),
             "test": self._under("test") if test is None else tuple(test),
         }
@@ -189,14 +189,12 @@ class ProductQA:
     def texts(self) -> Sequence[str]:
         """What the agent reads and writes on a sample of questions, the same sample in every call.
 
-        The sample covers all categories under train/ that this environment does not hold out, played or not: a
-        tokenizer trained on more products splits an unknown one into fewer tokens. `agile-ray model tiny` knows no
-        run, so its tokenizer also sees texts of categories that a run validates on, but none under test/.
+        The sample covers the categories of the training split and no others.
         """
         return list(self._texts())
 
     def _texts(self) -> Iterator[str]:
-        questions = [question for name in self._readable for question in self._loaded(name).questions]
+        questions = [question for name in self._categories("train") for question in self._loaded(name).questions]
         questions.sort(key=lambda question: derive(0, question.product, question.id))
         for question in questions[:TEXTS]:
             yield f"progress 10 questions 2 knowledge 3\n{question.shown}\n"

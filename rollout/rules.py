@@ -5,18 +5,18 @@ from pathlib import Path
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.memory import Embedder, HashedEmbedder
 from agile_ray.agent.rules import Rules
+from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent, Env, Memory
 from agile_ray.experts import build_expert
 from rollout.embedder import BatchedEmbedder
-from rollout.tokenizer import HFTokenizer
 
 
-def build_rules(environment: Environment, *, env: Env, agent: Agent, memory: Memory, model: Path) -> Rules:
-    """Build the rules of lanes that a model plays, or a script that uses the model's tokenizer.
+def build_rules(environment: Environment, *, env: Env, agent: Agent, memory: Memory, model: Path | None) -> Rules:
+    """Build the rules of lanes that a model plays, or a script by the same rules.
 
     Args:
         environment: built from `env`.
-        model: Hugging Face folder with the tokenizer.
+        model: Hugging Face folder with the tokenizer; None: tokens are words, which only scripts can play.
 
     Raises:
         ConfigError: the tokenizer lacks function tokens, the embedder's package is not installed, or `env.recorded`
@@ -24,13 +24,19 @@ def build_rules(environment: Environment, *, env: Env, agent: Agent, memory: Mem
     """
     return Rules(
         search_function=environment.search_function,
-        tokenizer=HFTokenizer(model),
+        tokenizer=WordTokenizer() if model is None else _read_tokenizer(model),
         embedder=build_embedder(memory.embedder),
         expert=build_expert(env),
         agent=agent,
         memory=memory,
         tool_s=env.tool_s,
     )
+
+
+def _read_tokenizer(model: Path) -> Tokenizer:
+    from rollout.tokenizer import HFTokenizer  # which imports transformers
+
+    return HFTokenizer(model)
 
 
 def build_embedder(name: str) -> Embedder:

@@ -73,6 +73,7 @@ class Executor:
         memory: SessionMemory,
         expert: PaidExpert,
         price: int,
+        sessions: int | None = None,
         observer: Observer | None = None,
     ) -> None:
         """Begin the session at the memory's position; run the forced functions, if the rules have any.
@@ -85,6 +86,7 @@ class Executor:
             memory: the lane's memory, at the position of this session.
             expert: the lane's expert.
             price: of one ask, thousandths.
+            sessions: of the stream that are played; None: all.
             observer: watches the session; without one, `Session.hindsight` stays empty.
         """
         self.stream = stream
@@ -92,6 +94,7 @@ class Executor:
         self.question: Question = memory.question
         self.tokenizer: Tokenizer = rules.tokenizer
         self.price = price
+        self.sessions = len(stream.questions) if sessions is None else sessions
         self.context_ids: list[int] = [rules.tokenizer.bos_id]
         self.last: Function | None = None
         self.found: Found | None = None
@@ -132,6 +135,15 @@ class Executor:
     def advised(self) -> bool:
         """The expert has answered."""
         return self._advice is not None
+
+    @property
+    def reliability(self) -> float:
+        """Share of the expert's advice that is right."""
+        return self._expert.reliability
+
+    def told(self, position: int) -> Advice | None:
+        """What the expert said to the session at a position of this stream; None: that session did not ask."""
+        return self._expert.told(position)
 
     @property
     def room(self) -> int:

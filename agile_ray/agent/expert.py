@@ -46,6 +46,9 @@ class Expert(Protocol):
     @property
     def source(self) -> str: ...  # names the expert on receipts
 
+    @property
+    def reliability(self) -> float: ...  # share of its advice that is right, in [0, 1]; only oracles may use it
+
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
         """Answer one ask. May block: every call runs in a thread, on an event loop of its own.
 
@@ -59,6 +62,7 @@ class GoldExpert:
     """Simulates an expert who is always right by reading the gold answer, as AGILE does."""
 
     source = "gold"
+    reliability = 1.0
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
         del key

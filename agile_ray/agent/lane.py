@@ -40,6 +40,7 @@ class Lane:
         rules: Rules,
         *,
         price: int,
+        sessions: int | None = None,
         bought: Callable[[Receipt], None] | None = None,
         observed: bool = True,
         looks_ahead: bool = False,
@@ -50,6 +51,7 @@ class Lane:
             stream: the stream to play.
             rules: shared with the other lanes of the run.
             price: of one ask in this episode, thousandths.
+            sessions: how many will be played, which oracles look at; None: the whole stream.
             bought: called with the receipt of every ask that is paid for.
             observed: whether sessions record their hindsight; on a long stream that takes most of a script's time.
             looks_ahead: count the similar questions that follow each one, for credit. Embeds the whole stream.
@@ -60,6 +62,7 @@ class Lane:
         self._rules = rules
         self._recurrence = Recurrence(stream.questions)
         self._price = price
+        self._sessions = sessions
         self._observed = observed
         self._looks_ahead = looks_ahead
         self._later: Int64 | None = None  # similar questions that follow each one, once they are counted
@@ -107,6 +110,7 @@ class Lane:
             memory=memory,
             expert=self._expert,
             price=self._price,
+            sessions=self._sessions,
             observer=self._observer(memory) if self._observed else None,
         )
         try:

@@ -32,6 +32,16 @@ class PaidExpert:
         self._bought = bought
         self._receipts: dict[int, dict[AskKey, Receipt]] = {}  # by position
 
+    @property
+    def reliability(self) -> float:
+        """Share of the expert's advice that is right."""
+        return self._expert.reliability
+
+    def told(self, position: int) -> Advice | None:
+        """What the expert said last at a position; None: it was not asked there."""
+        said = {key.number: receipt for key, receipt in self._receipts.get(position, {}).items()}
+        return Advice(text=said[max(said)].advice, answer=said[max(said)].answer) if said else None
+
     async def ask(self, question: Question, *, key: AskKey, price: int) -> Receipt:
         """Return the receipt of this ask; ask and pay the expert only if there is none yet.
 

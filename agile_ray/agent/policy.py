@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agile_ray.agent.environment import Found, Question, Stream
+from agile_ray.agent.expert import Advice
 from agile_ray.agent.functions import Function
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.types import Float32, Int32, MemoryUse
@@ -43,7 +44,13 @@ class SessionView(Protocol):
     def question(self) -> Question: ...
 
     @property
+    def sessions(self) -> int: ...  # of the stream that are played, from its start
+
+    @property
     def price(self) -> int: ...  # of one ask, thousandths
+
+    @property
+    def reliability(self) -> float: ...  # share of advice that is right; only oracles may use it
 
     @property
     def last(self) -> Function | None: ...  # the function that ran last
@@ -56,6 +63,10 @@ class SessionView(Protocol):
 
     @property
     def advised(self) -> bool: ...  # the expert has answered
+
+    def told(self, position: int) -> Advice | None:
+        """What the expert said to the session at a position of this stream; None: that session did not ask."""
+        ...
 
 
 class Policy(Protocol):

@@ -3,10 +3,14 @@
 Advice belongs to its question, wherever the question stands in its stream. A stored session names its stream, and the
 id, kind and topic of its question; it does not have the question's text. So a question whose text was edited under
 the same id gets the advice on the old text.
+
+A question that the run never asked has no recorded advice, so an ask on it fails, whoever asks. A run that is finished
+has asked every question of its final evaluation: `always_ask` did. So for the same test questions nothing is missing.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 from agile_ray.agent.environment import Question
@@ -14,7 +18,7 @@ from agile_ray.agent.expert import Advice, AskKey
 from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.record import evaluations, store
 from agile_ray.record.folder import RunFolder
-from agile_ray.types import Session
+from agile_ray.types import Origin, Session
 
 
 class _Asked(NamedTuple):
@@ -34,16 +38,27 @@ class RecordedExpert:
     def __init__(self, run: Path) -> None:
         """Read the receipts of a run's training and of its evaluations.
 
+        The reliability is the share of right answers among the sessions that submitted the advice itself; 1 if none
+        did.
+
         Raises:
             ConfigError: the folder holds no segments, or another version wrote them.
         """
         self._run = run
         self._said: dict[_Asked, dict[int, Advice]] = {}  # by number of the ask in its session
+        submitted: list[bool] = []
         for session in _sessions(RunFolder(run)):
+            if session.origin is Origin.ADVICE:
+                submitted.append(session.correct)
             asked = _Asked(session.stream, session.question_id, session.kind, session.topic)
             for receipt in session.receipts:
                 advice = Advice(text=receipt.advice, answer=receipt.answer)
                 self._said.setdefault(asked, {}).setdefault(AskKey.parse(receipt.key).number, advice)
+        self.reliability = fmean(submitted) if submitted else 1.0
+
+    def knows(self, question: Question, *, stream: str) -> bool:
+        """Whether the run asked this question in this stream."""
+        return _Asked(stream, question.id, question.kind, question.topic) in self._said
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
         """The recorded advice of this ask, else of the first ask on the same question.

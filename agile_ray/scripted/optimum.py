@@ -1,16 +1,20 @@
 """The best policy for a stream, given each question's guess probability and all questions to come.
 
-It does not know whether a guess turns out right. Advice on an item answers all its later questions, because reading
-memory is free. Take an item with n questions, guess probability g and price c. Asking at its j-th question, and
-nowhere else, earns (j - 1) g + (n - j + 1) - c. This falls with j, by 1 - g >= 0 at each step, so the first question is
-the best time to ask; a second ask gains nothing. Compared with never asking, which earns n g, asking first gains
+It knows the share a of advice that is right, but neither whether a piece of advice is, nor whether a guess turns out
+right. Advice on an item answers all its later questions, because reading memory is free; wrong advice answers them
+wrong. Take an item with n questions, guess probability g and price c. Asking at its j-th question, and nowhere else,
+earns (j - 1) g + (n - j + 1) a - c in expectation. Compared with never asking, which earns n g, that gains
 
-    n (1 - g) - c
+    (n - j + 1) (a - g) - c
 
-so it is right to ask at first sight if and only if n (1 - g) > c. Items are independent, so this rule for each item
-gives the optimum of the stream. Questions that the tool answers are right for free and are never asked.
+which is above 0 for some j only if a > g, and then falls with j, so the first question is the best time to ask. A
+second ask gains nothing, since new advice is right as often as old. So it is right to ask at first sight if and only
+if n (a - g) > c. Items are independent, so this rule for each item gives the optimum of the stream. Questions that the
+tool answers are right for free and are never asked.
 
-The rule assumes that retrieval finds every entry it should. Where retrieval misses, the result is an upper bound.
+The rule assumes that retrieval finds every entry it should, that every guess and piece of advice is right with the
+same probability whatever is known, and that answers are not put together from several pieces of advice. Where
+retrieval misses, the result is an upper bound.
 """
 
 from collections import Counter
@@ -33,49 +37,53 @@ class Outcome:
     total: float  # own reward per session
 
 
-def worth_asking(question: Question, *, uses: float, price: float) -> bool:
+def worth_asking(question: Question, *, uses: float, price: float, reliability: float = 1.0) -> bool:
     """Whether advice at first sight gains more than it costs.
 
     Args:
         uses: questions on the item from here on, this one included; may be an expected number.
         price: of one ask, in thousandths.
+        reliability: share of advice that is right.
     """
-    return not question.query and 1000 * uses * (1.0 - question.guess_probability) > price
+    return not question.query and 1000 * uses * (reliability - question.guess_probability) > price
 
 
-def optimum(streams: Sequence[Sequence[Question]], *, price: int) -> Outcome:
+def optimum(streams: Sequence[Sequence[Question]], *, price: int, reliability: float = 1.0) -> Outcome:
     """Compute the expected outcome of asking at first sight wherever it is `worth_asking`.
 
     Args:
         streams: the questions of each episode, in order; at least one.
         price: of one ask, in thousandths.
+        reliability: share of advice that is right.
     """
-    return outcome(streams, lambda _, question, later: worth_asking(question, uses=1 + later, price=price), price=price)
+
+    def asks(_: int, question: Question, later: int) -> bool:
+        return worth_asking(question, uses=1 + later, price=price, reliability=reliability)
+
+    return outcome(streams, asks, price=price, reliability=reliability)
 
 
-def outcome(streams: Sequence[Sequence[Question]], asks: Rule, *, price: float) -> Outcome:
-    """Compute the expected outcome of an asking rule. Advice is right and remembered.
+def outcome(streams: Sequence[Sequence[Question]], asks: Rule, *, price: float, reliability: float = 1.0) -> Outcome:
+    """Compute the expected outcome of an asking rule. Advice is remembered.
 
         total = (expected right answers - price / 1000 * asks) / sessions, reward per session
 
-    A guess counts as `guess_probability` right answers.
+    A guess counts as `guess_probability` right answers, an answer from advice or from memory as `reliability`.
 
     Args:
         streams: the questions of each episode, in order; at least one.
         asks: consulted where neither memory nor the tool has the answer.
         price: of one ask, in thousandths.
+        reliability: share of advice that is right.
     """
     asked, lost = 0, 0.0
     for questions in streams:
         known: set[str] = set()
         for position, question, later in without_tool(questions):
-            if question.item in known:
-                continue
-            if asks(position, question, later):
+            if question.item not in known and asks(position, question, later):
                 known.add(question.item)
                 asked += 1
-            else:
-                lost += 1.0 - question.guess_probability
+            lost += 1.0 - (reliability if question.item in known else question.guess_probability)
     sessions = sum(map(len, streams))
     return Outcome(
         asked_share=asked / sessions,
@@ -93,17 +101,19 @@ def without_tool(questions: Sequence[Question]) -> Iterator[tuple[int, Question,
             yield position, question, left[question.item]
 
 
-def best_first(streams: Sequence[Sequence[Question]], *, price: int) -> int:
+def best_first(streams: Sequence[Sequence[Question]], *, price: int, reliability: float = 1.0) -> int:
     """Find the K with the highest expected total when exactly the first K questions of every stream are asked.
 
-    Asking one more question adds left * (1 - guess probability) - price / 1000, in reward, where neither memory nor the
-    tool has the answer; `left` counts the questions on the item from that one on. Elsewhere it costs the price. Of
-    equal totals the smallest K wins.
+    Asking one more question adds left * (reliability - guess probability) - price / 1000, in reward, where neither
+    memory nor the tool has the answer; `left` counts the questions on the item from that one on. Where memory has it,
+    asking only costs the price; where the tool has it, also 1 - reliability, since advice is submitted. Of equal totals
+    the smallest K wins.
 
     Args:
         streams: the questions of each episode, in order, at least one. Use validation streams: the choice depends on
-            them.
+            them. Leave out questions that are not played.
         price: of one ask, thousandths.
+        reliability: share of advice that is right.
     """
     length = max(len(questions) for questions in streams)
     gains = [0.0] * length  # by position: what asking there adds, if all earlier positions are asked
@@ -111,8 +121,12 @@ def best_first(streams: Sequence[Sequence[Question]], *, price: int) -> int:
         left = Counter(question.item for question in questions)
         known: set[str] = set()
         for position, question in enumerate(questions):
-            free = bool(question.query) or question.item in known
-            gain = 0.0 if free else left[question.item] * (1.0 - question.guess_probability)
+            if question.query:
+                gain = reliability - 1.0
+            elif question.item in known:
+                gain = 0.0
+            else:
+                gain = left[question.item] * (reliability - question.guess_probability)
             gains[position] += gain - price / 1000
             known.add(question.item)
             left[question.item] -= 1

@@ -1,8 +1,9 @@
 """Scripted policies: a reader that answers as well as an agent could, and rules that decide when it asks.
 
 The reader uses a question's gold fields instead of its text, so it measures the value of asking, not of reading. It
-answers from memory if memory holds the answer, else with the tool if the tool applies, else with a guess. It writes
-tokens, turn by turn, so imitation can learn from what it plays.
+answers from memory if memory holds advice on the item, else with the tool if the tool applies, else with a guess. It
+can't tell wrong advice from right: it submits wrong advice, remembers it, and answers later questions on the item with
+it. It writes tokens, turn by turn, so imitation can learn from what it plays.
 
     after                writes
     -                    [GetQuestion]
@@ -66,12 +67,11 @@ class Scripted:
         if last is Function.RETRIEVE_MEMORY and self._asks(view):
             return (Function.SEEK_ADVICE,)
         if view.advised:
-            knowledge = question.knowledge or NO_INFORMATION
-            return (Function.REFLECTION, knowledge, Function.UPDATE_MEMORY, *_SUBMIT)
+            return (Function.REFLECTION, _learned(view), Function.UPDATE_MEMORY, *_SUBMIT)
         if last in SEARCHES and view.found is not None and not view.found.bad_query:
             return _SUBMIT
         if remembers(view):
-            return (Function.PREDICT_ANSWER, question.answer, *_SUBMIT)
+            return (Function.PREDICT_ANSWER, _recalled(view), *_SUBMIT)
         if last is Function.RETRIEVE_MEMORY and question.query:
             return (self._search_function, question.query, _END)
         return (Function.PREDICT_ANSWER, self._guess(question), *_SUBMIT)
@@ -112,8 +112,31 @@ def read_answer(reads: Sequence[MemoryUse], question: Question, questions: Seque
 
 
 def remembers(view: SessionView) -> bool:
-    """Memory returned the answer."""
+    """Memory returned an entry on the question's item."""
     return read_answer(view.reads, view.question, view.stream.questions)
+
+
+def _recalled(view: SessionView) -> str:
+    """The answer by the first entry on the item: right if the advice behind the entry was, else that wrong advice."""
+    questions = view.stream.questions
+    writer = next(use.writer for use in view.reads if questions[use.writer].item == view.question.item)
+    wrong = _wrong_advice(view, writer)
+    return view.question.answer if wrong is None else wrong
+
+
+def _learned(view: SessionView) -> str:
+    """What to remember beyond this product: the gold knowledge, or after wrong advice the question with that answer."""
+    question = view.question
+    if not question.knowledge:
+        return NO_INFORMATION
+    wrong = _wrong_advice(view, view.position)
+    return question.knowledge if wrong is None else f"{question.text} {wrong}"
+
+
+def _wrong_advice(view: SessionView, position: int) -> str | None:
+    """The answer that the session at a position was told, if it is not the gold one of its question."""
+    told = view.told(position)
+    return None if told is None or told.answer == view.stream.questions[position].answer else told.answer
 
 
 def needs_advice(view: SessionView) -> bool:

@@ -5,7 +5,8 @@ never_ask           none
 random              each question with the same probability
 non_adaptive        the first K questions of a stream
 ask_unless_search   every question that the tool can't answer, even if memory can
-oracle              the optimum (scripted/optimum.py): knows all questions to come, but not whether a guess is right
+oracle              the optimum (scripted/optimum.py): knows all questions to come and how often advice is right, but
+                    not whether a guess or a piece of advice is right
 yes_gold_sql        none; predicts "yes" where the tool can't answer
 teacher             as the teacher of imitation asks: at random, or by judgement where neither memory nor the tool helps
 """
@@ -16,21 +17,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agile_ray.agent.environment import Environment, Question
-from agile_ray.agent.expert import Expert, GoldExpert
 from agile_ray.agent.lane import Lane
-from agile_ray.agent.memory import HashedEmbedder
 from agile_ray.agent.policy import Policy, SessionView
 from agile_ray.agent.rules import Rules
-from agile_ray.agent.tokenizer import WordTokenizer
-from agile_ray.config import Agent
-from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Play
 from agile_ray.scripted.optimum import worth_asking
 from agile_ray.scripted.reader import Asker, Scripted, at_random, best_guess, by_judgement, needs_advice
 from agile_ray.types import Session
-
-GOLD = GoldExpert()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +54,9 @@ def _unless_search(view: SessionView) -> bool:
 def _oracle(view: SessionView) -> bool:
     if not needs_advice(view):
         return False
-    later = view.stream.questions[view.position :]
-    uses = sum(question.item == view.question.item for question in later)
-    return worth_asking(view.question, uses=uses, price=view.price)
+    left = view.stream.questions[view.position : view.sessions]
+    uses = sum(question.item == view.question.item for question in left)
+    return worth_asking(view.question, uses=uses, price=view.price, reliability=view.reliability)
 
 
 def _random(habits: Habits) -> Asker:
@@ -105,21 +99,6 @@ def _yes(question: Question) -> str:
     return "yes"
 
 
-def script_rules(
-    environment: Environment, *, agent: Agent, memory: MemoryConfig, expert: Expert = GOLD, tool_s: float = 2.0
-) -> Rules:
-    """Build rules for lanes that need no model: tokens are words, embeddings are hashed n-grams."""
-    return Rules(
-        search_function=environment.search_function,
-        tokenizer=WordTokenizer(),
-        embedder=HashedEmbedder(),
-        expert=expert,
-        agent=agent,
-        memory=memory,
-        tool_s=tool_s,
-    )
-
-
 def play_sessions(
     policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules, price: int
 ) -> list[Session]:
@@ -132,14 +111,15 @@ def play_sessions(
         environment: provides the streams.
         split: the streams' split.
         plays: which streams, and how many sessions of each.
-        rules: of the lanes.
+        rules: of the lanes: the expert, embedder, tokenizer and budgets of the compared run.
         price: of one ask, thousandths.
     """
 
     async def play() -> list[Session]:
         sessions: list[Session] = []
         for chosen in plays:
-            lane = Lane(environment.stream(split=split, index=chosen.index), rules, price=price)
+            stream = environment.stream(split=split, index=chosen.index)
+            lane = Lane(stream, rules, price=price, sessions=chosen.sessions)
             sessions += [await lane.play(policy) for _ in range(chosen.sessions)]
         return sessions
 

@@ -1,7 +1,8 @@
 """`agile-ray evaluate`: plays a policy, prints a table of its score, and can write it as JSON.
 
 --policy                    needs
-a reference policy's name   nothing: no model, no Ray, no torch
+a reference policy's name   no Ray and no engine; plays by the config's rules, with the tokenizer of model.path if that
+                            folder exists, else with words as tokens
 a checkpoint's folder       Ray and an engine, as in training; greedy, lanes in lockstep
 """
 
@@ -81,6 +82,8 @@ def command(
     habits = _habits(environment, settings, split=split, share=share, first=first)
     result = score(play(settings, environment, policy, habits, split=split), seed=settings.seed)
     _print(policy, settings, result, split=split)
+    if policy in REFERENCE_POLICIES and _tokenizer_folder(settings) is None:
+        print(f"model.path: no folder {settings.model.path}, so tokens are words; agent.session_tokens counts words")
     if output is not None:
         metrics = {"policy": policy, "habits": asdict(habits), **_origin(settings, split=split), **asdict(result)}
         write_json(output, metrics)
@@ -99,23 +102,24 @@ def play(
 
         return play_checkpoint(config, Path(policy).expanduser(), split=split)
     from agile_ray.evaluation.plays import plays
-    from agile_ray.experts import build_expert
-    from agile_ray.scripted.references import play_sessions, reference, script_rules
+    from agile_ray.scripted.references import play_sessions, reference
+    from rollout.rules import build_rules
 
     return play_sessions(
         reference(policy, environment, habits),
         environment,
         split=split,
         plays=plays(environment, split=split, sessions=config.evaluate.sessions),
-        rules=script_rules(
-            environment,
-            agent=config.agent,
-            memory=config.memory,
-            expert=build_expert(config.env),
-            tool_s=config.env.tool_s,
+        rules=build_rules(
+            environment, env=config.env, agent=config.agent, memory=config.memory, model=_tokenizer_folder(config)
         ),
         price=config.env.price,
     )
+
+
+def _tokenizer_folder(config: "RunConfig") -> Path | None:
+    """The model's folder; None if there is none."""
+    return config.model.path if config.model.path.is_dir() else None
 
 
 def _check(policy: str, config: "RunConfig", *, share: float | None, first: int | None) -> None:

@@ -20,6 +20,8 @@ from launch.models.written import check_replaceable, is_empty_folder, quiet, sav
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from agile_ray.config import Env
+
     Made = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 app = typer.Typer(no_args_is_help=True, help="Write the model folder that a run starts from.")
@@ -33,7 +35,14 @@ Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it e
 @app.command()
 def tiny(
     output: Output,
-    env: Annotated[str, typer.Option(help="Environment whose texts train the tokenizer.")] = "shop",
+    env: Annotated[
+        str | None,
+        typer.Option(help="Environment whose training texts train the tokenizer.", show_default="shop"),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(help="In place of --env: a config whose env.* keys hold, such as env.categories."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the environment's files, if it needs any.")] = None,
     hidden: Annotated[int, typer.Option(help="Width, a multiple of 32.")] = 192,
     layers: Annotated[int, typer.Option(help="Number of layers.")] = 3,
@@ -44,25 +53,46 @@ def tiny(
 ) -> None:
     """Make a small Llama from scratch, with a tokenizer trained on an environment's texts.
 
+    The texts are those of the training split. Where a run sets env.categories, give its config, so that no text of
+    another category is seen.
+
     \b
     Examples:
       agile-ray model tiny --output models/tiny
       agile-ray model tiny --env recurring --hidden 128 --layers 2 --output models/toy
+      agile-ray model tiny --config productqa --data FOLDER --output models/productqa
     """
+    section = _section(env, data, config)
 
     def make() -> "Made":
         import envs
         from agile_ray.agent.executor import SAYINGS
-        from agile_ray.config import Env
         from launch.models.tiny import Shape, build_model, train_tokenizer
 
         shape = Shape(hidden=hidden, layers=layers, vocabulary=vocabulary, context=context)
-        texts = envs.build(Env(name=env, data=data), seed=seed).texts()
+        texts = envs.build(section, seed=seed).texts()
         sayings = SAYINGS * max(1, len(texts) // 100)
         tokenizer = train_tokenizer([*texts, *sayings], shape=shape)
         return build_model(tokenizer, shape=shape, seed=seed), tokenizer
 
     write(output, make, force=force)
+
+
+def _section(env: str | None, data: Path | None, config: str | None) -> "Env":
+    """The environment that the options choose.
+
+    Raises:
+        ConfigError: both --env and --config are given, or there is no such config.
+    """
+    if config is None:
+        from agile_ray.config import Env
+
+        return Env(name=env or "shop", data=data)
+    if env is not None:
+        raise ConfigError(f"--config: {config} names its environment, found --env {env}; give one of the two")
+    from launch.run.shipped_configs import read
+
+    return read(config, [] if data is None else [f"env.data={data}"]).env
 
 
 @app.command()

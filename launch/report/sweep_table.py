@@ -27,7 +27,7 @@ ASKED_TITLES = ("asked new, sampled", "greedy", "asked known, sampled", "greedy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """PPO's greedy policy of one run on the test split."""
+    """PPO's greedy policy of one run on the test split, and its total on validation, by which settings are chosen."""
 
     run: str
     group: str  # shared by runs that differ by their seed alone
@@ -42,6 +42,7 @@ class RunSummary:
     accuracy: float
     total_score: float
     ci95: tuple[float, float] | None  # of total_score
+    validation: float | None = None  # total score of this policy on the validation split; None: not measured
     minus: dict[str, Estimate]  # paired: its total score minus that of sft, sft_sampled, the best reference
     best_reference: str
     closed: float | None  # (total - best reference) / (oracle - best reference); None: the two are equal
@@ -60,6 +61,7 @@ class Group:
     sampled_asked_known: Estimate | None
     accuracy: Estimate
     total_score: Estimate
+    validation: Estimate | None
     closed: Estimate | None
 
 
@@ -82,6 +84,7 @@ def summarize(report: "Report", *, group: str) -> RunSummary:
         accuracy=report.ppo.accuracy,
         total_score=report.ppo.total_score,
         ci95=report.ppo.ci95,
+        validation=max((point.total_score for point in report.progress if point.of == "validation"), default=None),
         minus={
             name: Estimate(mean=report.differences[name].mean, ci95=report.differences[name].ci95)
             for name in ("sft", "sft_sampled", report.best_reference)
@@ -107,6 +110,7 @@ def groups(runs: Sequence[RunSummary]) -> list[Group]:
                 sampled_asked_known=_known([run.sampled_asked_known for run in members]),
                 accuracy=estimate([run.accuracy for run in members]),
                 total_score=estimate([run.total_score for run in members]),
+                validation=_known([run.validation for run in members]),
                 closed=_known([run.closed for run in members]),
             )
         )
@@ -142,11 +146,13 @@ _SUMMARIES = TypeAdapter(list[RunSummary])
 
 def show(runs: Sequence[RunSummary]) -> None:
     """Print both tables at full width; a narrower terminal wraps the lines."""
-    titles = ("run", "asked", "oracle asks", "right", "total", f"{wording.MINUS} sft", f"{wording.MINUS} sft_sampled")
-    each = plain_table(*titles, f"{wording.MINUS} best without future", "closed", left=("run",))
+    titles = ("run", "validation", "asked", "oracle asks", "right", "total")
+    minus = (f"{wording.MINUS} {name}" for name in ("sft", "sft_sampled", "best without future"))
+    each = plain_table(*titles, *minus, "closed", left=("run",))
     for run in runs:
         each.add_row(
             run.run,
+            "" if run.validation is None else f"{run.validation:.3f}",
             f"{run.asked_share:.3f}",
             f"{run.oracle_asked_share:.3f}",
             f"{run.accuracy:.3f}",
@@ -154,7 +160,7 @@ def show(runs: Sequence[RunSummary]) -> None:
             *(_cell(run.minus[name], wording.signed) for name in ("sft", "sft_sampled", run.best_reference)),
             wording.closed(run.closed),
         )
-    titles = ("all seeds of", "runs", "asked", "right", "total", "closed", *ASKED_TITLES)
+    titles = ("all seeds of", "runs", "validation", "asked", "right", "total", "closed", *ASKED_TITLES)
     pooled = plain_table(*titles, left=("all seeds of",))
     for group in groups(runs):
         asked = (group.sampled_asked_new, group.asked_new, group.sampled_asked_known, group.asked_known)
@@ -163,6 +169,7 @@ def show(runs: Sequence[RunSummary]) -> None:
         pooled.add_row(
             group.group,
             str(group.runs),
+            "" if group.validation is None else _cell(group.validation),
             *map(_cell, scores),
             closed,
             *("" if one is None else _cell(one) for one in asked),

@@ -3,13 +3,16 @@
 from dataclasses import replace
 
 from agile_ray.agent.environment import Environment
+from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
+from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import plays
 from agile_ray.evaluation.score import score
 from agile_ray.record import evaluations
 from agile_ray.record.checkpoints import best_checkpoint
+from agile_ray.replay.expert import RecordedExpert
 from agile_ray.scripted.optimum import best_first
-from agile_ray.scripted.references import Habits, play_sessions, reference, script_rules
+from agile_ray.scripted.references import Habits, play_sessions, reference
 from agile_ray.types import RunState, Session
 from launch.report import files, tables, wording
 from launch.report.console import plain_console
@@ -57,7 +60,7 @@ def compare(parts: Parts, state: RunState) -> None:
     evaluate_policy("ppo", parts, measured)
     with parts.recorder.timed("references"):
         for name, sessions in references(
-            parts.config, parts.environment, trained=evaluations.kept(parts.folder)["ppo"]
+            parts.config, parts.environment, parts.rules, trained=evaluations.kept(parts.folder)["ppo"]
         ).items():
             evaluations.keep(parts.folder, name, sessions, tokens=False)
     parts.recorder.close()
@@ -67,10 +70,13 @@ def compare(parts: Parts, state: RunState) -> None:
     print(parts.folder.report_page)
 
 
-def references(config: RunConfig, environment: Environment, *, trained: list[Session]) -> dict[str, list[Session]]:
-    """Play every reference policy on the questions of the final evaluation.
+def references(
+    config: RunConfig, environment: Environment, rules: Rules, *, trained: list[Session]
+) -> dict[str, list[Session]]:
+    """Play every reference policy on the questions of the final evaluation, by the rules of the run.
 
     Args:
+        rules: of the run's lanes.
         trained: sessions of the trained policy. `random` asks in the same share of sessions. `non_adaptive` asks as
             often, in the first sessions of each stream. `non_adaptive_best` asks in the first K, with the best K on
             validation.
@@ -78,13 +84,13 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
     asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
     like_trained = Habits(seed=config.seed, asked_share=score(trained).asked_share, first=asks)
     validation = [
-        environment.stream(split="validation", index=play.index).questions
+        environment.stream(split="validation", index=play.index).questions[: play.sessions]
         for play in plays(environment, split="validation", sessions=config.evaluate.validation_sessions)
     ]
     policies = dict.fromkeys(NAMES, like_trained)
-    policies["non_adaptive_best"] = replace(like_trained, first=best_first(validation, price=config.env.price))
+    best = best_first(validation, price=config.env.price, reliability=rules.expert.reliability)
+    policies["non_adaptive_best"] = replace(like_trained, first=best)
     chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
-    rules = script_rules(environment, agent=config.agent, memory=config.memory, tool_s=config.env.tool_s)
     return {
         name: play_sessions(
             reference(name.removesuffix("_best"), environment, habits),
@@ -96,3 +102,25 @@ def references(config: RunConfig, environment: Environment, *, trained: list[Ses
         )
         for name, habits in policies.items()
     }
+
+
+def check_advice(config: RunConfig, environment: Environment) -> None:
+    """Refuse a recording without advice on any question of the final evaluation: no ask there could be scored.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if config.env.recorded is None:
+        return
+    recorded = RecordedExpert(config.env.recorded)
+    chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
+    streams = ((environment.stream(split=SPLIT, index=play.index), play.sessions) for play in chosen)
+    if not any(
+        recorded.knows(question, stream=stream.id)
+        for stream, sessions in streams
+        for question in stream.questions[:sessions]
+    ):
+        raise ConfigError(
+            f"env.recorded: {config.env.recorded} must hold advice on questions of the {SPLIT} split, found none; name "
+            "a finished run with the same environment, seed and categories"
+        )

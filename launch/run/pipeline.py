@@ -88,6 +88,7 @@ def prepare(config: RunConfig) -> Environment:
         if split == "train":
             check_windows(config, stream_length=max(lengths))
     check(config)
+    final_comparison.check_advice(config, environment)
     check_engines(config)
     check_engine_path("model.path", config.model.path)
     return environment

@@ -13,7 +13,7 @@ from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journal, read_journal
 from agile_ray.replay.expert import RecordedExpert
-from agile_ray.types import Ending, Receipt
+from agile_ray.types import Ending, Origin, Receipt
 from launch.run.preflight import check_recorded
 from tests.fakes.worlds import ASKS, OPENING, PREDICTS, SESSION, Says, changed, lane, question, rules
 
@@ -113,6 +113,20 @@ def test_a_checkpoint_contains_the_receipts_of_sessions_that_will_be_replayed_an
     assert len(expert.asked) == 3
 
 
+def test_a_lane_tells_what_each_session_was_told_last():
+    one = open_lane(Counting())
+    play(one, *TWICE)
+    seen = []
+
+    class Looks(Says):
+        async def write(self, view):
+            seen.append([view.told(position) and view.told(position).answer for position in range(2)])
+            return await super().write(view)
+
+    asyncio.run(one.play(Looks(*ASKS)))
+    assert seen == [["answer 2", None]] * 3 + [["answer 2", "answer 3"]]
+
+
 def test_two_lanes_of_one_stream_pay_separately():
     expert = Counting()
     first, second = (play(open_lane(expert), *ASKS) for _ in range(2))
@@ -160,6 +174,21 @@ def test_a_recorded_expert_says_what_was_said_on_that_question_wherever_it_stand
 def test_a_recorded_expert_never_answers_another_question_at_the_same_place(run, other):
     with pytest.raises(ExpertError, match="has no receipt for the question; stream s, question"):
         asyncio.run(RecordedExpert(run).advise(replace(WET, **other), key=AskKey.parse("s#3#0")))
+
+
+def test_a_recorded_expert_is_as_reliable_as_its_submitted_advice_was_right(run):
+    assert RecordedExpert(run).reliability == 1.0
+    advised = changed(SESSION, origin=Origin.ADVICE, answer="yes")
+    sessions = [changed(advised, position=n, correct=n < 3) for n in range(4)]
+    guessed = changed(SESSION, position=4, origin=Origin.WORDS, correct=False)
+    store.write_sessions(RunFolder(run).evaluation_file("always_ask"), [*sessions, guessed])
+    assert RecordedExpert(run).reliability == 0.75
+
+
+def test_a_recorded_expert_knows_which_questions_were_asked(run):
+    expert = RecordedExpert(run)
+    assert [expert.knows(WET, stream=stream) for stream in ("s", "test", "other")] == [True, True, False]
+    assert not expert.knows(replace(WET, id="q2"), stream="s")
 
 
 def test_a_recorded_expert_fails_a_session_that_it_never_saw_by_name(run):

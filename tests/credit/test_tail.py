@@ -11,7 +11,6 @@ from agile_ray.credit.assign import CreditAssigner
 from agile_ray.credit.modes import Evidence, by_links
 from agile_ray.record.metrics import check_metrics
 from agile_ray.scripted.reader import Scripted, at_random, best_guess, needs_advice
-from agile_ray.scripted.references import script_rules
 from agile_ray.segments import cut
 from agile_ray.types import Ending, Session, TokenScores
 from envs.recurring import ITEMS, LENGTH, RECUR, Recurring
@@ -19,7 +18,7 @@ from tests.credit.test_worlds import alone
 from tests.envs.test_recurring import THREE_PRICES
 from tests.fakes.paper_worlds import Ask, Entry, Learner, Memory, World, imagine, on, paths, played, states, worth
 from tests.fakes.parts import zeros
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 from tests.fakes.worlds import changed
 
 ITERATIONS = 1e9

@@ -16,13 +16,13 @@ from agile_ray.agent.environment import Question, Submission
 from agile_ray.config import Agent, Env
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import Session
 from agile_ray.units import Split
 from configs import __path__ as configs_folder
 from envs.productqa import CategoryStream, ProductQA, build
 from envs.sql import SqlTool
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 
 COST = 300  # thousandths
 AGENT = Agent(turn_tokens=128, session_tokens=416)
@@ -267,6 +267,14 @@ def test_splits_default_to_the_folders_without_the_held_out_categories(tiny: Pat
     assert [environment.streams(split) for split in ("train", "validation", "test")] == [1, 1, 1]
     assert not any("pans" in text for text in environment.texts())
     assert list(environment.texts()) == list(environment.texts())
+
+
+@pytest.mark.parametrize("category", ["lids", "cups"])
+def test_a_tokenizer_sees_the_training_categories_alone(tiny: Path, category: str) -> None:
+    environment = ProductQA(tiny, train=[category])
+    questions, texts = environment.stream(split="train", index=0).questions, environment.texts()
+    assert len(texts) == 4 * len(questions) + 1  # four of each question, and the tool's errors
+    assert all(any(question.shown in text for text in texts) for question in questions)
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,15 @@ from agile_ray.credit.fitted import check_windows
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Play
 from agile_ray.scripted.optimum import optimum
-from agile_ray.scripted.references import Habits, play_sessions, reference, script_rules
+from agile_ray.scripted.references import Habits, play_sessions, reference
+from agile_ray.scripted.teacher import collector
 from agile_ray.types import Ending, Session
 from envs import build
 from envs.recurring import ITEMS, LENGTH, LONG, LONG_ITEMS, POOL, RECUR, SPLITS, Recurring
 from launch.models.tiny import Shape, train_tokenizer
 from launch.run import shipped_configs
 from rollout.tokenizer import HFTokenizer
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 from tests.fakes.worlds import changed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -198,7 +199,7 @@ def test_memory_finds_the_right_entry_among_hundreds_of_long_streams():
     world = build(LONG_TOY.env, seed=0)
     rules = script_rules(world, agent=LONG_TOY.agent, memory=LONG_TOY.memory)
     plays = [Play(index=0, sessions=1000)]
-    policy = reference("oracle", world, Habits())
+    policy = collector(world)
     sessions = play_sessions(policy, world, split="train", plays=plays, rules=rules, price=LONG_TOY.env.price)
     questions, seen = world.stream(split="train", index=0).questions, set[str]()
     for question, session in zip(questions, sessions, strict=False):

@@ -5,17 +5,16 @@ import pytest
 import envs
 from agile_ray.agent.environment import Submission
 from agile_ray.agent.functions import Function
-from agile_ray.agent.hindsight import later_similar
-from agile_ray.agent.memory import HashedEmbedder
-from agile_ray.config import Agent, Env, Imitation, Memory, RunConfig
+from agile_ray.config import Env, Imitation, RunConfig
 from agile_ray.evaluation.plays import plays
 from agile_ray.scripted import demonstrations
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.references import Habits
 from envs.recurring import Recurring
 from envs.shop import Shop
 from envs.stretches import Stretches
 from launch.commands.evaluate import play
 from launch.run import final_comparison
+from tests.fakes.streams import script_rules
 from tests.fakes.worlds import SmallStream, question
 
 
@@ -139,21 +138,17 @@ def test_evaluation_references_teacher_and_credit_end_where_the_episode_ends(ses
         left = sum(question.item == item for question in questions[session.position :])
         known = any(question.item == item for question in questions[: session.position]) and session.hindsight.known
         assert bool(session.asks) == (not known and 1000 * left * 0.5 > settings.env.price)
-        assert session.hindsight.later_similar == later_similar(
-            questions, session.position, embedder=HashedEmbedder(), threshold=settings.memory.threshold
+        assert session.hindsight.same_item == tuple(
+            position for position, question in enumerate(questions) if question.item == item
         )
-    for sessions_of in final_comparison.references(settings, world, trained=played).values():
+    rules = script_rules(world, agent=settings.agent, memory=settings.memory)
+    for sessions_of in final_comparison.references(settings, world, rules, trained=played).values():
         assert {session.stream_length for session in sessions_of} == {length}
-    learned = demonstrations.batches(
-        Imitation(sessions=64, batch=64, warm_share=0.5),
-        world,
-        script_rules(world, agent=Agent(), memory=Memory()),
-        reference("teacher", world, Habits()),
-        price=300,
-        seed=0,
-        progress=lambda _: None,
+    learned = demonstrations.lessons(
+        Imitation(sessions=64, batch=64, warm_share=0.5), world, rules, price=300, seed=0, progress=lambda _: None
     )
-    assert max(one.segment.position for batch in learned for one in batch) == min(length, 2) - 1  # 64 / 32 of each
+    positions = {one.segment.position for batch in learned.batches for one in batch}
+    assert max(positions) == min(length, 2) - 1  # 64 / 32 of each
 
 
 @pytest.mark.parametrize("sessions", [0, 1, -3, 2.5])

@@ -12,11 +12,14 @@ import pytest
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError, DeadlineError, EngineError, LearnerError
+from agile_ray.record import store
+from agile_ray.record.folder import RunFolder
 from launch.border import border
 from launch.commands import keys
 from launch.run import shipped_configs, sweep_plan
 from tests.conftest import one_line
 from tests.fakes.model_folder import write_model_folder
+from tests.fakes.worlds import SESSION, changed
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("train", "evaluate", "report", "replay", "reprice", "model", "submit", "sweep", "study", "keys")
@@ -197,6 +200,29 @@ def test_evaluate_writes_what_it_prints(call, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e.json"]
 
 
+def test_a_reference_plays_with_the_tokenizer_of_the_configs_model(call, tmp_path, model):
+    words, none = ("evaluate.sessions=48", "agent.session_tokens=120"), tmp_path / "none"
+    alone, out = evaluate(call, tmp_path, "never_ask", *words, f"model.path={none}")
+    said = f"model.path: no folder {none}, so tokens are words; agent.session_tokens counts words"
+    assert out.splitlines()[-1] == said
+    assert "cut" not in alone["endings"]
+    (model / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    like_run, out = evaluate(call, tmp_path, "never_ask", *words, f"model.path={model}")
+    assert "tokens are words" not in out
+    assert like_run["endings"]["cut"] > 0  # the model's tokens are shorter than words
+
+
+def test_a_reference_asks_the_configs_expert(call, tmp_path):
+    asked = changed(SESSION, stream="shop/x/test/0/0", question_id="q1", correct=True)
+    store.write(RunFolder(tmp_path / "run"), 1, [asked], [])
+    code, _, err = call(
+        "evaluate", "quickstart", "--policy", "always_ask", "evaluate.sessions=48", f"env.recorded={tmp_path / 'run'}"
+    )
+    assert code == 1
+    assert "48 of 48" in one_line(err)
+    assert "has no receipt for the question" in one_line(err)
+
+
 def test_evaluate_twice_gives_the_same_metrics(call, tmp_path):
     first, _ = evaluate(call, tmp_path, "random", "evaluate.sessions=96")
     assert evaluate(call, tmp_path, "random", "evaluate.sessions=96")[0] == first
@@ -308,6 +334,7 @@ def test_evaluate_plays_every_question_of_the_given_categories(call, tmp_path, c
         "--categories",
         category,
         "evaluate.sessions=null",
+        "memory.embedder=hashed",  # asks do not depend on it, and it is faster
     )
     code, _, err = call("evaluate", "productqa", *words)
     assert code == 0, err

@@ -8,12 +8,12 @@ import pytest
 from agile_ray.config import Agent, Memory
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
 from agile_ray.types import TokenScores, TrainingRow
 from envs.shop import Shop
 from launch.studies.credit_worth import CreditedSession, credited, lines, worth
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 
 ASK = CreditedSession(guess_probability=0.6, later=2, known=False, asked=True, reward=0.5, credit=0.2)
 GUESS = replace(ASK, asked=False, reward=1.0, credit=0.0)

@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+import envs
 from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
@@ -30,11 +31,21 @@ from envs import build
 from launch.commands.model import from_, tiny, write
 from launch.models.folder import check_model
 from launch.models.written import save
+from tests.conftest import one_line
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = {"env": "shop", "data": None, "hidden": 32, "layers": 1, "vocabulary": 2048, "context": 512, "seed": 0}
+SMALL = {
+    "env": "shop",
+    "data": None,
+    "config": None,
+    "hidden": 32,
+    "layers": 1,
+    "vocabulary": 2048,
+    "context": 512,
+    "seed": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +117,32 @@ def test_tiny_starts_with_attention_that_finds_and_copies_similar_tokens(tiny_fo
             assert torch.corrcoef(torch.stack([one, other]))[0, 1].item() == pytest.approx(0.5**0.5, abs=0.05)
             assert one.std().item() == pytest.approx(other.std().item(), rel=0.05)
         assert torch.corrcoef(torch.stack([q, v]))[0, 1].item() == pytest.approx(0.0, abs=0.05)
+
+
+def test_tiny_takes_the_environment_of_a_config(tmp_path, monkeypatch):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: productqa\nenv: {categories: {train: [mice], validation: [litter]}}\n")
+    built = []
+
+    def build(section, *, seed):
+        built.append(section)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(envs, "build", build)
+    for words in ({"env": None, "data": tmp_path, "config": str(path)}, {"env": None}, {"env": "recurring"}):
+        with pytest.raises(ConfigError, match="seen"):
+            tiny(tmp_path / "none", **{**SMALL, **words})
+    mine, default, recurring = built
+    assert (mine.name, mine.data, mine.categories["train"]) == ("productqa", tmp_path, ("mice",))
+    assert (mine.categories["validation"], mine.categories["test"]) == (("litter",), ("all_pans",))
+    assert (default.name, recurring.name) == ("shop", "recurring")
+
+
+def test_tiny_refuses_an_environment_beside_a_config(call, tmp_path):
+    words = ("--env", "shop", "--config", "quickstart", "--output", tmp_path / "m")
+    code, _, err = call("model", "tiny", *words)
+    assert code == 2
+    assert "--config: quickstart names its environment, found --env shop; give one of the two" in one_line(err)
 
 
 def test_tiny_is_the_same_for_the_same_seed(tiny_folder, tmp_path):

@@ -13,9 +13,10 @@ from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation import intervals
 from agile_ray.record.folder import SweepFolder
+from agile_ray.record.history import Event, Line
 from launch.report import sweep_table, wording
 from launch.report.summary import build
-from launch.run import sweep_plan
+from launch.run import shipped_configs, sweep_plan
 from launch.run.lock import alone
 from tests.conftest import one_line
 from tests.fakes.played import PLAYED, played
@@ -230,6 +231,40 @@ def test_a_summary_contains_the_lead_of_ppo_over_imitation_and_the_best_referenc
     assert set(one.minus) == {"sft", "sft_sampled", report.best_reference}
     assert one.minus["sft"].mean == pytest.approx(report.ppo.total_score - report.sft.total_score)
     assert one.closed == report.closed
+
+
+def test_the_table_shows_the_total_on_validation_of_the_checkpoint_that_was_tested(capsys):
+    config = RunConfig(run=Run(name="a"), model=Model(path=Path("m")), env=Env(name="shop"))
+
+    def line(iteration, total):
+        metrics = {"total_score": total, "accuracy": 0.9, "asked_share": 0.2}
+        state = {"imitation_steps": 0, "iteration": iteration, "version": iteration}
+        return Line(
+            event=Event.EVALUATION, name="validation", **state, metrics=metrics, counts={}, dropped=(), seconds={}
+        )
+
+    results = {name: played(name) for name in PLAYED}
+    lines = [line(7, 0.6123), line(14, 0.7349), line(21, 0.7)]
+    runs = [
+        sweep_table.summarize(build(results, config=config, lines=lines[:count], starts=[]), group="g")
+        for count in (3, 1)
+    ]
+    assert [run.validation for run in runs] == [0.7349, 0.6123]
+    (group,) = sweep_table.groups(runs)
+    assert group.validation.mean == pytest.approx((0.7349 + 0.6123) / 2)
+    sweep_table.show(runs)
+    each, pooled = capsys.readouterr().out.split("all seeds of")
+    assert "validation" in each.splitlines()[0]
+    assert all(total in each for total in ("0.735", "0.612"))
+    assert "0.674" in pooled
+    assert sweep_table.groups([sweep_table.summarize(measured(run="b", seed=0), group="g")])[0].validation is None
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs.shipped_in(shipped_configs.SWEEPS)))
+def test_settings_of_a_shipped_sweep_can_be_chosen_on_validation(name):
+    path = shipped_configs.find(name, folder=shipped_configs.SWEEPS)
+    for job in sweep_plan.plan(path, sweep_plan.read_plan(path)):
+        assert job.config.loop.evaluate_every is not None
 
 
 def test_the_interval_over_seeds_is_students():

@@ -14,7 +14,7 @@ from agile_ray.record import evaluations, resume, store
 from agile_ray.record.checkpoints import FolderCheckpoints
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journal, read_abandoned
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
 from agile_ray.types import (
     Counterfactual,
@@ -29,7 +29,7 @@ from tests.fakes.checkpoint import export
 from tests.fakes.lineage import check_lineage
 from tests.fakes.older import age
 from tests.fakes.stored import BLANK, FAILED, ONE, REWRITTEN, rows, session, turn
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 from tests.fakes.worlds import changed
 
 ARRAYS = ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards", "ask_probabilities")

@@ -15,7 +15,6 @@ from agile_ray.errors import ConfigError, EngineError
 from agile_ray.evaluation.plays import Play
 from agile_ray.record.receipts import Journal
 from agile_ray.scripted.head_start import AskingShares
-from agile_ray.scripted.references import script_rules
 from agile_ray.segments import cut
 from agile_ray.types import Session
 from envs.recurring import LENGTH, Recurring
@@ -24,6 +23,7 @@ from envs.stretches import Stretches
 from rollout.player import Player
 from tests.fakes.engine import FakeEngine
 from tests.fakes.parts import zeros
+from tests.fakes.streams import script_rules
 
 WORLD = Recurring(seed=0)
 RULES = script_rules(WORLD, agent=Agent(forced=True, turns=1, turn_tokens=2), memory=Memory())

@@ -14,11 +14,11 @@ from agile_ray.agent.tokenizer import WordTokenizer
 from agile_ray.config import Agent, Imitation, Memory
 from agile_ray.errors import ContractError, StarvedError
 from agile_ray.scripted.demonstrations import Lessons, lessons
-from agile_ray.scripted.references import script_rules
 from agile_ray.types import Demonstration
 from envs.recurring import LENGTH, Recurring, RecurringStream
 from envs.shop import Shop, ShopStream
 from launch.run import shipped_configs
+from tests.fakes.streams import script_rules
 
 PRICE = 300
 SHOP = Shop(seed=0)

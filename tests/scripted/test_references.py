@@ -10,10 +10,10 @@ from agile_ray.config import Agent, Memory
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import plays
 from agile_ray.scripted.optimum import best_first, optimum, worth_asking
-from agile_ray.scripted.references import REFERENCES, Habits, play_sessions, reference, script_rules
+from agile_ray.scripted.references import REFERENCES, Habits, play_sessions, reference
 from agile_ray.types import Ending, Session
 from envs.shop import Shop
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 
 SHOP = Shop(seed=0)
 MEMORY = Memory(threshold=0.65)
@@ -158,13 +158,17 @@ def small_stream(random: Random, *, length: int) -> tuple[Question, ...]:
     return tuple(stream)
 
 
-def expected_total(stream: tuple[Question, ...], asks: tuple[bool, ...], price: int) -> float:
+def expected_total(stream: tuple[Question, ...], asks: tuple[bool, ...], price: int, reliability: float = 1.0) -> float:
     """Expected own rewards of one pattern of asks; the reader answers the other questions."""
     known: set[str] = set()
     total = 0.0
     for question, ask in zip(stream, asks, strict=True):
-        free = bool(question.query) or question.item in known
-        total += 1 - price / 1000 if ask else 1.0 if free else question.guess_probability
+        if ask:
+            total += reliability - price / 1000
+        elif question.query:
+            total += 1.0
+        else:
+            total += reliability if question.item in known else question.guess_probability
         known |= {question.item} if ask else set()
     return total
 
@@ -175,8 +179,11 @@ def test_the_optimum_is_the_best_of_all_ask_patterns(seed: int):
     random = Random(seed)
     stream = small_stream(random, length=8)
     price = random.choice([50, 150, 290, 520, 810, 1000])
-    best = max(expected_total(stream, asks, price) for asks in product((False, True), repeat=len(stream)))
-    assert optimum([stream], price=price).total * len(stream) == pytest.approx(best)
+    patterns = list(product((False, True), repeat=len(stream)))
+    for reliability in (1.0, 0.9, 0.6):
+        best = max(expected_total(stream, asks, price, reliability) for asks in patterns)
+        found = optimum([stream], price=price, reliability=reliability)
+        assert found.total * len(stream) == pytest.approx(best)
 
 
 def test_the_gain_of_advice_counts_every_later_use():
@@ -209,12 +216,30 @@ def test_the_oracle_asks_an_item_at_first_sight_or_never():
             seen.add(question.item)
 
 
-@pytest.mark.parametrize("price", [100, 300, 500])
-def test_the_best_number_of_first_asks_is_the_best_of_all(price: int):
+@pytest.mark.parametrize("reliability", [1.0, 0.9, 0.5])
+@pytest.mark.parametrize("price", [10, 100, 300, 500])
+def test_the_best_number_of_first_asks_is_the_best_of_all(price: int, reliability: float):
     streams = questions("train")
     length = len(streams[0])
     totals = [
-        sum(expected_total(stream, tuple(position < k for position in range(length)), price) for stream in streams)
+        sum(
+            expected_total(stream, tuple(position < k for position in range(length)), price, reliability)
+            for stream in streams
+        )
         for k in range(length + 1)
     ]
-    assert totals[best_first(streams, price=price)] == pytest.approx(max(totals))
+    assert totals[best_first(streams, price=price, reliability=reliability)] == pytest.approx(max(totals))
+
+
+def test_gold_advice_is_written_and_answered_word_for_word():
+    """With an expert who is always right, the reader writes the gold knowledge, and answers from memory are gold."""
+    rules = script_rules(SHOP, agent=AGENT, memory=MEMORY)
+    policy = reference("oracle", SHOP, Habits())
+    played = play_streams(policy, SHOP, split="validation", indices=STREAMS, rules=rules, price=300)
+    for question, session in zip(flat(questions()), played, strict=True):
+        said = [rules.tokenizer.decode(turn.completion_ids.tolist()) for turn in session.turns]
+        if session.asks:
+            learned = question.knowledge or "no information"
+            assert said[-1] == f"[Reflection] {learned}[UpdateMemory][SubmitAnswer][ClearContext]"
+        elif session.hindsight.known:
+            assert said[-1] == f"[PredictAnswer] {question.answer}[SubmitAnswer][ClearContext]"

@@ -11,12 +11,12 @@ from agile_ray.agent.environment import Environment, Question, Stream
 from agile_ray.agent.policy import Policy
 from agile_ray.agent.tokenizer import WordTokenizer
 from agile_ray.config import Agent, Imitation, Memory
-from agile_ray.scripted.references import Habits, reference, script_rules
+from agile_ray.scripted.references import Habits, reference
 from agile_ray.scripted.teacher import collector, teacher, unaided
 from agile_ray.types import Ending, Session
 from envs.recurring import Recurring
 from envs.shop import Shop, ShopStream
-from tests.fakes.streams import play_streams
+from tests.fakes.streams import play_streams, script_rules
 
 SHOP, RECURRING = Shop(seed=0), Recurring(seed=0)
 TOKENIZER = WordTokenizer()
