@@ -289,10 +289,10 @@ class Evaluate(Section):
     """How many sessions an evaluation plays."""
 
     sessions: Annotated[int | None, Affects.EVALUATION | Affects.COMPARISON] = Field(default=None, ge=1)
-    """Sessions that `agile-ray evaluate` and the final evaluation of a training play. None: all sessions of all
-    streams."""
+    """Sessions that `agile-ray evaluate` and the final evaluation of a training play, in a split that ends shared among
+    all its streams. None: all sessions of all streams."""
     validation_sessions: Annotated[int, Affects.COMPARISON] = Field(default=768, ge=1)
-    """Sessions of each evaluation on validation."""
+    """Sessions of each evaluation on validation, shared likewise."""
 
 
 class Cluster(Section):
@@ -306,7 +306,8 @@ class Cluster(Section):
     dashboard_port: Annotated[int | None, Affects.MACHINES] = Field(default=None, ge=1, le=65535)
     """Port of the dashboard of a local cluster. None: no dashboard."""
     deadline_s: Annotated[float, Affects.MACHINES] = Field(default=1800.0, gt=0)
-    """Longest wait for one call to learners or rollout actors, in seconds."""
+    """Longest wait for one call to learners or rollout actors, in seconds. While these play, for one step of a session:
+    a request to the engine, or what one turn asks for."""
 
 
 class RunConfig(Section):
