@@ -299,11 +299,11 @@ class Evaluate(Section):
     """How many sessions an evaluation plays."""
 
     sessions: Annotated[int | None, Affects.EVALUATION | Affects.COMPARISON] = Field(default=None, ge=1)
-    """Sessions that `agile-ray evaluate` and the final evaluation of a training play. None: all sessions of all
-    streams."""
+    """Sessions that `agile-ray evaluate` and the final evaluation of a training play, in a split that ends shared among
+    all its streams. None: all sessions of all streams."""
     validation_sessions: Annotated[int, Affects.EVALUATION | Affects.COMPARISON] = Field(default=768, ge=1)
-    """Sessions of each evaluation on validation; also of the one after imitation, by whose asking shares the first
-    memories of lanes are grown."""
+    """Sessions of each evaluation on validation, shared likewise; also of the one after imitation. By its asking shares
+    the first memories of lanes are grown."""
 
 
 class Cluster(Section):
@@ -317,7 +317,8 @@ class Cluster(Section):
     dashboard_port: Annotated[int | None, Affects.MACHINES] = Field(default=None, ge=1, le=65535)
     """Port of the dashboard of a local cluster. None: no dashboard."""
     deadline_s: Annotated[float, Affects.MACHINES] = Field(default=1800.0, gt=0)
-    """Longest wait for one call to learners or rollout actors, in seconds."""
+    """Longest wait for one call to learners or rollout actors, in seconds. While these play, for one step of a session:
+    a request to the engine, or what one turn asks for."""
 
 
 class RunConfig(Section):

@@ -41,6 +41,12 @@ def imitation_of(config: RunConfig) -> dict[str, object]:
     return _values(config, _imitation(config))
 
 
+def evaluation_of(config: RunConfig, *keys: str) -> dict[str, object]:
+    """Values of the knobs that the final evaluation of given weights depends on, and of these further ones."""
+    sections = config.model_dump(mode="json")
+    return _values(config, Affects.EVALUATION) | {key: _value(sections, key) for key in keys}
+
+
 def sft_evaluation_of(config: RunConfig) -> dict[str, object]:
     """Values of the knobs that the SFT policy's evaluation depends on. Runs with equal values can share it."""
     return _values(config, _imitation(config) | Affects.EVALUATION)

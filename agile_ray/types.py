@@ -353,6 +353,10 @@ class RunState:
     iteration: int  # finished iterations of the PPO loop
     version: int  # of the policy; each iteration publishes the next
 
+    def follows(self, other: "RunState") -> bool:
+        """Whether a run that resumes from the other state has yet to reach this one."""
+        return self.iteration > other.iteration or self.imitation_steps > other.imitation_steps
+
     def imitated(self) -> "RunState":
         """The state after one more SFT step."""
         return replace(self, imitation_steps=self.imitation_steps + 1)

@@ -83,6 +83,7 @@ class RolloutActor:
             price=common.env.price,
             looks_ahead=common.looks_ahead,
             bought=Journal(RunFolder(common.run_folder).journal(index)).add,
+            deadline_s=common.deadline_s,
         )
 
     @property
@@ -110,9 +111,13 @@ class RolloutActor:
         """
         return pickle.dumps(await self._player.collect(sessions))
 
-    async def evaluate(self, plays: Sequence[Play], split: str, greedy: bool) -> bytes:
-        """Play streams from their start; returns pickled sessions, as `collect`."""
-        return pickle.dumps(await self._player.evaluate(plays, split=split, greedy=greedy))
+    async def evaluate(self, plays: Sequence[Play], split: str, greedy: bool, keeps: bool, call: int) -> None:
+        """Play streams; `report` returns what is played, also after this has returned."""
+        await self._player.evaluate(plays, split=split, greedy=greedy, keeps=keeps, call=call)
+
+    async def report(self, call: int, seen: int) -> bytes:
+        """How far the current call is, as a pickled `Report`; `Player.report` explains the arguments."""
+        return pickle.dumps(self._player.report(call, seen))
 
     async def prepare(self, weights: WeightsRef) -> None:
         """Score the probes with the old version and pause; the learner then sends the new one (nccl).
@@ -152,10 +157,6 @@ class RolloutActor:
                 f"rollout: fetching version {weights.version} took longer than cluster.deadline_s ({limit} s)"
             ) from error
         return await self._engine.load(weights, blobs)
-
-    async def played(self) -> int:
-        """Number of sessions that the current call has finished."""
-        return 0 if self._opened_player is None else self._opened_player.played
 
     async def positions(self) -> list[LanePosition]:
         """The position of every lane."""

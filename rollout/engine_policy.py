@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from agile_ray.agent.policy import Completion, Policy, SessionView
+from agile_ray.errors import DeadlineError
 from agile_ray.seeds import derive
 
 
@@ -50,7 +51,10 @@ class EnginePolicy:
         """Nobody waits for this lane."""
 
     async def write(self, view: SessionView) -> Completion:
-        return await self._engine.generate(view.context_ids, max_tokens=view.room, temperature=self._temperature)
+        try:
+            return await self._engine.generate(view.context_ids, max_tokens=view.room, temperature=self._temperature)
+        except DeadlineError as error:
+            raise DeadlineError(f"{error}, in session {view.position} of stream {view.stream.id}") from error
 
 
 class Lockstep:

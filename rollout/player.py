@@ -6,7 +6,9 @@ first streams (agile_ray/scripted/head_start.py) before it collects.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from agile_ray.agent.environment import Environment
@@ -14,10 +16,14 @@ from agile_ray.agent.lane import Lane, LaneState
 from agile_ray.agent.policy import Policy
 from agile_ray.agent.rules import Rules
 from agile_ray.errors import ConfigError
-from agile_ray.evaluation.plays import Play
+from agile_ray.evaluation.plays import Part, Play, balanced
 from agile_ray.scripted.head_start import AskingShares, first_position, head_start
 from agile_ray.types import Receipt, Session
 from rollout.engine_policy import Engine, EnginePolicy, Lockstep, Seating
+from rollout.timed_session import play_session
+
+PART_S = 300.0
+"""Time between two parts of a stream that is kept while it is played, seconds: what a stop loses of each stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +33,15 @@ class LanePosition:
     number: int  # of the lane among the lanes of all actors, from 0
     round: int  # streams that the lane has finished
     state: LaneState  # within its current stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How far the current call of a player is."""
+
+    played: int  # sessions that it has finished
+    steps: int  # grows whenever a policy is asked for a turn, or has written one
+    parts: list[Part]  # of an evaluation: those that were not reported before
 
 
 class Player:
@@ -44,6 +59,7 @@ class Player:
         seed: int | None,
         price: int,
         bought: Callable[[Receipt], None],
+        deadline_s: float,
         looks_ahead: bool = False,
     ) -> None:
         """Open every lane at the start of its first stream.
@@ -55,9 +71,13 @@ class Player:
             seed: of sampling in lockstep, so that sessions repeat exactly; None: lanes do not wait for one another.
             price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
+            deadline_s: longest wait for one step of a session, seconds.
             looks_ahead: sessions of `collect` count the similar questions that follow; credit reads that.
         """
-        self.played = 0  # sessions that the current call has finished
+        self._played = 0
+        self._steps = 0
+        self._call = -1  # number of the latest evaluation
+        self._parts: dict[int, Part] = {}  # of the latest evaluation, by number
         self._engine = engine
         self._environment = environment
         self._rules = rules
@@ -67,6 +87,7 @@ class Player:
         self._price = price
         self._bought = bought
         self._looks_ahead = looks_ahead
+        self._deadline_s = deadline_s
         self._rounds = dict.fromkeys(numbers, 0)
         self._lanes = {number: self._open(number) for number in numbers}
 
@@ -98,9 +119,10 @@ class Player:
             Lane by lane, each lane's sessions in stream order.
 
         Raises:
-            EngineError, DeadlineError: the engine failed; the other lanes are stopped.
+            EngineError: the engine failed; the other lanes are stopped.
+            DeadlineError: the engine is late, or a step of a session is; likewise.
         """
-        self.played = 0
+        self._played = 0
         seating = self._seating(seats=len(self._lanes), greedy=False)
 
         async def play(seat: int, number: int) -> list[Session]:
@@ -109,6 +131,28 @@ class Player:
             return played
 
         return await _together([play(seat, number) for seat, number in enumerate(self._lanes)])
+
+    def report(self, call: int, seen: int) -> Report:
+        """How far the current call is.
+
+        Args:
+            call: number of the evaluation whose parts are wanted; there are none if another one is the latest.
+            seen: number of its parts that the caller has got; they are forgotten.
+        """
+        parts: list[Part] = []
+        if call == self._call:
+            for number in [number for number in self._parts if number < seen]:
+                del self._parts[number]
+            parts = list(self._parts.values())
+        return Report(played=self._played, steps=self._steps, parts=parts)
+
+    def _step(self) -> None:
+        self._steps += 1
+
+    async def _play(self, lane: Lane, policy: Policy) -> Session:
+        session = await play_session(lane, policy, deadline_s=self._deadline_s, stepped=self._step)
+        self._played += 1
+        return session
 
     def _seating(self, *, seats: int, greedy: bool) -> Seating:
         temperature = 0.0 if greedy else self._temperature
@@ -122,44 +166,53 @@ class Player:
             if self._lanes[number].finished:
                 self._rounds[number] += 1
                 self._lanes[number] = self._open(number)
-            played.append(await self._lanes[number].play(policy))
-            self.played += 1
+            played.append(await self._play(self._lanes[number], policy))
         return played
 
-    async def evaluate(self, plays: Sequence[Play], *, split: str, greedy: bool) -> list[Session]:
-        """Play streams from their start with empty memories, as many at once as there are lanes.
+    async def evaluate(self, plays: Sequence[Play], *, split: str, greedy: bool, keeps: bool, call: int) -> None:
+        """Play streams with empty memories, as many at once as there are lanes, and report them in parts.
 
         Greedy evaluations play in lockstep, so that they repeat exactly. The lanes of `collect` are not touched.
 
-        Returns:
-            Stream by stream in the order of `plays`.
+        Args:
+            plays: the streams.
+            split: of the streams.
+            greedy: whether the most probable token is taken, instead of a sampled one.
+            keeps: report a part of each stream about every `PART_S` seconds, not only what is left at its end.
+            call: number of the evaluation, for `report`; no two evaluations have the same.
 
         Raises:
-            EngineError, DeadlineError: the engine failed.
+            EngineError: the engine failed.
+            DeadlineError: the engine is late, or a step of a session is.
         """
-        self.played = 0
+        parts: dict[int, Part] = {}
+        self._played, self._call, self._parts = 0, call, parts
         await self._engine.forget()
-        seats = min(len(plays), len(self._lanes))
-        shares = [range(seat, len(plays), seats) for seat in range(seats)]
-        seating = self._seating(seats=seats, greedy=greedy)
-        results: dict[int, list[Session]] = {}
+        shares = balanced(plays, shares=min(len(plays), len(self._lanes)))
+        seating = self._seating(seats=len(shares), greedy=greedy)
+        numbers = itertools.count()
 
         async def play(seat: int) -> list[Session]:
-            for index in shares[seat]:
-                results[index] = await self._play_stream(plays[index], split=split, policy=seating.seat(seat))
+            for one in shares[seat]:
+                async for part in self._play_stream(one, split=split, policy=seating.seat(seat), keeps=keeps):
+                    parts[next(numbers)] = part
             seating.leave(seat)
             return []
 
-        await _together([play(seat) for seat in range(seats)])
-        return [session for index in range(len(plays)) for session in results[index]]
+        await _together([play(seat) for seat in range(len(shares))])
 
-    async def _play_stream(self, play: Play, *, split: str, policy: Policy) -> list[Session]:
+    async def _play_stream(self, play: Play, *, split: str, policy: Policy, keeps: bool) -> AsyncIterator[Part]:
         lane = Lane(self._environment.stream(split=split, index=play.index), self._rules, price=self._price)
+        if play.begun is not None:
+            lane.restore(play.begun)
         sessions: list[Session] = []
-        for _ in range(play.sessions):
-            sessions.append(await lane.play(policy))
-            self.played += 1
-        return sessions
+        last = time.monotonic()
+        while lane.position < play.sessions:
+            sessions.append(await self._play(lane, policy))
+            ends = lane.position == play.sessions
+            if ends or (keeps and time.monotonic() - last > PART_S):
+                yield Part(index=play.index, sessions=tuple(sessions), state=None if ends else lane.state())
+                sessions, last = [], time.monotonic()
 
     def positions(self) -> list[LanePosition]:
         """The position of every lane; call it only between two calls of `collect`."""

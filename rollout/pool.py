@@ -3,32 +3,35 @@
 call        waits for                                          bounded by
 start       every engine to serve its first weights            START_S
 reopen      every actor to open new lanes                      cluster.deadline_s
-spread      every lane's first memory to be grown                 cluster.deadline_s
-collect     every lane to play its sessions                    cluster.deadline_s
-evaluate    every stream to be played                          cluster.deadline_s
+spread      every lane's first memory to be grown              cluster.deadline_s
+collect     every lane to play its sessions                    cluster.deadline_s for each step of a session
+evaluate    every stream to be played                          cluster.deadline_s for each step of a session
 load        every engine to fetch, load and check a version    cluster.deadline_s
             nccl: to prepare; then to serve and check it       cluster.deadline_s each, and STOP_S to give up
 state       every actor to report its lanes                    cluster.deadline_s
 restore     every actor to put back its lanes                  cluster.deadline_s
 shutdown    every engine to end; then the actors are killed    STOP_S
 
-While collect and evaluate wait, the actors are asked for their progress; that is bounded by STOP_S. Inside an actor,
-one request or one call into vLLM is bounded by cluster.deadline_s too.
+collect and evaluate take as long as there is something to play. A step is one request to the engine, or what one turn
+asks for: tool, judge, expert, memory. The actor bounds each step, and names the session that is late. Meanwhile the
+driver asks the actors for reports (rollout/watch.py); it gives up on an actor that reports no step for REPORT_S longer
+than that. Any other call into vLLM is bounded by cluster.deadline_s inside its actor, too.
 """
 
+import itertools
 import pickle
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 import ray
-from ray.exceptions import RayError
 
 import envs
 from agile_ray.errors import AgileError, ConfigError, SyncError
-from agile_ray.evaluation.plays import plays
+from agile_ray.evaluation.plays import Part, Play, balanced, plays
+from agile_ray.record.evaluations import PlayedParts
 from agile_ray.record.roll_call import RollCall
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.types import Session
@@ -37,6 +40,7 @@ from rollout.actor import RolloutActor
 from rollout.player import LanePosition
 from rollout.settings import ActorSettings, RolloutSettings
 from rollout.waiting import wait
+from rollout.watch import REPORT_S, Watch
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
 START_S = 900.0
 """Longest wait for the engines to start, seconds; enough to read a large model from a slow disk."""
 STOP_S = 15.0
-"""Longest wait for the engines to end, and for a report of progress, seconds."""
+"""Longest wait for the engines to end, seconds."""
 
 Result = TypeVar("Result")
 
@@ -83,6 +87,7 @@ class RolloutPool:
         """
         self._settings = settings
         self._bar = bar
+        self._calls = itertools.count()
         self._environment = envs.build(settings.env, seed=settings.seed)
         gpus = settings.rollout.tensor_parallel if settings.device == "gpu" else 0
         kind = ray.remote(num_cpus=1, num_gpus=gpus)(RolloutActor)
@@ -155,14 +160,26 @@ class RolloutPool:
 
         Raises:
             EngineError: an actor died or its engine failed; the message names the actor.
-            DeadlineError: an actor took longer than `cluster.deadline_s`.
+            DeadlineError: a step of a session took longer than `cluster.deadline_s`; the message names the session. Or
+                an actor reports no step at all.
         """
         sessions, rollout = self._settings.sessions, self._settings.rollout
         answers = [handle.collect.remote(sessions) for handle in self.handles]
-        return self._sessions("collect", answers, total=sessions * rollout.lanes * rollout.actors)
+        with self._bar("collect", sessions * rollout.lanes * rollout.actors) as show:
+            watch = Watch(self.handles, call=next(self._calls), show=show)
+            played: list[bytes] = self._wait_for_steps("collect", answers, watch)
+        return [session for part in played for session in pickle.loads(part)]  # noqa: S301  from our own actors
 
-    def evaluate(self, *, split: str, sessions: int | None, greedy: bool) -> list[Session]:
-        """Play the streams that `agile_ray.evaluation.plays` chooses; actor a of n plays streams a, a + n, a + 2n, ...
+    def evaluate(
+        self, *, split: str, sessions: int | None, greedy: bool, parts: PlayedParts | None = None
+    ) -> list[Session]:
+        """Play the streams that `agile_ray.evaluation.plays` chooses, the longest ones first.
+
+        Args:
+            split: of the streams.
+            sessions: total number; None plays every stream to its end.
+            greedy: whether the most probable token is taken, instead of a sampled one.
+            parts: what the same evaluation has played before, and where it is kept from now on. None: nothing.
 
         Returns:
             Stream by stream, in the order of the split.
@@ -170,18 +187,25 @@ class RolloutPool:
         Raises:
             ConfigError: the split is unknown, or it never ends and `sessions` is None.
             EngineError: an actor died or its engine failed; the message names the actor.
-            DeadlineError: an actor took longer than `cluster.deadline_s`.
+            DeadlineError: as `collect`.
         """
+        parts = PlayedParts(None) if parts is None else parts
         chosen = plays(self._environment, split=split, sessions=sessions)
-        actors = len(self.handles)
-        shares = [chosen[first::actors] for first in range(actors)]
-        calls = zip(self.handles, shares, strict=True)
-        answers = [handle.evaluate.remote(share, split, greedy) for handle, share in calls]
+        left = [play for play in (_rest(play, parts.streams.get(play.index)) for play in chosen) if play.left]
         total = sum(play.sessions for play in chosen)
-        played = self._sessions(f"evaluate {split}", answers, total=total)
-        rest = iter(played)
-        by_play = {play.index: [next(rest) for _ in range(play.sessions)] for share in shares for play in share}
-        return [session for play in chosen for session in by_play[play.index]]
+        before = total - sum(play.left for play in left)
+        call = next(self._calls)
+        shares = balanced(left, shares=len(self.handles))
+        answers = [
+            handle.evaluate.remote(share, split, greedy, parts.keeps, call)
+            for handle, share in zip(self.handles, shares, strict=True)
+        ]
+        with self._bar(title := f"evaluate {split}", total) as show:
+            watch = Watch(self.handles, call=call, show=lambda played: show(before + played), take=parts.add)
+            self._wait_for_steps(title, answers, watch)
+            for actor, last in enumerate(self._wait("report", watch.ask())):
+                watch.note(actor, last)
+        return [session for play in chosen for session in parts.streams[play.index].sessions]
 
     def load(self, weights: WeightsRef) -> None:
         """Serve a version on every engine and check it there.
@@ -257,22 +281,19 @@ class RolloutPool:
             ray.kill(handle)
         self.handles, self._starts = [], []
 
-    def _sessions(self, call: str, answers: "Sequence[ObjectRef[bytes]]", *, total: int) -> list[Session]:
-        with self._bar(call, total) as show:
-            parts = self._wait(call, answers, meanwhile=lambda: self._show_progress(show))
-        return [session for part in parts for session in pickle.loads(part)]  # noqa: S301  from our own actors
-
-    def _show_progress(self, show: Callable[[int], None]) -> None:
-        with suppress(RayError):  # a dead actor is reported by the call that waits for it
-            show(sum(ray.get([handle.played.remote() for handle in self.handles], timeout=STOP_S)))
+    def _wait_for_steps(self, call: str, answers: "Sequence[ObjectRef[Result]]", watch: Watch) -> list[Result]:
+        limit = self._settings.deadline_s + REPORT_S  # so that an actor that is late can say so itself
+        return wait(call, answers, deadline_s=limit, meanwhile=watch.look)
 
     def _wait(
-        self,
-        call: str,
-        answers: "Sequence[ObjectRef[Result]]",
-        *,
-        deadline_s: float | None = None,
-        meanwhile: Callable[[], None] | None = None,
+        self, call: str, answers: "Sequence[ObjectRef[Result]]", *, deadline_s: float | None = None
     ) -> list[Result]:
         limit = self._settings.deadline_s if deadline_s is None else deadline_s
-        return wait(call, answers, deadline_s=limit, meanwhile=meanwhile)
+        return wait(call, answers, deadline_s=limit, meanwhile=None)
+
+
+def _rest(play: Play, part: Part | None) -> Play:
+    """What is left to play of a stream, of which a part may be played."""
+    if part is None:
+        return play
+    return replace(play, begun=part.state) if part.state is not None else replace(play, sessions=0)

@@ -1,7 +1,7 @@
 """Waits for the answers of Ray actors: every wait has a deadline, and every failure is one of this project's errors."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import ray
@@ -28,20 +28,23 @@ def wait(
     answers: "Sequence[ObjectRef[Result]]",
     *,
     deadline_s: float,
-    meanwhile: Callable[[], None] | None = None,
+    meanwhile: Callable[[], Collection[int]] | None = None,
 ) -> list[Result]:
     """Wait until every actor has answered; answer k comes from actor k.
 
     Args:
         call: its name, for errors.
-        meanwhile: is called about every `POLL_S` seconds while an answer is missing.
+        answers: one of each actor.
+        deadline_s: of each actor, seconds.
+        meanwhile: is called about every `POLL_S` seconds while an answer is missing. The deadlines of the actors that
+            it returns begin anew.
 
     Raises:
         AgileError: an actor raised it.
         DeadlineError: an actor is late.
         EngineError: an actor died, or raised something else.
     """
-    end = time.monotonic() + deadline_s
+    ends = dict.fromkeys(range(len(answers)), time.monotonic() + deadline_s)
     results: dict[int, Result] = {}
     pending = {answer: index for index, answer in enumerate(answers)}
     while pending:
@@ -49,13 +52,13 @@ def wait(
         for answer in ready:
             index = pending.pop(answer)
             results[index] = _result(f"rollout.{call}: actor {index}", answer)
-        if pending and time.monotonic() > end:
-            late = ", ".join(str(index) for index in pending.values())
-            raise DeadlineError(
-                f"rollout.{call}: every actor must answer within {deadline_s:g} s, these did not: {late}"
-            )
         if pending and meanwhile is not None:
-            meanwhile()
+            ends |= dict.fromkeys(meanwhile(), time.monotonic() + deadline_s)
+        if late := [str(index) for index in pending.values() if time.monotonic() > ends[index]]:
+            must = "answer" if meanwhile is None else "answer or report a step"
+            raise DeadlineError(
+                f"rollout.{call}: every actor must {must} within {deadline_s:g} s, these did not: {', '.join(late)}"
+            )
     return [results[index] for index in range(len(answers))]
 
 

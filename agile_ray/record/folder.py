@@ -6,6 +6,8 @@ runs/quickstart/
     history.jsonl                      one line per imitation step, iteration, evaluation and resumption
     segments/iteration-00012.parquet   what one iteration trained on
     evaluation/ppo.parquet             the sessions of one final evaluation
+    evaluation/ppo.measured.json       which weights it played, and with what settings
+    evaluation/ppo.parts/              what it has played so far, while it runs
     evaluation/choice.json             which checkpoint it played, and why
     events/imitation, events/ppo       TensorBoard, by optimizer step and by iteration
     checkpoints/iteration-00010        the last few checkpoints; `best` links to the best one on validation
@@ -83,6 +85,18 @@ class RunFolder:
     def evaluation_file(self, entry: str) -> Path:
         """The sessions of one policy's final evaluation; `entry` is `ppo`, `oracle`, ..."""
         return self.evaluations / f"{entry}.parquet"
+
+    def measured_file(self, entry: str) -> Path:
+        """Which weights one policy's final evaluation plays, and with what settings."""
+        return self.evaluations / f"{entry}.measured.json"
+
+    def evaluation_parts(self, entry: str) -> Path:
+        """Folder of what one policy's final evaluation has played so far; it exists only while that runs."""
+        return self.evaluations / f"{entry}.parts"
+
+    def begun_entries(self) -> list[str]:
+        """The entries whose final evaluation has begun, finished or not, in alphabetical order."""
+        return sorted(path.name.removesuffix(".measured.json") for path in self.evaluations.glob("[!.]*.measured.json"))
 
     @property
     def choice(self) -> Path:

@@ -58,8 +58,8 @@ class Line:
 
     def follows(self, state: RunState) -> bool:
         """Whether resuming from the state discards this line; resumptions stay, because their counts add up."""
-        later = self.iteration > state.iteration or self.imitation_steps > state.imitation_steps
-        return later and self.event is not Event.RESUME
+        own = RunState(imitation_steps=self.imitation_steps, iteration=self.iteration, version=self.version)
+        return own.follows(state) and self.event is not Event.RESUME
 
 
 _LINE = TypeAdapter(Line)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import Score, score
-from agile_ray.record import history, store
+from agile_ray.record import evaluations, history, store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import FAILED, Dropped, Event, Line
 from agile_ray.record.metrics import check_metrics
@@ -89,6 +89,7 @@ class RunRecorder:
             seconds=sum(sum(line.seconds.values()) for line in lines if line.follows(state)),
             damaged=damaged,
         )
+        evaluations.discard_after(self._run, state)
         if lines or rollback.segments or rollback.damaged:
             history.rewrite(self._run.history, kept)
             self._imitation_events.restart(state.imitation_steps + 1)

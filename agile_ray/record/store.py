@@ -292,10 +292,9 @@ def earned(run: RunFolder, iteration: int) -> list[Earned]:
     return found
 
 
-def write_sessions(path: Path, sessions: Sequence[Session], *, tokens: bool = True) -> None:
-    """Store the sessions of an evaluation; without `tokens`, without their turns."""
-    lines = [_lines(session if tokens else replace(session, turns=())) for session in sessions]
-    _write_table(path, [record for session in lines for _, record in session], _PLAYED_SEGMENT)
+def write_sessions(path: Path, sessions: Sequence[Session]) -> None:
+    """Store the sessions of an evaluation with their turns."""
+    _write_table(path, [record for session in sessions for _, record in _lines(session)], _PLAYED_SEGMENT)
 
 
 def is_readable(path: Path) -> bool:
@@ -318,7 +317,7 @@ def read_sessions(path: Path) -> list[Session]:
 
 
 def read_whole_sessions(path: Path) -> list[Session]:
-    """The sessions of an evaluation with their turns; those stored without tokens have none.
+    """The sessions of an evaluation with their turns.
 
     Raises:
         ConfigError: the file is missing or damaged, its schema is a newer version's, or an older version wrote it

@@ -56,7 +56,8 @@ def command(
 ) -> None:
     """Measure a policy: total score, asked share, accuracy.
 
-    evaluate.sessions says how many sessions are played; evaluate.sessions=null plays every stream of the split.
+    evaluate.sessions says how many sessions are played, shared among all streams of a split that ends;
+    evaluate.sessions=null plays every stream to its end.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The end of a training: the best checkpoint's evaluation is recorded under its own state."""
+"""The end of a training: which weights are evaluated, under which state, and what is not played again."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,7 +9,8 @@ import pytest
 import envs
 from agile_ray.agent.memory import HashedEmbedder
 from agile_ray.config import RunConfig
-from agile_ray.errors import ConfigError
+from agile_ray.errors import ConfigError, StarvedError
+from agile_ray.evaluation.plays import Part
 from agile_ray.record import evaluations, history, store
 from agile_ray.record.checkpoints import FolderCheckpoints
 from agile_ray.record.folder import RunFolder
@@ -23,7 +24,7 @@ from tests.fakes.checkpoint import export
 from tests.fakes.fallible import Fallible
 from tests.fakes.played import played
 from tests.fakes.streams import script_rules
-from tests.fakes.worlds import SESSION
+from tests.fakes.worlds import SESSION, changed
 
 
 class Learners:
@@ -55,12 +56,64 @@ def at(iteration):
     return RunState(imitation_steps=9, iteration=iteration, version=iteration + 2)
 
 
-@pytest.mark.parametrize(("scores", "best"), [({3: 0.9, 5: 0.4}, 3), ({3: 0.4, 5: 0.9}, 5)])
-def test_the_best_checkpoint_is_recorded_under_its_own_state(tmp_path, monkeypatch, scores, best):
-    config = RunConfig.model_validate(
-        {"run": {"name": "r", "folder": tmp_path}, "model": {"path": "m"}, "env": {"name": "shop"}}
+class Rollouts:
+    """Rollouts that note what they play, and can be killed at one of the evaluations, after its first session."""
+
+    def __init__(self, *, killed_at=0):
+        self.loaded, self.evaluations, self.killed_at = [], [], killed_at
+
+    def load(self, weights):
+        self.loaded.append(weights.version)
+
+    def evaluate(self, *, split, sessions, greedy, parts):
+        self.evaluations.append((greedy, parts.sessions))
+        if len(self.evaluations) == self.killed_at:
+            parts.add(Part(index=0, sessions=tuple(played("ppo")[:1]), state=None))
+            raise KeyboardInterrupt
+        return played("ppo" if greedy else "ppo_sampled")
+
+
+def parts_of(run, config, rollouts, *, state, say=lambda _: None):
+    """The parts of a training that its final comparison needs."""
+    recorder = RunRecorder(run)
+    recorder.resume(state)
+    return SimpleNamespace(
+        config=config,
+        folder=run,
+        learners=Learners(),
+        rollouts=rollouts,
+        recorder=recorder,
+        progress=SimpleNamespace(say=say),
+        environment=None,
+        rules=None,
     )
-    run, learners, loaded = RunFolder.of(config), Learners(), []
+
+
+@pytest.fixture
+def references(monkeypatch):
+    """The reference policies that were played, in order; they play nothing real, and no report is written."""
+    asked = []
+
+    def play(*_, entries, **__):
+        asked.extend(entries)
+        return {entry: played("oracle") for entry in entries}
+
+    monkeypatch.setattr(final_comparison, "references", play)
+    monkeypatch.setattr(final_comparison, "files", SimpleNamespace(compose=lambda _: None, write=lambda *_: None))
+    monkeypatch.setattr(final_comparison, "tables", SimpleNamespace(show=lambda *_: None))
+    return asked
+
+
+def config_in(folder, **changes):
+    raw = {"run": {"name": "r", "folder": folder}, "model": {"path": "m"}, "env": {"name": "shop"}}
+    return RunConfig.model_validate(raw | changes)
+
+
+@pytest.mark.parametrize(("scores", "best"), [({3: 0.9, 5: 0.4}, 3), ({3: 0.4, 5: 0.9}, 5)])
+@pytest.mark.usefixtures("references")
+def test_the_best_checkpoint_is_recorded_under_its_own_state(tmp_path, scores, best):
+    config = config_in(tmp_path)
+    run, learners, rollouts = RunFolder.of(config), Learners(), Rollouts()
     checkpoints = FolderCheckpoints(
         run, keep=2, learners=learners, lanes=learners, credit=learners, resumed=lambda _: None, sft=run.sft
     )
@@ -68,27 +121,13 @@ def test_the_best_checkpoint_is_recorded_under_its_own_state(tmp_path, monkeypat
         learners.number = iteration
         checkpoints.save(at(iteration), score=ValidationScore(iteration=iteration, total=score))
     said = []
-    recorder = RunRecorder(run)
-    recorder.resume(at(5))
-    rollouts = SimpleNamespace(load=lambda ref: loaded.append(ref.version), evaluate=lambda **_: played("ppo"))
-    parts = SimpleNamespace(
-        config=config,
-        folder=run,
-        learners=learners,
-        rollouts=rollouts,
-        recorder=recorder,
-        progress=SimpleNamespace(say=said.append),
-        environment=None,
-        rules=None,
-    )
-    monkeypatch.setattr(final_comparison, "references", lambda *_, **__: {})
-    monkeypatch.setattr(final_comparison, "files", SimpleNamespace(compose=lambda _: None, write=lambda *_: None))
-    monkeypatch.setattr(final_comparison, "tables", SimpleNamespace(show=lambda *_: None))
+    parts = parts_of(run, config, rollouts, state=at(5), say=said.append)
+    parts.learners = learners
     final_comparison.compare(parts, at(5))
     lines = history.read(run.history)
     measured = {line.name: (line.iteration, line.version) for line in lines if line.event is Event.EVALUATION}
     assert measured == {"ppo": (best, best + 2), "ppo_sampled": (best, best + 2)}
-    assert (learners.number, loaded) == (best, [] if best == 5 else [best + 2])
+    assert (learners.number, rollouts.loaded) == (best, [] if best == 5 else [best + 2])
     assert [line.iteration for line in lines if line.event is Event.CLOSE] == [5]
     [line] = said
     assert line.startswith(f"Iteration {best} was chosen: it has the highest validation total of 2 evaluated, 0.900")
@@ -181,3 +220,70 @@ def test_a_recording_without_advice_on_the_test_questions_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="env.recorded: .* must hold advice on questions of the test split, found no"):
         final_comparison.check_advice(config, environment)
     final_comparison.check_advice(*world())
+
+
+def test_a_comparison_that_was_stopped_plays_nothing_twice(tmp_path, references):
+    config = config_in(tmp_path)
+    run = RunFolder.of(config)
+    with pytest.raises(KeyboardInterrupt):
+        final_comparison.compare(parts_of(run, config, Rollouts(killed_at=2), state=at(5)), at(5))
+    assert (evaluations.has(run, "ppo"), evaluations.has(run, "ppo_sampled"), references) == (True, False, [])
+    again = Rollouts()
+    final_comparison.compare(parts_of(run, config, again, state=at(5)), at(5))
+    assert again.evaluations == [(False, 1)]
+    assert sorted(references) == sorted(final_comparison.ENTRIES)
+    assert not run.evaluation_parts("ppo_sampled").exists()
+    references.clear()
+    third = Rollouts()
+    evaluations.discard(run, "oracle")
+    final_comparison.compare(parts_of(run, config, third, state=at(5)), at(5))
+    assert (third.evaluations, references) == ([], ["oracle"])
+    lines = [line.name for line in history.read(run.history) if line.event is Event.EVALUATION]
+    assert lines == ["ppo", "ppo_sampled"]
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "twice"),
+    [
+        (at(5), {}, False),
+        (at(5), {"cluster": {"deadline_s": 9.0}}, False),
+        (at(5), {"evaluate": {"sessions": 3}}, True),
+        (at(9), {}, True),
+    ],
+)
+@pytest.mark.usefixtures("references")
+def test_only_the_same_weights_and_settings_are_not_played_again(tmp_path, state, changes, twice):
+    config = config_in(tmp_path)
+    run, first, second = RunFolder.of(config), Rollouts(killed_at=3), Rollouts()
+    final_comparison.compare(parts_of(run, config, first, state=at(5)), at(5))
+    final_comparison.compare(parts_of(run, config_in(tmp_path, **changes), second, state=state), state)
+    assert second.evaluations == ([(True, 0), (False, 0)] if twice else [])
+
+
+@pytest.mark.usefixtures("references")
+def test_evaluations_of_weights_that_are_trained_again_are_discarded(tmp_path):
+    config = config_in(tmp_path)
+    run = RunFolder.of(config)
+    final_comparison.evaluate_policy("sft", parts_of(run, config, Rollouts(), state=at(0)), at(0))
+    final_comparison.compare(parts_of(run, config, Rollouts(), state=at(5)), at(5))
+    rollouts = Rollouts()
+    parts = parts_of(run, config, rollouts, state=at(3))  # iterations 4 and 5 are lost
+    assert run.evaluated_entries() == ["sft", "sft_sampled"]
+    final_comparison.compare(parts, at(5))
+    assert rollouts.evaluations == [(True, 0), (False, 0)]
+
+
+@pytest.mark.usefixtures("references")
+def test_an_evaluation_of_which_nothing_can_be_scored_is_played_again(tmp_path):
+    class Broken(Rollouts):
+        def evaluate(self, *, parts, **rest):
+            parts.add(Part(index=0, sessions=(failed,), state=None))
+            return [failed]
+
+    failed = changed(SESSION, ending=Ending.FAILED, error="expert: gone")
+    config = config_in(tmp_path)
+    run, rollouts = RunFolder.of(config), Rollouts()
+    with pytest.raises(StarvedError, match="expert: gone"):
+        final_comparison.compare(parts_of(run, config, Broken(), state=at(5)), at(5))
+    final_comparison.compare(parts_of(run, config, rollouts, state=at(5)), at(5))
+    assert rollouts.evaluations == [(True, 0), (False, 0)]

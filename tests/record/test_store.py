@@ -288,14 +288,6 @@ def test_sessions_of_an_evaluation_read_back_with_their_turns(tmp_path, one):
     assert [replace(found, turns=()), replace(other, turns=())] == evaluations.read(run, "ppo")
 
 
-def test_the_tokens_of_a_script_are_not_stored(tmp_path):
-    run = RunFolder(tmp_path)
-    evaluations.keep(run, "oracle", [ONE, REWRITTEN], tokens=False)
-    assert evaluations.read_whole(run, "oracle") == [replace(one, turns=()) for one in (ONE, REWRITTEN)]
-    assert evaluations.read(run, "oracle") == evaluations.read_whole(run, "oracle")
-    assert pq.read_table(run.evaluation_file("oracle"))["token_ids"].null_count == 2
-
-
 @pytest.mark.parametrize("version", ["3", None])
 def test_segments_of_an_older_version_are_read_and_what_they_lack_is_unknown(tmp_path, version):
     run, played = RunFolder(tmp_path), [ONE, REWRITTEN, FAILED, BLANK]

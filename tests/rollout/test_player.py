@@ -1,25 +1,31 @@
 """Which lane plays which sessions, on a fake engine that never answers."""
 
 import asyncio
+import pickle
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.memory import Entry
+from agile_ray.agent.rules import Rules
 from agile_ray.config import Agent, Credit, Memory
 from agile_ray.credit.assign import CreditAssigner
 from agile_ray.credit.modes import MODES
 from agile_ray.errors import ConfigError, EngineError
-from agile_ray.evaluation.plays import Play
+from agile_ray.evaluation.plays import Part, Play
 from agile_ray.record.receipts import Journal
 from agile_ray.scripted.head_start import AskingShares
+from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
 from agile_ray.types import Session
 from envs.recurring import LENGTH, Recurring
 from envs.shop import Shop
 from envs.stretches import Stretches
+from rollout.engine_policy import Seating
 from rollout.player import Player
 from tests.fakes.engine import FakeEngine
 from tests.fakes.parts import zeros
@@ -36,17 +42,21 @@ def player(
     numbers: range = range(2),
     seed: int = 0,
     deterministic: bool = False,
+    deadline_s: float = 60.0,
+    kind: type[Player] = Player,
+    rules: Rules = RULES,
 ) -> Player:
-    return Player(
+    return kind(
         engine=engine or FakeEngine(),
         environment=Recurring(seed=seed),
-        rules=RULES,
+        rules=rules,
         numbers=numbers,
         total=4,
         temperature=1.0,
         seed=seed if deterministic else None,
         price=300,
         bought=Journal(folder / "receipts.jsonl").add,
+        deadline_s=deadline_s,
     )
 
 
@@ -67,7 +77,7 @@ def test_lanes_continue_from_call_to_call_and_sessions_are_returned_lane_by_lane
     one = player(tmp_path, numbers=range(2, 4))
     assert stations(asyncio.run(one.collect(2))) == [(stream(n), position) for n in (2, 3) for position in (0, 1)]
     assert stations(asyncio.run(one.collect(1))) == [(stream(2), 2), (stream(3), 2)]
-    assert one.played == 2
+    assert one.report(0, 0).played == 2
 
 
 def test_a_lane_continues_with_a_stream_that_no_other_lane_plays(tmp_path: Path) -> None:
@@ -94,17 +104,78 @@ def test_positions_in_other_streams_are_refused(tmp_path: Path) -> None:
         player(tmp_path, seed=1).restore(player(tmp_path).positions())
 
 
+def evaluate(player: Player, *plays: Play, greedy: bool = True, keeps: bool = False, call: int = 0) -> list[Part]:
+    asyncio.run(player.evaluate(plays, split="test", greedy=greedy, keeps=keeps, call=call))
+    return player.report(call, 0).parts
+
+
 @pytest.mark.parametrize("greedy", [True, False])
-def test_an_evaluation_plays_in_the_given_order_and_does_not_move_the_lanes(tmp_path: Path, greedy: bool) -> None:
+def test_an_evaluation_reports_every_stream_once_and_does_not_move_the_lanes(tmp_path: Path, greedy: bool) -> None:
     engine = FakeEngine()
     one = player(tmp_path, engine=engine)
     before = standing(one)
     chosen = [Play(index=5, sessions=2), Play(index=1, sessions=1), Play(index=3, sessions=3)]
-    played = asyncio.run(one.evaluate(chosen, split="test", greedy=greedy))
-    wanted = [(stream(play.index, split="test"), position) for play in chosen for position in range(play.sessions)]
-    assert stations(played) == wanted
+    parts = {part.index: part for part in evaluate(one, *chosen, greedy=greedy)}
+    assert len(parts) == 3
+    for play in chosen:
+        part = parts[play.index]
+        assert stations([*part.sessions]) == [(stream(play.index, split="test"), n) for n in range(play.sessions)]
+        assert part.state is None
     assert engine.calls[0] == "forget"
     assert standing(one) == before
+
+
+def test_a_long_stream_has_a_seat_of_its_own_while_the_others_share(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    lengths = [2, 2, 6, 2]
+    evaluate(player(tmp_path, engine=engine), *(Play(index=n, sessions=m) for n, m in enumerate(lengths)))
+    assert [len(batch) for batch in engine.batches] == [2] * 6
+
+
+def test_parts_are_reported_once_and_only_to_their_own_evaluation(tmp_path: Path) -> None:
+    one = player(tmp_path)
+    first = evaluate(one, Play(index=0, sessions=1), Play(index=1, sessions=2), call=7)
+    assert [part.index for part in one.report(7, 1).parts] == [first[1].index]
+    assert one.report(7, 2).parts == []
+    assert evaluate(one, Play(index=4, sessions=1), call=8)[0].index == 4
+    assert one.report(7, 1).parts == []
+    assert [part.index for part in one.report(8, 0).parts] == [4]
+
+
+class Scripted(Player):
+    """Lanes that a script plays, which asks every question and so fills their memories."""
+
+    def _seating(self, *, seats: int, greedy: bool) -> Seating:
+        del seats, greedy
+        policy = reference("always_ask", WORLD, Habits())
+        return SimpleNamespace(seat=lambda _: policy, leave=lambda _: None)  # pyright: ignore[reportReturnType]
+
+
+def outcome(session: Session) -> tuple[object, ...]:
+    found = session.hindsight
+    prompts = [turn.prompt_ids.tolist() for turn in session.turns]
+    return session.position, session.answer, session.reads, found.known, found.memory_sizes, prompts
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+def test_a_stream_goes_on_from_any_part_as_if_it_had_not_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    monkeypatch.setattr("rollout.player.PART_S", -1.0)
+    rules = script_rules(WORLD, agent=Agent(), memory=Memory(threshold=0.65))
+    play = Play(index=0, sessions=6)
+
+    def run(play: Play) -> list[Part]:
+        return evaluate(player(tmp_path, kind=Scripted, rules=rules), play, Play(index=1, sessions=2), keeps=True)
+
+    whole = [part for part in run(play) if part.index == 0]
+    assert [len(part.sessions) for part in whole] == [1] * 6
+    state = pickle.loads(pickle.dumps(whole[stop - 1].state))
+    rest = [part for part in run(replace(play, begun=state)) if part.index == 0]
+    assert [part.state is None for part in rest] == [False] * (5 - stop) + [True]
+    again = [session for part in rest for session in part.sessions]
+    assert list(map(outcome, again)) == [outcome(part.sessions[0]) for part in whole[stop:]]
+    assert sum(again[0].hindsight.memory_sizes.values()) == stop
 
 
 def test_deterministic_lanes_write_each_turn_together_and_end_together(tmp_path: Path) -> None:
@@ -112,7 +183,7 @@ def test_deterministic_lanes_write_each_turn_together_and_end_together(tmp_path:
     one = player(tmp_path, engine=engine, numbers=range(3), deterministic=True)
     asyncio.run(one.collect(2))
     assert [len(batch) for batch in engine.batches] == [3, 3]
-    asyncio.run(one.evaluate([Play(index=n, sessions=n + 1) for n in range(2)], split="test", greedy=False))
+    evaluate(one, *(Play(index=n, sessions=n + 1) for n in range(2)), greedy=False)
     assert [len(batch) for batch in engine.batches] == [3, 3, 2, 1]
     drawn = [seed for batch in engine.seeds if batch for seed in batch]
     assert len({*drawn}) == 9
@@ -142,6 +213,7 @@ def spread(folder: Path, world: Environment, *, sessions: int, numbers: range = 
         seed=None,
         price=300,
         bought=Journal(folder / "receipts.jsonl").add,
+        deadline_s=60.0,
     )
     asyncio.run(one.spread(SHARES, sessions=sessions, seed=seed))
     return one

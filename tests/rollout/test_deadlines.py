@@ -1,0 +1,180 @@
+"""A stuck session is named, whatever else goes on; and what goes on never runs into a deadline."""
+
+import asyncio
+import pickle
+from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
+
+import pytest
+
+from agile_ray.agent.environment import Question
+from agile_ray.agent.expert import Advice, AskKey, GoldExpert
+from agile_ray.agent.lane import Lane
+from agile_ray.agent.policy import Completion, Policy, SessionView
+from agile_ray.errors import DeadlineError
+from agile_ray.evaluation.plays import Part
+from agile_ray.types import Session
+from rollout import waiting, watch
+from rollout.engine_policy import EnginePolicy, Lockstep
+from rollout.player import Report
+from rollout.timed_session import play_session
+from rollout.waiting import wait
+from rollout.watch import Watch
+from tests.fakes.engine import FakeEngine
+from tests.fakes.worlds import ASKS, SESSION, Says, lane, question, rules
+
+LIMIT_S = 1.0
+
+
+class Slow(Says):
+    """Writes prepared turns; the first one after longer than the limit."""
+
+    async def write(self, view: SessionView) -> Completion:
+        if len(self.turns) == len(ASKS):
+            await asyncio.sleep(1.3 * LIMIT_S)
+        return await super().write(view)
+
+
+class Silent(GoldExpert):
+    """Never answers."""
+
+    async def advise(self, question: Question, *, key: AskKey) -> Advice:
+        await asyncio.sleep(60)
+        return await super().advise(question, key=key)
+
+
+def session(one: Lane, policy: Policy, stepped: Callable[[], None] = lambda: None) -> Coroutine[None, None, Session]:
+    return play_session(one, policy, deadline_s=LIMIT_S, stepped=stepped)
+
+
+def questions(number: int) -> list[Question]:
+    return [question(n, "does it rust ?") for n in range(number)]
+
+
+def test_the_time_that_a_policy_takes_does_not_count() -> None:
+    one, steps = lane(*questions(1)), []
+    asyncio.run(session(one, Slow(*ASKS), lambda: steps.append(one.position)))
+    assert (one.position, len(steps)) == (1, 2 * len(ASKS))
+
+
+def test_in_lockstep_the_stuck_session_is_named_and_not_those_that_wait_for_it() -> None:
+    waiting_lane = lane(*questions(9))
+    stuck = lane(*questions(9), with_rules=rules(expert=Silent()))
+    stuck.position, waiting_lane.position = 7, 3
+
+    async def both() -> None:
+        seat = Lockstep(FakeEngine(), seats=2, temperature=0.0, seed=0).seat(0)
+        await asyncio.gather(session(waiting_lane, seat), session(stuck, Says(*ASKS)))
+
+    with pytest.raises(DeadlineError, match=r"session 7 of stream test/small/0: .* longer than .*\(1 s\)"):
+        asyncio.run(both())
+
+
+def test_a_request_that_is_late_names_its_session() -> None:
+    class Late(FakeEngine):
+        async def _call(self, name: str) -> None:
+            raise DeadlineError("rollout: vLLM's generate took longer than cluster.deadline_s (9 s)")
+
+    one = lane(*questions(2))
+    one.position = 1
+    with pytest.raises(DeadlineError, match=r"\(9 s\), in session 1 of stream test/small/0"):
+        asyncio.run(one.play(EnginePolicy(Late(), temperature=1.0)))
+
+
+class Clock:
+    """Stands for time and Ray: a wait takes half a second, and an answer is there from a given time on."""
+
+    def __init__(self, ready: dict[str, float]) -> None:
+        self.now, self.ready = 0.0, ready
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, answers: list[str], *, num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        self.now += 0.5
+        found = [answer for answer in answers if self.ready[answer] <= self.now][:num_returns]
+        return found, [answer for answer in answers if answer not in found]
+
+    def get(self, answer: str, *, timeout: float) -> str:
+        return answer.upper()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Clock]:
+    def start(**ready: float) -> Clock:
+        found = Clock(ready)
+        monkeypatch.setattr(waiting, "ray", found)
+        monkeypatch.setattr(waiting, "time", found)
+        return found
+
+    return start
+
+
+def test_a_call_whose_actors_make_steps_outlasts_its_deadline(clock: Callable[..., Clock]) -> None:
+    clock(a=100.0, b=250.0)
+    found = wait("evaluate test", ["a", "b"], deadline_s=10.0, meanwhile=lambda: [0, 1])  # pyright: ignore[reportArgumentType]
+    assert found == ["A", "B"]
+
+
+def test_an_actor_that_makes_no_step_is_named_while_another_goes_on(clock: Callable[..., Clock]) -> None:
+    one = clock(a=100.0, b=100.0)
+    with pytest.raises(DeadlineError, match=r"evaluate test: .* report a step within 10 s, these did not: 1$"):
+        wait("evaluate test", ["a", "b"], deadline_s=10.0, meanwhile=lambda: [0])  # pyright: ignore[reportArgumentType]
+    assert one.now == pytest.approx(10.5)
+
+
+def test_a_call_without_reports_keeps_its_deadline(clock: Callable[..., Clock]) -> None:
+    clock(a=3.0, b=11.0)
+    with pytest.raises(DeadlineError, match=r"load: every actor must answer within 10 s, these did not: 1$"):
+        wait("load", ["a", "b"], deadline_s=10.0)  # pyright: ignore[reportArgumentType]
+
+
+class Actor:
+    """Stands for the handle of an actor: reports what a test sets; None is late."""
+
+    def __init__(self) -> None:
+        self.steps: int | None = 0
+        self.parts: list[Part] = []
+        self.asked: list[int] = []
+        self.report = SimpleNamespace(remote=self._report)
+
+    def _report(self, call: int, seen: int) -> bytes | None:
+        assert call == 5
+        self.asked.append(seen)
+        if self.steps is None:
+            return None
+        return pickle.dumps(Report(played=self.steps, steps=self.steps, parts=self.parts[seen:]))
+
+
+class Answers:
+    """Stands for Ray: an answer is what the actor returned."""
+
+    @staticmethod
+    def wait(answers: list[bytes | None], *, num_returns: int, timeout: float) -> tuple[list[bytes], list[None]]:
+        return [answer for answer in answers if answer is not None], [None for answer in answers if answer is None]
+
+    @staticmethod
+    def get(answer: bytes, *, timeout: float) -> bytes:
+        return answer
+
+
+def part(index: int) -> Part:
+    return Part(index=index, sessions=(SESSION,), state=None)
+
+
+def test_every_part_is_taken_once_also_from_an_actor_that_was_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "ray", Answers)
+    actors, taken, shown = [Actor(), Actor()], [], []
+    one = Watch(actors, call=5, show=shown.append, take=lambda part: taken.append(part.index))  # pyright: ignore[reportArgumentType]
+    actors[1].steps = None
+    actors[0].parts.append(part(3))
+    assert one.look() == [0]
+    assert one.look() == []
+    actors[1].steps, actors[1].parts = 4, [part(8), part(9)]
+    actors[0].steps = 2
+    assert one.look() == [0, 1]
+    actors[0].parts.append(part(4))
+    assert one.look() == []
+    assert taken == [3, 8, 9, 4]
+    assert actors[0].asked == [0, 1, 1, 1]
+    assert shown == [0, 0, 6, 6]
