@@ -62,10 +62,11 @@ def interval(valued: Sequence[tuple[Session, float]], *, seed: int) -> tuple[tup
     names, described = units([session for session, _ in valued])
     index = {name: number for number, name in enumerate(sorted(set(names)))}
     unit = [index[name] for name in names]
-    sums = np.bincount(unit, weights=[value for _, value in valued]) / 1000
+    sums = np.bincount(unit, weights=[value for _, value in valued])  # whole thousandths, so that equal ones stay equal
     counts = np.bincount(unit).astype(np.float64)
     ci95, method = unit_interval(sums, counts, seed=seed)
-    return ci95, f"{described} ({method})"
+    scaled = None if ci95 is None else (ci95[0] / 1000, ci95[1] / 1000)
+    return scaled, f"{described} ({method})"
 
 
 def unit_interval(sums: Float64, counts: Float64, *, seed: int) -> tuple[tuple[float, float] | None, str]:

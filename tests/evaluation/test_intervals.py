@@ -26,7 +26,7 @@ def test_about_95_percent_of_the_intervals_cover_the_truth(units, uneven):
         ends, method = unit_interval(*draw(random, units, uneven=uneven), seed=repeat)
         assert method == ("Student's t" if units < FEW else "bootstrap-t")
         covered += ends[0] <= TRUTH <= ends[1]
-    assert 0.92 <= covered / repeats <= 0.97
+    assert 0.92 <= covered / repeats <= 0.98
 
 
 def test_the_interval_of_skewed_units_reaches_further_to_the_side_of_the_long_tail():

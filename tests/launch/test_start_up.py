@@ -27,7 +27,9 @@ MAY_IMPORT = {
     ("sweep", "study", "--dry-run"): set(),
     ("train", "quickstart", "rollout.actors=0"): set(),  # refused: the config is read first
     ("reprice", "RUN", "--advice-cost", "2"): set(),  # refused: the price is checked first
-    ("evaluate", "quickstart", "--policy", "oracle", "evaluate.sessions=48"): {"faiss", "numpy", "pyarrow", "rich"},
+    ("evaluate", "quickstart", "--policy", "oracle", "evaluate.sessions=48"): {
+        *("faiss", "numpy", "pyarrow", "rich", "scipy"),  # Student's t
+    },
     ("study", "shop", "--runs", "none", "--compare", "credit.mode"): set(),  # refused: no value is given
 }
 """Libraries of HEAVY that a command may import when it runs."""
