@@ -301,7 +301,7 @@ class Evaluate(Section):
     sessions: Annotated[int | None, Affects.EVALUATION | Affects.COMPARISON] = Field(default=None, ge=1)
     """Sessions that `agile-ray evaluate` and the final evaluation of a training play, in a split that ends shared among
     all its streams. None: all sessions of all streams."""
-    validation_sessions: Annotated[int, Affects.EVALUATION | Affects.COMPARISON] = Field(default=768, ge=1)
+    validation_sessions: Annotated[int, Affects.COMPARISON] = Field(default=768, ge=1)
     """Sessions of each evaluation on validation, shared likewise; also of the one after imitation. By its asking shares
     the first memories of lanes are grown."""
 

@@ -49,7 +49,7 @@ def test_imitation_depends_on_the_price_only_if_the_teacher_asks_by_judgement():
 
 
 def test_the_evaluation_of_the_sft_policy_depends_on_imitation_price_sampling_and_number_of_sessions():
-    everything = IMITATION | (beginning("rollout.", "evaluate.") - ENGINE_MEMORY) | {"cluster.device"}
+    everything = IMITATION | (beginning("rollout.", "evaluate.sessions") - ENGINE_MEMORY) | {"cluster.device"}
     assert set(sft_evaluation_of(config())) == everything
 
 

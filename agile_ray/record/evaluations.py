@@ -97,7 +97,7 @@ class PlayedParts:
 
 
 def begin(run: RunFolder, entry: str, measured: Measured) -> bool:
-    """Begin a policy's final evaluation, or go on with it. What is stored of other weights or settings is deleted.
+    """Begin a policy's evaluation, or go on with it. What is stored of other weights or settings is deleted.
 
     Args:
         run: its folder.
@@ -114,19 +114,19 @@ def begin(run: RunFolder, entry: str, measured: Measured) -> bool:
     return not has(run, entry)
 
 
-_CHOICE = TypeAdapter(Choice)
-STARTING = "sft_validation_sampled"
-"""Entry of the policy after imitation, sampled on validation."""
-
-
 def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
     """Store one policy's evaluation under its entry: `ppo`, `oracle`, ..."""
     store.write_sessions(run.evaluation_file(entry), sessions)
     _discard_parts(run, entry)
 
 
+def is_kept(run: RunFolder, entry: str, measured: Measured) -> bool:
+    """Whether a policy's evaluation of these weights, with these settings, is stored and readable."""
+    return _read_measured(run, entry) == measured and has(run, entry)
+
+
 def discard(run: RunFolder, entry: str) -> None:
-    """Delete one policy's final evaluation, finished or not."""
+    """Delete one policy's evaluation, finished or not."""
     run.evaluation_file(entry).unlink(missing_ok=True)
     _discard_parts(run, entry)
     run.measured_file(entry).unlink(missing_ok=True)

@@ -137,7 +137,7 @@ BOTH = {"sft", "evaluation of sft", "evaluation of sft_sampled"}
     [
         ("credit.mode=none", BOTH),
         ("ppo.clip=0.1", BOTH),
-        ("evaluate.validation_sessions=5", {"sft"}),
+        ("evaluate.validation_sessions=5", BOTH),
         ("rollout.temperature=0.5", {"sft"}),
         ("rollout.dtype=bfloat16", {"sft"}),
         ("evaluate.sessions=24", {"sft"}),
