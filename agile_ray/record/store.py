@@ -368,6 +368,7 @@ def _session_record(session: Session) -> Record:
     record: Record = {name: getattr(session, name) for name in _SESSION}
     record |= {name: getattr(session.hindsight, name) for name in _HINDSIGHT}
     record["memory_sizes"] = list(session.hindsight.memory_sizes.items())
+    record["same_item"] = session.hindsight.same_item or None  # unknown; else it has the session's own position
     for name in ("receipts", "abandoned", "reads", "writes"):
         record[name] = [asdict(entry) for entry in getattr(session, name)]
     return record
