@@ -46,7 +46,7 @@ class Env(Section):
 
     name: str
     """Name of the environment, as listed in envs/."""
-    advice_cost: Annotated[float, Affects.TRAINING | Affects.JUDGEMENT | Affects.EVALUATION] = Field(
+    advice_cost: Annotated[float, Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION] = Field(
         default=0.3, ge=0, le=1
     )
     """Price of one ask, in units of the reward for a right answer; a whole number of thousandths."""

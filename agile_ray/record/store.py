@@ -136,6 +136,7 @@ Cell = (
     | float
     | bool
     | None
+    | Sequence[int]
     | Sequence[str]
     | Sequence[tuple[str, int]]
     | Sequence[Mapping[str, object]]

@@ -157,7 +157,7 @@ def test_the_report_and_its_comparisons_leave_the_evaluation_on_validation_out(t
     [
         (("ppo.clip=0.1",), [], "random"),
         (("loop.sessions_per_lane=7",), [], "random"),
-        (("env.advice_cost=0.4",), ["load", *TESTED, STARTED], "always_ask"),
+        (("evaluate.sessions=24",), ["load", *TESTED, STARTED], "always_ask"),
         (("evaluate.validation_sessions=18",), ["load", STARTED], "always_ask"),
         (("rollout.temperature=0.5",), ["load", *TESTED, STARTED], "always_ask"),
     ],
