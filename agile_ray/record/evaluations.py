@@ -25,6 +25,8 @@ from agile_ray.evaluation.plays import Part
 from agile_ray.record import checkpoints, store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.json_files import read_json, write_json
+from agile_ray.record.parquet.columns import SCHEMA_VERSION
+from agile_ray.record.parquet.tables import is_readable
 from agile_ray.record.whole import remove_unfinished, write_whole
 from agile_ray.types import RunState, Session
 
@@ -44,7 +46,7 @@ class Measured:
     @classmethod
     def of(cls, config: RunConfig, state: RunState, *keys: str) -> "Measured":
         """The evaluation of the weights that a run had in a state; `keys` name more knobs that affect it."""
-        schemas = (checkpoints.SCHEMA, store.SCHEMA_VERSION)
+        schemas = (checkpoints.SCHEMA, SCHEMA_VERSION)
         return cls(state=state, settings=evaluation_of(config, *keys), schemas=schemas)
 
 
@@ -142,7 +144,7 @@ def discard_after(run: RunFolder, state: RunState) -> None:
 
 def has(run: RunFolder, entry: str) -> bool:
     """Whether a policy's evaluation is stored and readable."""
-    return store.is_readable(run.evaluation_file(entry))
+    return is_readable(run.evaluation_file(entry))
 
 
 def read(run: RunFolder, entry: str) -> list[Session]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from agile_ray.record.store import LEARNED, VERSION_KEY
+from agile_ray.record.parquet.columns import LEARNED
+from agile_ray.record.parquet.tables import VERSION_KEY
 
 SEGMENT = ("index", "last", "token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards")
 

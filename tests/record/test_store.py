@@ -13,6 +13,7 @@ from agile_ray.evaluation.score import score
 from agile_ray.record import evaluations, resume, store
 from agile_ray.record.checkpoints import FolderCheckpoints
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.parquet.tables import VERSION_KEY
 from agile_ray.record.receipts import Journal, read_abandoned
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
@@ -336,7 +337,7 @@ def test_a_column_that_had_another_name_is_named(tmp_path):
     path = run.segment_file(1)
     table = pq.read_table(path)
     names = ["question" if name == "question_id" else name for name in table.column_names]
-    pq.write_table(table.rename_columns(names).replace_schema_metadata({store.VERSION_KEY: "2"}), path)
+    pq.write_table(table.rename_columns(names).replace_schema_metadata({VERSION_KEY: "2"}), path)
     with pytest.raises(ConfigError, match=r"must have question_id, but was stored with schema 2"):
         store.outcomes(run, 1)
 
@@ -347,7 +348,7 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path, version):
     store.write(run, 1, [ONE], rows(ONE))
     evaluations.keep(run, "ppo", [ONE])
     for path in (run.segment_file(1), run.evaluation_file("ppo")):
-        pq.write_table(pq.read_table(path).replace_schema_metadata({store.VERSION_KEY: version}), path)
+        pq.write_table(pq.read_table(path).replace_schema_metadata({VERSION_KEY: version}), path)
     for read in (store.read, store.sessions, store.outcomes, store.earned, store.table):
         with pytest.raises(ConfigError, match=f"schema version must be at most 4, found {version}; read it with"):
             read(run, 1)
