@@ -81,7 +81,6 @@ class RolloutActor:
             temperature=rollout.temperature,
             seed=common.seed if rollout.deterministic else None,
             price=common.env.price,
-            looks_ahead=common.looks_ahead,
             bought=Journal(RunFolder(common.run_folder).journal(index)).add,
             deadline_s=common.deadline_s,
         )

@@ -60,7 +60,6 @@ class Player:
         price: int,
         bought: Callable[[Receipt], None],
         deadline_s: float,
-        looks_ahead: bool = False,
     ) -> None:
         """Open every lane at the start of its first stream.
 
@@ -72,7 +71,6 @@ class Player:
             price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
             deadline_s: longest wait for one step of a session, seconds.
-            looks_ahead: sessions of `collect` count the similar questions that follow; credit reads that.
         """
         self._played = 0
         self._steps = 0
@@ -86,7 +84,6 @@ class Player:
         self._seed = seed
         self._price = price
         self._bought = bought
-        self._looks_ahead = looks_ahead
         self._deadline_s = deadline_s
         self._rounds = dict.fromkeys(numbers, 0)
         self._lanes = {number: self._open(number) for number in numbers}
@@ -94,7 +91,8 @@ class Player:
     def _open(self, number: int) -> Lane:
         index = number + self._rounds[number] * self._total
         stream = self._environment.stream(split="train", index=index)
-        return Lane(stream, self._rules, price=self._price, bought=self._bought, looks_ahead=self._looks_ahead)
+        # Also without credit: a replay of the stored sessions may compute another one.
+        return Lane(stream, self._rules, price=self._price, bought=self._bought, looks_ahead=True)
 
     async def spread(self, shares: AskingShares, *, sessions: int, seed: int) -> None:
         """Move every lane to the place where it begins in its first stream; call it before any session is collected.

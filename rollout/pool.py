@@ -6,6 +6,7 @@ reopen      every actor to open new lanes                      cluster.deadline_
 spread      every lane's first memory to be grown              cluster.deadline_s
 collect     every lane to play its sessions                    cluster.deadline_s for each step of a session
 evaluate    every stream to be played                          cluster.deadline_s for each step of a session
+report      every actor's last report of an evaluation         cluster.deadline_s
 load        every engine to fetch, load and check a version    cluster.deadline_s
             nccl: to prepare; then to serve and check it       cluster.deadline_s each, and STOP_S to give up
 state       every actor to report its lanes                    cluster.deadline_s

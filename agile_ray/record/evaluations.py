@@ -25,6 +25,8 @@ from agile_ray.evaluation.plays import Part
 from agile_ray.record import checkpoints, store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.json_files import read_json, write_json
+from agile_ray.record.parquet.columns import SCHEMA_VERSION
+from agile_ray.record.parquet.tables import is_readable
 from agile_ray.record.whole import remove_unfinished, write_whole
 from agile_ray.types import RunState, Session
 
@@ -44,7 +46,7 @@ class Measured:
     @classmethod
     def of(cls, config: RunConfig, state: RunState, *keys: str) -> "Measured":
         """The evaluation of the weights that a run had in a state; `keys` name more knobs that affect it."""
-        schemas = (checkpoints.SCHEMA, store.SCHEMA_VERSION)
+        schemas = (checkpoints.SCHEMA, SCHEMA_VERSION)
         return cls(state=state, settings=evaluation_of(config, *keys), schemas=schemas)
 
 
@@ -97,7 +99,7 @@ class PlayedParts:
 
 
 def begin(run: RunFolder, entry: str, measured: Measured) -> bool:
-    """Begin a policy's final evaluation, or go on with it. What is stored of other weights or settings is deleted.
+    """Begin a policy's evaluation, or go on with it. What is stored of other weights or settings is deleted.
 
     Args:
         run: its folder.
@@ -114,19 +116,19 @@ def begin(run: RunFolder, entry: str, measured: Measured) -> bool:
     return not has(run, entry)
 
 
-_CHOICE = TypeAdapter(Choice)
-STARTING = "sft_validation_sampled"
-"""Entry of the policy after imitation, sampled on validation."""
-
-
 def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
     """Store one policy's evaluation under its entry: `ppo`, `oracle`, ..."""
     store.write_sessions(run.evaluation_file(entry), sessions)
     _discard_parts(run, entry)
 
 
+def is_kept(run: RunFolder, entry: str, measured: Measured) -> bool:
+    """Whether a policy's evaluation of these weights, with these settings, is stored and readable."""
+    return _read_measured(run, entry) == measured and has(run, entry)
+
+
 def discard(run: RunFolder, entry: str) -> None:
-    """Delete one policy's final evaluation, finished or not."""
+    """Delete one policy's evaluation, finished or not."""
     run.evaluation_file(entry).unlink(missing_ok=True)
     _discard_parts(run, entry)
     run.measured_file(entry).unlink(missing_ok=True)
@@ -142,7 +144,7 @@ def discard_after(run: RunFolder, state: RunState) -> None:
 
 def has(run: RunFolder, entry: str) -> bool:
     """Whether a policy's evaluation is stored and readable."""
-    return store.is_readable(run.evaluation_file(entry))
+    return is_readable(run.evaluation_file(entry))
 
 
 def read(run: RunFolder, entry: str) -> list[Session]:

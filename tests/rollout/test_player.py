@@ -22,7 +22,7 @@ from agile_ray.scripted.head_start import AskingShares
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
 from agile_ray.types import Session
-from envs.recurring import LENGTH, Recurring
+from envs.recurring import ITEMS, LENGTH, RECUR, Recurring
 from envs.shop import Shop
 from envs.stretches import Stretches
 from rollout.engine_policy import Seating
@@ -107,6 +107,13 @@ def test_positions_in_other_streams_are_refused(tmp_path: Path) -> None:
 def evaluate(player: Player, *plays: Play, greedy: bool = True, keeps: bool = False, call: int = 0) -> list[Part]:
     asyncio.run(player.evaluate(plays, split="test", greedy=greedy, keeps=keeps, call=call))
     return player.report(call, 0).parts
+
+
+def test_every_collected_session_knows_how_many_similar_questions_follow(tmp_path: Path) -> None:
+    found = [one.hindsight for one in asyncio.run(player(tmp_path).collect(LENGTH))]
+    assert sum(one.later_similar for one in found) >= 2 * ITEMS * (RECUR * (RECUR - 1) // 2)
+    for position, one in [(n % LENGTH, one) for n, one in enumerate(found)]:
+        assert one.later_similar >= sum(later > position for later in one.same_item)
 
 
 @pytest.mark.parametrize("greedy", [True, False])
