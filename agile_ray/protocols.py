@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from agile_ray.types import (
@@ -45,9 +46,18 @@ class Rollouts(Protocol):
         """
         ...
 
-    def state(self) -> bytes: ...  # lanes and memories, for a checkpoint
+    def save(self, folder: Path, *, earlier: Path | None) -> None:
+        """Write lanes and memories into an existing, empty folder of a checkpoint.
 
-    def restore(self, state: bytes) -> None: ...
+        Args:
+            folder: to write into; what is written there does not need `earlier`.
+            earlier: such a folder of the latest checkpoint, which may not exist; None: there is no checkpoint.
+        """
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Restore what `save` wrote."""
+        ...
 
 
 class Learners(Protocol):
