@@ -47,12 +47,7 @@ class Rollouts(Protocol):
         ...
 
     def save(self, folder: Path, *, earlier: Path | None) -> None:
-        """Write lanes and memories into an existing, empty folder of a checkpoint.
-
-        Args:
-            folder: to write into; what is written there does not need `earlier`.
-            earlier: such a folder of the latest checkpoint, which may not exist; None: there is no checkpoint.
-        """
+        """Write lanes and memories into a checkpoint; `record.checkpoints.Lanes` explains the arguments."""
         ...
 
     def restore(self, folder: Path) -> None:

@@ -5,8 +5,9 @@
                                  0.000001.a11e90f3    every lane, with what has changed in its memory since
 
 Read in order, the files of a checkpoint give its lanes, without those of any other checkpoint. A lane that begins a
-stream begins a memory, which is whole in the next file. A file that is older than the whole memories of all lanes is
-not linked any more. So a checkpoint writes what has changed, and never holds more than the lanes' current streams.
+stream begins a memory, which is whole in the next file. Once every lane is whole in a later file, a file is not linked
+into the next checkpoint. So a checkpoint writes what has changed, and holds what was written since the oldest current
+stream began.
 
 The last part of a name is random: a file of that name is the one that this actor wrote or restored.
 """

@@ -237,7 +237,7 @@ class Player:
         return {number: lane.memory.moment for number, lane in self._lanes.items()}
 
     def restore(self, positions: Sequence[LanePosition]) -> None:
-        """Put lanes back to these positions, with their whole memories. One that stays in its stream keeps its receipts.
+        """Put all lanes back to these positions, with whole memories. One that stays in its stream keeps its receipts.
 
         Raises:
             ConfigError: these are not the lanes of this player, or its streams are not those of the checkpoint.
