@@ -23,6 +23,7 @@ from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import RunState, Session
 from envs.recurring import LENGTH, Recurring
 from rollout import pool as pool_module
+from rollout.actor import RolloutActor
 from rollout.engine_policy import Seating
 from rollout.lane_files import LaneFiles
 from rollout.player import Player
@@ -250,8 +251,11 @@ def pool_of(monkeypatch: pytest.MonkeyPatch, *actors: LaneFiles) -> RolloutPool:
     monkeypatch.setattr(pool_module, "wait", lambda _, answers, **__: answers)
 
     def handle(files: LaneFiles) -> SimpleNamespace:
-        save = SimpleNamespace(remote=lambda folder, earlier: files.save(folder, earlier=earlier))
-        return SimpleNamespace(save=save, restore=SimpleNamespace(remote=files.restore))
+        actor = RolloutActor(SimpleNamespace())  # pyright: ignore[reportArgumentType]
+        actor._opened_files = files
+        save = SimpleNamespace(remote=lambda folder, earlier: asyncio.run(actor.save(folder, earlier)))
+        restore = SimpleNamespace(remote=lambda folder: asyncio.run(actor.restore(folder)))
+        return SimpleNamespace(save=save, restore=restore)
 
     pool = RolloutPool.__new__(RolloutPool)
     pool.handles = [handle(files) for files in actors]  # pyright: ignore[reportAttributeAccessIssue]
