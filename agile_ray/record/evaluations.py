@@ -1,7 +1,7 @@
 """The sessions of a run's evaluations, one Parquet file per policy, and which checkpoint they played.
 
     ppo.measured.json    which weights are measured, and with what settings: written before anything is played
-    ppo.parts/           what is played so far; deleted once ppo.parquet is there
+    ppo.parts/           what is played so far, a file per part of a stream; deleted once ppo.parquet is there
     ppo.parquet          all sessions
 
 So a run that is resumed goes on with an evaluation where it was stopped, and plays none of the same weights twice. All
@@ -11,8 +11,9 @@ that begin inside a stream are grown by its asking shares, so a resumed run grow
 
 import pickle
 import shutil
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -54,10 +55,13 @@ _MEASURED = TypeAdapter(Measured)
 
 
 class PlayedParts:
-    """What an evaluation has played so far: one file per stream, with its sessions and the lane after them."""
+    """What an evaluation has played so far.
+
+    Part 2 of stream 3 is in the file `00003.00002`: its sessions, and what has changed in the lane since part 1.
+    """
 
     def __init__(self, folder: Path | None) -> None:
-        """Read what is kept.
+        """Read what is kept. Of a stream with a damaged part, that part and the later ones are deleted.
 
         Args:
             folder: of the files; it need not exist. None: nothing is written.
@@ -65,13 +69,26 @@ class PlayedParts:
         self._folder = folder
         self.streams: dict[int, Part] = {}
         """Of each stream that has begun: everything that is played, by the stream's index."""
+        self._kept: Counter[int] = Counter()  # parts of each stream
         if folder is None:
             return
         remove_unfinished(folder)
         for path in sorted(folder.glob("[0-9]*")):
-            part = _read_part(path)
-            if part is not None:
-                self.streams[part.index] = part
+            index = int(path.name.split(".")[0])
+            part = _read_part(path) if path == self._next(folder, index) else None
+            if part is None:
+                path.unlink()
+            else:
+                self._join(part)
+
+    def _next(self, folder: Path, index: int) -> Path:
+        """The file of a stream's next part."""
+        return folder / f"{index:05d}.{self._kept[index]:05d}"
+
+    def _join(self, part: Part) -> None:
+        before = self.streams.get(part.index)
+        self.streams[part.index] = part if before is None else before.then(part)
+        self._kept[part.index] += 1
 
     @property
     def keeps(self) -> bool:
@@ -90,12 +107,9 @@ class PlayedParts:
             ConfigError: it can't be written.
             OSError: the disk is full.
         """
-        before = self.streams.get(part.index)
-        if before is not None:
-            part = replace(part, sessions=(*before.sessions, *part.sessions))
-        self.streams[part.index] = part
         if self._folder is not None:
-            write_whole(self._folder / f"{part.index:05d}", pickle.dumps(part))
+            write_whole(self._next(self._folder, part.index), pickle.dumps(part))
+        self._join(part)
 
 
 def begin(run: RunFolder, entry: str, measured: Measured) -> bool:

@@ -219,9 +219,10 @@ def test_a_damaged_file_before_the_checkpoint_is_named(tmp_path, damaged):
     run = RunFolder(tmp_path)
     state = RunState(imitation_steps=0, iteration=2, version=2)
     learners = SimpleNamespace(export=export, save=lambda folder: (folder / "one").write_text("1"))
-    part = SimpleNamespace(state=lambda: b"1")
+    lanes = SimpleNamespace(save=lambda folder, earlier: (folder / "one").write_text("1"))
+    credit = SimpleNamespace(state=lambda: b"1")
     FolderCheckpoints(
-        run, keep=1, learners=learners, lanes=part, credit=part, resumed=lambda _: None, sft=run.sft
+        run, keep=1, learners=learners, lanes=lanes, credit=credit, resumed=lambda _: None, sft=run.sft
     ).save(state, score=None)
     for iteration in (1, 2, 3):
         store.write(run, iteration, [ONE], rows(ONE))
