@@ -29,7 +29,9 @@ def test_every_session_is_trained_exactly_once(job: Job) -> None:
         by_lane.setdefault(row["stream"], []).append(row["position"])
     for positions in by_lane.values():
         assert sorted(set(positions)) == list(range(min(positions), max(positions) + 1))
-    assert sorted(map(min, by_lane.values())) == [48 * lane // LANES for lane in range(LANES)]
+    first = [48 * lane // LANES for lane in range(LANES)]
+    later = [0 for start in first if start + SESSIONS * ITERATIONS > 48]  # such a lane goes on with a stream of its own
+    assert sorted(map(min, by_lane.values())) == sorted(first + later)
     assert [line.iteration for line in job.lines(Event.ITERATION)] == list(range(1, ITERATIONS + 1))
     assert [line.imitation_steps for line in job.lines(Event.IMITATION)] == list(range(1, STEPS + 1))
 
