@@ -58,14 +58,10 @@ def train(config: RunConfig) -> None:
         resumable(folder, stopping=stop),
         cluster(config.cluster, cpus=cpus(config)),
     ):
-        stop.listen()  # after Ray, which sets its own handler
         progress.say(f"run {folder}: starting engines and learners")
-        machines = start(config, environment, progress)
-        try:
+        with closing(start(config, environment, progress)) as machines, stop.working():
             finished = run(config, environment, machines, progress, stop)
             stop.saved()
-        finally:
-            machines.close()
     if not finished:
         raise SystemExit(EXIT_CODE)
 
