@@ -93,7 +93,7 @@ class PlayedParts:
             part = replace(part, sessions=(*before.sessions, *part.sessions))
         self.streams[part.index] = part
         if self._folder is not None:
-            write_whole(self._folder / f"{part.index:05d}", pickle.dumps(part))
+            write_whole(self._folder / _part_name(part.index), pickle.dumps(part))
 
 
 def begin(run: RunFolder, entry: str, measured: Measured) -> bool:
@@ -107,16 +107,13 @@ def begin(run: RunFolder, entry: str, measured: Measured) -> bool:
     Returns:
         Whether it must be played; False if it is stored.
     """
-    path = run.measured_file(entry)
     if _read_measured(run, entry) != measured:
         discard(run, entry)
-        write_json(path, asdict(measured))
-    return not has(run, entry)
-
-
-_CHOICE = TypeAdapter(Choice)
-STARTING = "sft_validation_sampled"
-"""Entry of the policy after imitation, sampled on validation."""
+        write_json(run.measured_file(entry), asdict(measured))
+    if not has(run, entry):
+        return True
+    _discard_parts(run, entry)  # of a process that was killed after it stored the evaluation
+    return False
 
 
 def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
@@ -138,6 +135,11 @@ def discard_after(run: RunFolder, state: RunState) -> None:
         measured = _read_measured(run, entry)
         if measured is None or measured.state.follows(state):
             discard(run, entry)
+
+
+def is_finished(run: RunFolder, entry: str, measured: Measured) -> bool:
+    """Whether a policy's final evaluation is stored, of these weights and settings."""
+    return has(run, entry) and _read_measured(run, entry) == measured
 
 
 def has(run: RunFolder, entry: str) -> bool:
@@ -202,9 +204,15 @@ def _read_measured(run: RunFolder, entry: str) -> Measured | None:
         return None
 
 
+def _part_name(index: int) -> str:
+    return f"{index:05d}"
+
+
 def _read_part(path: Path) -> Part | None:
-    """The part in a file; None if it is damaged, and its stream is played again."""
+    """The part in a file; None if it is damaged or a copy, and its stream is played again."""
+    content = path.read_bytes()
     try:
-        return pickle.loads(path.read_bytes())  # noqa: S301  our own file
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, TypeError, ValueError):
+        part = pickle.loads(content)  # noqa: S301  our own file
+    except Exception:  # noqa: BLE001  damage can raise anything
         return None
+    return part if isinstance(part, Part) and path.name == _part_name(part.index) else None

@@ -21,6 +21,7 @@ from agile_ray.agent.environment import Environment
 from agile_ray.config import RunConfig
 from agile_ray.credit.fitted import check_windows
 from agile_ray.record import evaluations, provenance
+from agile_ray.record.evaluations import Measured
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
 from agile_ray.scripted import demonstrations
@@ -35,6 +36,7 @@ from launch.run.lock import alone
 from launch.run.preflight import check, check_engine_path, check_engines
 from launch.run.progress import Progress
 from launch.run.stop import EXIT_CODE, Stop
+from rollout.rules import check_embedder
 
 
 def train(config: RunConfig) -> None:
@@ -86,6 +88,7 @@ def prepare(config: RunConfig) -> Environment:
     check(config)
     final_comparison.check_advice(config, environment)
     check_engines(config)
+    check_embedder(config.memory.embedder)
     check_engine_path("model.path", config.model.path)
     return environment
 
@@ -177,7 +180,7 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
 
 def _evaluate_sft(parts: Parts, state: RunState) -> None:
     """Make the evaluations of the SFT policy that the run needs and does not have."""
-    tested = evaluations.has(parts.folder, "sft_sampled")
+    tested = evaluations.is_finished(parts.folder, "sft_sampled", Measured.of(parts.config, state))
     known = evaluations.has(parts.folder, evaluations.STARTING) or not _lanes_are_spread(parts)
     if tested and known:
         return

@@ -96,6 +96,11 @@ def test_a_run_killed_before_its_first_checkpoint_spreads_lanes_by_the_stored_ev
     assert (again.log, again.shares) == ([], [shares_of("random")])
 
 
+def test_a_run_resumed_with_other_test_questions_tests_the_same_policy_on_them(tmp_path: Path):
+    run(config(tmp_path))
+    assert run(config(tmp_path, "evaluate.sessions=7")).log == ["load", *TESTED]
+
+
 def test_a_run_killed_between_its_evaluations_makes_only_the_missing_one(tmp_path: Path):
     settings = config(tmp_path)
     run(settings)
