@@ -46,7 +46,7 @@ class Env(Section):
 
     name: str
     """Name of the environment, as listed in envs/."""
-    advice_cost: Annotated[float, Affects.TRAINING | Affects.JUDGEMENT | Affects.EVALUATION] = Field(
+    advice_cost: Annotated[float, Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION] = Field(
         default=0.3, ge=0, le=1
     )
     """Price of one ask, in units of the reward for a right answer; a whole number of thousandths."""
@@ -301,7 +301,7 @@ class Evaluate(Section):
     sessions: Annotated[int | None, Affects.EVALUATION | Affects.COMPARISON] = Field(default=None, ge=1)
     """Sessions that `agile-ray evaluate` and the final evaluation of a training play, in a split that ends shared among
     all its streams. None: all sessions of all streams."""
-    validation_sessions: Annotated[int, Affects.EVALUATION | Affects.COMPARISON] = Field(default=768, ge=1)
+    validation_sessions: Annotated[int, Affects.COMPARISON] = Field(default=768, ge=1)
     """Sessions of each evaluation on validation, shared likewise; also of the one after imitation. By its asking shares
     the first memories of lanes are grown."""
 

@@ -34,11 +34,12 @@ def machines_of(config: RunConfig) -> dict[str, object]:
 
 
 def imitation_of(config: RunConfig) -> dict[str, object]:
-    """Values of the knobs that the SFT policy depends on. Runs with equal values can share it.
+    """Values of the knobs that the SFT policy and its critic depend on. Runs with equal values can share both.
 
-    It depends on the price only if the teacher asks by judgement.
+    The price is one of them, also where the teacher asks at random: the returns that the critic learns contain it, and
+    `linked` credit is own rewards minus what the critic expects.
     """
-    return _values(config, _imitation(config))
+    return _values(config, Affects.IMITATION)
 
 
 def evaluation_of(config: RunConfig, *keys: str) -> dict[str, object]:
@@ -49,12 +50,7 @@ def evaluation_of(config: RunConfig, *keys: str) -> dict[str, object]:
 
 def sft_evaluation_of(config: RunConfig) -> dict[str, object]:
     """Values of the knobs that the SFT policy's evaluation depends on. Runs with equal values can share it."""
-    return _values(config, _imitation(config) | Affects.EVALUATION)
-
-
-def _imitation(config: RunConfig) -> Affects:
-    judged = config.imitation.asking == "judgement"
-    return Affects.IMITATION | Affects.JUDGEMENT if judged else Affects.IMITATION
+    return _values(config, Affects.IMITATION | Affects.EVALUATION)
 
 
 def _differences(one: RunConfig, other: RunConfig, affects: Affects, *, free: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from agile_ray.types import (
@@ -45,9 +46,13 @@ class Rollouts(Protocol):
         """
         ...
 
-    def state(self) -> bytes: ...  # lanes and memories, for a checkpoint
+    def save(self, folder: Path, *, earlier: Path | None) -> None:
+        """Write lanes and memories into a checkpoint; `record.checkpoints.Lanes` explains the arguments."""
+        ...
 
-    def restore(self, state: bytes) -> None: ...
+    def restore(self, folder: Path) -> None:
+        """Restore what `save` wrote."""
+        ...
 
 
 class Learners(Protocol):

@@ -211,7 +211,7 @@ def measure(load: Load, encoder: Encoder, database: Path, *, first: int) -> tupl
         tool_s=2.0,
     )
     streams = [SlowStream(first + number, tool, load) for number in range(load.lanes)]
-    lanes = [Lane(stream, rules, price=300, looks_ahead=load.looks_ahead) for stream in streams]
+    lanes = [Lane(stream, rules, price=300, looks_ahead=load.looks_ahead, imagines=True) for stream in streams]
     sessions: list[Session] = []
     played_s = seconds(lambda: sessions.extend(play(lanes, load.sessions)))
 

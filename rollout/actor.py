@@ -4,6 +4,7 @@ import asyncio
 import pickle
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -20,7 +21,8 @@ from agile_ray.scripted.head_start import AskingShares
 from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
-from rollout.player import LanePosition, Player
+from rollout.lane_files import LaneFiles
+from rollout.player import Player
 from rollout.rules import build_rules
 from rollout.settings import ActorSettings, EngineSettings, RolloutSettings
 from rollout.tokenizer import HFTokenizer
@@ -37,6 +39,7 @@ class RolloutActor:
         self._settings = settings
         self._started_engine: VLLMEngine | None = None
         self._opened_player: Player | None = None
+        self._opened_files: LaneFiles | None = None
 
     async def answer(self, call: RollCall, name: str) -> None:
         """Show that this node sees the run's folder.
@@ -81,10 +84,10 @@ class RolloutActor:
             temperature=rollout.temperature,
             seed=common.seed if rollout.deterministic else None,
             price=common.env.price,
-            looks_ahead=common.looks_ahead,
             bought=Journal(RunFolder(common.run_folder).journal(index)).add,
             deadline_s=common.deadline_s,
         )
+        self._opened_files = LaneFiles(self._opened_player, actor=index)
 
     @property
     def _engine(self) -> VLLMEngine:
@@ -97,6 +100,12 @@ class RolloutActor:
         if self._opened_player is None:
             raise EngineError(f"rollout actor {self._settings.index}: start it before any other call")
         return self._opened_player
+
+    @property
+    def _files(self) -> LaneFiles:
+        if self._opened_files is None:
+            raise EngineError(f"rollout actor {self._settings.index}: start it before any other call")
+        return self._opened_files
 
     async def spread(self, shares: AskingShares) -> None:
         """Move every lane to the place where it begins in its first stream."""
@@ -158,13 +167,13 @@ class RolloutActor:
             ) from error
         return await self._engine.load(weights, blobs)
 
-    async def positions(self) -> list[LanePosition]:
-        """The position of every lane."""
-        return self._player.positions()
+    async def save(self, folder: Path, earlier: Path | None) -> dict[str, int]:
+        """Write the lanes into a checkpoint; `LaneFiles.save` explains the arguments, result and errors."""
+        return self._files.save(folder, earlier=earlier)
 
-    async def restore(self, positions: Sequence[LanePosition]) -> None:
-        """Put the lanes back to these positions."""
-        self._player.restore(positions)
+    async def restore(self, folder: Path) -> None:
+        """Put the lanes back to their positions in a checkpoint."""
+        self._files.restore(folder)
 
     async def shutdown(self) -> None:
         """End the engine's processes."""

@@ -8,11 +8,12 @@ first streams (agile_ray/scripted/head_start.py) before it collects.
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.lane import Lane, LaneState
+from agile_ray.agent.memory import Moment
 from agile_ray.agent.policy import Policy
 from agile_ray.agent.rules import Rules
 from agile_ray.errors import ConfigError
@@ -60,7 +61,6 @@ class Player:
         price: int,
         bought: Callable[[Receipt], None],
         deadline_s: float,
-        looks_ahead: bool = False,
     ) -> None:
         """Open every lane at the start of its first stream.
 
@@ -72,7 +72,6 @@ class Player:
             price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
             deadline_s: longest wait for one step of a session, seconds.
-            looks_ahead: sessions of `collect` count the similar questions that follow; credit reads that.
         """
         self._played = 0
         self._steps = 0
@@ -86,7 +85,6 @@ class Player:
         self._seed = seed
         self._price = price
         self._bought = bought
-        self._looks_ahead = looks_ahead
         self._deadline_s = deadline_s
         self._rounds = dict.fromkeys(numbers, 0)
         self._lanes = {number: self._open(number) for number in numbers}
@@ -94,7 +92,8 @@ class Player:
     def _open(self, number: int) -> Lane:
         index = number + self._rounds[number] * self._total
         stream = self._environment.stream(split="train", index=index)
-        return Lane(stream, self._rules, price=self._price, bought=self._bought, looks_ahead=self._looks_ahead)
+        # Both also without credit: a replay of the stored sessions may compute another one.
+        return Lane(stream, self._rules, price=self._price, bought=self._bought, looks_ahead=True, imagines=True)
 
     async def spread(self, shares: AskingShares, *, sessions: int, seed: int) -> None:
         """Move every lane to the place where it begins in its first stream; call it before any session is collected.
@@ -206,27 +205,39 @@ class Player:
         if play.begun is not None:
             lane.restore(play.begun)
         sessions: list[Session] = []
-        last = time.monotonic()
+        last, moment = time.monotonic(), lane.memory.moment
         while lane.position < play.sessions:
             sessions.append(await self._play(lane, policy))
             ends = lane.position == play.sessions
             if ends or (keeps and time.monotonic() - last > PART_S):
-                yield Part(index=play.index, sessions=tuple(sessions), state=None if ends else lane.state())
-                sessions, last = [], time.monotonic()
+                yield Part(index=play.index, sessions=tuple(sessions), state=None if ends else lane.state(moment))
+                sessions, last, moment = [], time.monotonic(), lane.memory.moment
 
-    def positions(self) -> list[LanePosition]:
-        """The position of every lane; call it only between two calls of `collect`."""
-        return [
-            LanePosition(number=number, round=self._rounds[number], state=lane.state())
-            for number, lane in self._lanes.items()
-        ]
+    def positions(self, since: Mapping[int, Moment] | None = None) -> Iterator[LanePosition]:
+        """The position of every lane; call it only between two calls of `collect`.
+
+        Args:
+            since: moments of the lanes' memories, by the lane's number; what changed before is left out.
+        """
+        for number, lane in self._lanes.items():
+            state = lane.state(since.get(number) if since is not None else None)
+            yield LanePosition(number=number, round=self._rounds[number], state=state)
+
+    def moments(self) -> dict[int, Moment]:
+        """Now, in the memory of every lane; for a later call of `positions`."""
+        return {number: lane.memory.moment for number, lane in self._lanes.items()}
 
     def restore(self, positions: Sequence[LanePosition]) -> None:
-        """Put lanes back to these positions. A lane that stays in its stream keeps its receipts.
+        """Put all lanes back to these positions, with whole memories. One that stays in its stream keeps its receipts.
 
         Raises:
-            ConfigError: the streams of this run are not those of the checkpoint.
+            ConfigError: these are not the lanes of this player, or its streams are not those of the checkpoint.
         """
+        if [position.number for position in positions] != list(self._lanes):
+            raise ConfigError(
+                f"resume: the checkpoint has {len(positions)} lanes for an actor that plays {len(self._lanes)}; "
+                "set rollout.actors and rollout.lanes as they were"
+            )
         for position in positions:
             number, lane = position.number, self._lanes[position.number]
             if self._rounds[number] != position.round:

@@ -6,9 +6,10 @@ reopen      every actor to open new lanes                      cluster.deadline_
 spread      every lane's first memory to be grown              cluster.deadline_s
 collect     every lane to play its sessions                    cluster.deadline_s for each step of a session
 evaluate    every stream to be played                          cluster.deadline_s for each step of a session
+report      every actor's last report of an evaluation         cluster.deadline_s
 load        every engine to fetch, load and check a version    cluster.deadline_s
             nccl: to prepare; then to serve and check it       cluster.deadline_s each, and STOP_S to give up
-state       every actor to report its lanes                    cluster.deadline_s
+save        every actor to write its lanes                     cluster.deadline_s
 restore     every actor to put back its lanes                  cluster.deadline_s
 shutdown    every engine to end; then the actors are killed    STOP_S
 
@@ -32,12 +33,12 @@ import envs
 from agile_ray.errors import AgileError, ConfigError, SyncError
 from agile_ray.evaluation.plays import Part, Play, balanced, plays
 from agile_ray.record.evaluations import PlayedParts
-from agile_ray.record.roll_call import RollCall
+from agile_ray.record.roll_call import REMEDY, RULE, RollCall
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.actor import RolloutActor
-from rollout.player import LanePosition
+from rollout.lane_files import saved_actors
 from rollout.settings import ActorSettings, RolloutSettings
 from rollout.waiting import wait
 from rollout.watch import REPORT_S, Watch
@@ -243,28 +244,43 @@ class RolloutPool:
         if reasons:
             raise SyncError(f"rollout.load: {'; '.join(reasons)}") from error
 
-    def state(self) -> bytes:
-        """Positions and memories of all lanes, for a checkpoint; call it only between two collections."""
-        shares: list[list[LanePosition]] = self._wait("state", [handle.positions.remote() for handle in self.handles])
-        return pickle.dumps([position for share in shares for position in share])
+    def save(self, folder: Path, *, earlier: Path | None) -> None:
+        """Write all lanes into a checkpoint; call it only between two collections. Each actor writes its own.
 
-    def restore(self, state: bytes) -> None:
-        """Put every lane back to its position in a checkpoint.
+        Args:
+            folder: an existing, empty folder.
+            earlier: such a folder of the run's latest checkpoint; what has not changed since is linked to it.
 
         Raises:
-            ConfigError: the checkpoint has another number of lanes, or other streams.
+            ConfigError: the folder can't be written, or the driver does not see there what an actor wrote.
         """
-        positions: list[LanePosition] = pickle.loads(state)  # noqa: S301  our own checkpoint
-        lanes = self._settings.rollout.lanes
-        expected = lanes * len(self.handles)
-        if [position.number for position in positions] != list(range(expected)):
+        folder = folder.absolute()
+        before = None if earlier is None else earlier.absolute()
+        written = self._wait("save", [handle.save.remote(folder, before) for handle in self.handles])
+        for actor, files in enumerate(written):
+            for name, size in files.items():
+                path = folder / name
+                found = path.stat().st_size if path.is_file() else None
+                if found != size:
+                    raise ConfigError(
+                        f"{path}: {RULE}, but rollout actor {actor} wrote {size} bytes there and the driver finds "
+                        f"{'no file' if found is None else found}; {REMEDY}"
+                    )
+
+    def restore(self, folder: Path) -> None:
+        """Put every lane back to its position in a checkpoint, of which this is the folder that `save` filled.
+
+        Raises:
+            ConfigError: the checkpoint has another number of actors or lanes, or other streams.
+        """
+        folder = folder.absolute()
+        found = saved_actors(folder)
+        if found != set(range(len(self.handles))):
             raise ConfigError(
-                f"resume: the checkpoint has {len(positions)} lanes, rollout.actors x rollout.lanes is {expected}; set "
-                "them as they were"
+                f"resume: the checkpoint has lanes of {len(found)} actors, rollout.actors is {len(self.handles)}; set "
+                "it as it was"
             )
-        shares = [positions[first : first + lanes] for first in range(0, expected, lanes)]
-        calls = [handle.restore.remote(share) for handle, share in zip(self.handles, shares, strict=True)]
-        self._wait("restore", calls)
+        self._wait("restore", [handle.restore.remote(folder) for handle in self.handles])
 
     def shutdown(self) -> None:
         """End engines and actors. It raises nothing, since it also runs after a failure; a second call does nothing.

@@ -29,7 +29,6 @@ class RolloutSettings:
     device: str  # "cpu" or "gpu"
     deadline_s: float  # longest wait for one call
     exact: bool  # engines and learner all compute in float32, so their logprobs must be equal
-    looks_ahead: bool  # credit reads the number of similar questions that follow
     sessions: int  # of each lane in one collection
     run_folder: Path  # absolute; actors write the receipts of their lanes there
 
@@ -45,7 +44,6 @@ class RolloutSettings:
             device=config.cluster.device,
             deadline_s=config.cluster.deadline_s,
             exact=config.rollout.dtype == config.learner.dtype == "float32",
-            looks_ahead=config.credit.mode != "none",
             sessions=config.loop.sessions_per_lane,
             run_folder=config.run_folder.absolute(),
         )

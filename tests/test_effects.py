@@ -43,13 +43,13 @@ def test_machines_are_restarted_if_a_setting_of_their_start_changes():
 IMITATION = beginning("seed", "model.", "env.", "agent.", "memory.", "imitation.", "learner.", "ppo.critic")
 
 
-def test_imitation_depends_on_the_price_only_if_the_teacher_asks_by_judgement():
-    assert set(imitation_of(config())) == IMITATION - {"env.advice_cost"}
-    assert set(imitation_of(config("imitation.asking=judgement"))) == IMITATION
+@pytest.mark.parametrize("asking", ["random", "judgement"])
+def test_imitation_depends_on_the_price_since_its_returns_contain_it(asking):
+    assert set(imitation_of(config(f"imitation.asking={asking}"))) == IMITATION
 
 
 def test_the_evaluation_of_the_sft_policy_depends_on_imitation_price_sampling_and_number_of_sessions():
-    everything = IMITATION | (beginning("rollout.", "evaluate.") - ENGINE_MEMORY) | {"cluster.device"}
+    everything = IMITATION | (beginning("rollout.", "evaluate.sessions") - ENGINE_MEMORY) | {"cluster.device"}
     assert set(sft_evaluation_of(config())) == everything
 
 

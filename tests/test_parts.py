@@ -12,15 +12,15 @@ from tests.fakes.parts_contract import check_checkpoints, check_learners, check_
 from tests.fakes.stored import FAILED, ONE, REWRITTEN, rows
 
 
-def test_fake_rollouts_keep_the_contract():
-    check_rollouts(FakeRollouts)
+def test_fake_rollouts_keep_the_contract(tmp_path):
+    check_rollouts(FakeRollouts, folder=tmp_path)
 
 
 def test_recorded_rollouts_keep_the_contract(tmp_path):
     run = RunFolder(tmp_path)
     store.write(run, 1, [ONE, REWRITTEN], rows(ONE, REWRITTEN))
     store.write(run, 2, [FAILED], [])
-    check_rollouts(lambda: RecordedRollouts(run))
+    check_rollouts(lambda: RecordedRollouts(run), folder=tmp_path)
 
 
 def test_fake_learners_keep_the_contract():

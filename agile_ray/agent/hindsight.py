@@ -36,7 +36,14 @@ class HindsightObserver:
     """Watches one session and builds its `Hindsight`. Changes nothing that the policy reads."""
 
     def __init__(
-        self, memory: SessionMemory, rules: Rules, *, recurrence: Recurrence, held: Held, later_similar: int = 0
+        self,
+        memory: SessionMemory,
+        rules: Rules,
+        *,
+        recurrence: Recurrence,
+        held: Held,
+        later_similar: int = 0,
+        imagines: bool = False,
     ) -> None:
         """Look at memory before the session begins.
 
@@ -46,7 +53,9 @@ class HindsightObserver:
             recurrence: of the whole stream's questions.
             held: of the lane.
             later_similar: similar questions that follow in the stream; 0 where nobody uses it.
+            imagines: build counterfactual prefixes.
         """
+        self._imagines = imagines
         self._memory = memory
         self._recurrence = recurrence
         self._later_similar = later_similar
@@ -69,6 +78,8 @@ class HindsightObserver:
         Returns:
             Remarks for the session: one for each counterfactual that is too long to be kept.
         """
+        if not self._imagines:
+            return []
         writers = sorted({match.entry.writer for matches in found.values() for match in matches})
         groups = [(writer,) for writer in writers] + ([tuple(writers)] if len(writers) > 1 else [])
         imagined = [self._without(group, context_ids=context_ids, shown=shown) for group in groups]

@@ -1,13 +1,13 @@
 """A lane: one episode being played, session after session, with its memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agile_ray.agent.environment import Stream
 from agile_ray.agent.executor import Executor
 from agile_ray.agent.hindsight import Held, HindsightObserver
 from agile_ray.agent.later import later_similar
-from agile_ray.agent.memory import Memory, Snapshot
+from agile_ray.agent.memory import Change, Memory, Moment
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.policy import Policy
 from agile_ray.agent.recurrence import Recurrence
@@ -27,8 +27,12 @@ class LaneState:
 
     stream: str  # id, to be checked on restore
     position: int  # of the session to play next
-    memory: Snapshot
+    memory: Change  # since the beginning, or since an earlier state
     receipts: tuple[Receipt, ...] = ()  # of this position and later ones, which were played before the last restore
+
+    def then(self, later: "LaneState") -> "LaneState":
+        """A later state of the same stream, whose memory is what has changed since this one."""
+        return replace(later, memory=self.memory.then(later.memory))
 
 
 class Lane:
@@ -44,6 +48,7 @@ class Lane:
         bought: Callable[[Receipt], None] | None = None,
         observed: bool = True,
         looks_ahead: bool = False,
+        imagines: bool = False,
     ) -> None:
         """Open a lane at the start of a stream.
 
@@ -55,6 +60,7 @@ class Lane:
             bought: called with the receipt of every ask that is paid for.
             observed: whether sessions record their hindsight; on a long stream that takes most of a script's time.
             looks_ahead: count the similar questions that follow each one, for credit. Embeds the whole stream.
+            imagines: build the counterfactual prefixes that credit may score.
         """
         self.stream = stream
         self.position = 0
@@ -65,6 +71,7 @@ class Lane:
         self._sessions = sessions
         self._observed = observed
         self._looks_ahead = looks_ahead
+        self._imagines = imagines
         self._later: Int64 | None = None  # similar questions that follow each one, once they are counted
         self._held = Held(stream.questions)
         self._expert = PaidExpert(rules.expert, deadline_s=rules.agent.expert_s, bought=bought)
@@ -74,17 +81,21 @@ class Lane:
         """Every question of the stream was played."""
         return self.position >= len(self.stream.questions)
 
-    def state(self) -> LaneState:
-        """State for a checkpoint; only between two sessions."""
+    def state(self, since: Moment | None = None) -> LaneState:
+        """State for a checkpoint; only between two sessions.
+
+        Args:
+            since: a moment of this lane's memory. None, or a moment of another memory: the beginning.
+        """
         return LaneState(
             stream=self.stream.id,
             position=self.position,
-            memory=self.memory.snapshot(),
+            memory=self.memory.change(since),
             receipts=self._expert.since(self.position),
         )
 
     def restore(self, state: LaneState) -> None:
-        """Continue from the state of a lane of the same stream; receipts of this lane are kept."""
+        """Continue from the state of a lane of the same stream, with its whole memory; own receipts are kept."""
         self.position = state.position
         self._expert.add(state.receipts)
         self.memory = Memory.restore(state.memory, self._rules.embedder, capacity=self._rules.memory.capacity)
@@ -123,7 +134,14 @@ class Lane:
 
     def _observer(self, memory: SessionMemory) -> HindsightObserver:
         later = 0 if self._later is None else int(self._later[self.position])
-        return HindsightObserver(memory, self._rules, recurrence=self._recurrence, held=self._held, later_similar=later)
+        return HindsightObserver(
+            memory,
+            self._rules,
+            recurrence=self._recurrence,
+            held=self._held,
+            later_similar=later,
+            imagines=self._imagines,
+        )
 
     async def _embed_ahead(self) -> None:
         """Embed questions before the session reads them."""

@@ -7,6 +7,7 @@ what several sessions wrote is kept under the question of each, and shown once.
 
 import re
 import zlib
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -84,11 +85,41 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """The contents of a memory at one moment."""
+class Moment:
+    """A moment in the life of one memory."""
 
-    entries: tuple[Entry, ...]  # in the order they were written
-    vectors: Float32  # [N, dimension]
+    owner: object  # stands for the memory: a moment of another one, even with equal entries, is no moment of it
+    number: int  # of writes and removals before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What a memory has written and forgotten since a moment. Since the beginning, that is all that it holds."""
+
+    whole: bool  # since the beginning
+    forgotten: tuple[int, ...]  # writers whose entries from before the moment are removed
+    entries: tuple[Entry, ...]  # written since, in order, without those that are removed again
+    vectors: Float32  # of their keys, [N, dimension]
+
+    def then(self, later: "Change") -> "Change":
+        """This change and the one after it, as one."""
+        if later.whole:
+            return later
+        gone = set(later.forgotten)
+        kept = [row for row, entry in enumerate(self.entries) if entry.writer not in gone]
+        return Change(
+            whole=self.whole,
+            forgotten=() if self.whole else tuple(dict.fromkeys((*self.forgotten, *later.forgotten))),
+            entries=(*(self.entries[row] for row in kept), *later.entries),
+            vectors=np.concatenate([self.vectors[kept], later.vectors]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Removal:
+    number: int  # among the writes and removals
+    writer: int
+    first: int  # number of the writer's first entry
 
 
 class Memory:
@@ -106,7 +137,9 @@ class Memory:
         self._capacity = capacity
         self._shelves: dict[tuple[str, str], _Shelf] = {}  # by kind and scope
         self._entries: dict[int, Entry] = {}  # by number, in the order they were written
-        self._written = 0  # entries, the forgotten ones included: the number of the next one
+        self._happened = 0  # writes and removals: the number of the next one
+        self._removals: list[_Removal] = []
+        self._owner = object()
         self._texts = {QA: 0, KNOWLEDGE: 0}  # how many there are, by kind
         self._writers: dict[int, list[int]] = {}  # writer -> numbers of its entries
 
@@ -137,10 +170,10 @@ class Memory:
     def _add(self, entry: Entry, vector: Float32) -> None:
         shelf = self._shelves.setdefault((entry.kind, entry.scope), _Shelf(self._embedder.dimension))
         self._texts[entry.kind] += not shelf.keys(entry.text)
-        shelf.add(entry, vector, number=self._written)
-        self._entries[self._written] = entry
-        self._writers.setdefault(entry.writer, []).append(self._written)
-        self._written += 1
+        shelf.add(entry, vector, number=self._happened)
+        self._entries[self._happened] = entry
+        self._writers.setdefault(entry.writer, []).append(self._happened)
+        self._happened += 1
 
     def retrieve(self, question: str, *, kind: str, scope: str, top_k: int, without: Collection[int]) -> list[Match]:
         """Find the texts of one kind and scope with the keys most similar to a question, best first.
@@ -189,20 +222,47 @@ class Memory:
         dropped = [self._entries.pop(number) for number in numbers]
         for kind, scope in {(entry.kind, entry.scope) for entry in dropped}:
             self._texts[kind] -= self._shelves[kind, scope].drop(writer)
+        if numbers:
+            self._removals.append(_Removal(number=self._happened, writer=writer, first=numbers[0]))
+            self._happened += 1
         return dropped
 
-    def snapshot(self) -> Snapshot:
-        """All entries with their vectors, so that restoring does not embed again."""
+    @property
+    def moment(self) -> Moment:
+        """Now, for a later call of `change`."""
+        return Moment(owner=self._owner, number=self._happened)
+
+    def change(self, since: Moment | None = None) -> Change:
+        """What has changed, with the vectors, so that restoring does not embed again.
+
+        Args:
+            since: a moment of this memory. None, or a moment of another memory: the beginning.
+        """
+        start = since.number if since is not None and since.owner is self._owner else 0
+        grown = [shelf for shelf in self._shelves.values() if shelf.numbers and shelf.numbers[-1] >= start]
         empty = np.zeros((0, self._embedder.dimension), dtype=np.float32)
-        vectors = np.concatenate([empty, *(shelf.vectors for shelf in self._shelves.values())])
-        numbers = [number for shelf in self._shelves.values() for number in shelf.numbers]
-        return Snapshot(entries=tuple(self._entries.values()), vectors=vectors[np.argsort(numbers)])
+        vectors = np.concatenate([empty, *(shelf.vectors(start) for shelf in grown)])
+        numbers = [number for shelf in grown for number in shelf.numbers[bisect_left(shelf.numbers, start) :]]
+        gone = (removal.writer for removal in self._removals if removal.first < start <= removal.number)
+        return Change(
+            whole=start == 0,
+            forgotten=tuple(dict.fromkeys(gone)),
+            entries=tuple(self._entries[number] for number in sorted(numbers)),
+            vectors=vectors[np.argsort(numbers)],
+        )
 
     @classmethod
-    def restore(cls, snapshot: Snapshot, embedder: Embedder, *, capacity: int) -> Self:
-        """Build a memory with exactly the entries of a snapshot."""
+    def restore(cls, contents: Change, embedder: Embedder, *, capacity: int) -> Self:
+        """Build a memory with exactly the entries of another one.
+
+        Args:
+            contents: all that the other one holds.
+            embedder: as in `__init__`.
+            capacity: as in `__init__`.
+        """
+        assert contents.whole, "Memory: what has changed since a moment is joined to what was there before"
         memory = cls(embedder, capacity=capacity)
-        for entry, vector in zip(snapshot.entries, snapshot.vectors, strict=True):
+        for entry, vector in zip(contents.entries, contents.vectors, strict=True):
             memory._add(entry, vector)
         return memory
 
@@ -211,17 +271,17 @@ class _Shelf:
     """Entries of one kind and scope, in the order they were written; row k of all that it holds is of entry k."""
 
     def __init__(self, dimension: int) -> None:
-        self.numbers: list[int] = []  # of the entries in the memory
+        self.numbers: list[int] = []  # of the entries in the memory, rising
         self._entries: list[Entry] = []
         self._index = faiss.IndexFlatIP(dimension)  # of the keys' vectors
         self._writers = np.zeros(0, dtype=np.int64)
         self._rows: dict[str, list[int]] = {}  # by text
         self._scored: tuple[str, Float32] | None = None  # the last question and its cosines, until the entries change
 
-    @property
-    def vectors(self) -> Float32:
-        """Vectors of the keys: [N, dimension]."""
-        return self._index.reconstruct_n(0, self._index.ntotal)
+    def vectors(self, start: int) -> Float32:
+        """Vectors of the keys of the entries with this number and later ones: [N, dimension]."""
+        row = bisect_left(self.numbers, start)
+        return self._index.reconstruct_n(row, self._index.ntotal - row)
 
     def keys(self, text: str) -> list[str]:
         """The keys of a text; none if there is no such text."""

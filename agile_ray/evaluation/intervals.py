@@ -62,7 +62,8 @@ def interval(valued: Sequence[tuple[Session, float]], *, seed: int) -> tuple[tup
     names, described = units([session for session, _ in valued])
     index = {name: number for number, name in enumerate(sorted(set(names)))}
     unit = [index[name] for name in names]
-    sums = np.bincount(unit, weights=[value for _, value in valued])  # whole thousandths, so that equal ones stay equal
+    worth = np.array([value for _, value in valued], dtype=np.float64)  # thousandths, so that equal ones stay equal
+    sums = np.bincount(unit, weights=worth).astype(np.float64)
     counts = np.bincount(unit).astype(np.float64)
     ci95, method = unit_interval(sums, counts, seed=seed)
     scaled = None if ci95 is None else (ci95[0] / 1000, ci95[1] / 1000)

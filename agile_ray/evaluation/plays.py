@@ -32,6 +32,11 @@ class Part:
     sessions: tuple[Session, ...]
     state: LaneState | None  # of the lane after them; None: nothing of the stream is left to play
 
+    def then(self, later: "Part") -> "Part":
+        """This part and the one after it, whose memory is what has changed since this one, as one."""
+        state = later.state if self.state is None or later.state is None else self.state.then(later.state)
+        return Part(index=self.index, sessions=(*self.sessions, *later.sessions), state=state)
+
 
 def plays(environment: Environment, *, split: str, sessions: int | None) -> list[Play]:
     """Choose streams of a split, and how many sessions to play of each, from its start.

@@ -2,7 +2,7 @@
 
 checkpoints/
     iteration-00010/          config.json, model.safetensors, tokenizer...
-        resume/               learners/, lanes, credit, state.json
+        resume/               learners/, lanes/, credit, state.json
     best -> iteration-00010   chosen by evaluation/choice.py
 sft/                          the last checkpoint of imitation, kept for good; it may come from another run
 """
@@ -23,12 +23,14 @@ from pydantic import TypeAdapter, ValidationError
 from agile_ray.errors import ConfigError, LearnerError
 from agile_ray.evaluation.choice import Choice, choose
 from agile_ray.record.folder import CheckpointFolder, RunFolder
-from agile_ray.record.whole import remove_unfinished, whole_file, whole_folder
+from agile_ray.record.whole import link, remove_unfinished, whole_file, whole_folder
 from agile_ray.record.wholeness import resume_fault, resume_sizes, weights_fault
 from agile_ray.types import RunState, ValidationScore
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the contents of `resume/`."""
+WITHOUT_LANES = 4
+"""An earlier version, which is read where there are no lanes: these it kept in another way."""
 FULL_BELOW_BYTES = 1 << 20
 """A disk with less free space counts as full if something could not be written to it."""
 
@@ -46,6 +48,23 @@ class Saved(Protocol):
 
     def load(self, folder: Path) -> None:
         """Load what `save` wrote."""
+        ...
+
+
+class Lanes(Protocol):
+    """The part of `Rollouts` that checkpoints need."""
+
+    def save(self, folder: Path, *, earlier: Path | None) -> None:
+        """Write lanes and memories into an existing, empty folder.
+
+        Args:
+            folder: to write into; what is written there does not need `earlier`.
+            earlier: such a folder of the latest checkpoint, which may not exist; None: there is no checkpoint.
+        """
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Restore what `save` wrote."""
         ...
 
 
@@ -98,7 +117,7 @@ class FolderCheckpoints:
         *,
         keep: int,
         learners: Saved,
-        lanes: Stateful,
+        lanes: Lanes,
         credit: Stateful,
         resumed: Callable[[RunState], None],
         sft: CheckpointFolder,
@@ -140,9 +159,10 @@ class FolderCheckpoints:
         if latest is not None:
             state = latest.state
             self._learners.load(latest.folder.learners)
-            for part, file in ((self._lanes, latest.folder.lanes), (self._credit, latest.folder.credit)):
-                if file.exists():
-                    part.restore(file.read_bytes())
+            if latest.folder.lanes.exists():
+                self._lanes.restore(latest.folder.lanes)
+            if latest.folder.credit.exists():
+                self._credit.restore(latest.folder.credit.read_bytes())
         self._resumed(state)
         return state
 
@@ -169,7 +189,8 @@ class FolderCheckpoints:
                 self._learners.export(path)
                 self._learners.save(aside.learners)
             if state.iteration:
-                aside.lanes.write_bytes(self._lanes.state())
+                aside.lanes.mkdir()
+                self._lanes.save(aside.lanes, earlier=earlier[-1].folder.lanes if earlier else None)
                 aside.credit.write_bytes(self._credit.state())
             record = _Record(
                 schema=SCHEMA,
@@ -310,7 +331,7 @@ def adopt(source: Path, target: Path, *, only: str = "*") -> None:
         shutil.copytree(
             source,
             aside,
-            copy_function=_link,
+            copy_function=lambda file, copy: link(Path(file), Path(copy)),
             ignore=lambda folder, names: _others(folder, names, source, only),
             dirs_exist_ok=True,
         )
@@ -331,20 +352,13 @@ def _others(folder: str | os.PathLike[str], names: list[str], top: Path, only: s
     return set(names) - set(fnmatch.filter(names, only)) if Path(folder) == top else set()
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another disk, or one without hard links
-        shutil.copy2(source, target)
-
-
 def _read_record(folder: CheckpointFolder) -> _Record | str:
     try:
         content = json.loads(folder.state.read_bytes())
         schema = content["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{folder.state.name} can't be read ({type(error).__name__}: {error})"
-    if schema != SCHEMA:
+    if schema != SCHEMA and (schema != WITHOUT_LANES or folder.lanes.exists()):
         raise ConfigError(
             f"{folder.state}: checkpoint schema must be {SCHEMA}, found {schema}; "
             "resume with the version that wrote it, or choose another run.name"

@@ -1,7 +1,7 @@
 """The sessions of a run's evaluations, one Parquet file per policy, and which checkpoint they played.
 
     ppo.measured.json    which weights are measured, and with what settings: written before anything is played
-    ppo.parts/           what is played so far; deleted once ppo.parquet is there
+    ppo.parts/           what is played so far, a file per part of a stream; deleted once ppo.parquet is there
     ppo.parquet          all sessions
 
 So a run that is resumed goes on with an evaluation where it was stopped, and plays none of the same weights twice. All
@@ -10,9 +10,11 @@ that begin inside a stream are grown by its asking shares, so a resumed run grow
 """
 
 import pickle
+import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -25,10 +27,13 @@ from agile_ray.evaluation.plays import Part
 from agile_ray.record import checkpoints, store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.json_files import read_json, write_json
+from agile_ray.record.parquet.columns import SCHEMA_VERSION
+from agile_ray.record.parquet.tables import is_readable
 from agile_ray.record.whole import remove_unfinished, write_whole
 from agile_ray.types import RunState, Session
 
 _CHOICE = TypeAdapter(Choice)
+_PART = re.compile(r"[0-9]{5,}\.[0-9]{5,}")
 STARTING = "sft_validation_sampled"
 """Entry of the policy after imitation, sampled on validation."""
 
@@ -44,7 +49,7 @@ class Measured:
     @classmethod
     def of(cls, config: RunConfig, state: RunState, *keys: str) -> "Measured":
         """The evaluation of the weights that a run had in a state; `keys` name more knobs that affect it."""
-        schemas = (checkpoints.SCHEMA, store.SCHEMA_VERSION)
+        schemas = (checkpoints.SCHEMA, SCHEMA_VERSION)
         return cls(state=state, settings=evaluation_of(config, *keys), schemas=schemas)
 
 
@@ -52,10 +57,13 @@ _MEASURED = TypeAdapter(Measured)
 
 
 class PlayedParts:
-    """What an evaluation has played so far: one file per stream, with its sessions and the lane after them."""
+    """What an evaluation has played so far.
+
+    Part 2 of stream 3 is in the file `00003.00002`: its sessions, and what has changed in the lane since part 1.
+    """
 
     def __init__(self, folder: Path | None) -> None:
-        """Read what is kept.
+        """Read what is kept. Of a stream with a damaged part, that part and the later ones are deleted.
 
         Args:
             folder: of the files; it need not exist. None: nothing is written.
@@ -63,13 +71,26 @@ class PlayedParts:
         self._folder = folder
         self.streams: dict[int, Part] = {}
         """Of each stream that has begun: everything that is played, by the stream's index."""
+        self._kept: Counter[int] = Counter()  # parts of each stream
         if folder is None:
             return
         remove_unfinished(folder)
-        for path in sorted(folder.glob("[0-9]*")):
-            part = _read_part(path)
-            if part is not None:
-                self.streams[part.index] = part
+        for path in sorted(path for path in folder.glob("*") if _PART.fullmatch(path.name)):
+            index = int(path.name.split(".")[0])
+            part = _read_part(path, index) if path == self._next(folder, index) else None
+            if part is None:
+                path.unlink()
+            else:
+                self._join(part)
+
+    def _next(self, folder: Path, index: int) -> Path:
+        """The file of a stream's next part."""
+        return folder / f"{index:05d}.{self._kept[index]:05d}"
+
+    def _join(self, part: Part) -> None:
+        before = self.streams.get(part.index)
+        self.streams[part.index] = part if before is None else before.then(part)
+        self._kept[part.index] += 1
 
     @property
     def keeps(self) -> bool:
@@ -88,16 +109,13 @@ class PlayedParts:
             ConfigError: it can't be written.
             OSError: the disk is full.
         """
-        before = self.streams.get(part.index)
-        if before is not None:
-            part = replace(part, sessions=(*before.sessions, *part.sessions))
-        self.streams[part.index] = part
         if self._folder is not None:
-            write_whole(self._folder / _part_name(part.index), pickle.dumps(part))
+            write_whole(self._next(self._folder, part.index), pickle.dumps(part))
+        self._join(part)
 
 
 def begin(run: RunFolder, entry: str, measured: Measured) -> bool:
-    """Begin a policy's final evaluation, or go on with it. What is stored of other weights or settings is deleted.
+    """Begin a policy's evaluation, or go on with it. What is stored of other weights or settings is deleted.
 
     Args:
         run: its folder.
@@ -122,8 +140,13 @@ def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
     _discard_parts(run, entry)
 
 
+def is_kept(run: RunFolder, entry: str, measured: Measured) -> bool:
+    """Whether a policy's evaluation of these weights, with these settings, is stored and readable."""
+    return _read_measured(run, entry) == measured and has(run, entry)
+
+
 def discard(run: RunFolder, entry: str) -> None:
-    """Delete one policy's final evaluation, finished or not."""
+    """Delete one policy's evaluation, finished or not."""
     run.evaluation_file(entry).unlink(missing_ok=True)
     _discard_parts(run, entry)
     run.measured_file(entry).unlink(missing_ok=True)
@@ -137,14 +160,9 @@ def discard_after(run: RunFolder, state: RunState) -> None:
             discard(run, entry)
 
 
-def is_finished(run: RunFolder, entry: str, measured: Measured) -> bool:
-    """Whether a policy's final evaluation is stored, of these weights and settings."""
-    return has(run, entry) and _read_measured(run, entry) == measured
-
-
 def has(run: RunFolder, entry: str) -> bool:
     """Whether a policy's evaluation is stored and readable."""
-    return store.is_readable(run.evaluation_file(entry))
+    return is_readable(run.evaluation_file(entry))
 
 
 def read(run: RunFolder, entry: str) -> list[Session]:
@@ -204,15 +222,11 @@ def _read_measured(run: RunFolder, entry: str) -> Measured | None:
         return None
 
 
-def _part_name(index: int) -> str:
-    return f"{index:05d}"
-
-
-def _read_part(path: Path) -> Part | None:
-    """The part in a file; None if it is damaged or a copy, and its stream is played again."""
+def _read_part(path: Path, index: int) -> Part | None:
+    """The part of a stream in a file; None if it is damaged, and it is played again."""
     content = path.read_bytes()
     try:
         part = pickle.loads(content)  # noqa: S301  our own file
     except Exception:  # noqa: BLE001  damage can raise anything
         return None
-    return part if isinstance(part, Part) and path.name == _part_name(part.index) else None
+    return part if isinstance(part, Part) and part.index == index else None

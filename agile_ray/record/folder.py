@@ -224,7 +224,7 @@ class CheckpointFolder:
 
     @property
     def lanes(self) -> Path:
-        """The rollout lanes with their memories; absent before the first iteration."""
+        """Folder of the rollout lanes with their memories; absent before the first iteration."""
         return self.path / "resume" / "lanes"
 
     @property

@@ -6,6 +6,7 @@ from agile_ray.errors import ConfigError
 from agile_ray.record import history, provenance, store
 from agile_ray.record.checkpoints import latest_checkpoint
 from agile_ray.record.folder import CheckpointFolder, RunFolder
+from agile_ray.record.parquet.tables import DamagedFileError, is_readable
 from agile_ray.record.receipts import abandon, read_abandoned, read_journal
 from agile_ray.record.whole import remove_unfinished
 from agile_ray.types import Receipt
@@ -27,7 +28,7 @@ def discard_after(run: RunFolder, iteration: int) -> int:
     for number in run.stored_iterations():
         if number > iteration:
             path = run.segment_file(number)
-            with suppress(store.DamagedFileError):
+            with suppress(DamagedFileError):
                 abandon(run, path, iteration=number, receipts=_bought(run, number))
                 discarded += store.count_segments(run, number)
             path.unlink()
@@ -47,7 +48,7 @@ def damaged_after(run: RunFolder, iteration: int) -> tuple[str, ...]:
         if number > iteration:
             try:
                 _bought(run, number)
-            except store.DamagedFileError:
+            except DamagedFileError:
                 found.append(run.segment_file(number).name)
     return tuple(found)
 
@@ -67,7 +68,7 @@ def check_record(run: RunFolder, sft: CheckpointFolder) -> None:
     last = latest.state.iteration if latest is not None else 0
     for number in run.stored_iterations():
         path = run.segment_file(number)
-        if number <= last and not store.is_readable(path):
+        if number <= last and not is_readable(path):
             raise ConfigError(
                 f"{path}: must be a whole Parquet file, for the run's report needs it, found {path.stat().st_size} "
                 f"bytes that can't be read; put back a copy, or delete the checkpoints of iteration {number} and later "
@@ -88,7 +89,7 @@ def _discard_journals(run: RunFolder) -> None:
     last = max(run.stored_iterations(), default=0)
     try:
         booked = set(_bought(run, last)) if last else set()
-    except store.DamagedFileError:
+    except DamagedFileError:
         booked = set()
     for path in run.journals():
         left = [receipt for receipt in read_journal(path) if receipt not in booked]

@@ -77,6 +77,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name; copy it if that is on another disk, or on one without hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def remove_unfinished(folder: Path) -> None:
     """Delete what a killed process left unfinished directly in a folder, if the folder exists."""
     for aside in folder.glob(".*.aside"):

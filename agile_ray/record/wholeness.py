@@ -4,7 +4,7 @@ part                                  checked by
 config.json                           being a JSON object
 *.safetensors                         header and length; with an index, every file that it names
 resume/state.json                     its fields (checkpoints.py)
-everything else in resume/            its length, which state.json lists; lanes and credit once PPO has begun
+everything else in resume/            its length, which state.json lists; lanes/ and credit once PPO has begun
 """
 
 import json
@@ -40,9 +40,11 @@ def resume_fault(folder: CheckpointFolder, state: RunState, sizes: Mapping[str, 
         sizes: what `resume_sizes` found when it was written; may be empty, then no file may be.
     """
     found = resume_sizes(folder)
-    if not any(name.startswith(f"{_name(folder, folder.learners)}/") for name in found):
-        return f"it has no files in {_name(folder, folder.learners)}"
-    needed = [_name(folder, file) for file in (folder.lanes, folder.credit) if state.iteration]
+    filled = (folder.learners, *([folder.lanes] if state.iteration else []))
+    for name in (_name(folder, path) for path in filled):
+        if not any(file.startswith(f"{name}/") for file in found):
+            return f"it has no files in {name}"
+    needed = [_name(folder, folder.credit)] if state.iteration else []
     for name in (*needed, *sizes):
         if name not in found:
             return f"it has no {name}"

@@ -9,6 +9,7 @@ import numpy as np
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event, Line
+from agile_ray.record.parquet.columns import LEARNED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,7 +82,7 @@ def compare(
         ConfigError: a file is missing, or its schema is another version's.
     """
     original, repeated = store.table(run, iteration), store.table(replay, iteration)
-    repeatable = [name for name in original.column_names if name not in store.LEARNED]
+    repeatable = [name for name in original.column_names if name not in LEARNED]
     counts = {name: _differing(original[name], repeated[name]) for name in repeatable}
     return Comparison(
         iteration=iteration,

@@ -1,5 +1,7 @@
 """Rollouts that return the sessions that another run stored."""
 
+from pathlib import Path
+
 from agile_ray.errors import ContractError
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
@@ -44,10 +46,11 @@ class RecordedRollouts:
     def load(self, weights: WeightsRef) -> None:
         """Do nothing, because no weights change what was played."""
 
-    def state(self) -> bytes:
-        """The number of collected iterations."""
-        return str(self._collected).encode()
+    def save(self, folder: Path, *, earlier: Path | None) -> None:
+        """Write the number of collected iterations."""
+        del earlier
+        (folder / "collected").write_text(str(self._collected))
 
-    def restore(self, state: bytes) -> None:
-        """Continue after the number of iterations that `state` returned."""
-        self._collected = int(state)
+    def restore(self, folder: Path) -> None:
+        """Continue after the number of iterations that `save` wrote."""
+        self._collected = int((folder / "collected").read_text())

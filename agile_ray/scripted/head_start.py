@@ -11,17 +11,20 @@ depends on (seed, stream, position) alone. Sessions that do not ask are left out
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from random import Random
+from statistics import fmean
 from typing import Self
 
 from agile_ray.agent.environment import Environment, Question, Stream
 from agile_ray.agent.expert import GoldExpert
 from agile_ray.agent.lane import Lane, LaneState
 from agile_ray.agent.rules import Rules
-from agile_ray.evaluation.score import score
+from agile_ray.errors import ExpertError, StarvedError
+from agile_ray.evaluation import failures
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.seeds import derive
-from agile_ray.types import Session
+from agile_ray.types import Ending, Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +36,22 @@ class AskingShares:
 
     @classmethod
     def of(cls, sessions: Sequence[Session]) -> Self:
-        """The shares of some sessions, without those that failed.
+        """The shares of some sessions, without those that failed for another reason than their expert.
+
+        A recording has no advice on most questions of validation. If sessions that asked in vain were left out, the
+        policy would seem to ask for nothing.
 
         Raises:
-            StarvedError: all of them failed.
+            StarvedError: none is left.
         """
-        measured = score(sessions)
-        kinds = {kind: part.asked_share for kind, part in measured.kinds.items()}
-        return cls(kinds=kinds, overall=measured.asked_share)
+        asked: dict[str, list[bool]] = {}
+        for session in sessions:
+            in_vain = (session.error or "").startswith(ExpertError.__name__)
+            if in_vain or session.ending is not Ending.FAILED:
+                asked.setdefault(session.kind, []).append(in_vain or session.asks > 0)
+        if not asked:
+            raise StarvedError(f"asking shares: needs a session that did not fail{failures.summary(sessions)}")
+        return cls(kinds={kind: fmean(ones) for kind, ones in asked.items()}, overall=fmean(chain(*asked.values())))
 
     def on(self, question: Question) -> float:
         """The share on questions of this kind."""

@@ -90,18 +90,20 @@ def _start(settings: Cluster, *, cpus: int, folder: Path) -> None:
 def _signals_kept() -> Iterator[None]:
     """Keep this process's handler of SIGTERM, although Ray starts in the block.
 
-    Ray sets handlers in Python, which end the process with code 1 or 15, and one in C++, which aborts it.
-    """
-    from ray._private import utils
+    Ray sets handlers in Python, which exit with code 1 or 15, and one in C++, which aborts the process.
 
-    names = utils.__dict__
-    theirs = names["set_sigterm_handler"]
-    names["set_sigterm_handler"] = lambda _: None
+    Raises:
+        KeyboardInterrupt: SIGTERM came while Ray started. This process's handler was called.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit:  # of Ray's handler
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise KeyboardInterrupt from None
     finally:
-        names["set_sigterm_handler"] = theirs
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # Python does not know of the one in C++
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

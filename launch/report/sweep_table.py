@@ -84,7 +84,7 @@ def summarize(report: "Report", *, group: str) -> RunSummary:
         accuracy=report.ppo.accuracy,
         total_score=report.ppo.total_score,
         ci95=report.ppo.ci95,
-        validation=max((point.total_score for point in report.progress if point.of == "validation"), default=None),
+        validation=_validation(report),
         minus={
             name: Estimate(mean=report.differences[name].mean, ci95=report.differences[name].ci95)
             for name in ("sft", "sft_sampled", report.best_reference)
@@ -92,6 +92,14 @@ def summarize(report: "Report", *, group: str) -> RunSummary:
         best_reference=report.best_reference,
         closed=report.closed,
     )
+
+
+def _validation(report: "Report") -> float | None:
+    """Total on validation of the iteration that was tested, which need not have the highest one."""
+    totals = {point.iteration: point.total_score for point in report.progress if point.of == "validation"}
+    if report.chosen is None:  # reports of earlier versions, which tested the highest
+        return max(totals.values(), default=None)
+    return totals.get(report.chosen.iteration)
 
 
 def groups(runs: Sequence[RunSummary]) -> list[Group]:

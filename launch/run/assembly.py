@@ -13,7 +13,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
 from agile_ray.effects import machines_of
-from agile_ray.record.checkpoints import FolderCheckpoints, Saved, Stateful
+from agile_ray.record.checkpoints import FolderCheckpoints, Lanes, Saved, Stateful
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.record.roll_call import RollCall, roll_call
@@ -171,7 +171,7 @@ def open_record(
     config: RunConfig,
     *,
     learners: Saved,
-    lanes: Stateful,
+    lanes: Lanes,
     credit: Stateful,
     sft: CheckpointFolder,
     progress: Progress,

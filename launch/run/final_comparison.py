@@ -1,7 +1,7 @@
 """The end of a training: the learned policy, the SFT policy and the reference policies on the same test questions."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.rules import Rules
@@ -10,8 +10,9 @@ from agile_ray.errors import ConfigError, StarvedError
 from agile_ray.evaluation.plays import plays
 from agile_ray.evaluation.score import score
 from agile_ray.record import evaluations
-from agile_ray.record.checkpoints import best_checkpoint
+from agile_ray.record.checkpoints import Checkpoint, best_checkpoint, latest_checkpoint, read_checkpoint
 from agile_ray.record.evaluations import Measured, PlayedParts
+from agile_ray.record.folder import RunFolder
 from agile_ray.replay.expert import RecordedExpert
 from agile_ray.scripted.optimum import best_first
 from agile_ray.scripted.references import Habits, play_sessions, reference
@@ -21,6 +22,8 @@ from launch.report.console import plain_console
 from launch.run.assembly import Parts
 
 SPLIT = "test"
+VALIDATION_SESSIONS = "evaluate.validation_sessions"
+"""Key that affects what is played on validation, or chosen by it."""
 ENTRIES: tuple[str, ...] = (
     "always_ask",
     "never_ask",
@@ -33,59 +36,85 @@ ENTRIES: tuple[str, ...] = (
 """The reference policies."""
 
 
-def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
-    """Evaluate the weights that the engines serve, greedy and sampled, and store the sessions.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One evaluation by the engines."""
 
-    What is stored of the same weights is not played again; an evaluation that was stopped goes on.
+    entry: str  # its name
+    split: str
+    sessions: int | None  # None: all
+    greedy: bool
+    measured: Measured
+
+
+def tests(entry: str, config: RunConfig, state: RunState) -> list[Evaluation]:
+    """The evaluations of a policy on the test questions, greedy and sampled.
 
     Args:
         entry: name of the policy.
-        parts: of the training.
-        state: when the policy had these weights.
+        config: of the run.
+        state: when the policy had its weights.
+    """
+    measured, sessions = Measured.of(config, state), config.evaluate.sessions
+    return [
+        Evaluation(entry=entry, split=SPLIT, sessions=sessions, greedy=True, measured=measured),
+        Evaluation(entry=f"{entry}_sampled", split=SPLIT, sessions=sessions, greedy=False, measured=measured),
+    ]
+
+
+def starting(config: RunConfig, state: RunState) -> Evaluation:
+    """The evaluation of the SFT policy by which lanes are spread, sampled on validation."""
+    return Evaluation(
+        entry=evaluations.STARTING,
+        split="validation",
+        sessions=config.evaluate.validation_sessions,
+        greedy=False,
+        measured=Measured.of(config, state, VALIDATION_SESSIONS),
+    )
+
+
+def is_missing(run: RunFolder, one: Evaluation) -> bool:
+    """Whether an evaluation is not stored, or only of other weights or settings."""
+    return not evaluations.is_kept(run, one.entry, one.measured)
+
+
+def play(parts: Parts, one: Evaluation) -> None:
+    """Make an evaluation of the weights that the engines serve, and store its sessions.
+
+    What is stored of the same weights is not played again; an evaluation that was stopped goes on.
 
     Raises:
         StarvedError: none of its sessions can be scored; they are played again at the next start.
     """
-    for name, greedy in ((entry, True), (f"{entry}_sampled", False)):
-        if not evaluations.begin(parts.folder, name, Measured.of(parts.config, state)):
-            parts.progress.say(f"evaluation {name} is stored")
-            continue
-        played = PlayedParts(parts.folder.evaluation_parts(name))
-        if played.sessions:
-            parts.progress.say(f"evaluation {name} goes on after {played.sessions} sessions")
-        with parts.recorder.timed("evaluate"):
-            sessions = parts.rollouts.evaluate(
-                split=SPLIT, sessions=parts.config.evaluate.sessions, greedy=greedy, parts=played
-            )
-        try:
-            parts.recorder.evaluation(state, name, sessions)
-        except StarvedError:
-            evaluations.discard(parts.folder, name)
-            raise
-        evaluations.keep(parts.folder, name, sessions)
-
-
-def evaluate_start(parts: Parts, state: RunState) -> None:
-    """Evaluate the SFT policy, which the engines serve, sampled on validation, and store the sessions."""
+    if not evaluations.begin(parts.folder, one.entry, one.measured):
+        parts.progress.say(f"evaluation {one.entry} is stored")
+        return
+    played = PlayedParts(parts.folder.evaluation_parts(one.entry))
+    if played.sessions:
+        parts.progress.say(f"evaluation {one.entry} goes on after {played.sessions} sessions")
     with parts.recorder.timed("evaluate"):
-        sessions = parts.rollouts.evaluate(
-            split="validation", sessions=parts.config.evaluate.validation_sessions, greedy=False
-        )
-    evaluations.keep(parts.folder, evaluations.STARTING, sessions)
-    parts.recorder.evaluation(state, evaluations.STARTING, sessions)
+        sessions = parts.rollouts.evaluate(split=one.split, sessions=one.sessions, greedy=one.greedy, parts=played)
+    try:
+        parts.recorder.evaluation(one.measured.state, one.entry, sessions)
+    except StarvedError:
+        evaluations.discard(parts.folder, one.entry)
+        raise
+    evaluations.keep(parts.folder, one.entry, sessions)
 
 
 def compare(parts: Parts, state: RunState) -> None:
     """Evaluate the best checkpoint and the reference policies, write the report and show it."""
-    best, measured = best_checkpoint(parts.folder), state
+    served = _evaluate_sft_again(parts) or state
+    best = best_checkpoint(parts.folder)
     if best is not None:
         parts.progress.say(wording.choice(best.choice))
         evaluations.keep_choice(parts.folder, best.choice)
-        measured = best.checkpoint.state
-    if best is not None and measured != state:
-        parts.learners.load(best.checkpoint.folder.learners)
-        parts.rollouts.load(parts.learners.publish(measured.version))
-    evaluate_policy("ppo", parts, measured)
+    chosen = best.checkpoint if best is not None else latest_checkpoint(parts.folder, parts.folder.sft)
+    measured = state if chosen is None else chosen.state
+    if chosen is not None and measured != served:
+        _serve(parts, chosen)
+    for one in tests("ppo", parts.config, measured):
+        play(parts, one)
     with parts.recorder.timed("references"):
         _evaluate_references(parts, measured)
     parts.recorder.close()
@@ -95,9 +124,35 @@ def compare(parts: Parts, state: RunState) -> None:
     print(parts.folder.report_page)
 
 
+def _evaluate_sft_again(parts: Parts) -> RunState | None:
+    """Evaluate the SFT policy again if a key that affects evaluations has changed since it was evaluated.
+
+    All policies must play the same test questions, or their totals can't be compared.
+
+    Returns:
+        when the policy had the weights that are served now; None: nothing was played, because nothing has changed, or
+        the learners of the SFT policy are gone.
+    """
+    start = read_checkpoint(parts.folder.sft)
+    if isinstance(start, str):
+        return None
+    again = [one for one in tests("sft", parts.config, start.state) if is_missing(parts.folder, one)]
+    if not again:
+        return None
+    _serve(parts, start)
+    for one in again:
+        play(parts, one)
+    return start.state
+
+
+def _serve(parts: Parts, checkpoint: Checkpoint) -> None:
+    parts.learners.load(checkpoint.folder.learners)
+    parts.rollouts.load(parts.learners.publish(checkpoint.state.version))
+
+
 def _evaluate_references(parts: Parts, state: RunState) -> None:
     """Play the reference policies whose evaluation beside these weights is not stored, and store it."""
-    measured = Measured.of(parts.config, state, "evaluate.validation_sessions")  # decides `non_adaptive_best`
+    measured = Measured.of(parts.config, state, VALIDATION_SESSIONS)  # decides `non_adaptive_best`
     trained = evaluations.read(parts.folder, "ppo")
     for entry in ENTRIES:
         if evaluations.begin(parts.folder, entry, measured):

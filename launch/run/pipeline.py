@@ -21,7 +21,6 @@ from agile_ray.agent.environment import Environment
 from agile_ray.config import RunConfig
 from agile_ray.credit.fitted import check_windows
 from agile_ray.record import evaluations, provenance
-from agile_ray.record.evaluations import Measured
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
 from agile_ray.scripted import demonstrations
@@ -180,15 +179,14 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
 
 def _evaluate_sft(parts: Parts, state: RunState) -> None:
     """Make the evaluations of the SFT policy that the run needs and does not have."""
-    tested = evaluations.is_finished(parts.folder, "sft_sampled", Measured.of(parts.config, state))
-    known = evaluations.has(parts.folder, evaluations.STARTING) or not _lanes_are_spread(parts)
-    if tested and known:
-        return
-    parts.rollouts.load(parts.learners.publish(state.version))
-    if not tested:
-        final_comparison.evaluate_policy("sft", parts, state)
-    if not known:
-        final_comparison.evaluate_start(parts, state)
+    needed = final_comparison.tests("sft", parts.config, state)
+    if _lanes_are_spread(parts):
+        needed.append(final_comparison.starting(parts.config, state))
+    missing = [one for one in needed if final_comparison.is_missing(parts.folder, one)]
+    if missing:
+        parts.rollouts.load(parts.learners.publish(state.version))
+    for one in missing:
+        final_comparison.play(parts, one)
 
 
 def _spread_lanes(parts: Parts) -> None:

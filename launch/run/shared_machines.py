@@ -1,11 +1,11 @@
 """Trains the runs of a sweep in one process, on the same engines and learners.
 
-Runs share one imitation if they agree in every key that affects it. The first of them trains it. The others start from
-its SFT policy and its critic, which has learned the returns at the price of the first run. They also share the
-evaluation of the SFT policy if they agree in every key that affects it. Each knob states what it affects (`Affects`).
+Runs share one imitation if they agree in every key that affects it, the price of advice included. The first of them
+trains it. The others start from its SFT policy and its critic. They also share the evaluations of the SFT policy if
+they agree in every key that affects them. Each knob states what it affects (`Affects`).
 
 The engines' random state continues from run to run, so what a run samples depends on the runs before it, not on its
-seed alone.
+seed alone, unless `rollout.deterministic` is set.
 """
 
 import shutil
@@ -114,10 +114,9 @@ class _SharedMachines:
 
 
 def _adopt(config: RunConfig, others: Sequence[RunConfig]) -> None:
-    """Take over the imitation of a run that shares it, and its evaluation if they share that too.
+    """Take over the imitation of a run that shares it, and its evaluations if they share them too.
 
-    Donors are preferred in this order: those that share the evaluation, those with the same environment and price,
-    the others.
+    Donors that share the evaluations are preferred.
     """
     run = RunFolder.of(config)
     if run.sft.path.exists() or run.checkpoints.exists():
@@ -125,7 +124,7 @@ def _adopt(config: RunConfig, others: Sequence[RunConfig]) -> None:
     sharing = [other for other in others if imitation_of(other) == imitation_of(config)]
     donors = [other for other in sharing if evaluations.has(RunFolder.of(other), "sft_sampled")]
     needed = sft_evaluation_of(config)
-    donors.sort(key=lambda other: (sft_evaluation_of(other) != needed, other.env != config.env))
+    donors.sort(key=lambda other: sft_evaluation_of(other) != needed)
     for donor in donors[:1]:
         source = RunFolder.of(donor)
         adopt(source.sft.path, run.sft.path)

@@ -46,7 +46,7 @@ def test_advice_costs_its_price_on_the_ask_token_and_is_remembered():
     assert session.turns[2].rewards.tolist() == [pytest.approx(-0.3)]
     [receipt] = session.receipts
     assert (receipt.key, receipt.price, receipt.source) == ("test/small/0#0#0", 300, "gold")
-    assert [entry.text for entry in one.memory.snapshot().entries] == ["does it rust ? no", "steel rusts"]
+    assert [entry.text for entry in one.memory.change().entries] == ["does it rust ? no", "steel rusts"]
     assert [use.kind for use in session.writes] == ["qa", "knowledge"]
 
 
@@ -125,7 +125,7 @@ def test_words_that_end_with_the_end_token_are_kept():
         *(*OPENING, "[SeekAdvice]", f"[Reflection] steel rusts {END}", "[UpdateMemory] [SubmitAnswer] [ClearContext]"),
         of=(RUST,),
     )
-    assert [entry.text for entry in one.memory.snapshot().entries] == ["does it rust ? no", "steel rusts"]
+    assert [entry.text for entry in one.memory.change().entries] == ["does it rust ? no", "steel rusts"]
 
 
 def test_after_the_submission_only_clearing_the_context_is_allowed():
@@ -164,11 +164,11 @@ def test_a_broken_tool_fails_the_session_and_the_lane_continues():
 def test_what_a_session_wrote_before_it_failed_is_taken_back():
     one = lane(RUST, WET, WET, broken_tool=True)
     asyncio.run(one.play(Says(*ASKS)))
-    before = one.memory.snapshot().entries
+    before = one.memory.change().entries
     writes = "[Reflection] glue dries [UpdateMemory] [SearchProduct] x"
     failed = asyncio.run(one.play(Says(*OPENING, "[SeekAdvice]", f"{writes} {END}")))
     assert (failed.ending, failed.writes, failed.paid) == (Ending.FAILED, (), 300)
-    assert one.memory.snapshot().entries == before
+    assert one.memory.change().entries == before
     later = asyncio.run(one.play(Says(*ASKS)))
     assert [(use.kind, use.writer) for use in (*later.reads, *later.writes)] == [
         ("qa", 0),
@@ -194,7 +194,7 @@ def test_an_executor_plays_the_same_session_without_an_observer():
         asyncio.run(executor.feed(asyncio.run(policy.write(executor))))
     alone = executor.session()
     assert (watched.hindsight.later_similar, alone.hindsight) == (1, Hindsight())
-    assert [entry.text for entry in memory.snapshot().entries] == ["does it rust ? no", "steel rusts"]
+    assert [entry.text for entry in memory.change().entries] == ["does it rust ? no", "steel rusts"]
     for mine, its in zip(alone.turns, watched.turns, strict=True):
         assert mine.completion_ids.tolist() == its.completion_ids.tolist()
         assert mine.rewards.tolist() == its.rewards.tolist()

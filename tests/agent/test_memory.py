@@ -84,8 +84,8 @@ def test_writes_searches_and_forgetting_agree_with_a_scan(happened, query, scope
             cosine > 0.46 for cosine, _ in scan.ranked(query, KNOWLEDGE, "", ())
         )
     assert list(one.writers) == list(dict.fromkeys(written.writer for written in scan.entries))
-    for searched in (one, Memory.restore(one.snapshot(), HashedEmbedder(), capacity=capacity)):
-        assert searched.snapshot().entries == tuple(scan.entries)
+    for searched in (one, Memory.restore(one.change(), HashedEmbedder(), capacity=capacity)):
+        assert searched.change().entries == tuple(scan.entries)
         assert len(searched) == len(scan.entries)
         for kind, within in ((QA, scope), (KNOWLEDGE, "")):
             ranked = scan.ranked(query, kind, within, without)
@@ -139,13 +139,58 @@ def test_a_question_is_embedded_once_for_all_searches_of_a_session():
     assert embedder.calls == 1
 
 
+@given(changes, st.lists(st.integers(0, 40), max_size=4))
+def test_changes_between_any_moments_are_joined_to_all_that_memory_holds(happened, noted):
+    one, since = memory(capacity=3), None
+    joined = one.change()
+    for step, change in enumerate(happened):
+        if step in noted:
+            joined, since = joined.then(one.change(since)), one.moment
+        if isinstance(change, int):
+            one.forget(change)
+        else:
+            one.write(change)
+    last = one.change(since)
+    joined, whole = joined.then(last), one.change()
+    assert (joined.entries, joined.forgotten, joined.whole) == (whole.entries, (), True)
+    assert np.array_equal(joined.vectors, whole.vectors)
+    assert len(last.entries) <= len(happened) - (max(noted) if noted and max(noted) < len(happened) else 0)
+
+
+def test_changes_are_joined_in_any_grouping():
+    one = memory()
+    parts, since = [], None
+    for writers, gone in (((0, 1), ()), ((2, 3), (1,)), ((1, 4), (0, 3))):
+        for writer in writers:
+            one.write(entry(f"question {writer}", writer=writer))
+        for writer in gone:
+            one.forget(writer)
+        parts.append(one.change(since))
+        since = one.moment
+    first, second, third = parts
+    left, right = first.then(second).then(third), first.then(second.then(third))
+    assert [written.writer for written in left.entries] == [2, 1, 4]
+    assert (left.entries, left.vectors.tolist()) == (right.entries, right.vectors.tolist())
+    assert (third.forgotten, third.whole, [written.writer for written in third.entries]) == ((0, 3), False, [1, 4])
+
+
+def test_a_moment_of_another_memory_is_the_beginning():
+    one, other = memory(), memory()
+    for word in WORDS:
+        one.write(entry(word))
+        other.write(entry(word))
+    change = one.change(other.moment)
+    assert (change.whole, len(change.entries)) == (True, len(WORDS))
+    assert (one.change(one.moment).whole, one.change(one.moment).entries) == (False, ())
+
+
 @given(st.lists(entries, max_size=8))
 def test_a_restored_memory_is_the_same_and_a_fork_is_independent(written):
     one = memory()
     for item in written:
         one.write(item)
-    fork = Memory.restore(one.snapshot(), HashedEmbedder(), capacity=100)
-    assert fork.snapshot().entries == one.snapshot().entries
+    fork = Memory.restore(one.change(), HashedEmbedder(), capacity=100)
+    assert fork.change().entries == one.change().entries
     fork.write(entry("something else entirely"))
     assert len(fork) == len(one) + 1
 
@@ -183,7 +228,7 @@ def test_forgetting_a_writer_equals_never_having_stored_its_entries():
             assert other.write(entry)
     assert [gone.writer for gone in one.forget(1)] == [1]
     assert one.forget(7) == []
-    assert one.snapshot().entries == other.snapshot().entries
+    assert one.change().entries == other.change().entries
     assert list(one.writers) == [0, 2]
     for text in texts:
         found = one.retrieve(text, kind=QA, scope="p", top_k=3, without=())

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from agile_ray.record.store import LEARNED, VERSION_KEY
+from agile_ray.record.parquet.columns import LEARNED
+from agile_ray.record.parquet.tables import VERSION_KEY
 
 SEGMENT = ("index", "last", "token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards")
 
@@ -18,7 +19,7 @@ def age(path: Path, *, version: str | None = "3") -> None:
     """
     table = pq.read_table(path)
     evaluation = path.parent.name == "evaluation"
-    added = {"ask_probabilities", *LEARNED, *(SEGMENT if evaluation else ())}
+    added = {"same_item", "guess_probability", "ask_probabilities", *LEARNED, *(SEGMENT if evaluation else ())}
     if evaluation:
         table = table.filter(table["last"])
     table = table.drop_columns([name for name in table.column_names if name in added])

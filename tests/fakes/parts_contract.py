@@ -5,6 +5,7 @@ tests/integration/test_learner.py.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -16,19 +17,19 @@ NOTHING = RunState(imitation_steps=0, iteration=0, version=0)
 """The state of a run that has just begun."""
 
 
-def check_rollouts(build: Callable[[], Rollouts]) -> None:
+def check_rollouts(build: Callable[[], Rollouts], *, folder: Path) -> None:
     """Sessions come in stream order, and a restored object collects what the saved one would have collected next.
 
     Args:
         build: returns an object that has collected nothing and can collect twice.
+        folder: existing and empty.
     """
     first, second = build(), build()
     for rollouts in (first, second):
         rollouts.load(WeightsRef(version=0, buckets=(), blobs=(), probes=()))
     check_order(first.collect())
-    state = first.state()
-    assert isinstance(state, bytes)
-    second.restore(state)
+    first.save(folder, earlier=None)
+    second.restore(folder)
     assert keys(second.collect()) == keys(first.collect())
 
 

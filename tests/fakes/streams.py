@@ -1,27 +1,34 @@
 """Whole streams, played by a scripted policy."""
 
+import asyncio
 from collections.abc import Iterable
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.expert import Expert, GoldExpert
+from agile_ray.agent.lane import Lane
 from agile_ray.agent.memory import HashedEmbedder
 from agile_ray.agent.policy import Policy
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import WordTokenizer
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
-from agile_ray.evaluation.plays import Play
-from agile_ray.scripted.references import play_sessions
 from agile_ray.types import Session
 
 
 def play_streams(
     policy: Policy, environment: Environment, *, split: str, indices: Iterable[int], rules: Rules, price: int
 ) -> list[Session]:
-    """Play whole streams, one after the other, without engine or Ray; the same call gives the same sessions."""
-    lengths = {index: len(environment.stream(split=split, index=index).questions) for index in indices}
-    chosen = [Play(index=index, sessions=length) for index, length in lengths.items()]
-    return play_sessions(policy, environment, split=split, plays=chosen, rules=rules, price=price)
+    """Play whole streams, one after the other, as training does, with counterfactuals, but without engine or Ray."""
+
+    async def play() -> list[Session]:
+        sessions: list[Session] = []
+        for index in indices:
+            lane = Lane(environment.stream(split=split, index=index), rules, price=price, imagines=True)
+            while not lane.finished:
+                sessions.append(await lane.play(policy))
+        return sessions
+
+    return asyncio.run(play())
 
 
 def script_rules(

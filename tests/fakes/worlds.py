@@ -134,7 +134,7 @@ def rules(*, agent: Agent | None = None, expert: Expert | None = None, top_k: in
 def lane(*questions: Question, broken_tool: bool = False, with_rules: Rules | None = None, price: int = 300) -> Lane:
     """A lane at the start of a small stream."""
     stream = SmallStream(*questions, broken_tool=broken_tool)
-    return Lane(stream, with_rules or rules(), price=price, looks_ahead=True)
+    return Lane(stream, with_rules or rules(), price=price, looks_ahead=True, imagines=True)
 
 
 OPENING = ("[GetQuestion]", "[RetrieveMemory]")

@@ -113,7 +113,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     process = job.start()
     job.wait_for(Event.ITERATION, 3, process)
     family = psutil.Process(process.pid).children(recursive=True)
-    assert any("VLLM" in one.name() for one in family)
+    assert any("VLLM" in one.name() for one in family), [one.name() for one in family]
     process.kill()
     said = process.communicate(timeout=60)[0]
     assert f"resumed after {steps} imitation steps" in said

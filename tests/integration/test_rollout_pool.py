@@ -12,12 +12,14 @@ import psutil
 import pytest
 import ray
 
+from agile_ray.agent.memory import Entry
 from agile_ray.config import Agent, Cluster, Env, Learner, Loop, Model, Rollout, Run, RunConfig
 from agile_ray.errors import ConfigError, EngineError, SyncError
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import clear_journals, read_journal
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
+from rollout.player import LanePosition
 from rollout.pool import RolloutPool
 from rollout.settings import RolloutSettings
 from tests.integration.rollout_model import copy_of, make_folder, pack, perturb, probes_of, stale_parts
@@ -61,6 +63,22 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         ray.shutdown()
 
 
+def positions_in(file: Path) -> list[LanePosition]:
+    with file.open("rb") as opened:
+        return [pickle.load(opened) for _ in range(LANES)]
+
+
+def positions(rig: Rig, folder: Path) -> list[tuple[int, int, str, int, tuple[Entry, ...]]]:
+    """Of every lane what a checkpoint in a new folder holds, without vectors."""
+    folder.mkdir()
+    rig.pool.save(folder, earlier=None)
+    [file] = folder.iterdir()
+    return [
+        (one.number, one.round, one.state.stream, one.state.position, one.state.memory.entries)
+        for one in positions_in(file)
+    ]
+
+
 def written(sessions: list[Session]) -> list[list[int]]:
     return [turn.completion_ids.tolist() for session in sessions for turn in session.turns]
 
@@ -90,8 +108,8 @@ def test_prompts_extend_what_was_sampled(rig: Rig) -> None:
             context = [*turn.prompt_ids.tolist(), *turn.completion_ids.tolist()]
 
 
-def test_a_greedy_evaluation_is_the_same_twice_and_does_not_move_the_lanes(rig: Rig) -> None:
-    before = rig.pool.state()
+def test_a_greedy_evaluation_is_the_same_twice_and_does_not_move_the_lanes(rig: Rig, tmp_path: Path) -> None:
+    before = positions(rig, tmp_path / "before")
     first = rig.pool.evaluate(split="test", sessions=20, greedy=True)
     second = rig.pool.evaluate(split="test", sessions=20, greedy=True)
     assert len(first) == 20
@@ -99,22 +117,28 @@ def test_a_greedy_evaluation_is_the_same_twice_and_does_not_move_the_lanes(rig: 
     assert [(session.stream, session.position) for session in first] == sorted(
         ((session.stream, session.position) for session in first), key=lambda pair: pair[1]
     )
-    assert rig.pool.state() == before
+    assert positions(rig, tmp_path / "after") == before
 
 
-def test_a_checkpoint_puts_every_lane_back(rig: Rig) -> None:
-    state = rig.pool.state()
+def test_a_checkpoint_puts_every_lane_back(rig: Rig, tmp_path: Path) -> None:
+    rig.pool.save(tmp_path, earlier=None)
     first = rig.pool.collect()
-    rig.pool.restore(state)
+    rig.pool.restore(tmp_path)
     again = rig.pool.collect()
     played = [[(s.stream, s.position, s.question_id) for s in sessions] for sessions in (first, again)]
     assert played[0] == played[1]
 
 
-def test_a_checkpoint_of_other_lanes_is_refused(rig: Rig) -> None:
-    positions = pickle.loads(rig.pool.state())
-    with pytest.raises(ConfigError, match=f"has {LANES - 1} lanes, rollout.actors x rollout.lanes is {LANES}"):
-        rig.pool.restore(pickle.dumps(positions[1:]))
+def test_a_checkpoint_of_other_lanes_is_refused(rig: Rig, tmp_path: Path) -> None:
+    rig.pool.save(tmp_path, earlier=None)
+    [file] = tmp_path.iterdir()
+    kept = positions_in(file)
+    file.write_bytes(b"".join(pickle.dumps(one) for one in kept[1:]))
+    with pytest.raises(ConfigError, match=f"has {LANES - 1} lanes for an actor that plays {LANES}"):
+        rig.pool.restore(tmp_path)
+    (tmp_path / file.name.replace("0.", "1.", 1)).touch()
+    with pytest.raises(ConfigError, match=r"has lanes of 2 actors, rollout\.actors is 1"):
+        rig.pool.restore(tmp_path)
 
 
 def test_a_version_is_fetched_from_the_object_store_and_checked(rig: Rig, tmp_path: Path) -> None:

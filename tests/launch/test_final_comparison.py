@@ -13,6 +13,7 @@ from agile_ray.errors import ConfigError, StarvedError
 from agile_ray.evaluation.plays import Part
 from agile_ray.record import evaluations, history, store
 from agile_ray.record.checkpoints import FolderCheckpoints
+from agile_ray.record.evaluations import Measured
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
 from agile_ray.record.recorder import RunRecorder
@@ -36,7 +37,8 @@ class Learners:
     def export(self, folder):
         export(folder)
 
-    def save(self, folder):
+    def save(self, folder, *, earlier=None):
+        del earlier
         (folder / "number").write_text(str(self.number))
 
     def load(self, folder):
@@ -264,13 +266,45 @@ def test_only_the_same_weights_and_settings_are_not_played_again(tmp_path, state
 def test_evaluations_of_weights_that_are_trained_again_are_discarded(tmp_path):
     config = config_in(tmp_path)
     run = RunFolder.of(config)
-    final_comparison.evaluate_policy("sft", parts_of(run, config, Rollouts(), state=at(0)), at(0))
+    evaluate_sft(run, config)
     final_comparison.compare(parts_of(run, config, Rollouts(), state=at(5)), at(5))
     rollouts = Rollouts()
     parts = parts_of(run, config, rollouts, state=at(3))  # iterations 4 and 5 are lost
     assert run.evaluated_entries() == ["sft", "sft_sampled"]
     final_comparison.compare(parts, at(5))
     assert rollouts.evaluations == [(True, 0), (False, 0)]
+
+
+def evaluate_sft(run, config):
+    parts = parts_of(run, config, Rollouts(), state=at(0))
+    for one in final_comparison.tests("sft", config, at(0)):
+        final_comparison.play(parts, one)
+
+
+@pytest.mark.parametrize(
+    ("changes", "again", "loaded"), [({"evaluate": {"sessions": 3}}, [(True, 0), (False, 0)], [2, 7]), ({}, [], [])]
+)
+@pytest.mark.usefixtures("references")
+def test_the_sft_policy_plays_the_test_questions_of_the_others_also_if_they_changed(tmp_path, changes, again, loaded):
+    config = config_in(tmp_path, **changes)
+    run, learners = RunFolder.of(config), Learners()
+    checkpoints = FolderCheckpoints(
+        run, keep=2, learners=learners, lanes=learners, credit=learners, resumed=lambda _: None, sft=run.sft
+    )
+    for iteration in (0, 5):
+        learners.number = iteration
+        checkpoints.save(at(iteration), score=None)
+    checkpoints.keep_sft(at(0))
+    evaluate_sft(run, config_in(tmp_path))
+    for _ in range(2):
+        rollouts = Rollouts()
+        parts = parts_of(run, config, rollouts, state=at(5))
+        parts.learners = learners
+        final_comparison.compare(parts, at(5))
+        assert (learners.number, rollouts.loaded) == (5, loaded)
+        assert rollouts.evaluations[: len(again)] == again
+        again, loaded = [], []
+    assert evaluations.is_kept(run, "sft", Measured.of(config, at(0)))
 
 
 @pytest.mark.usefixtures("references")

@@ -8,14 +8,16 @@ import pytest
 
 import envs
 from agile_ray.config import RunConfig
+from agile_ray.errors import StarvedError
 from agile_ray.record import evaluations, history
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.scripted.head_start import AskingShares
-from agile_ray.types import RunState, Session
+from agile_ray.types import Ending, RunState, Session
 from launch.report import files
 from launch.run import final_comparison, pipeline, shared_machines, shipped_configs
 from tests.fakes.played import played
+from tests.fakes.worlds import changed
 
 IMITATED = RunState(imitation_steps=9, iteration=0, version=0)
 TESTED = ["test greedy", "test sampled"]
@@ -34,7 +36,10 @@ class Rollouts:
     def evaluate(self, *, split: str, sessions: int | None, greedy: bool, parts: object = None) -> list[Session]:
         del parts
         self.log.append(f"{split} {'greedy' if greedy else 'sampled'}")
-        assert split == "test" or sessions == 17
+        assert split == "test" or sessions in (17, 18)
+        if self.like == "failed":
+            failed = [changed(one, ending=Ending.FAILED, error="the expert is gone") for one in played("random")]
+            return played("random") if split == "test" else failed
         return played(self.like)
 
     def spread(self, shares: AskingShares) -> None:
@@ -96,16 +101,24 @@ def test_a_run_killed_before_its_first_checkpoint_spreads_lanes_by_the_stored_ev
     assert (again.log, again.shares) == ([], [shares_of("random")])
 
 
-def test_a_run_resumed_with_other_test_questions_tests_the_same_policy_on_them(tmp_path: Path):
-    run(config(tmp_path))
-    assert run(config(tmp_path, "evaluate.sessions=7")).log == ["load", *TESTED]
-
-
 def test_a_run_killed_between_its_evaluations_makes_only_the_missing_one(tmp_path: Path):
     settings = config(tmp_path)
     run(settings)
     RunFolder.of(settings).evaluation_file(evaluations.STARTING).unlink()
     again = run(settings, like="always_ask")
+    assert (again.log, again.shares) == (["load", STARTED], [shares_of("always_ask")])
+
+
+def test_an_evaluation_whose_sessions_all_failed_is_made_again(tmp_path: Path):
+    with pytest.raises(StarvedError, match="the expert is gone"):
+        run(config(tmp_path), like="failed")
+    again = run(config(tmp_path))
+    assert (again.log, again.shares) == (["load", STARTED], [shares_of("random")])
+
+
+def test_an_evaluation_of_another_number_of_sessions_is_made_again(tmp_path: Path):
+    run(config(tmp_path, "evaluate.validation_sessions=18"))
+    again = run(config(tmp_path), like="always_ask")
     assert (again.log, again.shares) == (["load", STARTED], [shares_of("always_ask")])
 
 
@@ -144,8 +157,9 @@ def test_the_report_and_its_comparisons_leave_the_evaluation_on_validation_out(t
     [
         (("ppo.clip=0.1",), [], "random"),
         (("loop.sessions_per_lane=7",), [], "random"),
-        (("env.advice_cost=0.4",), ["load", *TESTED, STARTED], "always_ask"),
-        (("evaluate.validation_sessions=17", "rollout.temperature=0.5"), ["load", *TESTED, STARTED], "always_ask"),
+        (("evaluate.sessions=24",), ["load", *TESTED, STARTED], "always_ask"),
+        (("evaluate.validation_sessions=18",), ["load", STARTED], "always_ask"),
+        (("rollout.temperature=0.5",), ["load", *TESTED, STARTED], "always_ask"),
     ],
 )
 def test_runs_of_a_sweep_that_share_the_evaluations_spread_their_lanes_alike(

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import ray
-from ray._private import utils
 
 from agile_ray.config import Cluster
 from agile_ray.errors import ConfigError, EngineError
@@ -34,28 +33,39 @@ def ray_starts(monkeypatch):
     return sets
 
 
-def handler_as_rays():
-    utils.set_sigterm_handler(lambda *_: sys.exit(1))
+@pytest.fixture
+def heard():
+    """How often this process's handler of SIGTERM is called."""
+    calls = []
+    before = signal.signal(signal.SIGTERM, lambda *_: calls.append(True))
+    yield calls
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
-def test_ray_takes_no_signal_from_the_run(ray_starts, address):
-    heard = []
-    before, theirs = signal.signal(signal.SIGTERM, lambda *_: heard.append(True)), utils.set_sigterm_handler
-
+@pytest.mark.parametrize("code", [1, 15])
+def test_sigterm_while_ray_starts_reaches_the_run(ray_starts, heard, address, code):
     def start():
-        handler_as_rays()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
         signal.raise_signal(signal.SIGTERM)
+
+    ray_starts(start)
+    with pytest.raises(KeyboardInterrupt), cluster(Cluster(address=address), cpus=1):
+        pytest.fail("Ray has not started")
+    signal.raise_signal(signal.SIGTERM)
+    assert heard == [True, True]
+
+
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_ray_takes_no_signal_from_the_run(ray_starts, heard, address):
+    def start():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(signal.SIG_IGN))  # as Ray does in C++
 
     ray_starts(start)
-    try:
-        with cluster(Cluster(address=address), cpus=1):
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert heard == [True, True]
-    assert utils.set_sigterm_handler is theirs
+    with cluster(Cluster(address=address), cpus=1):
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == [True]
 
 
 def test_ray_that_does_not_start_is_one_line(ray_starts):

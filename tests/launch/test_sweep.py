@@ -12,6 +12,7 @@ import pytest
 from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation import intervals
+from agile_ray.evaluation.choice import Choice
 from agile_ray.record.folder import SweepFolder
 from agile_ray.record.history import Event, Line
 from launch.report import sweep_table, wording
@@ -250,6 +251,9 @@ def test_the_table_shows_the_total_on_validation_of_the_checkpoint_that_was_test
         for count in (3, 1)
     ]
     assert [run.validation for run in runs] == [0.7349, 0.6123]
+    chosen = Choice(iteration=21, total=0.7, highest=14, highest_total=0.73, error=0.04, evaluated=3, unpaired=())
+    latest = build(results, config=config, lines=lines, starts=[], chosen=chosen)
+    assert sweep_table.summarize(latest, group="g").validation == 0.7
     (group,) = sweep_table.groups(runs)
     assert group.validation.mean == pytest.approx((0.7349 + 0.6123) / 2)
     sweep_table.show(runs)

@@ -14,7 +14,7 @@ from tests.fakes.parts_contract import check_checkpoints
 
 
 class Memo:
-    """Learners, lanes or credit that are one number."""
+    """Learners or credit that are one number."""
 
     def __init__(self, number=0):
         self.number = number
@@ -33,6 +33,20 @@ class Memo:
 
     def restore(self, state):
         self.number = int(state)
+
+
+class Lanes:
+    """Lanes whose state is the number of a memo."""
+
+    def __init__(self, memo):
+        self.memo = memo
+
+    def save(self, folder, *, earlier):
+        self.memo.save(folder)
+        self.memo.earlier = earlier
+
+    def restore(self, folder):
+        self.memo.load(folder)
 
 
 class Full(Memo):
@@ -54,7 +68,7 @@ def scored(iteration, total, *means):
 
 def checkpoints(folder, memo, *, credit=None, keep=2, resumed=lambda state: None, say=print):
     run = RunFolder(folder)
-    parts = {"learners": memo, "lanes": memo, "credit": credit or Memo(), "sft": run.sft, "say": say}
+    parts = {"learners": memo, "lanes": Lanes(memo), "credit": credit or Memo(), "sft": run.sft, "say": say}
     return FolderCheckpoints(run, keep=keep, resumed=resumed, **parts)
 
 
@@ -172,8 +186,36 @@ def test_another_schema_is_an_error_that_says_what_to_do(tmp_path):
     checkpoints(tmp_path, Memo()).save(at(1), score=None)
     record = RunFolder(tmp_path).checkpoint(at(1)).state
     record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 99}))
-    with pytest.raises(ConfigError, match="schema must be 4, found 99; resume with"):
+    with pytest.raises(ConfigError, match="schema must be 5, found 99; resume with"):
         saved_checkpoints(RunFolder(tmp_path))
+
+
+def test_an_earlier_version_is_read_where_it_has_no_lanes_and_refused_where_it_has(tmp_path):
+    def as_earlier(state):
+        record = RunFolder(tmp_path).checkpoint(state).state
+        record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 4}))
+
+    imitated = RunState(imitation_steps=3, iteration=0, version=0)
+    checkpoints(tmp_path, Memo(5)).save(imitated, score=None)
+    as_earlier(imitated)
+    memo = Memo()
+    assert (checkpoints(tmp_path, memo).restore(), memo.number) == (imitated, 5)
+    checkpoints(tmp_path, Memo(6)).save(at(1), score=None)
+    as_earlier(at(1))
+    with pytest.raises(ConfigError, match="iteration-00001/resume/state.json: .* must be 5, found 4; resume with"):
+        checkpoints(tmp_path, memo).restore()
+
+
+def test_lanes_are_told_the_latest_whole_checkpoint_before_theirs(tmp_path):
+    memo, run = Memo(), RunFolder(tmp_path)
+    one = checkpoints(tmp_path, memo, keep=9)
+    told = []
+    for iteration in (2, 4, 6, 8):
+        one.save(at(iteration), score=None)
+        told.append(memo.earlier)
+        if iteration == 6:
+            emptied(run.checkpoint(at(6)).path / "config.json")
+    assert told == [None, *(run.checkpoint(at(iteration)).lanes for iteration in (2, 4, 4))]
 
 
 def test_a_run_without_checkpoints_starts_from_an_adopted_sft_policy(tmp_path):
@@ -215,7 +257,11 @@ def cut(path):
 
 DAMAGES = [
     *((name, damage) for name in ("config.json", "model.safetensors") for damage in (lost, emptied, cut)),
-    *((f"resume/{name}", damage) for name in ("learners/number", "lanes", "credit") for damage in (lost, emptied, cut)),
+    *(
+        (f"resume/{name}", damage)
+        for name in ("learners/number", "lanes/number", "credit")
+        for damage in (lost, emptied, cut)
+    ),
     ("resume/state.json", emptied),
     ("resume/state.json", cut),
     ("resume/state.json", lambda path: path.write_text("[3]")),
@@ -261,8 +307,8 @@ def test_a_checkpoint_of_an_earlier_version_that_lists_no_files_is_read(tmp_path
     del record["files"]
     folder.state.write_text(json.dumps(record))
     assert checkpoints(tmp_path, Memo()).restore() == at(4)
-    folder.lanes.write_bytes(b"")
-    with pytest.raises(ConfigError, match="iteration-00004: resume/lanes is empty"):
+    folder.credit.write_bytes(b"")
+    with pytest.raises(ConfigError, match="iteration-00004: resume/credit is empty"):
         checkpoints(tmp_path, Memo()).restore()
 
 
@@ -350,4 +396,4 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path, monkeyp
     monkeypatch.setattr(os, "rename", named)
     checkpoints(tmp_path, Memo()).save(at(1), score=None)
     [before] = renamed
-    assert {os.path.basename(path) for path in before} >= {"model.safetensors", "state.json", "number", "lanes"}
+    assert {os.path.basename(path) for path in before} >= {"model.safetensors", "state.json", "number", "credit"}

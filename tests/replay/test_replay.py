@@ -87,10 +87,11 @@ def test_a_replay_stores_the_same_bytes_as_the_run(run):
         assert mine.read_bytes() == its.read_bytes()
 
 
-def test_a_restored_recording_continues_after_the_collected_iterations(run):
+def test_a_restored_recording_continues_after_the_collected_iterations(run, tmp_path):
     first, second = RecordedRollouts(RunFolder(run)), RecordedRollouts(RunFolder(run))
     first.collect()
-    second.restore(first.state())
+    first.save(tmp_path, earlier=None)
+    second.restore(tmp_path)
     assert [one.stream for one in second.collect()] == ["2/0", "2/1"]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import pickle
 from collections import Counter
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from agile_ray.scripted.head_start import AskingShares
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
 from agile_ray.types import Session
-from envs.recurring import LENGTH, Recurring
+from envs.recurring import ITEMS, LENGTH, RECUR, Recurring
 from envs.shop import Shop
 from envs.stretches import Stretches
 from rollout.engine_policy import Seating
@@ -89,7 +90,7 @@ def test_a_lane_continues_with_a_stream_that_no_other_lane_plays(tmp_path: Path)
 def test_restored_lanes_play_the_same_sessions_again(tmp_path: Path) -> None:
     one = player(tmp_path)
     asyncio.run(one.collect(LENGTH - 1))
-    positions, before = one.positions(), standing(one)
+    positions, before = list(one.positions()), standing(one)
     first = asyncio.run(one.collect(3))
     one.restore(positions)
     assert stations(asyncio.run(one.collect(3))) == stations(first)
@@ -101,12 +102,19 @@ def test_restored_lanes_play_the_same_sessions_again(tmp_path: Path) -> None:
 
 def test_positions_in_other_streams_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"resume: lane 0 played stream recurring/train/0/0 .* recurring/train/1/0"):
-        player(tmp_path, seed=1).restore(player(tmp_path).positions())
+        player(tmp_path, seed=1).restore(list(player(tmp_path).positions()))
 
 
 def evaluate(player: Player, *plays: Play, greedy: bool = True, keeps: bool = False, call: int = 0) -> list[Part]:
     asyncio.run(player.evaluate(plays, split="test", greedy=greedy, keeps=keeps, call=call))
     return player.report(call, 0).parts
+
+
+def test_every_collected_session_knows_how_many_similar_questions_follow(tmp_path: Path) -> None:
+    found = [one.hindsight for one in asyncio.run(player(tmp_path).collect(LENGTH))]
+    assert sum(one.later_similar for one in found) >= 2 * ITEMS * (RECUR * (RECUR - 1) // 2)
+    for position, one in [(n % LENGTH, one) for n, one in enumerate(found)]:
+        assert one.later_similar >= sum(later > position for later in one.same_item)
 
 
 @pytest.mark.parametrize("greedy", [True, False])
@@ -151,6 +159,17 @@ class Scripted(Player):
         return SimpleNamespace(seat=lambda _: policy, leave=lambda _: None)  # pyright: ignore[reportReturnType]
 
 
+def test_counterfactuals_are_built_where_credit_may_score_them_and_nowhere_else(tmp_path: Path) -> None:
+    rules = script_rules(WORLD, agent=Agent(), memory=Memory(threshold=0.65))
+    collected = asyncio.run(player(tmp_path, kind=Scripted, rules=rules).collect(LENGTH))
+    evaluated = evaluate(player(tmp_path, kind=Scripted, rules=rules), Play(index=0, sessions=LENGTH))[0].sessions
+    built = [sum(len(one.hindsight.counterfactuals) for one in played) for played in (collected, evaluated)]
+    assert built[0] > 0
+    assert built[1] == 0
+    assert any(session.reads for session in evaluated)
+    assert any(session.hindsight.known for session in evaluated)  # the other facts are there
+
+
 def outcome(session: Session) -> tuple[object, ...]:
     found = session.hindsight
     prompts = [turn.prompt_ids.tolist() for turn in session.turns]
@@ -170,7 +189,7 @@ def test_a_stream_goes_on_from_any_part_as_if_it_had_not_stopped(
 
     whole = [part for part in run(play) if part.index == 0]
     assert [len(part.sessions) for part in whole] == [1] * 6
-    state = pickle.loads(pickle.dumps(whole[stop - 1].state))
+    state = pickle.loads(pickle.dumps(reduce(Part.then, whole[:stop]).state))
     rest = [part for part in run(replace(play, begun=state)) if part.index == 0]
     assert [part.state is None for part in rest] == [False] * (5 - stop) + [True]
     again = [session for part in rest for session in part.sessions]
@@ -279,7 +298,7 @@ def test_a_later_stream_begins_at_0_with_an_empty_memory_and_no_two_lanes_play_t
 def test_restored_lanes_go_on_as_if_they_had_not_stopped(tmp_path: Path, world: Environment) -> None:
     one = spread(tmp_path, world, sessions=5)
     asyncio.run(one.collect(5))
-    positions = one.positions()
+    positions = list(one.positions())
     following = [(session.stream, session.position, remembered(session)) for session in asyncio.run(one.collect(5))]
     fresh = spread(tmp_path, world, sessions=5, seed=9)
     fresh.restore(positions)

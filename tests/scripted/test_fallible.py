@@ -94,7 +94,7 @@ def test_after_wrong_advice_the_question_is_remembered_with_it_and_no_gold_knowl
     policy = reference("always_ask", world, Habits())
     for _ in lane.stream.questions:
         asyncio.run(lane.play(policy))
-    for entry in lane.memory.snapshot().entries:
+    for entry in lane.memory.change().entries:
         question = lane.stream.questions[entry.writer]
         right.append(expert.is_right(question, stream=lane.stream.id))
         learned = {QA: f"{question.text} {question.answer}", KNOWLEDGE: question.knowledge}[entry.kind]

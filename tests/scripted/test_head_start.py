@@ -12,11 +12,14 @@ from agile_ray.agent.memory import Entry
 from agile_ray.agent.rules import Rules
 from agile_ray.config import Agent, Memory
 from agile_ray.errors import ExpertError, StarvedError
+from agile_ray.evaluation.plays import Play
 from agile_ray.scripted.head_start import AskingShares, are_spread, first_position, head_start
 from agile_ray.scripted.reader import Scripted
+from agile_ray.scripted.references import Habits, play_sessions, reference
 from agile_ray.types import Ending
 from envs.recurring import Recurring
 from envs.shop import Shop, ShopStream
+from tests.fakes.fallible import Fallible
 from tests.fakes.played import session
 from tests.fakes.streams import script_rules
 from tests.fakes.worlds import SESSION, changed, question
@@ -115,6 +118,23 @@ def test_shares_come_from_sessions_that_did_not_fail():
     assert shares.on(replace(question(0, "what"), kind="other")) == 0.25
     with pytest.raises(StarvedError):
         AskingShares.of([changed(SESSION, ending=Ending.FAILED, error="ToolError: gone")])
+
+
+def test_sessions_that_asked_an_expert_in_vain_asked():
+    class Silent(Fallible):
+        async def advise(self, question, *, key):
+            raise ExpertError("expert silent: knows nothing")
+
+    shares = []
+    for expert in (Fallible(0.5), Silent(0.5)):
+        rules = replace(RULES, expert=expert)
+        policy = reference("random", SHOP, Habits(asked_share=0.5))
+        plays = [Play(index=index, sessions=48) for index in range(2)]
+        shares.append(
+            AskingShares.of(play_sessions(policy, SHOP, split="validation", plays=plays, rules=rules, price=1))
+        )
+    assert shares[0] == shares[1]
+    assert 0.3 < shares[0].overall < 0.7
 
 
 def test_the_gold_expert_answers_whatever_the_runs_expert_knows():
