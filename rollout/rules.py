@@ -39,11 +39,23 @@ def _read_tokenizer(model: Path) -> Tokenizer:
     return HFTokenizer(model)
 
 
+def check_embedder(name: str) -> None:
+    """Refuse an embedder that can't be built; loads nothing.
+
+    Raises:
+        ConfigError: its package is not installed, or lacks a file.
+    """
+    if name == "minilm":
+        from rollout.minilm import model_folder
+
+        model_folder()
+
+
 def build_embedder(name: str) -> Embedder:
     """Build the embedder that `memory.embedder` names.
 
     Raises:
-        ConfigError: its package is not installed.
+        ConfigError: its package is not installed, or lacks a file.
     """
     if name == "hashed":
         return HashedEmbedder()

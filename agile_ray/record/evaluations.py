@@ -10,6 +10,7 @@ that begin inside a stream are grown by its asking shares, so a resumed run grow
 """
 
 import pickle
+import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from agile_ray.record.whole import remove_unfinished, write_whole
 from agile_ray.types import RunState, Session
 
 _CHOICE = TypeAdapter(Choice)
+_PART = re.compile(r"[0-9]{5,}\.[0-9]{5,}")
 STARTING = "sft_validation_sampled"
 """Entry of the policy after imitation, sampled on validation."""
 
@@ -73,9 +75,9 @@ class PlayedParts:
         if folder is None:
             return
         remove_unfinished(folder)
-        for path in sorted(folder.glob("[0-9]*")):
+        for path in sorted(path for path in folder.glob("*") if _PART.fullmatch(path.name)):
             index = int(path.name.split(".")[0])
-            part = _read_part(path) if path == self._next(folder, index) else None
+            part = _read_part(path, index) if path == self._next(folder, index) else None
             if part is None:
                 path.unlink()
             else:
@@ -123,11 +125,13 @@ def begin(run: RunFolder, entry: str, measured: Measured) -> bool:
     Returns:
         Whether it must be played; False if it is stored.
     """
-    path = run.measured_file(entry)
     if _read_measured(run, entry) != measured:
         discard(run, entry)
-        write_json(path, asdict(measured))
-    return not has(run, entry)
+        write_json(run.measured_file(entry), asdict(measured))
+    if not has(run, entry):
+        return True
+    _discard_parts(run, entry)  # of a process that was killed after it stored the evaluation
+    return False
 
 
 def keep(run: RunFolder, entry: str, sessions: Sequence[Session]) -> None:
@@ -218,9 +222,11 @@ def _read_measured(run: RunFolder, entry: str) -> Measured | None:
         return None
 
 
-def _read_part(path: Path) -> Part | None:
-    """The part in a file; None if it is damaged, and its stream is played again."""
+def _read_part(path: Path, index: int) -> Part | None:
+    """The part of a stream in a file; None if it is damaged, and it is played again."""
+    content = path.read_bytes()
     try:
-        return pickle.loads(path.read_bytes())  # noqa: S301  our own file
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, TypeError, ValueError):
+        part = pickle.loads(content)  # noqa: S301  our own file
+    except Exception:  # noqa: BLE001  damage can raise anything
         return None
+    return part if isinstance(part, Part) and part.index == index else None

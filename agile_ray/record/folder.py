@@ -19,8 +19,11 @@ runs/quickstart/
     replay.json                        only of a replay: the run that it repeats, and how they compare
     reprice-0.5.json                   the results at another price of advice
     .lock                              held by the process that trains here
+
+Copies that file managers and cloud disks make, such as `ppo (1).parquet` or `iteration-00010.bak`, are passed over.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -28,6 +31,11 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from agile_ray.config import RunConfig
     from agile_ray.types import RunState
+
+
+_SEGMENTS = re.compile(r"iteration-([0-9]{5,})\.parquet")
+_CHECKPOINT = re.compile(r"(?:iteration|imitation)-[0-9]{5,}")
+_ENTRY = re.compile(r"[a-z_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,8 @@ class RunFolder:
 
     def stored_iterations(self) -> list[int]:
         """The iterations that have a segment file, in order."""
-        return sorted(int(path.stem.removeprefix("iteration-")) for path in self.segments.glob("iteration-*.parquet"))
+        found = (_SEGMENTS.fullmatch(path.name) for path in self.segments.glob("*"))
+        return sorted(int(match[1]) for match in found if match)
 
     @property
     def evaluations(self) -> Path:
@@ -96,7 +105,7 @@ class RunFolder:
 
     def begun_entries(self) -> list[str]:
         """The entries whose final evaluation has begun, finished or not, in alphabetical order."""
-        return sorted(path.name.removesuffix(".measured.json") for path in self.evaluations.glob("[!.]*.measured.json"))
+        return self._entries(".measured.json")
 
     @property
     def choice(self) -> Path:
@@ -105,7 +114,11 @@ class RunFolder:
 
     def evaluated_entries(self) -> list[str]:
         """The entries that have a final evaluation, in alphabetical order."""
-        return sorted(path.stem for path in self.evaluations.glob("[!.]*.parquet"))
+        return self._entries(".parquet")
+
+    def _entries(self, suffix: str) -> list[str]:
+        names = (path.name.removesuffix(suffix) for path in self.evaluations.glob(f"*{suffix}"))
+        return sorted(name for name in names if _ENTRY.fullmatch(name))
 
     @property
     def imitation_events(self) -> Path:
@@ -130,7 +143,7 @@ class RunFolder:
 
     def complete_checkpoints(self) -> list["CheckpointFolder"]:
         """Every checkpoint that has its state file, in no particular order; `best` is not listed again."""
-        folders = [CheckpointFolder(path) for path in self.checkpoints.glob("i*-*")]
+        folders = [CheckpointFolder(path) for path in self.checkpoints.glob("*") if _CHECKPOINT.fullmatch(path.name)]
         return [folder for folder in folders if folder.is_complete]
 
     @property

@@ -3,11 +3,11 @@
 from contextlib import suppress
 
 from agile_ray.errors import ConfigError
-from agile_ray.record import store
+from agile_ray.record import history, provenance, store
 from agile_ray.record.checkpoints import latest_checkpoint
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.parquet.tables import DamagedFileError, is_readable
-from agile_ray.record.receipts import abandon, read_journal
+from agile_ray.record.receipts import abandon, read_abandoned, read_journal
 from agile_ray.record.whole import remove_unfinished
 from agile_ray.types import Receipt
 
@@ -54,14 +54,15 @@ def damaged_after(run: RunFolder, iteration: int) -> tuple[str, ...]:
 
 
 def check_record(run: RunFolder, sft: CheckpointFolder) -> None:
-    """Refuse to resume a run that has no whole checkpoint, or that lacks what it stored before it.
+    """Refuse to resume a run that has no whole checkpoint, that lacks what it stored before it, or with damaged books.
 
     Args:
         run: its folder, which need not exist.
         sft: the last checkpoint of imitation.
 
     Raises:
-        ConfigError: as in `latest_checkpoint`; or a segment file is cut off that the run's books need at its end.
+        ConfigError: as in `latest_checkpoint`; or a segment file is cut off that the run's books need at its end; or
+            its history, starts or receipts can't be read.
     """
     latest = latest_checkpoint(run, sft)
     last = latest.state.iteration if latest is not None else 0
@@ -73,6 +74,11 @@ def check_record(run: RunFolder, sft: CheckpointFolder) -> None:
                 f"bytes that can't be read; put back a copy, or delete the checkpoints of iteration {number} and later "
                 f"in {run.checkpoints} to train it again"
             )
+    history.read(run.history)  # read again once engines run: an error here comes minutes earlier
+    provenance.read(run)
+    read_abandoned(run)
+    for path in run.journals():
+        read_journal(path)
 
 
 def _discard_journals(run: RunFolder) -> None:

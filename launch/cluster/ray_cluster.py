@@ -8,11 +8,12 @@ neither, or `local`               a local cluster is started; it ends with the d
 import logging
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agile_ray.config import Cluster
@@ -35,7 +36,7 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
 
     Raises:
         ConfigError: the address does not answer, the dashboard's port is in use, or there is no folder for sockets.
-        EngineError: Ray failed, and no call that waited for it has said so already.
+        EngineError: Ray did not start, or failed, and no call that waited for it has said so already.
     """
     from ray.exceptions import RayError
 
@@ -55,18 +56,54 @@ def _started(settings: Cluster, *, cpus: int) -> Iterator[None]:
     temporary = temporary_folder()
     with _reaped(temporary):
         try:
-            ray.init(
-                address=LOCAL,
-                num_cpus=cpus,
-                include_dashboard=settings.dashboard_port is not None,
-                dashboard_port=settings.dashboard_port,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(temporary / "ray"),
-            )
+            with _signals_kept():
+                _start(settings, cpus=cpus, folder=temporary / "ray")
             yield
         finally:
             ray.shutdown()
+
+
+def _start(settings: Cluster, *, cpus: int, folder: Path) -> None:
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        ray.init(
+            address=LOCAL,
+            num_cpus=cpus,
+            include_dashboard=settings.dashboard_port is not None,
+            dashboard_port=settings.dashboard_port,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+        )
+    except (OSError, RayError):
+        raise
+    except Exception as error:  # what Ray raises where its processes are late
+        raise EngineError(
+            f"Ray: it did not start ({explain(error, lower=LOWER)}); run the same command again when the machine has "
+            "less to do"
+        ) from error
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, although Ray starts in the block.
+
+    Ray sets handlers in Python, which exit with code 1 or 15, and one in C++, which aborts the process.
+
+    Raises:
+        KeyboardInterrupt: SIGTERM came while Ray started. This process's handler was called.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:  # of Ray's handler
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
@@ -80,7 +117,8 @@ def _reaped(temporary: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        process.communicate(timeout=2 * reaper.GRACE_S)
+        with suppress(subprocess.TimeoutExpired):  # on a busy machine; it goes on without this process
+            process.communicate(timeout=2 * reaper.GRACE_S)
 
 
 @contextmanager
@@ -88,7 +126,8 @@ def _joined(address: str, settings: Cluster) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with _signals_kept():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         source = "cluster.address" if address == settings.address else "RAY_ADDRESS"
         raise ConfigError(f"{source}: {address} does not answer as a Ray cluster ({error})") from error

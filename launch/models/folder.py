@@ -13,6 +13,9 @@ from rollout.weights.files import pointer_hint, read_object, weight_shapes
 
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the classes of models end that write text."""
+WITHOUT_EFFECT = frozenset({"transformers_version", "dtype", "torch_dtype", "use_cache", "_name_or_path"})
+"""Keys of config.json that say nothing about the network, or that this project sets itself."""
+SHOWN_KEYS = 3
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 
 
@@ -149,6 +152,29 @@ def check_same_tokenizer(folder: Path, began: Path) -> None:
         raise ConfigError(
             f"model.path: the run began with the tokenizer in {began}, and the one in {folder} has another "
             f"{', '.join(changed)}; put the old model back, or give the run another run.name"
+        )
+
+
+def check_same_network(folder: Path, began: Path) -> None:
+    """Refuse a model folder whose config.json describes another network than the one that a run began with.
+
+    Args:
+        folder: of the model.
+        began: a checkpoint of the run.
+
+    Raises:
+        ConfigError: names the first differences.
+    """
+    found, expected = read_object(folder / "config.json"), read_object(began / "config.json")
+    changed = [
+        f"{key} {found[key]}, not {value}"
+        for key, value in expected.items()
+        if key in found and found[key] != value and key not in WITHOUT_EFFECT
+    ]
+    if changed:
+        raise ConfigError(
+            f"model.path: the run began with the model in {began}, and the one in {folder} has "
+            f"{', '.join(changed[:SHOWN_KEYS])}; put the old model back, or give the run another run.name"
         )
 
 

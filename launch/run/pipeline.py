@@ -35,6 +35,7 @@ from launch.run.lock import alone
 from launch.run.preflight import check, check_engine_path, check_engines
 from launch.run.progress import Progress
 from launch.run.stop import EXIT_CODE, Stop
+from rollout.rules import check_embedder
 
 
 def train(config: RunConfig) -> None:
@@ -58,14 +59,10 @@ def train(config: RunConfig) -> None:
         resumable(folder, stopping=stop),
         cluster(config.cluster, cpus=cpus(config)),
     ):
-        stop.listen()  # after Ray, which sets its own handler
         progress.say(f"run {folder}: starting engines and learners")
-        machines = start(config, environment, progress)
-        try:
+        with closing(start(config, environment, progress)) as machines, stop.working():
             finished = run(config, environment, machines, progress, stop)
             stop.saved()
-        finally:
-            machines.close()
     if not finished:
         raise SystemExit(EXIT_CODE)
 
@@ -90,6 +87,7 @@ def prepare(config: RunConfig) -> Environment:
     check(config)
     final_comparison.check_advice(config, environment)
     check_engines(config)
+    check_embedder(config.memory.embedder)
     check_engine_path("model.path", config.model.path)
     return environment
 

@@ -5,12 +5,15 @@ import tempfile
 from pathlib import Path
 
 from agile_ray.config import RunConfig
+from agile_ray.errors import ConfigError
+from agile_ray.record.folder import RunFolder
 from agile_ray.types import Session
 from agile_ray.units import Split
 from launch.cluster.ray_cluster import cluster
 from launch.models.folder import check_model
 from launch.run.preflight import check_engine_path, check_engines
 from launch.run.progress import Progress
+from rollout.rules import check_embedder
 from rollout.settings import RolloutSettings
 
 
@@ -19,10 +22,20 @@ def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Se
 
     Raises:
         ConfigError: the folder is no model of this project or too short for a session, engines can't compute as
-            configured, or the split is unknown.
+            configured, the embedder is not installed, or the split is unknown.
     """
-    check_model(folder, session_tokens=config.agent.session_tokens)
+    run = RunFolder(folder)
+    if run.config.is_file():
+        raise ConfigError(
+            f"--policy {folder}: a checkpoint is needed, found the folder of a run; name {run.sft} or one in "
+            f"{run.checkpoints}"
+        )
+    try:
+        check_model(folder, session_tokens=config.agent.session_tokens)
+    except ConfigError as error:
+        raise ConfigError(f"--policy: {str(error).removeprefix('model.path: ')}") from error
     check_engines(config)
+    check_embedder(config.memory.embedder)
     check_engine_path("--policy", folder)
     with (
         Progress(imitation_steps=0, iterations=0) as progress,

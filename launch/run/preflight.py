@@ -12,8 +12,9 @@ from pathlib import Path
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.wholeness import weights_fault
 from launch.cluster.address import check_port, check_shared, joins, temporary_folder
-from launch.models.folder import check_model, check_same_tokenizer
+from launch.models.folder import check_model, check_same_network, check_same_tokenizer
 from learner.compiler.folder import choose_folder
 
 CHECKPOINT_FACTOR = 8
@@ -68,7 +69,7 @@ def check_shared_memory(config: RunConfig) -> None:
 
 
 def check_resumed(config: RunConfig) -> None:
-    """Refuse to resume a run whose checkpoints have another tokenizer than the model's folder.
+    """Refuse to resume a run whose checkpoints have another tokenizer or network than the model's folder.
 
     Raises:
         ConfigError: one has.
@@ -77,6 +78,8 @@ def check_resumed(config: RunConfig) -> None:
     for checkpoint in (run.sft, *run.complete_checkpoints()):
         if (checkpoint.path / "tokenizer.json").is_file():
             check_same_tokenizer(config.model.path, checkpoint.path)
+        if weights_fault(checkpoint.path) is None:  # one that is not whole is skipped
+            check_same_network(config.model.path, checkpoint.path)
 
 
 def check_engines(config: RunConfig) -> None:

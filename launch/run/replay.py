@@ -1,6 +1,7 @@
 """A replay from start to end: trains on the stored sessions of a run, then compares."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -62,14 +63,14 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
         resumable(folder, stopping=stop),
         cluster(config.cluster, cpus=ranks + 1),
     ):
-        stop.listen()  # after Ray, which sets its own handler
         progress.say(f"replay of {run} in {folder}: starting learners")
         with roll_call(folder) as call:
             learners = start_learners(config, (), call)  # no engine serves the weights, so there is no sync to check
-        try:
+        with ExitStack() as ending:
+            ending.callback(learners.shutdown)
+            ending.enter_context(stop.working())
             state = _train(run, config, learners, progress, stop)
-        finally:
-            learners.shutdown()
+            stop.saved()
         recorded = run.segment_file(state.iteration + 1).is_file()
         if stop.asked and state.iteration < config.loop.iterations and recorded:
             progress.say(f"asked to stop: checkpoint after {state.iteration} iterations; the same command resumes")

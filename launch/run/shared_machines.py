@@ -50,8 +50,8 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
         stop.listening(),
         cluster(left[0].cluster, cpus=max(map(pipeline.cpus, left))),
         _SharedMachines(first) as shared,
+        stop.working(),
     ):
-        stop.listen()  # after Ray, which sets its own handler
         for config in left:
             print(f"{config.run.name}:", flush=True)
             try:

@@ -6,12 +6,17 @@ PATIENCE_S later, or a second one    KeyboardInterrupt in the main thread, where
 
 Everything on disk is whole or absent at any moment, so the interruption loses no more than the time since the last
 checkpoint. It is a KeyboardInterrupt because that is what Ray's waits and asyncio let through.
+
+What ends engines and Ray is not interrupted: a process that leaves a half-ended Ray waits a minute for Ray's head, and
+then exits with code 1, without a word. Ending them is bounded (`STOP_S` of rollout/pool.py, `GRACE_S` of the reaper).
 """
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from agile_ray.errors import AgileError
 from agile_ray.record.checkpoints import latest_checkpoint
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from launch.run.progress import Progress
@@ -21,6 +26,10 @@ EXIT_CODE = 128 + signal.SIGTERM
 PATIENCE_S = 6.0
 """Time between SIGTERM and the interruption, seconds. Ending engines and Ray takes most of another ten."""
 
+ECHO_S = 1.0
+"""Time after the first SIGTERM in which another one is the same request, seconds. `timeout` and systemd send it to a
+process and to all that it has started, so a run of a sweep gets it twice."""
+
 _SIGNALS = (signal.SIGTERM, signal.SIGALRM)
 
 
@@ -29,6 +38,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
+        self._asked_s = 0.0
         self._saved = False
 
     def __call__(self) -> bool:
@@ -39,48 +49,56 @@ class Stop:
         """Answer SIGTERM during the block.
 
         Raises:
-            SystemExit: the block was interrupted; the code is EXIT_CODE.
+            SystemExit: the block was interrupted, or failed after SIGTERM; the code is EXIT_CODE.
         """
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-        self.listen()
+        before = {number: signal.signal(number, self._answer) for number in _SIGNALS}
         try:
             yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, AgileError):  # an error: whoever sent SIGTERM may have sent it to the engines too
             if not self.asked:  # Ctrl-C
                 raise
             raise SystemExit(EXIT_CODE) from None
         finally:
-            if self.asked:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Let the block be interrupted, but not what comes after it."""
+        try:
+            yield
+        finally:
+            self._let_end()
 
     def saved(self) -> None:
         """Note that the training has ended with a checkpoint and said so; only its machines are left to end."""
         self._saved = True
 
-    def listen(self) -> None:
-        """Answer SIGTERM from here on; again, if a library has set a handler of its own, as Ray does."""
-        for number in _SIGNALS:
-            signal.signal(number, self._answer)
-
-    def _answer(self, *_: object) -> None:
+    def _answer(self, number: int, _: object) -> None:
+        now = time.monotonic()
         if not self.asked:
-            self.asked = True
+            self.asked, self._asked_s = True, now
             signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
-            return
+        elif number == signal.SIGALRM or now - self._asked_s > ECHO_S:
+            self._let_end()
+            raise KeyboardInterrupt
+
+    def _let_end(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number in _SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # ending the run is not interrupted again
-        raise KeyboardInterrupt
+            signal.signal(number, signal.SIG_IGN)
 
     @contextmanager
     def explained(self, run: RunFolder, sft: CheckpointFolder, progress: Progress) -> Iterator[None]:
-        """If the block is interrupted, say where the run will resume."""
+        """If the block is interrupted, or fails after SIGTERM, say where the run will resume."""
         try:
             yield
-        except KeyboardInterrupt:
-            if self.asked and not self._saved:
+        except (KeyboardInterrupt, AgileError) as end:
+            failed = isinstance(end, AgileError)
+            if self.asked and (failed or not self._saved):
                 latest = latest_checkpoint(run, sft)
                 where = "starts over" if latest is None else f"goes on from {latest.folder.path.name}"
-                progress.say(f"asked to stop, and interrupted: the same command {where}")
+                why = f"failed ({end})" if failed else "interrupted"
+                progress.say(f"asked to stop, and {why}: the same command {where}")
             raise

@@ -75,13 +75,14 @@ def wait_until_gone(processes, seconds):
     return left
 
 
-def test_a_local_cluster_leaves_no_process_when_its_driver_is_killed(folder):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_local_cluster_leaves_no_process_when_its_driver_is_killed(folder, number):
     driver = start_driver(folder)
     assert len([*folder.glob("agile-ray-*")]) == 1
     family = psutil.Process(driver.pid).children(recursive=True)
     assert len(family) >= 4  # gcs, raylet, two workers
-    driver.kill()
-    driver.wait(timeout=10)
+    driver.send_signal(number)
+    assert driver.wait(timeout=10) == -number
     assert wait_until_gone(family, reaper.GRACE_S + 20) == []
     assert [*folder.glob("agile-ray-*")] == []
 

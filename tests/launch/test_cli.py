@@ -257,6 +257,18 @@ def test_evaluate_passes_categories_of_its_split_to_the_environment(call):
     assert "env.categories: shop draws its own, found {'train': ('a', 'b')}" in one_line(err)
 
 
+def test_evaluate_names_the_option_and_not_a_key_where_a_folder_is_no_checkpoint(call, tmp_path):
+    code, _, err = call("evaluate", "quickstart", "--policy", tmp_path)
+    assert (code, err) == (
+        2,
+        f"agile-ray: --policy: {tmp_path} has no config.json; a Hugging Face folder with a fast tokenizer is needed\n",
+    )
+    RunFolder(tmp_path).config.write_text("seed: 0\n")
+    code, _, err = call("evaluate", "quickstart", "--policy", tmp_path)
+    assert code == 2
+    assert f"found the folder of a run; name {tmp_path}/sft or one in {tmp_path}/checkpoints" in err
+
+
 def test_evaluate_refuses_an_unknown_policy_with_the_known_ones(call):
     code, _, err = call("evaluate", "quickstart", "--policy", "guess")
     assert code == 2

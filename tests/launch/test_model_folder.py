@@ -1,13 +1,15 @@
 """What is refused of a model folder before anything starts, from small files and headers alone."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from agile_ray.errors import ConfigError
-from agile_ray.record.folder import RunFolder
+from agile_ray.record.folder import CheckpointFolder, RunFolder
 from launch.models.folder import check_model, check_same_tokenizer
 from launch.run.preflight import check_engines, check_resumed
 from launch.run.shipped_configs import read
@@ -138,6 +140,27 @@ def test_a_tokenizer_that_is_only_laid_out_otherwise_is_the_same(folder, tmp_pat
     (other / "tokenizer.json").write_text(json.dumps(dict(reversed(content.items())), indent=1))
     change(other, "tokenizer_config.json", eos_token="</s>", model_max_length=8)
     check_same_tokenizer(folder, other)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [({"hidden_size": 4}, "hidden_size 4, not 2;"), ({"rope": {"theta": 1.0}}, "rope {'theta': 1.0}")],
+)
+def test_a_run_does_not_resume_with_another_network(tmp_path, value, said):
+    began = {"hidden_size": 2, "rope": {"theta": 1e4}, "transformers_version": "5.0", "dtype": "float32"}
+    config = read("quickstart", [f"run.folder={tmp_path}", "run.name=r", f"model.path={tmp_path / 'model'}"])
+    folder, run = write_model_folder(tmp_path / "model", **began), RunFolder.of(config)
+    write_model_folder(run.sft.path, **began)
+    broken = CheckpointFolder(run.checkpoints / "iteration-00002")
+    shutil.copytree(folder, broken.path)
+    broken.learners.mkdir(parents=True)
+    broken.state.touch()
+    (broken.path / "config.json").write_text("")  # it is skipped, so that it is not compared
+    change(folder, "config.json", transformers_version="6.1", dtype="bfloat16", new_key=1)
+    check_resumed(config)
+    change(folder, "config.json", **value)
+    with pytest.raises(ConfigError, match=rf"^model\.path: the run began with .*/r/sft, .* has {re.escape(said)}"):
+        check_resumed(config)
 
 
 def test_engines_on_a_gpu_must_compute_in_bfloat16():

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from agile_ray.config import RunConfig
+from agile_ray.errors import EngineError, LearnerError
 from agile_ray.record.folder import RunFolder
 from launch.run import pipeline, replay
+from launch.run import stop as stopping
 from launch.run.stop import EXIT_CODE, Stop
 from tests.fakes.parts import START
 from tests.fakes.stored import ONE, rows
@@ -20,20 +22,28 @@ BUSY = """
 import sys, time
 from launch.run import stop
 stop.PATIENCE_S = float(sys.argv[1])
+stop.ECHO_S = 0.25
 told = stop.Stop()
+
+def close():
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    print("closed", flush=True)
+
 with told.listening():
     try:
-        print("up", flush=True)
-        while not (sys.argv[2] == "boundary" and told()):
-            time.sleep(0.01)
-        print("boundary", flush=True)
+        with told.working():
+            print("up", flush=True)
+            while not (sys.argv[2] == "boundary" and told()):
+                time.sleep(0.01)
+            print("boundary", flush=True)
     finally:
-        time.sleep(0.3)
-        print("closed", flush=True)
+        close()
 """
 
 
-def ended(patience_s, kind, *signals):
+def ended(patience_s, kind, *signals, apart_s=0.5):
     """Exit code, output and seconds of a process that gets these signals one after the other."""
     words = [sys.executable, "-c", BUSY, str(patience_s), kind]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
@@ -41,7 +51,7 @@ def ended(patience_s, kind, *signals):
         begin = time.monotonic()
         for number in signals:
             process.send_signal(number)
-            time.sleep(0.1)
+            time.sleep(apart_s)
         out = process.communicate(timeout=30)[0]
         return process.returncode, out.split(), time.monotonic() - begin
 
@@ -63,6 +73,19 @@ def test_a_second_signal_needs_no_patience_and_more_do_not_disturb_the_end(times
     assert seconds < 10
 
 
+def test_the_same_request_may_come_twice_at_once():
+    assert ended(20, "boundary", *[signal.SIGTERM] * 2, apart_s=0)[:2] == (0, ["boundary", "closed"])
+    code, out, seconds = ended(1.5, "endless", *[signal.SIGTERM] * 2, apart_s=0.01)
+    assert (code, out) == (EXIT_CODE, ["closed"])
+    assert seconds >= 1.5, "the second one is an echo of the first"
+
+
+@pytest.mark.parametrize("patience_s", [0.4, 20])
+def test_what_ends_the_machines_is_not_interrupted(patience_s):
+    signals = [signal.SIGTERM] * 3  # boundary at once, then closing for a second
+    assert ended(patience_s, "boundary", *signals, apart_s=0.3)[:2] == (0, ["boundary", "closed"])
+
+
 def test_ctrl_c_stays_ctrl_c():
     with pytest.raises(KeyboardInterrupt), Stop().listening():
         raise KeyboardInterrupt
@@ -79,6 +102,7 @@ class Machines:
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """Trains with machines that are fakes; returns what it said and whether the machines were closed."""
+    monkeypatch.setattr(stopping, "ECHO_S", 0.0)
     said, machines = [], Machines()
     progress = SimpleNamespace(say=said.append)
     config = RunConfig.model_validate(
@@ -123,6 +147,28 @@ def test_a_training_that_has_stopped_is_not_explained_again_while_its_machines_e
 def test_a_training_is_interrupted_while_its_engines_start(trained):
     code, said, _ = trained(start=lambda *_: (term(), term()))
     assert (code, said[-1]) == (EXIT_CODE, "asked to stop, and interrupted: the same command starts over")
+
+
+def fail(error):
+    raise error
+
+
+def test_a_training_that_fails_after_sigterm_was_asked_to_stop(trained):
+    code, said, closed = trained(run=lambda *_: (term(), fail(LearnerError("a rank died"))))
+    assert (code, closed) == (EXIT_CODE, True)
+    assert said[-1] == "asked to stop, and failed (a rank died): the same command starts over"
+
+
+def test_machines_that_fail_to_end_after_sigterm_are_named(trained):
+    machines = SimpleNamespace(close=lambda: fail(EngineError("Ray is gone")))
+    code, said, _ = trained(run=lambda *_: term() or False, start=lambda *_: machines)
+    assert code == EXIT_CODE
+    assert said[-1] == "asked to stop, and failed (Ray is gone): the same command starts over"
+
+
+def test_without_sigterm_an_error_stays_an_error():
+    with pytest.raises(LearnerError), Stop().listening():
+        fail(LearnerError("a rank died"))
 
 
 @pytest.mark.parametrize(("done", "ends"), [(1, EXIT_CODE), (2, None)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agile_ray.config import Env, Model, Run, RunConfig
-from agile_ray.record.folder import RunFolder, SweepFolder
+from agile_ray.record.folder import CheckpointFolder, RunFolder, SweepFolder
 from agile_ray.types import RunState
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +44,23 @@ def test_stored_iterations_evaluations_and_journals_are_listed_in_order(tmp_path
     assert run.stored_iterations() == [2, 10]
     assert run.evaluated_entries() == ["ppo", "sft"]
     assert run.journals() == [run.journal(0)]
+
+
+@pytest.mark.parametrize("copy", ["{} (1)", "{} copy", "{}.bak", "._{}", "{}~", "old-{}"])
+def test_copies_that_file_managers_make_are_passed_over(tmp_path, copy):
+    run, state = RunFolder(tmp_path), RunState(imitation_steps=3, iteration=123_456, version=7)
+    checkpoint, entry = run.checkpoint(state), "sft_validation_sampled"
+    for path in (run.segment_file(123_456), run.evaluation_file(entry), run.measured_file(entry)):
+        stem, suffix = path.name.split(".", 1)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        (path.parent / f"{copy.format(stem)}.{suffix}").touch()
+    for path in (checkpoint.path, checkpoint.path.with_name(copy.format(checkpoint.path.name))):
+        CheckpointFolder(path).learners.mkdir(parents=True)
+        CheckpointFolder(path).state.touch()
+    assert run.stored_iterations() == [123_456]
+    assert (run.evaluated_entries(), run.begun_entries()) == ([entry], [entry])
+    assert run.complete_checkpoints() == [checkpoint]
 
 
 def test_a_checkpoint_without_its_state_is_not_listed(tmp_path):
