@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Adapter(nn.Module):
             inject_adapter_in_model(self._config, model, adapter_name=NAME)
         except ValueError as error:
             raise ConfigError(f"learner.lora_rank: a {type(model).__name__} has no linear layers ({error})") from error
-        self._layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer)}
+        self._layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Linear)}
         for layer in self._layers.values():
             layer.cast_input_dtype_enabled = False  # autocast casts; peft would cast to float32 first
         embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
