@@ -208,7 +208,11 @@ class DeepSpeedEngine:
         """Write every rank's shard of what is trained, weights, heads and optimizer."""
         state = {"global_step": self.global_step, "base": self._base}
         self._engine.save_checkpoint(
-            str(folder), tag=TAG, client_state=state, save_latest=False, exclude_frozen_parameters=True
+            str(folder),
+            tag=TAG,
+            client_state=state,
+            save_latest=False,
+            exclude_frozen_parameters=self.adapter is not None,
         )
 
     def load(self, folder: Path) -> None:
