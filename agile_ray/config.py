@@ -160,7 +160,7 @@ class Imitation(Section):
         Literal["float32", "bfloat16"],
         Affects.TRAINING | Affects.IMITATION | Affects.COMPARISON | Affects.MACHINES,  # sets the attention of learners
     ] = "float32"
-    """Data type of imitation's matrix products. Weights, optimizer and PPO keep `learner.dtype`. A CPU without bfloat16
+    """Data type of imitation's matrix products. Weights and optimizer keep `learner.dtype`. A CPU without bfloat16
     instructions uses float32."""
     value_coefficient: float = Field(default=3.0, ge=0)
     """Weight of the auxiliary value loss, which teaches the trunk how well each question can be guessed
@@ -197,6 +197,12 @@ class PPO(Section):
         default=3e-3, gt=0
     )
     """Constant learning rate of the heads (auxiliary value, critic, write probability), in imitation as well."""
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        Affects.TRAINING | Affects.COMPARISON | Affects.MACHINES,  # sets the attention of learners
+    ] = "float32"
+    """Data type of PPO's matrix products, as `imitation.dtype`. In bfloat16 logprobs are rounded, as those of an engine
+    in bfloat16 are; importance weights correct for the gap. The check of published weights keeps `learner.dtype`."""
     clip: float = Field(default=0.2, gt=0, lt=1)
     """Half-width of the trust region on the probability ratio."""
     update_kl_coefficient: float = Field(default=0.25, ge=0)
@@ -253,6 +259,18 @@ class Learner(Section):
     """Gradients with a larger norm are scaled down to it."""
     gradient_checkpointing: Annotated[bool, SIZES] = False
     """Recompute activations in the backward pass, which takes more time and less memory."""
+    lora_rank: int | None = Field(default=None, ge=1)
+    """Rank of LoRA: only adapters of the linear layers and the embeddings of the function tokens are trained, at about
+    ten times the learning rate. None: all weights are trained."""
+
+    @model_validator(mode="after")
+    def _holds_frozen_weights_whole(self) -> Self:
+        if self.lora_rank is not None and self.zero_stage == 3:
+            raise ValueError(
+                "zero_stage 3 shards weights, but with lora_rank every rank holds the frozen ones whole; set "
+                "zero_stage to 1 or 2"
+            )
+        return self
 
 
 class Rollout(Section):

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,14 +146,21 @@ class LearnerActor:
     def probe(self, probes: Sequence[Int32]) -> tuple[Probe, ...]:
         return self._started_weights.probe(probes)
 
-    def buckets(self) -> "tuple[list[int], *tuple[Bytes, ...]]":
-        """On rank 0: the buckets' checksums, then each bucket as a separate return value."""
-        packed = self._started_weights.buckets()
-        return [zlib.crc32(bucket.data) for bucket in packed], *packed
+    def buckets(self) -> "Iterator[Bytes | list[int]]":
+        """On rank 0: each bucket as a separate return value, then the list of their checksums.
+
+        Ray moves each into the object store before it asks for the next.
+        """
+        checksums: list[int] = []
+        for bucket in self._started_weights.buckets():
+            checksums.append(zlib.crc32(bucket.data))
+            yield bucket
+        yield checksums
 
     def help_buckets(self) -> None:
         """On the other ranks: contribute their shards to rank 0's buckets."""
-        self._started_weights.buckets()
+        for _ in self._started_weights.buckets():
+            pass
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int, deadline_s: float) -> None:
         """Open the nccl transport to the rollout actors.

@@ -9,11 +9,12 @@ import glob
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import deepspeed
 import torch
@@ -23,9 +24,21 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from agile_ray.config import Learner
 from agile_ray.errors import LearnerError
+from agile_ray.record.folder import CheckpointFolder
 from learner.messages import Device, RankSettings
 from learner.micro_batch import MicroBatch
-from learner.model import PolicyWithValue, Predictions, checkpoint_activations, load_language_model, torch_dtype
+from learner.model import (
+    PolicyWithValue,
+    Predictions,
+    Weight,
+    checkpoint_activations,
+    load_language_model,
+    plain_weights,
+    torch_dtype,
+)
+
+if TYPE_CHECKING:
+    from learner.lora import Adapter
 
 TAG = "learners"
 """Name of the sharded state inside a checkpoint's folder."""
@@ -70,19 +83,24 @@ class DeepSpeedEngine:
         self.global_step = 0  # optimizer steps taken
         _join(info, timeout=timedelta(seconds=settings.deadline_s))
         torch.manual_seed(info.seed)
-        self.policy = PolicyWithValue(self._load(settings.folder))
+        model = self._load(settings.folder)
+        self.adapter = _adapter(model, settings)
+        self.policy = PolicyWithValue(model, self.adapter)
+        if self.adapter is not None:
+            self.policy.register_state_dict_post_hook(_leave_out_frozen)
         if config.gradient_checkpointing:
             checkpoint_activations(self.language_model)
-        sizes = [_size(parameter) for parameter in self.policy.parameters()]
+        trained = model.parameters() if self.adapter is None else self.adapter.trained().values()
+        sizes = [_size(parameter) for parameter in self.policy.parameters() if parameter.requires_grad]
         self._engine, *_ = deepspeed.initialize(
             model=self.policy,
             model_parameters=[  # pyright: ignore[reportArgumentType]  groups, as for a torch optimizer
-                {"params": list(self.language_model.parameters())},
+                {"params": list(trained)},
                 {"params": self.policy.head_parameters()},
             ],
             config=_deepspeed_config(config, bucket_elements=min(sum(sizes), 50_000_000)),
         )
-        self._reference: nn.Module | None = None
+        self._reference: Callable[[Tensor, Tensor, torch.dtype], Tensor] | None = None
 
     @property
     def language_model(self) -> PreTrainedModel:
@@ -96,9 +114,7 @@ class DeepSpeedEngine:
             matmul_dtype: bfloat16 computes the matrix products of float32 weights in bfloat16 where the device has
                 instructions for it, and in float32 elsewhere.
         """
-        if matmul_dtype == torch.bfloat16 and not is_fast_in_bfloat16(self.device):
-            matmul_dtype = torch.float32
-        return self._engine(batch.token_ids, batch.logit_positions, matmul_dtype)
+        return self._engine(batch.token_ids, batch.logit_positions, self._fast(matmul_dtype))
 
     def backward(self, loss: Tensor) -> None:
         """Add this rank's share of the gradient. The gradients of all ranks and of all calls until `step` add up."""
@@ -145,24 +161,42 @@ class DeepSpeedEngine:
     def set_reference(self, folder: Path) -> None:
         """Load the frozen reference policy; under ZeRO 3 it is sharded, as the policy is.
 
+        With LoRA only the folder's adapter is loaded: the other weights are the policy's own.
+
         Raises:
             ConfigError: the folder holds no causal language model.
+            LearnerError: the folder holds no adapter of this model (LoRA).
         """
+        if self.adapter is not None:
+            self._reference = _AdapterReference(self.policy, self.adapter, CheckpointFolder(folder).adapter)
+            return
         reference = _Reference(self._load(folder))
         if self._config.zero_stage == 3:
             self._reference, *_ = deepspeed.initialize(model=reference, config=_frozen_deepspeed_config(self._config))
         else:
             self._reference = reference.to(self.device)
 
-    def reference_logits(self, batch: MicroBatch) -> Tensor:
-        """The reference policy's logits at `logit_positions`, [A, V].
+    def reference_logits(self, batch: MicroBatch, matmul_dtype: torch.dtype = torch.float32) -> Tensor:
+        """The reference policy's logits at `logit_positions`, [A, V], without gradient.
+
+        Args:
+            matmul_dtype: as in `forward`.
 
         Raises:
             LearnerError: `set_reference` was never called.
         """
         if self._reference is None:
             raise LearnerError("learner.score: needs a reference policy, found none; call set_reference first")
-        return self._reference(batch.token_ids, batch.logit_positions)
+        return self._reference(batch.token_ids, batch.logit_positions, self._fast(matmul_dtype))
+
+    def weights(self, *, tied_twice: bool) -> dict[str, Weight]:
+        """The policy's weights by their names in its folder, adapters merged.
+
+        Args:
+            tied_twice: tied parameters appear under both names.
+        """
+        weights = plain_weights(self.language_model, tied_twice=tied_twice)
+        return weights if self.adapter is None else self.adapter.merge(weights)
 
     @contextmanager
     def gathered(self, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
@@ -171,9 +205,14 @@ class DeepSpeedEngine:
             yield
 
     def save(self, folder: Path) -> None:
-        """Write every rank's shard of weights, heads and optimizer."""
+        """Write every rank's shard of what is trained, weights, heads and optimizer."""
+        state = {"global_step": self.global_step, "base": self._base}
         self._engine.save_checkpoint(
-            str(folder), tag=TAG, client_state={"global_step": self.global_step}, save_latest=False
+            str(folder),
+            tag=TAG,
+            client_state=state,
+            save_latest=False,
+            exclude_frozen_parameters=self.adapter is not None,
         )
 
     def load(self, folder: Path) -> None:
@@ -184,7 +223,7 @@ class DeepSpeedEngine:
         """
         try:
             with _without_patterns(folder) as plain:
-                path, state = self._engine.load_checkpoint(plain, tag=TAG)
+                path, state = self._engine.load_checkpoint(plain, tag=TAG, custom_load_fn=self._load_fn)
         except RuntimeError as error:
             raise LearnerError(
                 f"learner.load: {folder} must hold the state of this model and its heads, but {error}; a run can only "
@@ -192,7 +231,25 @@ class DeepSpeedEngine:
             ) from error
         if path is None:
             raise LearnerError(f"learner.load: {folder} must hold the state of {self._ranks} ranks, found none")
-        self.global_step = int((state or {})["global_step"])
+        state = state or {}
+        if state.get("base") != self._base:
+            raise LearnerError(
+                f"learner.load: {folder} must belong to the weights in model.path, found others; put the old model back"
+            )
+        self.global_step = int(state["global_step"])
+
+    @property
+    def _load_fn(self) -> "Callable[..., None] | None":
+        return None if self.adapter is None else _load_trained
+
+    @property
+    def _base(self) -> int | None:
+        """Identifies the weights that are not in checkpoints; None if all are."""
+        return None if self.adapter is None else self.adapter.base
+
+    def _fast(self, matmul_dtype: torch.dtype) -> torch.dtype:
+        slow = matmul_dtype == torch.bfloat16 and not is_fast_in_bfloat16(self.device)
+        return torch.float32 if slow else matmul_dtype
 
     def _load(self, folder: Path) -> PreTrainedModel:
         # transformers keeps a weak reference to this object and shards weights on loading for as long as it exists.
@@ -238,8 +295,50 @@ class _Reference(nn.Module):
         self._policy = PolicyWithValue(language_model)
         self.requires_grad_(False).eval()
 
-    def forward(self, token_ids_BT: Tensor, logit_positions_A: Tensor) -> Tensor:
-        return self._policy(token_ids_BT, logit_positions_A).logits
+    def forward(self, token_ids_BT: Tensor, logit_positions_A: Tensor, matmul_dtype: torch.dtype) -> Tensor:
+        return self._policy(token_ids_BT, logit_positions_A, matmul_dtype).logits
+
+
+class _AdapterReference:
+    """The policy, with other values of its adapter."""
+
+    def __init__(self, policy: PolicyWithValue, adapter: "Adapter", folder: Path) -> None:
+        self._policy, self._adapter = policy, adapter
+        self._values = adapter.read(folder)
+
+    @torch.no_grad()
+    def __call__(self, token_ids_BT: Tensor, logit_positions_A: Tensor, matmul_dtype: torch.dtype) -> Tensor:
+        with self._adapter.holding(self._values):
+            return self._policy(token_ids_BT, logit_positions_A, matmul_dtype).logits
+
+
+def _adapter(model: PreTrainedModel, settings: RankSettings) -> "Adapter | None":
+    """Put LoRA into the model, if the run trains by it. DeepSpeed gives all ranks the initial values of rank 0."""
+    rank = settings.learner.lora_rank
+    if rank is None:
+        return None
+    from learner.lora import Adapter  # loads peft
+
+    return Adapter(model, rank=rank, token_ids=settings.function_ids)
+
+
+def _leave_out_frozen(module: nn.Module, state: dict[str, Tensor], prefix: str, _: object) -> None:
+    """Take frozen parameters out of a state dict; DeepSpeed by itself leaves in the second name of tied ones."""
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if not parameter.requires_grad:
+            state.pop(prefix + name, None)
+
+
+def _load_trained(src: dict[str, Tensor], dst: nn.Module) -> None:
+    """Load a state dict without frozen parameters; DeepSpeed names the arguments.
+
+    Raises:
+        RuntimeError: a trained parameter is missing, or another shape or name is there.
+    """
+    found = dst.load_state_dict(src, strict=False)
+    frozen = {name for name, one in dst.named_parameters(remove_duplicate=False) if not one.requires_grad}
+    if wrong := sorted({*found.missing_keys, *found.unexpected_keys} - frozen):
+        raise RuntimeError(f"it differs in {len(wrong)} parameters ({wrong[0]}, ...)")
 
 
 def _join(info: RankInfo, *, timeout: timedelta) -> None:

@@ -10,7 +10,7 @@ Every call waits for all ranks, at most `cluster.deadline_s` seconds.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +21,7 @@ from agile_ray.seeds import derive
 from agile_ray.types import Demonstration, Int32, Segment, TokenScores, TrainingRow, Update
 from agile_ray.weights import WeightsRef
 from learner import kl_controller
-from learner.messages import Attention, ImitationStep, PPOStep, RankSettings, Sums, add, merge_scores
+from learner.messages import Attention, Dtype, ImitationStep, PPOStep, RankSettings, Sums, add, merge_scores
 from learner.plan import MiniBatch, padding, plan
 from learner.ragged import Ragged, lay_out, split, split_scores
 from learner.rank_actors import RankActors
@@ -75,7 +75,8 @@ class LearnerGroup:
             function_ids=tuple(function_ids),
             temperature=rollout.temperature,
             publish_dtype=rollout.dtype,
-            attention=_attention(cluster.device, learner, imitation),
+            matmul_dtype=ppo.dtype,
+            attention=_attention(cluster.device, {learner.dtype, imitation.dtype, ppo.dtype}),
             deadline_s=cluster.deadline_s,
         )
         self._ranks = RankActors(ranks=learner.ranks, device=cluster.device, seed=seed, deadline_s=settings.deadline_s)
@@ -187,9 +188,11 @@ class LearnerGroup:
     def set_reference(self, folder: Path) -> None:
         """Load the frozen policy, a Hugging Face folder, from which PPO measures its KL.
 
+        With `learner.lora_rank` it is a folder that `export` wrote, of which only the adapter is loaded.
+
         Raises:
             ConfigError: the folder holds no causal language model.
-            LearnerError: a rank died.
+            LearnerError: a rank died; or the folder holds no adapter of this model.
             DeadlineError: a rank was late.
         """
         self._ranks.wait("set_reference", [actor.set_reference.remote(folder) for actor in self._ranks.handles])
@@ -220,6 +223,8 @@ class LearnerGroup:
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, with its tokenizer, into an existing folder.
 
+        With `learner.lora_rank`, its weights are merged, and the adapter lies beside them in `adapter/`.
+
         Raises:
             LearnerError: a rank died.
             DeadlineError: a rank was late.
@@ -227,7 +232,7 @@ class LearnerGroup:
         self._ranks.wait("export", [actor.export.remote(folder) for actor in self._ranks.handles])
 
     def save(self, folder: Path) -> None:
-        """Write weights, heads and optimizer, sharded, and the KL coefficient into an existing folder.
+        """Write trained weights, heads and optimizer, sharded, and the KL coefficient into an existing folder.
 
         Raises:
             LearnerError: a rank died.
@@ -260,10 +265,10 @@ class LearnerGroup:
         )
 
 
-def _attention(device: Literal["cpu", "gpu"], learner: Learner, imitation: Imitation) -> Attention:
+def _attention(device: Literal["cpu", "gpu"], dtypes: Set[Dtype]) -> Attention:
     # On CPU the backward pass of PyTorch's fused attention is slow in bfloat16. The plain implementation is faster
     # there but stores all attention weights, so float32 uses the fused one.
-    return "eager" if device == "cpu" and "bfloat16" in (learner.dtype, imitation.dtype) else "sdpa"
+    return "eager" if device == "cpu" and "bfloat16" in dtypes else "sdpa"
 
 
 def _over_ranks(sums: Sequence[Sums]) -> Sums:

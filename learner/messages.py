@@ -33,6 +33,7 @@ class RankSettings:
     function_ids: tuple[int, ...]  # token ids of the functions, where the entropy bonus applies
     temperature: float  # of sampling; PPO divides logits by it wherever it compares logprobs
     publish_dtype: Dtype  # of the weights that the rollout engines serve
+    matmul_dtype: Dtype  # of PPO's matrix products; imitation names its own
     attention: Attention
     deadline_s: float  # longest time that the ranks wait for each other
 

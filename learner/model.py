@@ -6,6 +6,8 @@ Rows are padded on the right, and there is no attention mask: tokens of a causal
 padding cannot affect an action token, whatever its id. Without a mask the fast attention kernels apply.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +27,19 @@ class Predictions(NamedTuple):
     auxiliary_values: Tensor  # float32 [A], own rewards to come; their loss trains the trunk
     own_values: Tensor  # float32 [A], the critic: auxiliary_values plus a correction that leaves the trunk unchanged
     write_logits: Tensor  # float32 [A], log-odds that the session writes an entry to memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """A weight of the language model, as its folder and the engines have it."""
+
+    parameter: nn.Parameter  # of the model in memory; a shard under ZeRO 3
+    change: Callable[[Tensor], Tensor] | None = None  # adds what an adapter learned, in a new tensor
+
+    def value(self) -> Tensor:
+        """The weight, without gradient; complete only while the parameter is."""
+        own = self.parameter.detach()
+        return own if self.change is None else self.change(own)
 
 
 VALUE_SCALE = 0.1
@@ -67,9 +82,11 @@ class DetachedHead(nn.Module):
 class PolicyWithValue(nn.Module):
     """Predicts action tokens, values and memory writes; logits of observation tokens are never computed."""
 
-    def __init__(self, language_model: PreTrainedModel) -> None:
+    def __init__(self, language_model: PreTrainedModel, adapter: nn.Module | None = None) -> None:
+        """`adapter`: holds parameters that hooks of the language model use."""
         super().__init__()
         self.language_model = language_model
+        self.adapter = adapter
         hidden_size = language_model.config.get_text_config().hidden_size
         self.auxiliary_head = AuxiliaryHead(hidden_size, language_model.dtype)
         self.critic_head = DetachedHead(hidden_size, language_model.dtype)
@@ -116,6 +133,16 @@ class PolicyWithValue(nn.Module):
     def _select_hidden(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         self._hidden_AH = inputs[0].flatten(0, 1)[self._logit_positions_A]
         return (self._hidden_AH,)
+
+
+def plain_weights(model: PreTrainedModel, *, tied_twice: bool) -> dict[str, Weight]:
+    """The parameters by their names in memory.
+
+    Args:
+        tied_twice: tied parameters appear under both names.
+    """
+    named = model.named_parameters(remove_duplicate=not tied_twice)
+    return {name: Weight(parameter=parameter) for name, parameter in named}
 
 
 def torch_dtype(name: Dtype) -> torch.dtype:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import GenerationConfig
 
+from agile_ray.record.folder import CheckpointFolder
 from agile_ray.types import Int64, TokenScores
 from learner.engine import DeepSpeedEngine
 from learner.losses import token_logprobs
 from learner.messages import ImitationStep, PPOStep, RankScores, RankSettings, Sums, add
 from learner.micro_batch import MicroBatch, make_micro_batch
-from learner.model import torch_dtype
+from learner.model import Weight, torch_dtype
 from learner.objectives import imitation_loss, ppo_loss
 from learner.plan import MicroBatches
 from learner.ragged import Ragged, join_scores
@@ -36,6 +37,7 @@ class LearnerRank:
         self._engine = engine
         self._folder = settings.folder
         self._temperature = settings.temperature
+        self._matmul_dtype = torch_dtype(settings.matmul_dtype)
         self._function_ids = torch.tensor(list(settings.function_ids), dtype=torch.int64, device=engine.device)
 
     def imitate(
@@ -77,7 +79,7 @@ class LearnerRank:
 
         def loss(batch: MicroBatch) -> tuple[Tensor, Sums]:
             return ppo_loss(
-                self._engine.forward(batch),
+                self._engine.forward(batch, self._matmul_dtype),
                 batch,
                 targets,
                 step,
@@ -104,6 +106,7 @@ class LearnerRank:
 
         Raises:
             ConfigError: the folder holds no causal language model.
+            LearnerError: the folder holds no adapter of this model (LoRA).
         """
         self._engine.set_reference(folder)
 
@@ -118,8 +121,8 @@ class LearnerRank:
         scores: list[TokenScores] = []
         for rows in micro_batches:
             batch = make_micro_batch(ragged, rows, self._engine.device)
-            predictions = self._engine.forward(batch)
-            reference_AV = self._engine.reference_logits(batch)
+            predictions = self._engine.forward(batch, self._matmul_dtype)
+            reference_AV = self._engine.reference_logits(batch, self._matmul_dtype)
             indices.append(batch.indices)
             scores.append(
                 TokenScores(
@@ -136,17 +139,21 @@ class LearnerRank:
 
         Of the source's generation_config only the tokens are kept: programs that serve the folder would sample by it,
         unlike the agent.
+
+        With LoRA the weights are merged, and the adapter goes into `adapter/`, as peft reads it.
         """
         model, writes = self._engine.language_model, self._engine.rank == 0
         weights: dict[str, Tensor] = {}
-        for name, parameter in model.named_parameters():
-            with self._engine.gathered([parameter]):
+        for name, weight in self._engine.weights(tied_twice=False).items():
+            with self._engine.gathered([weight.parameter]):
                 if writes:
-                    weights[name] = parameter.detach().cpu().clone()
+                    weights[name] = _own(weight)
         if writes:
             model.generation_config = _only_tokens(model.generation_config)
             model.save_pretrained(folder, state_dict=weights)
             _copy_other_files(self._folder, folder)
+            if self._engine.adapter is not None:
+                self._engine.adapter.save(CheckpointFolder(folder).adapter)
 
     def save(self, folder: Path) -> None:
         """Write this rank's shard of weights, heads and optimizer."""
@@ -177,6 +184,12 @@ class LearnerRank:
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
     return tensor.float().cpu().numpy()
+
+
+def _own(weight: Weight) -> Tensor:
+    """A weight in main memory, copied if it is a part of DeepSpeed's flat arrays, which can't be saved one by one."""
+    value = weight.value().cpu()
+    return value.clone() if weight.change is None and weight.parameter.requires_grad else value
 
 
 def _only_tokens(config: GenerationConfig | None) -> GenerationConfig:

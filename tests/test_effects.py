@@ -37,7 +37,7 @@ def test_a_resumed_run_may_change_how_long_and_where_it_runs():
 
 def test_machines_are_restarted_if_a_setting_of_their_start_changes():
     machines = beginning("model.", "rollout.", "learner.", "cluster.")
-    assert set(machines_of(config())) == machines | {"agent.session_tokens", "imitation.dtype"}
+    assert set(machines_of(config())) == machines | {"agent.session_tokens", "imitation.dtype", "ppo.dtype"}
 
 
 IMITATION = beginning("seed", "model.", "env.", "agent.", "memory.", "imitation.", "learner.", "ppo.critic")

@@ -218,6 +218,11 @@ class CheckpointFolder:
         return str(self.path)
 
     @property
+    def adapter(self) -> Path:
+        """Folder of the adapter, as peft reads it; absent without LoRA. The checkpoint's weights include it."""
+        return self.path / "adapter"
+
+    @property
     def learners(self) -> Path:
         """Folder of the learners: optimizer, critic and random states."""
         return self.path / "resume" / "learners"

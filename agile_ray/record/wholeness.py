@@ -2,7 +2,7 @@
 
 part                                  checked by
 config.json                           being a JSON object
-*.safetensors                         header and length; with an index, every file that it names
+*.safetensors                         header and length, also in adapter/; with an index, every file that it names
 resume/state.json                     its fields (checkpoints.py)
 everything else in resume/            its length, which state.json lists; lanes/ and credit once PPO has begun
 """
@@ -28,6 +28,7 @@ def weights_fault(folder: Path) -> str | None:
         files = [folder / name for name in sorted(set(json.loads(index.read_bytes()).get("weight_map", {}).values()))]
     if not files:
         return "it has no *.safetensors"
+    files += sorted(CheckpointFolder(folder).adapter.glob("*.safetensors"))
     return next((fault for file in files if (fault := _safetensors_fault(file))), None)
 
 

@@ -116,13 +116,18 @@ def smollm2(output: Output, force: Force = False) -> None:
 
 @app.command("from")
 def from_(
-    source: Annotated[str, typer.Argument(metavar="FOLDER_OR_ID", help="A Hugging Face causal language model.")],
+    source: Annotated[
+        str, typer.Argument(metavar="FOLDER_OR_ID", help="A Hugging Face causal language model, or a GGUF file.")
+    ],
     output: Output,
     force: Force = False,
 ) -> None:
-    """Add the function tokens to a Hugging Face model.
+    """Add the function tokens to a Hugging Face model, or to one in a GGUF file.
 
-    Example: agile-ray model from Qwen/Qwen3-0.6B --output models/qwen
+    \b
+    Examples:
+      agile-ray model from Qwen/Qwen3-0.6B --output models/qwen
+      agile-ray model from qwen2.5-coder-0.5b-instruct-q4_k_m.gguf --output models/qwen05b
     """
 
     def make() -> "Made":

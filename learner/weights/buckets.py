@@ -1,6 +1,6 @@
 """Buckets: parameters packed into a few large byte arrays, so that a version is sent in few pieces."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,11 +44,11 @@ def plan_buckets(shapes: Iterable[tuple[str, tuple[int, ...]]], dtype: torch.dty
     return tuple(buckets)
 
 
-def pack(plan: BucketPlan, parameters: Sequence[Tensor], dtype: torch.dtype) -> Bytes:
+def pack(plan: BucketPlan, parameters: Iterable[Tensor], dtype: torch.dtype) -> Bytes:
     """Copy parameters into one bucket, cast to `dtype`.
 
     Args:
-        parameters: one per tensor of the plan, complete, on any device.
+        parameters: one per tensor of the plan, complete, on any device; consumed one at a time.
     """
     bucket = np.empty(plan.size_bytes, dtype=np.uint8)
     view = torch.from_numpy(bucket)

@@ -74,12 +74,12 @@ class Publisher:
         first, *others = self._ranks.handles
         # The driver owns the buckets, so they outlive the ranks.
         answer = first.buckets.options(num_returns=1 + len(self._plans)).remote()
-        checksums, *_ = self._ranks.wait("publish", [answer[0], *(actor.help_buckets.remote() for actor in others)])
+        checksums, *_ = self._ranks.wait("publish", [answer[-1], *(actor.help_buckets.remote() for actor in others)])
         buckets = tuple(
             Bucket(index=index, size_bytes=plan.size_bytes, checksum=checksum, tensors=plan.tensors)
             for index, (plan, checksum) in enumerate(zip(self._plans, checksums, strict=True))
         )
-        return WeightsRef(version=version, buckets=buckets, blobs=tuple(answer[1:]), probes=self._probe())
+        return WeightsRef(version=version, buckets=buckets, blobs=tuple(answer[:-1]), probes=self._probe())
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
         """Open the nccl transport. Untested: it needs GPUs.

@@ -29,25 +29,29 @@ class RankWeights:
         self._engine = engine
         self.dtype = dtype
         # Tied embeddings are published under both names: an engine that got only one would keep the other's old values.
-        self._parameters = dict(engine.language_model.named_parameters(remove_duplicate=False))
-        shapes = ((name, _shape(parameter)) for name, parameter in self._parameters.items())
+        self._weights = engine.weights(tied_twice=True)
+        shapes = ((name, _shape(weight.parameter)) for name, weight in self._weights.items())
         self.plans = plan_buckets(shapes, dtype)  # the same for every version
 
-    def buckets(self) -> list[Bytes]:
-        """Pack the present weights; rank 0 returns the buckets, the others only help to gather and return none."""
-        packed: list[Bytes] = []
+    def buckets(self) -> Iterator[Bytes]:
+        """Pack the present weights, one bucket at a time, so that they are never in memory twice.
+
+        On rank 0 it yields the buckets. The others only help to gather, and yield none.
+        """
         for plan in self.plans:
-            parameters = [self._parameters[spec.name] for spec in plan.tensors]
-            with self._engine.gathered(set(parameters)):
+            weights = [self._weights[spec.name] for spec in plan.tensors]
+            bucket: Bytes | None = None
+            with self._engine.gathered({weight.parameter for weight in weights}):
                 if self._engine.rank == 0:
-                    packed.append(pack(plan, parameters, self.dtype))
-        return packed
+                    bucket = pack(plan, (weight.value() for weight in weights), self.dtype)
+            if bucket is not None:
+                yield bucket
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every parameter complete, in the published dtype."""
-        for name, parameter in self._parameters.items():
-            with self._engine.gathered([parameter]):
-                yield name, parameter.detach().to(self.dtype)
+        for name, weight in self._weights.items():
+            with self._engine.gathered([weight.parameter]):
+                yield name, weight.value().to(self.dtype)
 
     @torch.no_grad()
     def probe(self, probes: Sequence[Int32]) -> tuple[Probe, ...]:

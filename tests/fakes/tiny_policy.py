@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,7 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from agile_ray.types import Segment
 from learner.micro_batch import MicroBatch
-from learner.model import PolicyWithValue, Predictions
+from learner.model import PolicyWithValue, Predictions, Weight, plain_weights
+
+if TYPE_CHECKING:
+    from learner.lora import Adapter
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
@@ -21,9 +25,9 @@ def tiny(**settings: object) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**SIZES, num_attention_heads=2, **settings))
 
 
-def policy(language_model: PreTrainedModel) -> PolicyWithValue:
+def policy(language_model: PreTrainedModel, adapter: "Adapter | None" = None) -> PolicyWithValue:
     """Add heads with random weights, so that every head affects the result."""
-    model = PolicyWithValue(language_model)
+    model = PolicyWithValue(language_model, adapter)
     for head in (model.auxiliary_head, model.critic_head, model.write_head):
         torch.nn.init.normal_(head.weight)
     return model
@@ -35,12 +39,17 @@ class WholeEngine:
     rank = 0
     device = CPU
 
-    def __init__(self, model: PolicyWithValue) -> None:
+    def __init__(self, model: PolicyWithValue, adapter: "Adapter | None" = None) -> None:
         self._model = model
         self.language_model = model.language_model
+        self.adapter = adapter
 
-    def forward(self, batch: MicroBatch) -> Predictions:
-        return self._model(batch.token_ids, batch.logit_positions)
+    def forward(self, batch: MicroBatch, matmul_dtype: torch.dtype = torch.float32) -> Predictions:
+        return self._model(batch.token_ids, batch.logit_positions, matmul_dtype)
+
+    def weights(self, *, tied_twice: bool) -> dict[str, Weight]:
+        weights = plain_weights(self.language_model, tied_twice=tied_twice)
+        return weights if self.adapter is None else self.adapter.merge(weights)
 
     @contextmanager
     def gathered(self, _: Iterable[torch.nn.Parameter]) -> Iterator[None]:

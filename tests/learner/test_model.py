@@ -275,7 +275,7 @@ def test_an_export_leaves_out_how_the_base_was_sampled(tmp_path):
     (source / "tokenizer.json").write_text("{}")
     (source / ".hidden").write_text("")
     model = policy(load_language_model(source, dtype=torch.float32, attention="eager"))
-    settings = SimpleNamespace(folder=source, temperature=1.0, function_ids=(3,))
+    settings = SimpleNamespace(folder=source, temperature=1.0, function_ids=(3,), matmul_dtype="float32")
     target.mkdir()
     LearnerRank(WholeEngine(model), settings).export(target)
     kept = json.loads((target / "generation_config.json").read_text())

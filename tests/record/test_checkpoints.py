@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -298,6 +299,19 @@ def test_a_lost_shard_of_the_weights_is_named(tmp_path):
     (newest / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     assert checkpoints(tmp_path, Memo(), say=said.append).restore() == at(1)
     assert said == [f"skipped {newest}: it has no model-2.safetensors"]
+
+
+@pytest.mark.parametrize("damage", [emptied, cut])
+def test_a_damaged_adapter_is_named(tmp_path, damage):
+    checkpoints(tmp_path, Memo()).save(at(1), score=None)
+    checkpoints(tmp_path, Memo()).save(at(2), score=None)
+    newest, said = RunFolder(tmp_path).checkpoint(at(2)), []
+    newest.adapter.mkdir()
+    shutil.copy(newest.path / "model.safetensors", file := newest.adapter / "adapter_model.safetensors")
+    assert checkpoints(tmp_path, Memo()).restore() == at(2)
+    damage(file)
+    assert checkpoints(tmp_path, Memo(), say=said.append).restore() == at(1)
+    assert said[0].startswith(f"skipped {newest}: {file.name} can't be read")
 
 
 def test_a_checkpoint_of_an_earlier_version_that_lists_no_files_is_read(tmp_path):
