@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agile_ray.agent.environment import Stream
+from agile_ray.agent.environment import Stream, remembered
 from agile_ray.agent.executor import Executor
+from agile_ray.agent.given_memory import GivenMemory, given_memory
 from agile_ray.agent.hindsight import Held, HindsightObserver
 from agile_ray.agent.later import later_similar
 from agile_ray.agent.memory import Memory, Snapshot
@@ -67,6 +68,7 @@ class Lane:
         self._looks_ahead = looks_ahead
         self._later: Int64 | None = None  # similar questions that follow each one, once they are counted
         self._held = Held(stream.questions)
+        self._before: GivenMemory | None = None  # what memory held before the first session, once it is embedded
         self._expert = PaidExpert(rules.expert, deadline_s=rules.agent.expert_s, bought=bought)
 
     @property
@@ -103,7 +105,13 @@ class Lane:
             EngineError: the policy's engine is lost.
         """
         await self._embed_ahead()
-        memory = SessionMemory(self.memory, questions=self.stream.questions, position=self.position, rules=self._rules)
+        memory = SessionMemory(
+            self.memory,
+            questions=self.stream.questions,
+            position=self.position,
+            rules=self._rules,
+            given=await self._given(),
+        )
         executor = Executor(
             stream=self.stream,
             rules=self._rules,
@@ -124,6 +132,14 @@ class Lane:
     def _observer(self, memory: SessionMemory) -> HindsightObserver:
         later = 0 if self._later is None else int(self._later[self.position])
         return HindsightObserver(memory, self._rules, recurrence=self._recurrence, held=self._held, later_similar=later)
+
+    async def _given(self) -> GivenMemory | None:
+        """What memory held before the stream's first session."""
+        given, embedder = remembered(self.stream), self._rules.embedder
+        if self._before is None and given.questions:
+            await embedder.prepare([question.text for question in given.questions])
+            self._before = given_memory(given, embedder)
+        return self._before
 
     async def _embed_ahead(self) -> None:
         """Embed questions before the session reads them."""

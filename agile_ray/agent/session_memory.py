@@ -7,6 +7,7 @@ if some earlier sessions had written nothing. Counterfactual prefixes are built 
 from collections.abc import Collection, Mapping, Sequence
 
 from agile_ray.agent.environment import Question
+from agile_ray.agent.given_memory import GivenMemory, merged
 from agile_ray.agent.memory import KNOWLEDGE, QA, Entry, Match, Memory
 from agile_ray.agent.rules import Rules
 
@@ -17,7 +18,15 @@ Retrieved = Mapping[str, Sequence[Match]]
 class SessionMemory:
     """A lane's memory, as the session at one position uses it."""
 
-    def __init__(self, memory: Memory, *, questions: Sequence[Question], position: int, rules: Rules) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        questions: Sequence[Question],
+        position: int,
+        rules: Rules,
+        given: GivenMemory | None = None,
+    ) -> None:
         """Bind the memory to a session.
 
         Args:
@@ -25,10 +34,12 @@ class SessionMemory:
             questions: of the whole stream.
             position: of the session in it.
             rules: of the lane.
+            given: what memory held before the stream's first session; None: nothing.
         """
         self.questions = questions
         self.position = position
         self._memory = memory
+        self._given = given
         self._tokenizer = rules.tokenizer
         self._config = rules.memory
         self._status_line = rules.agent.status_line
@@ -66,12 +77,17 @@ class SessionMemory:
         Args:
             without: positions of sessions whose entries are not counted.
         """
-        threshold, text = self._config.threshold, self.question.text
-        count, product = self._memory.similar, self.question.product
         return (
-            count(text, kind=QA, scope=product, threshold=threshold, without=without),
-            count(text, kind=KNOWLEDGE, scope="", threshold=threshold, without=without),
+            self._count(QA, scope=self.question.product, without=without),
+            self._count(KNOWLEDGE, scope="", without=without),
         )
+
+    def _count(self, kind: str, *, scope: str, without: Collection[int]) -> int:
+        threshold, text = self._config.threshold, self.question.text
+        own = self._memory.similar(text, kind=kind, scope=scope, threshold=threshold, without=without)
+        if self._given is None:
+            return own
+        return own + self._given.similar(text, kind=kind, scope=scope, threshold=threshold)
 
     def cosine(self, writer: int) -> float:
         """Cosine of the session's question and the question at another position."""
@@ -83,12 +99,18 @@ class SessionMemory:
         Args:
             without: positions of further sessions whose entries are skipped.
         """
-        text, top_k = self.question.text, self._config.top_k
         skipped = {self.position, *without}
         return {
-            kind: self._memory.retrieve(text, kind=kind, scope=scope, top_k=top_k, without=skipped)
+            kind: self._nearest(kind, scope=scope, without=skipped)
             for kind, scope in ((QA, self.question.product), (KNOWLEDGE, ""))
         }
+
+    def _nearest(self, kind: str, *, scope: str, without: Collection[int]) -> Sequence[Match]:
+        text, top_k = self.question.text, self._config.top_k
+        own = self._memory.retrieve(text, kind=kind, scope=scope, top_k=top_k, without=without)
+        if self._given is None:
+            return own
+        return merged(own, self._given.retrieve(text, kind=kind, scope=scope, top_k=top_k), top_k=top_k)
 
     def question_reply(self, without: Collection[int] = ()) -> list[int]:
         """Ids that [GetQuestion] appends: the status line, if there is one, and the question.
