@@ -318,41 +318,38 @@ def as_written(query: str, *, table: str) -> str:
 
 def renamed(query: str, *, old: str, new: str) -> str:
     """A query with another name in place of a column's, outside of texts."""
-    return _PIECES.sub(lambda match: new if match.lastgroup == "name" and match[0].strip("`[]") == old else match[0], query)
+    return _PIECES.sub(
+        lambda match: new if match.lastgroup == "name" and match[0].strip("`[]") == old else match[0], query
+    )
 
 
 def _missing_last(statement: str) -> str:
     """A statement with NULLS LAST after each term of an ORDER BY that says neither FIRST nor LAST."""
     pieces: list[str] = []
-    open_terms: list[str | None] = [None]  # by depth of parentheses: words of the term so far; None outside of ORDER BY
-    last = ""
-
-    def _end_term() -> None:
-        words = open_terms[-1]
-        if words and not re.search(r"\bnulls\b", words):
-            pieces.append(" NULLS LAST ")
-
+    terms: list[str | None] = [None]  # by depth of parentheses: the term so far; None outside of ORDER BY
+    last = ""  # word or sign before the piece, in lower case
     for match in _PIECES.finditer(statement):
-        piece, word = match.group(), match.group().lower()
-        ends_list = word in (")", "limit", "rows", "range", "groups")
-        if word == "," or ends_list:
-            _end_term()
-        if word == ")" and len(open_terms) > 1:
-            open_terms.pop()
-        elif ends_list:
-            open_terms[-1] = None
-        elif word == "," and open_terms[-1] is not None:
-            open_terms[-1] = ""
+        piece = match.group()
+        word, term = piece.lower(), terms[-1]
+        if word in (",", ")", "limit", "rows", "range", "groups"):
+            pieces.append(_completed(term))
+            terms[-1] = "" if word == "," and term is not None else None
+            if word == ")" and len(terms) > 1:
+                terms.pop()
         elif word == "by" and last == "order":
-            open_terms[-1] = ""
-        elif open_terms[-1] is not None:
-            open_terms[-1] += word if not word.isspace() or open_terms[-1] else ""
+            terms[-1] = ""
+        elif term is not None:
+            terms[-1] = term + word
         if word == "(":
-            open_terms.append(None)
+            terms.append(None)
         last = last if piece.isspace() else word
         pieces.append(piece)
-    _end_term()
-    return "".join(pieces)
+    return "".join((*pieces, _completed(terms[-1])))
+
+
+def _completed(term: str | None) -> str:
+    """What to add after a term of an ORDER BY."""
+    return " NULLS LAST " if term and term.strip() and not re.search(r"\bnulls\b", term) else ""
 
 
 def _statement(query: str, *, names: Mapping[str, str], texts: Collection[str]) -> str:
