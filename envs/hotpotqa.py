@@ -89,7 +89,8 @@ def build(env: Env, *, seed: int) -> OneStream:
         raise ConfigError(f"env.categories: hotpotqa has none, found {dict(env.categories)}; leave it out")
     files = read(env.data, skip_bad=env.skip_bad)
     rows = {split: read.rows for split, read in files.items()}
-    guesses = commonest((row.type, clean(row.answer)) for row in rows["train"])
+    learned = [row for row in rows["train"] if share(row.id, of=SHARES) > 0]
+    guesses = commonest((row.type, clean(row.answer)) for row in learned)
     paragraphs = {row.id: _paragraphs(row) for split in rows.values() for row in split}
 
     def questions(chosen: Sequence[HopQuestion]) -> tuple[Question, ...]:

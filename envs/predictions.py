@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from agile_ray.agent.environment import Environment
+from agile_ray.errors import ConfigError
 from agile_ray.types import Session
 
 PredictionRow = Mapping[str, object]
@@ -18,6 +20,17 @@ class Exports(Protocol):
         Questions between two that were played have a row without an answer, so that lines stay aligned.
         """
         ...
+
+
+def exported(environment: Environment, sessions: Sequence[Session]) -> Mapping[str, Sequence[PredictionRow]]:
+    """Name of a file -> its rows.
+
+    Raises:
+        ConfigError: the environment has no data file that rows could be aligned with.
+    """
+    if not isinstance(environment, Exports):
+        raise ConfigError("predictions: only productqa, medmcqa and hotpotqa can be exported; leave it out")
+    return environment.predictions(sessions)
 
 
 def prediction_row(

@@ -256,12 +256,13 @@ class ProductQA:
     def _load(self, name: str) -> _Loaded:
         category = self._known[name]
         tool = SqlTool(self._database, table=name, id_column="asin", deadline_s=self._tool_s, shown_rows=SHOWN_ROWS)
-        lacking = dict(_lacking_gold(category, tool))
+        lacking = dict(lacking_gold(category, tool))
         if lacking and not self._skip_bad:
             raise ConfigError(next(iter(lacking.values())))
         self._lacking[name] = tuple(lacking.values())
         usable = [annotated for annotated in category.questions if annotated.id not in lacking]
         facts, columns = _facts(usable), columns_shown(category, tool, values=self._values)
+        products = {asin: product_shown(asin, category) for asin in {annotated.asin for annotated in usable}}
         return _Loaded(
             questions=tuple(
                 _question(
@@ -269,6 +270,7 @@ class ProductQA:
                     category=category,
                     tool=tool,
                     columns=columns,
+                    product=products[annotated.asin],
                     guess=self._guesses()[annotated.kind],
                     fact=facts.get(annotated.id, ""),
                 )
@@ -334,15 +336,14 @@ def _prediction(annotated: AnnotatedQuestion, session: Session, loaded: _Loaded)
     """
     if session.answer is None:
         return None
-    if annotated.kind != SEARCH:
-        listed = session.origin is Origin.ROWS
-        right = session.correct and isinstance(annotated.short_answer, str)
-        return annotated.short_answer if right else session.answer.split() if listed else session.answer
+    if session.correct and isinstance(annotated.short_answer, str):
+        return annotated.short_answer
     if session.origin is Origin.ROWS:
         return session.answer.split()
     if session.origin is Origin.ADVICE and session.correct:
         return [hit.asin for hit in annotated.hits]
-    return sorted(loaded.names.within(session.answer)) or session.answer
+    named = loaded.names.within(session.answer) if annotated.kind == SEARCH else ()
+    return sorted(named) or session.answer
 
 
 def _facts(questions: Sequence[AnnotatedQuestion]) -> dict[str, str]:
@@ -358,6 +359,7 @@ def _question(
     category: Category,
     tool: SqlTool,
     columns: str,
+    product: str,
     guess: tuple[str, float],
     fact: str,
 ) -> Question:
@@ -378,7 +380,7 @@ def _question(
         kind=annotated.kind,
         topic=annotated.kind,
         text=text,
-        shown=f"{columns}\n{product_shown(annotated.asin, category)}\nquestion : {text}",
+        shown=f"{columns}\n{product}\nquestion : {text}",
         item=item_by_kind[annotated.kind],
         answer=answer,
         advice=f"{stated} . {short(annotated.long_answer, LONG_ANSWER_WORDS)}",
@@ -392,7 +394,7 @@ def _question(
     )
 
 
-def _lacking_gold(category: Category, tool: SqlTool) -> Iterator[tuple[str, str]]:
+def lacking_gold(category: Category, tool: SqlTool) -> Iterator[tuple[str, str]]:
     """Id of each question with a gold product that no query can find, and what is wrong with it."""
     for annotated in category.questions:
         for hit in annotated.hits:

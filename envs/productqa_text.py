@@ -85,10 +85,10 @@ def wrong_query(query: str, *, tool: SqlTool, key: str) -> str:
     Raises:
         ToolError: the database is broken or gone.
     """
-    candidates = [renamed(query, old=name, new=wrong) for name in tool.columns for wrong in _misspelt(name)]
-    candidates = [one for one in candidates if one != query]
-    Random(derive(0, "misspelt", key)).shuffle(candidates)
-    return next((one for one in candidates if tool.search(one).bad_query), "")
+    pairs = [(name, wrong) for name in tool.columns if name in query for wrong in _misspelt(name)]
+    Random(derive(0, "misspelt", key)).shuffle(pairs)
+    candidates = (renamed(query, old=name, new=wrong) for name, wrong in pairs)
+    return next((one for one in candidates if one != query and tool.search(one).bad_query), "")
 
 
 def _misspelt(name: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ The first episodes of all streams come before the second ones, so a short evalua
 at most n questions keeps its id; an episode cut from a longer one adds the range of its questions to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from agile_ray.agent.environment import (
@@ -25,9 +25,12 @@ from agile_ray.agent.environment import (
     Submission,
     remembered,
     search,
+    skipped,
     taught_split,
 )
 from agile_ray.agent.functions import Function
+from agile_ray.types import Session
+from envs.predictions import PredictionRow, exported
 
 
 class Stretch:
@@ -115,6 +118,19 @@ class Stretches:
             ConfigError: there is no such split.
         """
         return None if self._environment.streams(split) is None else len(self._parts(split))
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """What is wrong with the rows that were left out."""
+        return skipped(self._environment)
+
+    def predictions(self, sessions: Sequence[Session]) -> Mapping[str, Sequence[PredictionRow]]:
+        """Name of a file -> its rows.
+
+        Raises:
+            ConfigError: the environment can't be exported.
+        """
+        return exported(self._environment, sessions)
 
     def texts(self) -> Sequence[str]:
         """Texts to train a tokenizer on."""

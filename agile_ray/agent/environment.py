@@ -161,3 +161,16 @@ class KeepsApart(Protocol):
 def taught_split(environment: Environment) -> str:
     """The split whose streams imitation plays."""
     return environment.taught_split if isinstance(environment, KeepsApart) else "train"
+
+
+@runtime_checkable
+class Skips(Protocol):
+    """What an environment has, in addition, that may leave out broken rows of its files."""
+
+    @property
+    def skipped(self) -> Sequence[str]: ...  # what is wrong with each, with file and line, of the files read so far
+
+
+def skipped(environment: Environment) -> Sequence[str]:
+    """What is wrong with each row of its files that an environment left out, of the files that it has read so far."""
+    return environment.skipped if isinstance(environment, Skips) else ()

@@ -27,6 +27,7 @@ from agile_ray.scripted import demonstrations
 from agile_ray.scripted.head_start import AskingShares, are_spread
 from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
+from launch.report.skipped import print_skipped
 from launch.run import final_comparison
 from launch.run.assembly import Machines, Parts, assemble, start
 from launch.run.finished import check_resumable, describe, is_finished
@@ -87,6 +88,7 @@ def prepare(config: RunConfig) -> Environment:
         ]
         if split == "train":
             check_windows(config, stream_length=max(lengths))
+    print_skipped(environment)
     check(config)
     final_comparison.check_advice(config, environment)
     check_engines(config)
