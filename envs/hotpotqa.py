@@ -136,7 +136,9 @@ def plain(answer: str) -> str:
 
 def _question(row: HopQuestion, *, guess: tuple[str, float]) -> Question:
     text, answer = clean(row.question), clean(row.answer)
-    first, *others = sorted(row.gold, key=lambda title: _likeness(text, title), reverse=True)
+    said = {title: clean(" ".join(sentences)).lower() for title, sentences in row.context}
+    nearest = sorted(row.gold, key=lambda title: _likeness(text, title), reverse=True)
+    first, *others = sorted(nearest, key=lambda title: answer.lower() in said[title])  # the answer comes last
     return Question(
         id=row.id,
         product=row.id,

@@ -151,7 +151,8 @@ def commonest(labelled: Iterable[tuple[str, str]]) -> dict[str, tuple[str, float
 
 
 def _prediction(question: Question, session: Session | None) -> PredictionRow:
-    answer = None if session is None else session.answer
+    """A right answer is spelt as the gold one, so that stricter rules of comparison agree."""
+    answer = None if session is None else question.answer if session.correct else session.answer
     return prediction_row(question.id, session, question=question.text, kind=question.kind, short_answer=answer)
 
 

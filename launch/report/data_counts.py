@@ -124,8 +124,8 @@ def show(found: Contents, console: Console) -> None:
     table = Table(box=None, padding=(0, 1), pad_edge=False)
     table.add_column("", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
-    table.add_column("published")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("published", no_wrap=True)
     for part in found.parts:
         table.add_row(part.name, *(str(part.counts.get(column, "")) for column in columns), _beside(part))
     console.print(table)
