@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from agile_ray.agent.environment import Stream, remembered
 from agile_ray.agent.executor import Executor
-from agile_ray.agent.given_memory import GivenMemory, given_memory
 from agile_ray.agent.hindsight import Held, HindsightObserver
 from agile_ray.agent.later import later_similar
 from agile_ray.agent.memory import Memory, Snapshot
@@ -13,7 +12,7 @@ from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.policy import Policy
 from agile_ray.agent.recurrence import Recurrence
 from agile_ray.agent.rules import Rules
-from agile_ray.agent.session_memory import SessionMemory
+from agile_ray.agent.session_memory import GivenMemory, SessionMemory, given_memory
 from agile_ray.agent.threads import in_thread
 from agile_ray.errors import SessionError
 from agile_ray.types import Int64, Receipt, Session

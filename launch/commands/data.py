@@ -7,6 +7,9 @@ import typer
 
 from launch.commands.paths import as_path
 
+WIDTH = 140
+"""Of the table, characters."""
+
 
 def command(
     environment: Annotated[str, typer.Argument(metavar="ENV", help="productqa, medmcqa or hotpotqa.")],
@@ -22,6 +25,6 @@ def command(
     from launch.report.data_counts import contents, show
 
     found = contents(environment, folder)
-    show(found, plain_console(soft_wrap=True))
+    show(found, plain_console(width=WIDTH, soft_wrap=True))
     if found.broken:
         raise typer.Exit(1)
