@@ -2,7 +2,8 @@
 
 The tool looks only into the question's own paragraphs: it returns the one whose title is most like the query, among
 those that the session has not read, at most five times. The answer is a span, yes or no. Nothing is worth remembering:
-paragraphs and facts belong to one question. Imitation, PPO and validation play 3, 2 and 1 sixths of the training file.
+paragraphs and facts belong to one question. Scripts read perfectly, so a reference policy that need not ask is always
+right: an upper bound. Imitation, PPO and validation play 3, 2 and 1 sixths of the training file.
 
     [GetQuestion]     question : which country is the author of ... from ?
     [Search]          Nineteen Eighty-Four
