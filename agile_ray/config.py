@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from agile_ray.knobs import Affects, Section
-from agile_ray.units import SPLITS, Split, thousandths
+from agile_ray.units import PARTS, Part, thousandths
 
 AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMPARISON
 """What the rules and budgets of the agent affect: everything that plays sessions."""
@@ -54,10 +54,16 @@ class Env(Section):
     """Folder of a past run whose stored receipts answer the asks. None: the gold answers do."""
     data: Path | None = None
     """Folder of the environment's data files, if it needs any."""
-    categories: Mapping[Split, tuple[str, ...]] = {}
+    skip_bad: bool = False
+    """Leave out broken rows of the data files, and count them. Otherwise the first one is an error."""
+    columns: Literal["names", "values"] = "values"
+    """What questions of ProductQA show of the searchable table: the `names` of its columns, or also their `values`:
+    those of texts, the units of numbers (the paper's schema; about 65 tokens more)."""
+    categories: Mapping[Part, tuple[str, ...]] = {}
     """Categories of each split, such as `{train: [mice, litter], test: [all_pans]}`: the policy trains on those of
-    `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. No
-    category is in two splits. A split that is left out has the environment's own."""
+    `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. Imitation
+    plays those of `imitation`, if there are any, else those of `train`: PPO then plays categories whose answers the
+    policy has not learned. No category is in two splits. A split that is left out has the environment's own."""
     stream_sessions: int | None = Field(default=None, ge=2)
     """Maximum number of sessions in one episode. A longer stream becomes several, each with a memory of its own. None:
     streams are played whole."""
@@ -78,9 +84,9 @@ class Env(Section):
         if not isinstance(value, Mapping):
             raise ValueError(f"must be a mapping from split to categories, such as {{test: [all_pans]}}, found {value}")
         for split in value:
-            if split not in SPLITS:
-                raise ValueError(f"a split is one of {', '.join(SPLITS)}; found {split}")
-        given = (split for split in SPLITS if not _is_none(value.get(split)))
+            if split not in PARTS:
+                raise ValueError(f"a split is one of {', '.join(PARTS)}; found {split}")
+        given = (split for split in PARTS if not _is_none(value.get(split)))
         return {split: value[split] for split in given}  # in order: equal mappings have equal digests
 
     @property
@@ -152,6 +158,12 @@ class Imitation(Section):
     learns to read it."""
     sessions: int = Field(default=20_000, ge=1)
     """Number of the teacher's sessions. Each is trained on at most once."""
+    search_rows: int = Field(default=0, ge=0)
+    """Number of further rows that are only a question and its gold query, each of another question that the tool
+    answers. They are shorter than sessions, and teach queries faster."""
+    wrong_queries: float = Field(default=0.0, ge=0, le=1)
+    """Share of the teacher's searches that begin with a query that the tool refuses, so that the policy learns to read
+    the error and to try again. The wrong query itself is not trained on."""
     batch: int = Field(default=128, ge=1)
     """Sessions in one optimizer step."""
     learning_rate: float = Field(default=3e-3, gt=0)

@@ -28,6 +28,8 @@ Mask = NDArray[np.bool_]
 
 NO_VERSION = -1
 """Entry of `versions` where the executor, not the policy, wrote the token."""
+NO_WRITER = -1
+"""The `writer` of what memory held before the first session: no session, so no evidence for credit."""
 NO_TURN = -1
 """Entry of `turn_ids` where the executor, not the policy, wrote the token."""
 
@@ -101,7 +103,7 @@ class MemoryUse:
     """An entry that a session read or wrote."""
 
     kind: str  # "qa" or "knowledge"
-    writer: int  # position of the session that wrote it
+    writer: int  # position of the session that wrote it, or NO_WRITER
     similarity: float  # cosine to the question; 1.0 for a write
 
 
@@ -155,7 +157,7 @@ class Session:
     turns: tuple[Turn, ...]
     ending: Ending
     error: str | None  # set if and only if `ending` is FAILED
-    answer: str | None  # what was submitted; None if nothing was
+    answer: str | None  # what was submitted, rows as their ids with spaces between; None if nothing was
     correct: bool  # the submitted answer is right
     receipts: tuple[Receipt, ...]
     reads: tuple[MemoryUse, ...]

@@ -4,6 +4,9 @@ from typing import Literal, get_args
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+Part = Literal["imitation", "train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""The splits, and what only imitation plays."""
 
 
 def thousandths(amount: float) -> int:

@@ -5,7 +5,7 @@ from typing import Protocol
 from agile_ray.agent.environment import Environment
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from envs import productqa, recurring, shop
+from envs import hotpotqa, medmcqa, productqa, recurring, shop
 from envs.splits import check_apart
 from envs.stretches import Stretches
 
@@ -19,6 +19,8 @@ class Build(Protocol):
 ENVIRONMENTS: dict[str, Build] = {
     "shop": shop.build,
     "productqa": productqa.build,
+    "medmcqa": medmcqa.build,
+    "hotpotqa": hotpotqa.build,
     "recurring": recurring.build,
     "recurring_long": recurring.build,
 }

@@ -4,11 +4,11 @@ A stream is a category: its questions in file order, its table as the tool, its 
 split is category i. Training continues past the last category with further rounds, in which each stream starts at
 another offset and wraps around, so that many lanes on few categories don't play the same questions at the same time.
 
-    [GetQuestion]      products : price brand size color oven_safe_temperature
+    [GetQuestion]      products : price dollar | brand : Bialetti, Lodge | size inch      the table
                        Bialetti 6168 ... ; price 21.44 ; brand Bialetti ; ... ; Shape round    the page's product
                        question : is it safe for acidic food ?
-    [SearchProduct]    SELECT product_id FROM ` products` WHERE price < 30
-                       rows : B00006JSUE B0068SEQJE and 4 more
+    [SearchProduct]    SELECT product_id FROM products WHERE price < 30 LIMIT 1
+                       rows : B00006JSUE
     [SeekAdvice]       advice : no . When you're thinking about using ...                 short, then long answer
     [PredictAnswer]    no                                                                 judged word for word
     [Reflection]       no . acid strips the seasoning of cast iron                        short answer, then the rule
@@ -26,6 +26,8 @@ from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from agile_ray.seeds import derive
+from agile_ray.types import Origin, Session
+from envs.predictions import PredictionRow, prediction_row
 from envs.productqa_files import (
     DATABASE,
     FACT,
@@ -33,22 +35,19 @@ from envs.productqa_files import (
     SEARCH,
     AnnotatedQuestion,
     Category,
-    clean,
     known_categories,
     majority,
-    normalised,
     open_folder,
-    short,
 )
 from envs.productqa_items import items
-from envs.splits import check_apart
-from envs.sql import TABLE_NAME, SqlTool, as_written
+from envs.productqa_text import answers, columns_shown, gold_query, product_shown, wrong_query
+from envs.rows import clean, normalised, short
+from envs.splits import TRAINING, check_apart, round_offset
+from envs.sql import SqlTool
 
-TITLE_WORDS = 8  # of a product's title that the policy reads; titles have up to 40
 LONG_ANSWER_WORDS = 24  # of the expert's long answer that the policy reads (95 % have at most 53)
 KNOWLEDGE_WORDS = 30  # of an answer and an annotated piece of knowledge (mean 33) that the policy reads
 SHOWN_ROWS = 2  # product ids of a query's result that the policy reads, 8 tokens each
-GOLDEN_RATIO = 0.6180339887498949  # the first n multiples modulo 1 are spread evenly, for every n
 TEXTS = 4_000  # questions whose texts train a tokenizer, about 4 MB
 UNKNOWN_GUESS = ("yes", 0.5)  # without training files, the most common answer is unknown
 
@@ -58,6 +57,7 @@ class _Loaded:
     """A category in memory, to be played from any offset."""
 
     questions: tuple[Question, ...]  # in file order
+    annotated: Mapping[str, AnnotatedQuestion]  # by id
     gold: Mapping[str, frozenset[str]]  # id of a search question -> products that answer it
     names: "_ProductNames"
     tool: SqlTool
@@ -113,10 +113,10 @@ class CategoryStream:
         if submission.advised and submission.text == question.answer:
             return True
         if question.kind != SEARCH:
-            return submission.rows is None and normalised(submission.text) == normalised(question.answer)
+            return submission.rows is None and normalised(clean(submission.text)) == normalised(question.answer)
         gold = self._loaded.gold[question.id]
         if submission.rows is not None:
-            return gold.issuperset(submission.rows) and bool(submission.rows) == bool(gold)
+            return answers(submission.rows, gold)
         named = self._loaded.names.within(submission.text)
         return bool(named) and named <= gold
 
@@ -133,14 +133,20 @@ class ProductQA:
         train: Sequence[str] | None = None,
         validation: Sequence[str] | None = None,
         test: Sequence[str] | None = None,
+        imitation: Sequence[str] | None = None,
+        values: bool = True,
+        skip_bad: bool = False,
         tool_s: float = 2.0,
     ) -> None:
         """Set the categories of each split. A split is checked, and its files are read, at its first use.
 
         Args:
-            train: default: all under train/ that are not named as validation or test.
+            train: default: all under train/ that no other split names.
             validation: default: none.
             test: default: all under test/.
+            imitation: default: imitation plays those of `train`.
+            values: whether questions show the values of the table's columns, beside their names.
+            skip_bad: leave out broken questions.
             tool_s: deadline of one query.
 
         Raises:
@@ -148,16 +154,23 @@ class ProductQA:
                 category.
         """
         self._folder, self._database = open_folder(folder)
-        self._known = {name: Category(folder=path) for name, path in known_categories(self._folder).items()}
-        held_out = {*(validation or ()), *(test or ())}
+        known = known_categories(self._folder).items()
+        self._known = {name: Category(folder=path, skip_bad=skip_bad) for name, path in known}
+        held_out = {*(imitation or ()), *(validation or ()), *(test or ())}
         readable = tuple(name for name in self._under("train") if name not in held_out)
         self._splits: dict[str, tuple[str, ...]] = {
             "train": readable if train is None else tuple(train),
             "validation": tuple(validation or ()),
             "test": self._under("test") if test is None else tuple(test),
         }
+        if imitation is not None:
+            self._splits["imitation"] = tuple(imitation)
         check_apart(self._splits.items())
+        self.taught_split = "train" if imitation is None else "imitation"
+        self._values = values
+        self._skip_bad = skip_bad
         self._tool_s = tool_s
+        self._lacking: dict[str, tuple[str, ...]] = {}  # category -> questions left out whose gold the table lacks
         self._loaded = lru_cache(maxsize=None)(self._load)
         self._guesses = lru_cache(maxsize=None)(self._count_guesses)
 
@@ -179,22 +192,41 @@ class ProductQA:
             ConfigError: no such split, no such category in it, or its files are broken.
         """
         categories = self._categories(split)
-        if index < 0 or (index >= len(categories) and split != "train"):
+        if index < 0 or (index >= len(categories) and split not in TRAINING):
             raise ConfigError(f"productqa: the {split} split has {len(categories)} streams, asked for number {index}")
         name = categories[index % len(categories)]
         loaded = self._loaded(name)
-        offset = int(GOLDEN_RATIO * (index // len(categories)) % 1.0 * len(loaded.questions))
+        offset = round_offset(index // len(categories), length=len(loaded.questions))
         return CategoryStream(loaded, id=f"productqa/{split}/{name}/{index}", offset=offset)
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """What is wrong with the questions that were left out, of the categories that were read so far."""
+        broken = [problem for name in self._lacking for problem in self._known[name].read.broken]
+        return (*broken, *(problem for problems in self._lacking.values() for problem in problems))
+
+    def predictions(self, sessions: Sequence[Session]) -> dict[str, list[PredictionRow]]:
+        """Category -> its questions in file order up to the last one that was played, as data/eval.py reads them."""
+        played = {(_category(session), session.question_id): session for session in sessions}
+        exported: dict[str, list[PredictionRow]] = {}
+        for name in dict.fromkeys(name for name, _ in played):
+            loaded = self._loaded(name)
+            rows = [
+                _prediction_row(annotated, played.get((name, id)), loaded) for id, annotated in loaded.annotated.items()
+            ]
+            last = max(place for place, id in enumerate(loaded.annotated) if (name, id) in played)
+            exported[name] = rows[: last + 1]
+        return exported
 
     def texts(self) -> Sequence[str]:
         """What the agent reads and writes on a sample of questions, the same sample in every call.
 
-        The sample covers the categories of the training split and no others.
+        The sample covers the categories of imitation and of the training split, and no others.
         """
         return list(self._texts())
 
     def _texts(self) -> Iterator[str]:
-        questions = [question for name in self._categories("train") for question in self._loaded(name).questions]
+        questions = [question for name in self._trained() for question in self._loaded(name).questions]
         questions.sort(key=lambda question: derive(0, question.product, question.id))
         for question in questions[:TEXTS]:
             yield f"progress 10 questions 2 knowledge 3\n{question.shown}\n"
@@ -217,25 +249,37 @@ class ProductQA:
                 )
         return names
 
+    def _trained(self) -> tuple[str, ...]:
+        """The categories of imitation and PPO."""
+        return tuple(dict.fromkeys((*self._categories(self.taught_split), *self._categories("train"))))
+
     def _load(self, name: str) -> _Loaded:
         category = self._known[name]
         tool = SqlTool(self._database, table=name, id_column="asin", deadline_s=self._tool_s, shown_rows=SHOWN_ROWS)
-        _check_gold(category, tool)
-        facts = _facts(category)
+        lacking = dict(lacking_gold(category, tool))
+        if lacking and not self._skip_bad:
+            raise ConfigError(next(iter(lacking.values())))
+        self._lacking[name] = tuple(lacking.values())
+        usable = [annotated for annotated in category.questions if annotated.id not in lacking]
+        facts, columns = _facts(usable), columns_shown(category, tool, values=self._values)
+        products = {asin: product_shown(asin, category) for asin in {annotated.asin for annotated in usable}}
         return _Loaded(
             questions=tuple(
                 _question(
                     annotated,
                     category=category,
-                    columns=tool.columns,
+                    tool=tool,
+                    columns=columns,
+                    product=products[annotated.asin],
                     guess=self._guesses()[annotated.kind],
                     fact=facts.get(annotated.id, ""),
                 )
-                for annotated in category.questions
+                for annotated in usable
             ),
+            annotated={annotated.id: annotated for annotated in usable},
             gold={
                 annotated.id: frozenset(hit.asin for hit in annotated.hits)
-                for annotated in category.questions
+                for annotated in usable
                 if annotated.kind == SEARCH
             },
             names=_ProductNames(category),
@@ -244,7 +288,8 @@ class ProductQA:
 
     def _count_guesses(self) -> dict[str, tuple[str, float]]:
         """Kind -> most common short answer and its share in the training files; test files are not read."""
-        trained = [self._known[name] for name in self._under("train") if name in self._splits["train"]]
+        named = {*self._splits["train"], *self._splits.get("imitation", ())}
+        trained = [self._known[name] for name in self._under("train") if name in named]
         questions = [annotated for category in trained for annotated in category.questions]
         guesses = {kind: majority(questions, kind) or UNKNOWN_GUESS for kind in (FACT, REASONING)}
         return guesses | {SEARCH: ("yes", 0.0)}
@@ -262,19 +307,61 @@ def build(env: Env, *, seed: int) -> ProductQA:
         train=env.categories.get("train"),
         validation=env.categories.get("validation"),
         test=env.categories.get("test"),
+        imitation=env.categories.get("imitation"),
+        values=env.columns == "values",
+        skip_bad=env.skip_bad,
         tool_s=env.tool_s,
     )
 
 
-def _facts(category: Category) -> dict[str, str]:
+def _category(session: Session) -> str:
+    """The category that a session was played in, by the id of its stream."""
+    return session.stream.split("/")[2]
+
+
+def _prediction_row(annotated: AnnotatedQuestion, session: Session | None, loaded: _Loaded) -> PredictionRow:
+    return prediction_row(
+        annotated.id,
+        session,
+        question=annotated.question,
+        kind=annotated.type,
+        short_answer=None if session is None else _prediction(annotated, session, loaded),
+    )
+
+
+def _prediction(annotated: AnnotatedQuestion, session: Session, loaded: _Loaded) -> str | list[str] | None:
+    """What was submitted, in the form in which data/eval.py judges it as the session was judged.
+
+    A right answer is spelt as in the file, which may hold HTML entities that the policy does not read.
+    """
+    if session.answer is None:
+        return None
+    if session.correct and isinstance(annotated.short_answer, str):
+        return annotated.short_answer
+    if session.origin is Origin.ROWS:
+        return session.answer.split()
+    if session.origin is Origin.ADVICE and session.correct:
+        return [hit.asin for hit in annotated.hits]
+    named = loaded.names.within(session.answer) if annotated.kind == SEARCH else ()
+    return sorted(named) or session.answer
+
+
+def _facts(questions: Sequence[AnnotatedQuestion]) -> dict[str, str]:
     """Question id -> the fact that it asks for."""
-    asked = [annotated for annotated in category.questions if annotated.kind == FACT]
+    asked = [annotated for annotated in questions if annotated.kind == FACT]
     names = items([(one.asin, normalised(clean(one.question)), normalised(_answer(one))) for one in asked])
     return {one.id: name for one, name in zip(asked, names, strict=True)}
 
 
 def _question(
-    annotated: AnnotatedQuestion, *, category: Category, columns: Sequence[str], guess: tuple[str, float], fact: str
+    annotated: AnnotatedQuestion,
+    *,
+    category: Category,
+    tool: SqlTool,
+    columns: str,
+    product: str,
+    guess: tuple[str, float],
+    fact: str,
 ) -> Question:
     text = clean(annotated.question)
     extra = annotated.extra_data
@@ -285,6 +372,7 @@ def _question(
         REASONING: rule or f"{annotated.asin}/{normalised(text)}",
         SEARCH: f"{SEARCH}/{annotated.id}",
     }
+    query = gold_query(annotated, table=category.name, tool=tool) if annotated.kind == SEARCH else ""
     stated = answer if annotated.kind != SEARCH else " ".join(answer.split()[:SHOWN_ROWS])
     return Question(
         id=annotated.id,
@@ -292,51 +380,34 @@ def _question(
         kind=annotated.kind,
         topic=annotated.kind,
         text=text,
-        shown=f"{_shown(annotated, category=category, columns=columns)}\nquestion : {text}",
+        shown=f"{columns}\n{product}\nquestion : {text}",
         item=item_by_kind[annotated.kind],
         answer=answer,
         advice=f"{stated} . {short(annotated.long_answer, LONG_ANSWER_WORDS)}",
         # What a rule says of this product comes first: a later question that is like this one mostly has its answer.
         knowledge=short(f"{answer} . {rule}", KNOWLEDGE_WORDS) if rule else "",
-        query=_query(extra.answer or "", table=category.name) if extra and annotated.kind == SEARCH else "",
+        query=query,
         guess=guess[0],
         guess_probability=guess[1],
+        query_shown=f"{columns}\nquestion : {text}" if query else "",
+        wrong_query=wrong_query(query, tool=tool, key=f"{category.name}/{annotated.id}") if query else "",
     )
 
 
-def _check_gold(category: Category, tool: SqlTool) -> None:
-    """Refuse a gold answer that no query can find.
-
-    Raises:
-        ConfigError: a gold product is not in the category's table.
-    """
+def lacking_gold(category: Category, tool: SqlTool) -> Iterator[tuple[str, str]]:
+    """Id of each question with a gold product that no query can find, and what is wrong with it."""
     for annotated in category.questions:
         for hit in annotated.hits:
             if hit.asin not in tool.ids:
                 near = difflib.get_close_matches(hit.asin, tool.ids, n=1, cutoff=0)
-                raise ConfigError(
+                yield (
+                    annotated.id,
                     f"{category.folder / 'qa.jsonl'}: question {annotated.id}: a gold product must be in table "
-                    f"{category.name} of {DATABASE}, found {hit.asin!r}; the nearest id there is {''.join(near)!r}"
+                    f"{category.name} of {DATABASE}, found {hit.asin!r}; the nearest id there is {''.join(near)!r}",
                 )
-
-
-def _query(gold: str, *, table: str) -> str:
-    return as_written(gold.strip().rstrip(";.").strip(), table=table)
 
 
 def _answer(annotated: AnnotatedQuestion) -> str:
     if isinstance(annotated.short_answer, str):
         return clean(annotated.short_answer)
     return " ".join(hit.asin for hit in annotated.short_answer) or "none"
-
-
-def _shown(annotated: AnnotatedQuestion, *, category: Category, columns: Sequence[str]) -> str:
-    """The table with its columns, and the page's product with its features; absent values are left out.
-
-    The table has the name that queries use, since its own name says nothing that a product's title does not.
-    """
-    features = category.products.get(annotated.asin, {})
-    title = short(features.get("title") or annotated.asin, TITLE_WORDS)
-    rest = [f"{name} {clean(value)}" for name, value in features.items() if value and name != "title"]
-    searchable = [name for name in columns if name not in ("id", "asin", "title")]
-    return f"{TABLE_NAME} : {' '.join(searchable)}\n{' ; '.join((title, *rest))}"

@@ -3,20 +3,19 @@
 <data>/product_qa.db                     SQLite, a table per category; or agile/product_qa.db beside <data>, as released
 <data>/{train,test}/<category>/qa.jsonl        a question a line, in stream order
                                metadata.json   product (asin) -> feature -> value
+                               schema.json     feature -> its unit and kind; may be missing
 """
 
 import html
-import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from agile_ray.errors import ConfigError
+from envs.rows import LENIENT, MaybeText, Record, Row, Rows, Text, clean, first, normalised, read_rows, read_text
 
 FACT, REASONING, SEARCH = "fact", "reasoning", "search"
 """Kinds of question; the files say fact_qa, reasoning_qa, search_qa."""
@@ -25,45 +24,29 @@ DATABASE = "product_qa.db"
 _SIDES = ("train", "test")
 
 
-_LENIENT = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
-
-
-def _absent(value: object) -> object:
-    """None for NaN and infinities, which Python's json writes for missing numbers."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-_Text = Annotated[str, BeforeValidator(_absent)]
-_MaybeText = Annotated[str | None, BeforeValidator(_absent)]
-
-
-class _Record(BaseModel):
-    model_config = _LENIENT
-
-
-class Hit(_Record):
+class Hit(Record):
     """A product that answers a search question."""
 
-    asin: _Text
-    title: _Text
+    asin: Text
+    title: Text
 
 
-class Extra(_Record):
-    """Further annotations: the knowledge of a reasoning question, the full gold query of a search question."""
+class Extra(Record):
+    """Further annotations: the knowledge of a reasoning question, the gold queries of a search question."""
 
-    knowledge: _MaybeText = None
-    answer: _MaybeText = None
+    knowledge: MaybeText = None
+    sql: MaybeText = None  # finds one product
+    answer: MaybeText = None  # finds all products
 
 
-class AnnotatedQuestion(_Record):
+class AnnotatedQuestion(Row):
     """One line of qa.jsonl: a question with its gold answers."""
 
-    id: _Text  # unique within its category
-    asin: _Text  # the product on whose page the question is asked
-    question: _Text
-    long_answer: _Text
+    asin: Text  # the product on whose page the question is asked
+    question: Text
+    long_answer: Text
     # for a search question its hits, possibly none
-    short_answer: Annotated[str | tuple[Hit, ...], BeforeValidator(_absent)]
+    short_answer: Text | tuple[Hit, ...]
     type: str
     extra_data: Extra | None
 
@@ -77,7 +60,14 @@ class AnnotatedQuestion(_Record):
 
 
 Products = Mapping[str, Mapping[str, str | None]]
-_PRODUCTS = TypeAdapter(dict[str, dict[str, _MaybeText]], config=_LENIENT)
+_PRODUCTS = TypeAdapter(dict[str, dict[str, MaybeText]], config=LENIENT)
+
+
+class _Feature(Record):
+    unit: MaybeText = None
+
+
+_SCHEMA = TypeAdapter(dict[str, _Feature])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,37 +75,25 @@ class Category:
     """The folder of one category; its files are read at first use."""
 
     folder: Path
+    skip_bad: bool = False  # leave out broken questions
 
     @property
     def name(self) -> str:
         return self.folder.name
 
     @cached_property
-    def questions(self) -> tuple[AnnotatedQuestion, ...]:
+    def read(self) -> Rows[AnnotatedQuestion]:
         """All questions in stream order.
 
         Raises:
             ConfigError: the file or one of its lines does not have the release's format.
         """
-        file = self.folder / "qa.jsonl"
-        questions = []
-        for number, line in enumerate(_read(file).split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                question = AnnotatedQuestion.model_validate_json(line)
-            except ValidationError as error:
-                raise ConfigError(f"{file}:{number}: {_first(error)}") from error
-            problem = _problem(question)
-            if problem:
-                raise ConfigError(f"{file}:{number}: {problem}")
-            questions.append(question)
-        repeated = len(questions) - len({question.id for question in questions})
-        if repeated or not questions:
-            raise ConfigError(
-                f"{file}: ids must be unique and at least one; found {len(questions)}, {repeated} repeated"
-            )
-        return tuple(questions)
+        return read_rows(self.folder / "qa.jsonl", AnnotatedQuestion, problem=_problem, skip_bad=self.skip_bad)
+
+    @property
+    def questions(self) -> tuple[AnnotatedQuestion, ...]:
+        """Those that can be used."""
+        return self.read.rows
 
     @cached_property
     def products(self) -> Products:
@@ -126,13 +104,31 @@ class Category:
         """
         file = self.folder / "metadata.json"
         try:
-            return _PRODUCTS.validate_json(_read(file))
+            return _PRODUCTS.validate_json(read_text(file))
         except ValidationError as error:
-            raise ConfigError(f"{file}: {_first(error)}") from error
+            raise ConfigError(f"{file}: {first(error)}") from error
+
+    @cached_property
+    def units(self) -> Mapping[str, str]:
+        """Feature -> unit, where there is one.
+
+        Raises:
+            ConfigError: the file does not have the release's format.
+        """
+        file = self.folder / "schema.json"
+        if not file.exists():
+            return {}
+        try:
+            schema = _SCHEMA.validate_json(read_text(file))
+        except ValidationError as error:
+            raise ConfigError(f"{file}: {first(error)}") from error
+        return {name: feature.unit for name, feature in schema.items() if feature.unit}
 
 
 def open_folder(folder: Path | None) -> tuple[Path, Path]:
-    """Check that a folder is the ProductQA data, and find its database, which the release keeps in agile/ beside data/.
+    """Check that a folder is the ProductQA data, or a clone of the release, and find its database.
+
+    The release keeps the database in agile/ beside data/.
 
     Returns:
         The folder, and the file of the database.
@@ -144,9 +140,11 @@ def open_folder(folder: Path | None) -> tuple[Path, Path]:
         f"train/<category>/ and test/<category>/, each with qa.jsonl and metadata.json, and {DATABASE}, in the folder "
         "or in agile/ beside it"
     )
-    source = "name data/ of a clone of the AGILE release (github.com/bytarnish/AGILE)"
+    source = "name a clone of the AGILE release (github.com/bytarnish/AGILE), or data/ in it"
     if folder is None:
         raise ConfigError(f"env.data: productqa needs the folder of the ProductQA files; {source}: {wanted}")
+    inside = (folder, folder / "data")
+    folder = next((one for one in inside if any((one / side).is_dir() for side in _SIDES)), folder)
     if not any((folder / side).is_dir() for side in _SIDES):
         raise ConfigError(f"env.data: {folder} has neither train/ nor test/; {source}: {wanted}")
     places = (folder / DATABASE, folder.absolute().parent / "agile" / DATABASE)
@@ -172,21 +170,6 @@ def known_categories(folder: Path) -> dict[str, Path]:
                 )
             known[name] = file.parent
     return known
-
-
-def clean(text: str) -> str:
-    """Unescape HTML entities and join all lines into one."""
-    return " ".join(html.unescape(text).split())
-
-
-def normalised(answer: str) -> str:
-    """A short answer in the form that is compared: lower case, single spaces, stripped (AGILE's eval.py)."""
-    return re.sub(r"\s+", " ", answer.strip().lower())
-
-
-def short(text: str, words: int) -> str:
-    """The first words of a cleaned text."""
-    return " ".join(clean(text).split()[:words])
 
 
 def majority(questions: Iterable[AnnotatedQuestion], kind: str) -> tuple[str, float] | None:
@@ -219,15 +202,3 @@ def _problem(question: AnnotatedQuestion) -> str:
 
 def _visible(text: str) -> bool:
     return any(letter.isprintable() and not letter.isspace() for letter in html.unescape(text))
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")  # editors on Windows add a byte-order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{'.'.join(str(part) for part in problem['loc']) or 'line'}: {problem['msg']}"

@@ -7,6 +7,8 @@ Independent layers protect the process from harmful or expensive queries:
                   value: twice the longest row, at least 20,000 bytes
     deadline      CPU seconds of the query's thread, checked every few thousand steps of SQLite's virtual machine
     row limit     on the rows that are fetched
+In every ORDER BY, missing values come last; in ascending order, SQLite would put them first.
+
 For every query the policy reads either "rows : ..." or "error : ...". Which one does not depend on the machine's load,
 since the deadline counts CPU time instead of the wall clock.
 """
@@ -137,6 +139,22 @@ class SqlTool:
         if not self.ids.issuperset(ids):
             return _bad(f"the first column holds something else than a {ID_NAME}")
         return Found(text=_listing(ids, self._shown_rows), rows=ids, bad_query=False)
+
+    def texts(self, column: str, *, most: int) -> tuple[str, ...]:
+        """The different texts in a column, sorted; none if it holds a number.
+
+        Args:
+            column: of the table.
+            most: largest number of texts.
+
+        Raises:
+            ToolError: the database is broken or gone.
+        """
+        name, table = _quoted(column), _quoted(self._table)
+        with self._connected() as connection:
+            found = connection.execute(f"SELECT DISTINCT {name} FROM {table} WHERE {name} NOT NULL ORDER BY 1")
+            values = [row[0] for row in found]
+        return tuple(values[:most]) if all(isinstance(value, str) for value in values) else ()
 
     def close(self) -> None:
         """Close the database. A later search raises ToolError."""
@@ -292,10 +310,46 @@ def as_written(query: str, *, table: str) -> str:
     def _rewritten(match: re.Match[str]) -> str:
         piece = match[0]
         if match.lastgroup == "name" and piece.strip("`") == table:
-            piece = piece.replace(table, TABLE_NAME)
+            return TABLE_NAME
         return f"{piece[0]} {piece[1:]}" if piece[0] in "('\"`" else piece
 
     return _PIECES.sub(_rewritten, query)
+
+
+def renamed(query: str, *, old: str, new: str) -> str:
+    """A query with another name in place of a column's, outside of texts."""
+    return _PIECES.sub(
+        lambda match: new if match.lastgroup == "name" and match[0].strip("`[]") == old else match[0], query
+    )
+
+
+def _missing_last(statement: str) -> str:
+    """A statement with NULLS LAST after each term of an ORDER BY that says neither FIRST nor LAST."""
+    pieces: list[str] = []
+    terms: list[str | None] = [None]  # by depth of parentheses: the term so far; None outside of ORDER BY
+    last = ""  # word or sign before the piece, in lower case
+    for match in _PIECES.finditer(statement):
+        piece = match.group()
+        word, term = piece.lower(), terms[-1]
+        if word in (",", ")", "limit", "rows", "range", "groups"):
+            pieces.append(_completed(term))
+            terms[-1] = "" if word == "," and term is not None else None
+            if word == ")" and len(terms) > 1:
+                terms.pop()
+        elif word == "by" and last == "order":
+            terms[-1] = ""
+        elif term is not None:
+            terms[-1] = term + word
+        if word == "(":
+            terms.append(None)
+        last = last if piece.isspace() else word
+        pieces.append(piece)
+    return "".join((*pieces, _completed(terms[-1])))
+
+
+def _completed(term: str | None) -> str:
+    """What to add after a term of an ORDER BY."""
+    return " NULLS LAST " if term and term.strip() and not re.search(r"\bnulls\b", term) else ""
 
 
 def _statement(query: str, *, names: Mapping[str, str], texts: Collection[str]) -> str:
@@ -329,7 +383,7 @@ def _statement(query: str, *, names: Mapping[str, str], texts: Collection[str]) 
         raise _BadQueryError("the query is empty")
     if len(re.findall(r"\bselect\b", statement, re.IGNORECASE)) > _SELECTS:
         raise _BadQueryError(f"more than {_SELECTS} SELECT in one query")
-    return statement
+    return _missing_last(statement)
 
 
 def _trimmed(piece: str) -> str:

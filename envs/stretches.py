@@ -13,11 +13,24 @@ The first episodes of all streams come before the second ones, so a short evalua
 at most n questions keeps its id; an episode cut from a longer one adds the range of its questions to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from agile_ray.agent.environment import Environment, Found, Question, Stream, Submission
+from agile_ray.agent.environment import (
+    Environment,
+    Found,
+    Question,
+    Remembered,
+    Stream,
+    Submission,
+    remembered,
+    search,
+    skipped,
+    taught_split,
+)
 from agile_ray.agent.functions import Function
+from agile_ray.types import Session
+from envs.predictions import PredictionRow, exported
 
 
 class Stretch:
@@ -35,6 +48,11 @@ class Stretch:
         self.questions: Sequence[Question] = stream.questions[start:end]
         self._stream = stream
 
+    @property
+    def remembered(self) -> Remembered:
+        """What memory holds before the first session."""
+        return remembered(self._stream)
+
     def search(self, query: str) -> Found:
         """Run the stream's tool.
 
@@ -42,6 +60,14 @@ class Stretch:
             ToolError: the tool itself broke.
         """
         return self._stream.search(query)
+
+    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found:
+        """Run the stream's tool in a session.
+
+        Raises:
+            ToolError: the tool itself broke.
+        """
+        return search(self._stream, query, question=question, found=found)
 
     def judge(self, question: Question, submission: Submission) -> bool:
         """Judge as the stream does."""
@@ -66,6 +92,11 @@ class Stretches:
         """How the tool is called."""
         return self._environment.search_function
 
+    @property
+    def taught_split(self) -> str:
+        """The split of imitation."""
+        return taught_split(self._environment)
+
     def stream(self, *, split: str, index: int) -> Stream:
         """Build the `index`-th episode of a split. Beyond the last one, the split's streams are asked for a next round.
 
@@ -88,6 +119,19 @@ class Stretches:
         """
         return None if self._environment.streams(split) is None else len(self._parts(split))
 
+    @property
+    def skipped(self) -> Sequence[str]:
+        """What is wrong with the rows that were left out."""
+        return skipped(self._environment)
+
+    def predictions(self, sessions: Sequence[Session]) -> Mapping[str, Sequence[PredictionRow]]:
+        """Name of a file -> its rows.
+
+        Raises:
+            ConfigError: the environment can't be exported.
+        """
+        return exported(self._environment, sessions)
+
     def texts(self) -> Sequence[str]:
         """Texts to train a tokenizer on."""
         return self._environment.texts()
@@ -102,7 +146,8 @@ class Stretches:
 
     def _end(self, length: int, split: str) -> int:
         """Questions of a stream that are played."""
-        return length if split != "train" or length < self._sessions else length - length % self._sessions
+        trains = split in ("train", "imitation")
+        return length - length % self._sessions if trains and length >= self._sessions else length
 
     def _stretch(self, stream: Stream, *, start: int) -> Stream:
         end = min(start + self._sessions, len(stream.questions))

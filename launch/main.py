@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from launch.border import border, interrupted
-from launch.commands import evaluate, keys, model, replay, report, reprice, study, submit, sweep, train
+from launch.commands import data, evaluate, keys, model, replay, report, reprice, study, submit, sweep, train
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # the type that TyperGroup.invoke takes
@@ -74,6 +74,7 @@ app.command("train")(train.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
 app.command("keys")(keys.command)
+app.command("data")(data.command)
 app.command("sweep")(sweep.command)
 app.add_typer(study.app, name="study")
 app.command("replay")(replay.command)

@@ -9,7 +9,7 @@ from agile_ray.config import Env, RunConfig
 from agile_ray.config_file import REPLACED, keys, load
 from agile_ray.errors import ConfigError
 from agile_ray.knobs import knobs
-from agile_ray.units import SPLITS
+from agile_ray.units import PARTS
 from launch.commands.keys import default_of
 
 MINIMAL = "run: {name: t}\nmodel: {path: m}\nenv: {name: shop}\n"
@@ -33,7 +33,7 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
         ("env.advise_cost=0.3", "unknown key env.advise_cost; the nearest known one is env.advice_cost"),
         ("env.advice_cost=1.5", "env.advice_cost: Input should be less than or equal to 1, found 1.5"),
         ("env.advice_cost=0.0005", "env.advice_cost: must be a whole number of thousandths, found 0.0005"),
-        ("env.categories.tst=[a]", "env.categories: a split is one of train, validation, test; found tst"),
+        ("env.categories.tst=[a]", "env.categories: a split is one of imitation, train, validation, test; found tst"),
         (
             "env.categories=[a]",
             "env.categories: must be a mapping from split to categories, such as {test: [all_pans]}",
@@ -85,7 +85,7 @@ def test_a_renamed_or_removed_key_is_refused_with_its_replacement(tmp_path, key)
 
 
 def test_the_replacement_of_a_renamed_key_exists():
-    known = {*keys(RunConfig), *(f"env.categories.{split}" for split in SPLITS)}
+    known = {*keys(RunConfig), *(f"env.categories.{split}" for split in PARTS)}
     renamed = {key: re.fullmatch(r"it is named (\S+) now", said) for key, said in REPLACED.items()}
     assert {match[1] for match in renamed.values() if match} <= known
     assert known.isdisjoint(REPLACED)

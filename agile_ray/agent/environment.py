@@ -6,7 +6,7 @@ questions, results and judgements.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agile_ray.agent.functions import Function
 
@@ -29,6 +29,9 @@ class Question:
     guess: str  # the best answer without knowing the item
     guess_probability: float  # probability that `guess` is right, in [0, 1]; only oracles may use it
     guess_drawn: bool = False  # the answer was drawn with it, whatever the policy may see: a right guess is luck
+    more_queries: tuple[str, ...] = ()  # gold queries after the first, if the tool answers the question step by step
+    query_shown: str = ""  # the part of `shown` that the gold query depends on; "": all of it
+    wrong_query: str = ""  # a query like the gold one that the tool refuses; "": none is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,8 @@ class Found:
     """What the tool returned."""
 
     text: str  # what the policy reads, an error message included
-    rows: tuple[str, ...]  # ids found; submitted if the policy predicts nothing afterwards
+    # ids found; submitted if the policy predicts nothing afterwards. None: the text is to be read, and no answer
+    rows: tuple[str, ...] | None
     bad_query: bool  # the tool could not run the query; the text says why
 
 
@@ -71,6 +75,58 @@ class Stream(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Remembered:
+    """Questions whose answers memory holds before the first session. Compared by identity: many streams share one."""
+
+    questions: Sequence[Question] = ()
+
+
+@runtime_checkable
+class Prefilled(Protocol):
+    """What a stream has, in addition, whose memory does not start empty."""
+
+    @property
+    def remembered(self) -> Remembered: ...
+
+
+@runtime_checkable
+class SearchesWithin(Protocol):
+    """What a stream has in place of `search` if its tool depends on the session."""
+
+    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found:
+        """Run the tool in a session.
+
+        Args:
+            query: written by the policy.
+            question: of the session.
+            found: what the tool returned earlier in the session, in order.
+
+        Raises:
+            ToolError: the tool itself broke.
+        """
+        ...
+
+
+def remembered(stream: Stream) -> Remembered:
+    """What memory holds before the first session of a stream."""
+    return stream.remembered if isinstance(stream, Prefilled) else _NOTHING
+
+
+def search(stream: Stream, query: str, *, question: Question, found: Sequence[Found]) -> Found:
+    """Run a stream's tool in a session.
+
+    Raises:
+        ToolError: the tool itself broke.
+    """
+    if isinstance(stream, SearchesWithin):
+        return stream.search_within(query, question=question, found=found)
+    return stream.search(query)
+
+
+_NOTHING = Remembered()
+
+
 class Environment(Protocol):
     """A family of tasks with splits. Built once per process from the config."""
 
@@ -92,3 +148,29 @@ class Environment(Protocol):
     def texts(self) -> Sequence[str]:
         """Texts to train a tokenizer on: what the agent may read or write in the training split."""
         ...
+
+
+@runtime_checkable
+class KeepsApart(Protocol):
+    """What an environment has, in addition, whose imitation may play other questions than PPO."""
+
+    @property
+    def taught_split(self) -> str: ...  # of imitation: "imitation" or "train"
+
+
+def taught_split(environment: Environment) -> str:
+    """The split whose streams imitation plays."""
+    return environment.taught_split if isinstance(environment, KeepsApart) else "train"
+
+
+@runtime_checkable
+class Skips(Protocol):
+    """What an environment has, in addition, that may leave out broken rows of its files."""
+
+    @property
+    def skipped(self) -> Sequence[str]: ...  # what is wrong with each, with file and line, of the files read so far
+
+
+def skipped(environment: Environment) -> Sequence[str]:
+    """What is wrong with each row of its files that an environment left out, of the files that it has read so far."""
+    return environment.skipped if isinstance(environment, Skips) else ()

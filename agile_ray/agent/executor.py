@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from agile_ray.agent import environment
 from agile_ray.agent.environment import Found, Question, Stream, Submission
 from agile_ray.agent.expert import Advice, AskKey
 from agile_ray.agent.functions import NO_INFORMATION, SEARCHES, Function
@@ -98,6 +99,7 @@ class Executor:
         self.context_ids: list[int] = [rules.tokenizer.bos_id]
         self.last: Function | None = None
         self.found: Found | None = None
+        self._finds: list[Found] = []
         self.reads: list[MemoryUse] = []
         self.ending: Ending | None = None
         self._search_function = rules.search_function
@@ -213,7 +215,7 @@ class Executor:
             turns=tuple(self._turns),
             ending=self.ending,
             error=self._error,
-            answer=None if self._submitted is None else self._submitted.text,
+            answer=None if self._submitted is None else _answer(self._submitted),
             correct=self._correct,
             receipts=tuple(self._receipts),
             abandoned=self._expert.unused(self.position, self._receipts),
@@ -317,10 +319,15 @@ class Executor:
         return self._memory.retrieval_reply(found)
 
     async def _search(self, query: str) -> _Effect:
-        self.found = await self._environment("tool", lambda: _checked(self.stream.search(query)))
+        finds = tuple(self._finds)
+        self.found = await self._environment(
+            "tool",
+            lambda: _checked(environment.search(self.stream, query, question=self.question, found=finds)),
+        )
+        self._finds.append(self.found)
         if self.found.bad_query:  # never something to submit: an empty answer may be right by luck
             self._remarks.append("bad_query")
-        else:
+        elif self.found.rows is not None:
             self._candidate = Submission(text=self.found.text, rows=self.found.rows)
         return _Effect(reply=self.tokenizer.encode(f"{self.found.text}\n"))
 
@@ -395,6 +402,10 @@ def _checked(found: Found) -> Found:
     if not isinstance(found, Found) or not isinstance(found.text, str):
         raise ToolError(f"tool: search() must return a Found with a text, found {found!r}")
     return found
+
+
+def _answer(submission: Submission) -> str:
+    return submission.text if submission.rows is None else " ".join(submission.rows)
 
 
 def _origin(submission: Submission) -> Origin:

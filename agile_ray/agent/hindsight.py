@@ -9,7 +9,7 @@ from agile_ray.agent.environment import Question
 from agile_ray.agent.recurrence import Recurrence
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import Retrieved, SessionMemory
-from agile_ray.types import LONG_COUNTERFACTUAL, Counterfactual, Hindsight
+from agile_ray.types import LONG_COUNTERFACTUAL, NO_WRITER, Counterfactual, Hindsight
 
 
 class Held:
@@ -80,7 +80,7 @@ class HindsightObserver:
         """
         if not self._imagines:
             return []
-        writers = sorted({match.entry.writer for matches in found.values() for match in matches})
+        writers = sorted({match.entry.writer for matches in found.values() for match in matches} - {NO_WRITER})
         groups = [(writer,) for writer in writers] + ([tuple(writers)] if len(writers) > 1 else [])
         imagined = [self._without(group, context_ids=context_ids, shown=shown) for group in groups]
         self._counterfactuals = [one for one in imagined if len(one.prefix_ids) < self._session_tokens]

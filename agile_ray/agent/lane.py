@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from agile_ray.agent.environment import Stream
+from agile_ray.agent.environment import Stream, remembered
 from agile_ray.agent.executor import Executor
 from agile_ray.agent.hindsight import Held, HindsightObserver
 from agile_ray.agent.later import later_similar
@@ -12,7 +12,7 @@ from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.policy import Policy
 from agile_ray.agent.recurrence import Recurrence
 from agile_ray.agent.rules import Rules
-from agile_ray.agent.session_memory import SessionMemory
+from agile_ray.agent.session_memory import GivenMemory, SessionMemory, given_memory
 from agile_ray.agent.threads import in_thread
 from agile_ray.errors import SessionError
 from agile_ray.types import Int64, Receipt, Session
@@ -74,6 +74,7 @@ class Lane:
         self._imagines = imagines
         self._later: Int64 | None = None  # similar questions that follow each one, once they are counted
         self._held = Held(stream.questions)
+        self._before: GivenMemory | None = None  # what memory held before the first session, once it is embedded
         self._expert = PaidExpert(rules.expert, deadline_s=rules.agent.expert_s, bought=bought)
 
     @property
@@ -114,7 +115,13 @@ class Lane:
             EngineError: the policy's engine is lost.
         """
         await self._embed_ahead()
-        memory = SessionMemory(self.memory, questions=self.stream.questions, position=self.position, rules=self._rules)
+        memory = SessionMemory(
+            self.memory,
+            questions=self.stream.questions,
+            position=self.position,
+            rules=self._rules,
+            given=await self._given(),
+        )
         executor = Executor(
             stream=self.stream,
             rules=self._rules,
@@ -142,6 +149,14 @@ class Lane:
             later_similar=later,
             imagines=self._imagines,
         )
+
+    async def _given(self) -> GivenMemory | None:
+        """What memory held before the stream's first session."""
+        given, embedder = remembered(self.stream), self._rules.embedder
+        if self._before is None and given.questions:
+            await embedder.prepare([question.text for question in given.questions])
+            self._before = given_memory(given, embedder)
+        return self._before
 
     async def _embed_ahead(self) -> None:
         """Embed questions before the session reads them."""

@@ -73,7 +73,7 @@ class Entry:
     scope: str  # the product of a QA pair; "" for knowledge
     key: str  # what a question is compared with
     text: str  # what the policy reads
-    writer: int  # position in the stream of the session that wrote it
+    writer: int  # position in the stream of the session that wrote it, or NO_WRITER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,19 +5,75 @@ if some earlier sessions had written nothing. Counterfactual prefixes are built 
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 
-from agile_ray.agent.environment import Question
-from agile_ray.agent.memory import KNOWLEDGE, QA, Entry, Match, Memory
+from agile_ray.agent.environment import Question, Remembered
+from agile_ray.agent.memory import KNOWLEDGE, QA, Embedder, Entry, Match, Memory
 from agile_ray.agent.rules import Rules
+from agile_ray.types import NO_WRITER
 
 Retrieved = Mapping[str, Sequence[Match]]
 """What memory returned, by kind of entry, best first."""
 
 
+class GivenMemory:
+    """What memory holds before the first session of a stream, where it does not start empty (AGILE, MedMCQA).
+
+    It is shared by all lanes of a process, never written to, and not part of checkpoints. Its entries have no writer:
+    they are no evidence for credit, and hindsight imagines no world without them.
+    """
+
+    def __init__(self, remembered: Remembered, embedder: Embedder) -> None:
+        """Write what an agent that asked all these questions would have written.
+
+        Args:
+            remembered: the questions.
+            embedder: of the lanes' memories; it has embedded the questions' texts.
+        """
+        self._memory = Memory(embedder, capacity=max(1, len(remembered.questions)))
+        self._numbers: dict[str, list[int]] = {}  # text of a question -> its numbers
+        for number, question in enumerate(remembered.questions):
+            self._numbers.setdefault(question.text, []).append(number)
+            said = f"{question.text} {question.advice}".strip()
+            for kind, scope, text in ((QA, question.product, said), (KNOWLEDGE, "", question.knowledge)):
+                if text:
+                    entry = Entry(kind=kind, scope=scope, key=question.text, text=text, writer=number)
+                    self._memory.write(entry)
+
+    def retrieve(self, question: str, *, kind: str, scope: str, top_k: int) -> list[Match]:
+        """As `Memory.retrieve`, but never what was written on a question with this text."""
+        own = self._own(question)
+        found = self._memory.retrieve(question, kind=kind, scope=scope, top_k=top_k, without=own)
+        return [replace(match, entry=replace(match.entry, writer=NO_WRITER)) for match in found]
+
+    def similar(self, question: str, *, kind: str, scope: str, threshold: float) -> int:
+        """As `Memory.similar`, without what was written on a question with this text."""
+        own = self._own(question)
+        return self._memory.similar(question, kind=kind, scope=scope, threshold=threshold, without=own)
+
+    def _own(self, question: str) -> Collection[int]:
+        return self._numbers.get(question, ())
+
+
+@lru_cache(maxsize=4)
+def given_memory(remembered: Remembered, embedder: Embedder) -> GivenMemory:
+    """The memory of these questions, built at the first call."""
+    return GivenMemory(remembered, embedder)
+
+
 class SessionMemory:
     """A lane's memory, as the session at one position uses it."""
 
-    def __init__(self, memory: Memory, *, questions: Sequence[Question], position: int, rules: Rules) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        questions: Sequence[Question],
+        position: int,
+        rules: Rules,
+        given: GivenMemory | None = None,
+    ) -> None:
         """Bind the memory to a session.
 
         Args:
@@ -25,10 +81,12 @@ class SessionMemory:
             questions: of the whole stream.
             position: of the session in it.
             rules: of the lane.
+            given: what memory held before the stream's first session; None: nothing.
         """
         self.questions = questions
         self.position = position
         self._memory = memory
+        self._given = given
         self._tokenizer = rules.tokenizer
         self._config = rules.memory
         self._status_line = rules.agent.status_line
@@ -66,12 +124,17 @@ class SessionMemory:
         Args:
             without: positions of sessions whose entries are not counted.
         """
-        threshold, text = self._config.threshold, self.question.text
-        count, product = self._memory.similar, self.question.product
         return (
-            count(text, kind=QA, scope=product, threshold=threshold, without=without),
-            count(text, kind=KNOWLEDGE, scope="", threshold=threshold, without=without),
+            self._count(QA, scope=self.question.product, without=without),
+            self._count(KNOWLEDGE, scope="", without=without),
         )
+
+    def _count(self, kind: str, *, scope: str, without: Collection[int]) -> int:
+        threshold, text = self._config.threshold, self.question.text
+        own = self._memory.similar(text, kind=kind, scope=scope, threshold=threshold, without=without)
+        if self._given is None:
+            return own
+        return own + self._given.similar(text, kind=kind, scope=scope, threshold=threshold)
 
     def cosine(self, writer: int) -> float:
         """Cosine of the session's question and the question at another position."""
@@ -83,12 +146,18 @@ class SessionMemory:
         Args:
             without: positions of further sessions whose entries are skipped.
         """
-        text, top_k = self.question.text, self._config.top_k
         skipped = {self.position, *without}
         return {
-            kind: self._memory.retrieve(text, kind=kind, scope=scope, top_k=top_k, without=skipped)
+            kind: self._nearest(kind, scope=scope, without=skipped)
             for kind, scope in ((QA, self.question.product), (KNOWLEDGE, ""))
         }
+
+    def _nearest(self, kind: str, *, scope: str, without: Collection[int]) -> Sequence[Match]:
+        text, top_k = self.question.text, self._config.top_k
+        own = self._memory.retrieve(text, kind=kind, scope=scope, top_k=top_k, without=without)
+        if self._given is None:
+            return own
+        return _merged(own, self._given.retrieve(text, kind=kind, scope=scope, top_k=top_k), top_k=top_k)
 
     def question_reply(self, without: Collection[int] = ()) -> list[int]:
         """Ids that [GetQuestion] appends: the status line, if there is one, and the question.
@@ -113,3 +182,11 @@ class SessionMemory:
                 ids = self._tokenizer.encode(f"{title} : {match.entry.text}")[: self._config.entry_tokens]
                 reply += [*ids, *self._tokenizer.encode("\n")]
         return reply
+
+
+def _merged(own: Sequence[Match], given: Sequence[Match], *, top_k: int) -> list[Match]:
+    """The nearest of two lists of matches, best first, each text once; in a tie, what was given comes first."""
+    distinct: dict[str, Match] = {}
+    for match in sorted([*given, *own], key=lambda match: -match.similarity):
+        distinct.setdefault(match.entry.text, match)
+    return list(distinct.values())[:top_k]

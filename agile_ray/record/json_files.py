@@ -1,7 +1,7 @@
 """Reads and writes JSON files; what is read is validated."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,6 +51,15 @@ def read_json_lines(path: Path, validate: Callable[[bytes], Value], *, expected:
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
+
+
+def write_json_lines(path: Path, values: Iterable[object]) -> None:
+    """Write a file of one JSON value per line, whole or not at all.
+
+    Raises:
+        ConfigError: the path can't be written.
+    """
+    write_whole(path, "".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values).encode())
 
 
 def write_json(path: Path, value: object) -> None:

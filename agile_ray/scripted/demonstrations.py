@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agile_ray.agent.environment import Environment, Question
+from agile_ray.agent.environment import Environment, Question, taught_split
 from agile_ray.agent.expert import GoldExpert
 from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Policy
@@ -17,13 +17,14 @@ from agile_ray.config import Imitation
 from agile_ray.credit.gae import gae
 from agile_ray.errors import StarvedError
 from agile_ray.evaluation import failures
+from agile_ray.scripted.search_rows import search_rows
 from agile_ray.scripted.teacher import collector, teacher, unaided
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
 from agile_ray.types import Demonstration, Ending, Session
 
 FIRST_STREAM = 1_000_000
-"""Index of the teacher's first training stream; PPO's lanes play those from 0 on."""
+"""Index of the teacher's first stream; PPO's lanes play those from 0 on."""
 STREAMS = 32
 """Minimum number of episodes, so that a batch mixes memories of all sizes and, where streams are long, categories."""
 
@@ -49,7 +50,7 @@ def lessons(
 
     Args:
         config: the teacher, the number of its sessions, and sessions per batch.
-        environment: provides the training streams.
+        environment: provides the streams.
         rules: of the lanes; the gold expert replaces their expert.
         price: of one ask, thousandths.
         seed: root seed of the run.
@@ -70,8 +71,8 @@ async def _lessons(
     seed: int,
     progress: Callable[[int], None],
 ) -> Lessons:
-    gold = config.answers == "gold"
-    finite = environment.streams("train") is not None  # else facts are drawn anew: a repeat is another sample
+    gold, split = config.answers == "gold", taught_split(environment)
+    finite = environment.streams(split) is not None  # else facts are drawn anew: a repeat is another sample
     told: set[str] = set()  # questions whose gold answer is learned from an unaided session
     demonstrations: list[Demonstration] = []
     lost: list[Session] = []
@@ -87,14 +88,17 @@ async def _lessons(
             # A gold answer is always right, so its reward says nothing about how well the question can be guessed. The
             # value to learn is what the likeliest answer earns. Sampled play earns less at first, the sum of squared
             # probabilities, which no question states; PPO moves it towards this value.
-            demonstrations += _demonstrations(session, worth=question.guess_probability if tells else 1.0)
+            learned = _without_slip(session, question, rules)
+            demonstrations += _demonstrations(learned, worth=question.guess_probability if tells else 1.0)
             told |= {question.shown} if tells else set()
     if len(lost) > config.sessions // 10:
         raise StarvedError(_complaint(lost, config.sessions, rules))
+    rows, missing = search_rows(config.search_rows, environment, rules, split=split, seed=seed)
+    demonstrations += rows
     random.Random(derive(seed, "imitation", "order")).shuffle(demonstrations)
     return Lessons(
         batches=[demonstrations[start : start + config.batch] for start in range(0, len(demonstrations), config.batch)],
-        left_out=_left_out(lost, repeated),
+        left_out=_left_out(lost, repeated) | missing,
     )
 
 
@@ -114,7 +118,7 @@ async def _sessions(
     stream = FIRST_STREAM
     played = 0
     while played < config.sessions:
-        lane = Lane(environment.stream(split="train", index=stream), rules, price=price)
+        lane = Lane(environment.stream(split=taught_split(environment), index=stream), rules, price=price)
         questions = lane.stream.questions
         count = min(each, config.sessions - played, len(questions))
         if random.Random(derive(seed, "imitation", "warm", stream)).random() < config.warm_share:
@@ -155,6 +159,16 @@ async def _warm(lane: Lane, sessions: int, policy: Policy) -> None:
     for _ in range(sessions):
         await lane.play(policy)
     lane.restore(replace(lane.state(), position=start))
+
+
+def _without_slip(session: Session, question: Question, rules: Rules) -> Session:
+    """The session as if the executor, not the policy, had written the wrong query: it is read, but not trained on."""
+    if not question.wrong_query:
+        return session
+    tokenizer = rules.tokenizer
+    words = tokenizer.encode(f" {question.wrong_query}")
+    slip = np.array([tokenizer.function_id(rules.search_function), *words, tokenizer.eos_id])
+    return replace(session, turns=tuple(one for one in session.turns if not np.array_equal(one.completion_ids, slip)))
 
 
 def _demonstrations(session: Session, *, worth: float) -> list[Demonstration]:

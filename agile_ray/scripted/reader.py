@@ -12,7 +12,9 @@ it. It writes tokens, turn by turn, so imitation can learn from what it plays.
                          or [SearchProduct] query <end>
                          or [PredictAnswer] answer [SubmitAnswer][ClearContext]
     [SeekAdvice]         [Reflection] knowledge [UpdateMemory][SubmitAnswer][ClearContext]
-    a search             [SubmitAnswer][ClearContext]
+    a search             the next query, if there are several or this was a slip
+                         or [SubmitAnswer][ClearContext]
+                         or [PredictAnswer] answer [SubmitAnswer][ClearContext], if the result is a text to read
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +22,13 @@ from random import Random
 
 import numpy as np
 
-from agile_ray.agent.environment import Question
+from agile_ray.agent.environment import Found, Question
 from agile_ray.agent.functions import NO_INFORMATION, SEARCHES, Function
 from agile_ray.agent.policy import Completion, SessionView
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.scripted.optimum import worth_asking
 from agile_ray.seeds import derive
-from agile_ray.types import MemoryUse
+from agile_ray.types import NO_WRITER, MemoryUse
 
 Asker = Callable[[SessionView], bool]
 """Whether to ask for advice, once memory has been read."""
@@ -37,17 +39,26 @@ _END = ""  # the end token, among the parts of a turn
 class Scripted:
     """A policy that asks when its asker says so, and otherwise answers from memory, the tool or a guess."""
 
-    def __init__(self, asks: Asker, *, search_function: Function, guess: Callable[[Question], str]) -> None:
+    def __init__(
+        self,
+        asks: Asker,
+        *,
+        search_function: Function,
+        guess: Callable[[Question], str],
+        slips: Asker | None = None,
+    ) -> None:
         """Combine an asker with a guess.
 
         Args:
             asks: when to ask.
             search_function: how the environment's tool is called.
             guess: what to predict where neither memory nor the tool helps.
+            slips: when to write a query that the tool refuses before the right one; None: never.
         """
         self._asks = asks
         self._search_function = search_function
         self._guess = guess
+        self._slips = slips
 
     async def write(self, view: SessionView) -> Completion:
         ids = _ids(self._parts(view), view.tokenizer, room=view.room)
@@ -68,13 +79,28 @@ class Scripted:
             return (Function.SEEK_ADVICE,)
         if view.advised:
             return (Function.REFLECTION, _learned(view), Function.UPDATE_MEMORY, *_SUBMIT)
-        if last in SEARCHES and view.found is not None and not view.found.bad_query:
-            return _SUBMIT
+        if last in SEARCHES and view.found is not None:
+            return self._after_search(view, view.found)
         if remembers(view):
             return (Function.PREDICT_ANSWER, _recalled(view), *_SUBMIT)
         if last is Function.RETRIEVE_MEMORY and question.query:
-            return (self._search_function, question.query, _END)
+            return (self._search_function, self._queries(view)[0], _END)
         return (Function.PREDICT_ANSWER, self._guess(question), *_SUBMIT)
+
+    def _queries(self, view: SessionView) -> tuple[str, ...]:
+        """All queries of the session, in order."""
+        question = view.question
+        slips = self._slips is not None and question.wrong_query and self._slips(view)
+        return (*((question.wrong_query,) if slips else ()), question.query, *question.more_queries)
+
+    def _after_search(self, view: SessionView, found: Found) -> tuple[Function | str, ...]:
+        queries, question = self._queries(view), view.question
+        written = [*view.context_ids].count(view.tokenizer.function_id(self._search_function))
+        if found.bad_query and queries[written - 1] != question.wrong_query:
+            return (Function.PREDICT_ANSWER, self._guess(question), *_SUBMIT)
+        if written < len(queries):
+            return (self._search_function, queries[written], _END)
+        return _SUBMIT if found.rows is not None else (Function.PREDICT_ANSWER, question.answer, *_SUBMIT)
 
 
 _SUBMIT = (Function.SUBMIT_ANSWER, Function.CLEAR_CONTEXT)
@@ -108,7 +134,7 @@ def read_answer(reads: Sequence[MemoryUse], question: Question, questions: Seque
         question: to be answered.
         questions: of the stream.
     """
-    return any(questions[use.writer].item == question.item for use in reads)
+    return any(use.writer != NO_WRITER and questions[use.writer].item == question.item for use in reads)
 
 
 def remembers(view: SessionView) -> bool:
@@ -119,7 +145,7 @@ def remembers(view: SessionView) -> bool:
 def _recalled(view: SessionView) -> str:
     """The answer by the first entry on the item: right if the advice behind the entry was, else that wrong advice."""
     questions = view.stream.questions
-    writer = next(use.writer for use in view.reads if questions[use.writer].item == view.question.item)
+    writer = next(use.writer for use in view.reads if read_answer((use,), view.question, questions))
     wrong = _wrong_advice(view, writer)
     return view.question.answer if wrong is None else wrong
 
@@ -152,7 +178,16 @@ def by_judgement(view: SessionView) -> bool:
 def at_random(share: float, *, seed: int) -> Asker:
     """Ask with probability `share`, whatever the question; each draw depends only on (seed, stream, position)."""
 
-    def asks(view: SessionView) -> bool:
-        return Random(derive(seed, "asks", view.stream.id, view.position)).random() < share
+    return _drawn("asks", share, seed=seed)
 
-    return asks
+
+def slips_at_random(share: float, *, seed: int) -> Asker:
+    """Slip with probability `share`; each draw depends only on (seed, stream, position)."""
+    return _drawn("slips", share, seed=seed)
+
+
+def _drawn(purpose: str, share: float, *, seed: int) -> Asker:
+    def draws(view: SessionView) -> bool:
+        return Random(derive(seed, purpose, view.stream.id, view.position)).random() < share
+
+    return draws

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agile_ray.agent.environment import Environment, Question
 from agile_ray.agent.policy import Policy
 from agile_ray.config import Imitation
-from agile_ray.scripted.reader import Scripted, best_guess, needs_advice, read_answer
+from agile_ray.scripted.reader import Scripted, best_guess, needs_advice, read_answer, slips_at_random
 from agile_ray.scripted.references import REFERENCES, Habits
 from agile_ray.types import Session
 
@@ -17,6 +17,7 @@ def teacher(config: Imitation, environment: Environment, *, seed: int) -> Policy
         REFERENCES["teacher"](habits),
         search_function=environment.search_function,
         guess=_gold if config.answers == "gold" else best_guess,
+        slips=slips_at_random(config.wrong_queries, seed=seed),
     )
 
 

@@ -39,6 +39,14 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", parser=as_path, metavar="FILE", help="JSON file for the metrics.")
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            parser=as_path,
+            metavar="FOLDER",
+            help="Folder for the answers, CATEGORY.jsonl each, as AGILE's data/eval.py reads them.",
+        ),
+    ] = None,
     share: Annotated[
         float | None,
         typer.Option(
@@ -74,17 +82,27 @@ def command(
 
     import envs
     from agile_ray.evaluation.score import score
-    from agile_ray.record.json_files import write_json
+    from agile_ray.record.json_files import write_json, write_json_lines
+    from envs.predictions import exported
+    from launch.report.skipped import print_skipped
     from launch.run.preflight import check_output
 
-    if output is not None:
-        check_output(output)
+    for path in (output, None if predictions is None else predictions / "predictions.jsonl"):
+        if path is not None:
+            check_output(path)
     environment = envs.build(settings.env, seed=settings.seed)
+    if predictions is not None:
+        exported(environment, ())
     habits = _habits(environment, settings, split=split, share=share, first=first)
-    result = score(play(settings, environment, policy, habits, split=split), seed=settings.seed)
+    sessions = play(settings, environment, policy, habits, split=split)
+    result = score(sessions, seed=settings.seed)
+    print_skipped(environment)
     _print(policy, settings, result, split=split)
     if policy in REFERENCE_POLICIES and _tokenizer_folder(settings) is None:
         print(f"model.path: no folder {settings.model.path}, so tokens are words; agent.session_tokens counts words")
+    if predictions is not None:
+        for name, rows in exported(environment, sessions).items():
+            write_json_lines(predictions / f"{name}.jsonl", rows)
     if output is not None:
         metrics = {"policy": policy, "habits": asdict(habits), **_origin(settings, split=split), **asdict(result)}
         write_json(output, metrics)

@@ -17,7 +17,7 @@ from contextlib import closing
 
 import envs
 from agile_ray import loop
-from agile_ray.agent.environment import Environment
+from agile_ray.agent.environment import Environment, taught_split
 from agile_ray.config import RunConfig
 from agile_ray.credit.fitted import check_windows
 from agile_ray.record import evaluations, provenance
@@ -27,6 +27,7 @@ from agile_ray.scripted import demonstrations
 from agile_ray.scripted.head_start import AskingShares, are_spread
 from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
+from launch.report.skipped import print_skipped
 from launch.run import final_comparison
 from launch.run.assembly import Machines, Parts, assemble, start
 from launch.run.finished import check_resumable, describe, is_finished
@@ -77,13 +78,14 @@ def prepare(config: RunConfig) -> Environment:
     run = RunFolder.of(config)
     check_record(run, run.sft)
     environment = envs.build(config.env, seed=config.seed)  # before the model, whose errors name the environment
-    for split in ("train", "validation", final_comparison.SPLIT):
+    for split in dict.fromkeys((taught_split(environment), "train", "validation", final_comparison.SPLIT)):
         lengths = [  # broken files are an error here, not after hours
             len(environment.stream(split=split, index=index).questions)
             for index in range(environment.streams(split) or 1)
         ]
         if split == "train":
             check_windows(config, stream_length=max(lengths))
+    print_skipped(environment)
     check(config)
     final_comparison.check_advice(config, environment)
     check_engines(config)
@@ -94,7 +96,7 @@ def prepare(config: RunConfig) -> Environment:
 
 def progress_of(config: RunConfig) -> Progress:
     """The progress display of a run."""
-    steps = -(-config.imitation.sessions // config.imitation.batch)
+    steps = -(-(config.imitation.sessions + config.imitation.search_rows) // config.imitation.batch)
     return Progress(imitation_steps=steps, iterations=config.loop.iterations)
 
 

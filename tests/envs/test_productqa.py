@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import envs
-from agile_ray.agent.environment import Question, Submission
+from agile_ray.agent.environment import Question, Submission, skipped, taught_split
 from agile_ray.config import Agent, Env
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.types import Session
-from agile_ray.units import Split
+from agile_ray.units import Part
 from configs import __path__ as configs_folder
 from envs.productqa import CategoryStream, ProductQA, build
 from envs.sql import SqlTool
@@ -137,8 +137,8 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
         kind="fact",
         topic="fact",
         text="Is it heavy?",
-        shown='products : price brand\nFlat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\n'
-        "question : Is it heavy?",
+        shown="products : price number | brand : Lodge\n"
+        'Flat & wide 10" pan ; price 10 ; brand Lodge ; Material iron\nquestion : Is it heavy?',
         item="B01/is it heavy?/yes",
         answer="Yes",
         advice="Yes . Reviews say Yes.",
@@ -149,7 +149,7 @@ def test_questions_come_in_file_order_with_all_that_an_agent_needs(pans: Categor
     )
     found = by_id(pans, "search_qa_0")
     assert (found.query, found.answer, found.kind) == (
-        "SELECT product_id FROM ` products` WHERE price < 25",
+        "SELECT product_id FROM products WHERE price < 25 LIMIT 1",
         "B01 B02",
         "search",
     )
@@ -243,7 +243,7 @@ def test_advice_that_is_the_gold_answer_is_right_and_other_advice_is_wrong(pans:
 
 
 def test_gold_queries_run_and_an_unknown_column_returns_an_error_text(pans: CategoryStream) -> None:
-    assert pans.search(by_id(pans, "search_qa_0").query).rows == ("B01", "B02")
+    assert pans.search(by_id(pans, "search_qa_0").query).rows == ("B01",)
     assert pans.search(by_id(pans, "search_qa_1").query).text == "rows : none"
     assert pans.search("SELECT product_id FROM pans WHERE Material = 'iron'").text == "error : no such column: Material"
 
@@ -287,7 +287,7 @@ def test_a_tokenizer_sees_the_training_categories_alone(tiny: Path, category: st
     ],
 )
 def test_two_splits_that_share_a_category_are_refused_by_both_keys(
-    tiny: Path, named: dict[Split, tuple[str, ...]], keys: tuple[str, str]
+    tiny: Path, named: dict[Part, tuple[str, ...]], keys: tuple[str, str]
 ) -> None:
     with pytest.raises(ConfigError, match="env.categories.{}, env.categories.{}: .* in both".format(*keys)):
         envs.build(Env(name="productqa", data=tiny, categories=named), seed=0)
@@ -314,9 +314,7 @@ def test_wrong_folders_and_names_are_refused_in_one_line(tiny: Path) -> None:
         return str(error.value)
 
     assert "env.data: productqa needs the folder" in complaint()
-    assert "has neither train/ nor test/; name data/ of a clone of the AGILE release" in complaint(
-        folder=tiny / "train"
-    )
+    assert "has neither train/ nor test/; name a clone of the AGILE release" in complaint(folder=tiny / "train")
     assert "env.categories.test: no category 'pan'" in complaint(ProductQA(tiny, test=["pan"]))
     assert "the nearest known ones are pans" in complaint(ProductQA(tiny, test=["pan"]))
     assert "no category '../train/lids'" in complaint(ProductQA(tiny, test=["../train/lids"]))
@@ -329,6 +327,72 @@ def test_wrong_folders_and_names_are_refused_in_one_line(tiny: Path) -> None:
     assert "no split 'dev'" in complaint(ProductQA(tiny), split="dev")
     (tiny / "product_qa.db").unlink()
     assert f"has no product_qa.db, nor is there {tiny.parent}/agile/product_qa.db; name" in complaint(folder=tiny)
+
+
+def test_the_table_is_shown_by_its_names_or_with_values_and_units(tiny: Path) -> None:
+    (tiny / "test" / "pans" / "schema.json").write_text(json.dumps({"price": {"type": "cloze", "unit": "dollar"}}))
+    for values, shown in ((True, "products : price dollar | brand : Lodge"), (False, "products : price brand")):
+        question = ProductQA(tiny, values=values).stream(split="test", index=0).questions[1]
+        assert question.shown.splitlines()[0] == shown
+        assert question.query_shown == f"{shown}\nquestion : {question.text}"
+        assert question.wrong_query == "SELECT product_id FROM products WHERE prices < 25 LIMIT 1"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["SELECT product_id FROM `pans` WHERE price ASE", 'SELECT "', "", None, "SELECT product_id FROM pans LIMIT 3"],
+)
+def test_a_short_gold_query_that_fails_or_is_wrong_gives_way_to_the_long_one(tiny: Path, sql: str | None) -> None:
+    row = search(0, "B01", "price < 25", ["B01", "B02"])
+    row |= {"extra_data": {"sql": sql, "answer": "SELECT product_id FROM `pans` WHERE price < 25 ;"}}
+    (tiny / "test" / "pans" / "qa.jsonl").write_text(json.dumps(row))
+    [question] = ProductQA(tiny).stream(split="test", index=0).questions
+    assert question.query == "SELECT product_id FROM products WHERE price < 25"
+
+
+def test_imitation_plays_categories_of_its_own(tiny: Path) -> None:
+    split: dict[Part, tuple[str, ...]] = {"imitation": ("cups",), "validation": ("pans",), "test": ("lids",)}
+    with pytest.raises(ConfigError, match=r"env.categories.train: there must be at least one"):
+        envs.build(Env(name="productqa", data=tiny, categories=split), seed=0).streams("train")
+    environment = ProductQA(tiny, imitation=["cups"])
+    assert taught_split(environment) == "imitation"
+    assert taught_split(ProductQA(tiny)) == "train"
+    ids = [environment.stream(split=one, index=0).id for one in ("imitation", "train")]
+    assert ids == ["productqa/imitation/cups/0", "productqa/train/lids/0"]
+    assert environment.stream(split="imitation", index=1_000_000).id == "productqa/imitation/cups/1000000"
+    with pytest.raises(ConfigError, match="env.categories.train, env.categories.imitation: .*found cups in both"):
+        ProductQA(tiny, imitation=["cups"], train=["cups"])
+    cut = envs.build(Env(name="productqa", data=tiny, categories={"imitation": ("lids",)}, stream_sessions=2), seed=0)
+    assert taught_split(cut) == "imitation"
+    assert cut.streams("imitation") == 1
+
+
+def test_broken_rows_are_left_out_and_named_if_asked(tiny: Path) -> None:
+    lost = search(7, "B01", "price < 25", [])
+    lost["short_answer"] = [{"asin": "B09", "title": "Gone"}]
+    rows = [json.dumps(PANS[0]), "{", json.dumps(PANS[0]), json.dumps(lost), json.dumps(PANS[2])]
+    (tiny / "test" / "pans" / "qa.jsonl").write_text("\n".join(rows))
+    with pytest.raises(ConfigError, match="qa.jsonl:2: .*; mend or remove the row, or set env.skip_bad=true"):
+        ProductQA(tiny).stream(split="test", index=0)
+    environment = envs.build(Env(name="productqa", data=tiny, skip_bad=True, stream_sessions=5), seed=0)
+    assert [question.id for question in environment.stream(split="test", index=0).questions] == [
+        "fact_qa_0",
+        "reasoning_qa_0",
+    ]
+    problems = skipped(environment)
+    assert [problem.split(":")[1] for problem in problems[:2]] == ["2", "3"]
+    assert "found 'B09'" in problems[2]
+    assert len(problems) == 3
+
+
+def test_a_clone_of_the_release_is_found(tiny: Path) -> None:
+    clone = tiny / "AGILE"
+    (clone / "agile").mkdir(parents=True)
+    (clone / "data").mkdir()
+    (tiny / "product_qa.db").rename(clone / "agile" / "product_qa.db")
+    for side in ("train", "test"):
+        (tiny / side).rename(clone / "data" / side)
+    assert ProductQA(clone).streams("test") == ProductQA(clone / "data").streams("test") == 1
 
 
 def test_the_release_is_read_as_it_lies(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,8 +410,12 @@ def test_the_release_is_read_as_it_lies(tiny: Path, monkeypatch: pytest.MonkeyPa
     [
         ("qa.jsonl", "{}\n", r"qa.jsonl:1: id: Field required"),
         ("qa.jsonl", "not json\n", r"qa.jsonl:1: line: Invalid JSON"),
-        ("qa.jsonl", "", r"ids must be unique and at least one; found 0"),
-        ("qa.jsonl", "\n".join(json.dumps(PANS[0]) for _ in range(2)), r"found 2, 1 repeated"),
+        ("qa.jsonl", "", r"at least one row that can be used, found 0"),
+        (
+            "qa.jsonl",
+            "\n".join(json.dumps(PANS[0]) for _ in range(2)),
+            r"qa.jsonl:2: id: no two rows .* 'fact_qa_0' again",
+        ),
         ("qa.jsonl", json.dumps({**PANS[0], "type": "search_qa"}), r"found type 'search_qa' with str"),
         ("qa.jsonl", json.dumps({**PANS[0], "type": "long_qa"}), r"found type 'long_qa'"),
         ("qa.jsonl", json.dumps({**PANS[0], "short_answer": math.nan}), r"qa.jsonl:1: short_answer.*valid string"),
@@ -490,13 +558,21 @@ def gold_of(category: Path) -> Iterator[tuple[dict[str, str], frozenset[str]]]:
 
 @pytest.mark.data
 @of_each(CATEGORIES)
-def test_gold_queries_return_exactly_the_gold_set(category: Path) -> None:
+def test_every_gold_query_finds_a_gold_product_and_every_wrong_one_is_refused(category: Path) -> None:
     stream = environment_of(category).stream(split="test", index=0)
     tool = SqlTool(FOLDER / "product_qa.db", table=category.name, id_column="asin")
-    played = [stream.search(question.query) for question in stream.questions if question.query]
-    for found, (queries, gold) in zip(played, gold_of(category), strict=True):
-        assert frozenset(found.rows) == frozenset(tool.search(queries["answer"]).rows) == gold
+    searches = [question for question in stream.questions if question.query]
+    long = 0
+    for question, (queries, gold) in zip(searches, gold_of(category), strict=True):
+        found = stream.search(question.query)
+        assert found.rows is not None
         assert not found.bad_query
+        assert gold.issuperset(found.rows)
+        assert bool(found.rows) == bool(gold)
+        assert frozenset(tool.search(queries["answer"]).rows or ()) == gold
+        assert stream.search(question.wrong_query).bad_query
+        long += "LIMIT 1" not in question.query
+    assert long == (48 if category.name == "portable_power_banks" else 0)
 
 
 @pytest.mark.data
@@ -521,7 +597,7 @@ def test_the_48_queries_with_broken_quotes_are_bad_queries(category: Path) -> No
         for queries, gold in gold_of(folder):
             found = tool.search(queries["sql"])
             broken[found.text] += found.bad_query
-            assert found.bad_query or gold.issuperset(found.rows)
+            assert found.bad_query or gold.issuperset(found.rows or ())
     assert sum(broken.values()) >= 48  # more, if there are more categories than in the first download
     assert all(text.startswith("error : near") for text, times in broken.items() if times)
 

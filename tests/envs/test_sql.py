@@ -138,7 +138,7 @@ def test_a_query_returns_its_ids_once_each_in_order(tool: SqlTool, query: str, r
 @pytest.mark.parametrize(
     ("query", "written"),
     [
-        ('SELECT product_id FROM `pans` WHERE brand = "A"', 'SELECT product_id FROM ` products` WHERE brand = " A"'),
+        ('SELECT product_id FROM `pans` WHERE brand = "A"', 'SELECT product_id FROM products WHERE brand = " A"'),
         ("size = (SELECT MAX(size) FROM pans)", "size = ( SELECT MAX( size) FROM products)"),
         ('brand = "pans" AND kind = `pots`', 'brand = " pans" AND kind = ` pots`'),
         ('name = "Men\'s (3)"', 'name = " Men\'s (3)"'),
@@ -348,3 +348,30 @@ def test_a_search_with_a_closed_tool_is_a_tool_error(tool: SqlTool) -> None:
     tool.close()
     with pytest.raises(ToolError, match="closed"):
         tool.search("SELECT product_id FROM pans")
+
+
+@pytest.mark.parametrize(
+    ("order", "rows"),
+    [
+        ("price", ("P2", "P1", "P3")),
+        ("price ASC LIMIT 1", ("P2",)),
+        ("price DESC", ("P1", "P2", "P3")),
+        ("price NULLS FIRST", ("P3", "P2", "P1")),
+        ("(price), product_id", ("P2", "P1", "P3")),
+        ("brand DESC, price", ("P1", "P3", "P2")),
+    ],
+)
+def test_missing_values_come_last(order: str, rows: tuple[str, ...]) -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE pans (product_id TEXT, price NUMERIC, brand TEXT)")
+    connection.executemany("INSERT INTO pans VALUES (?, ?, ?)", [("P1", 9, "B"), ("P2", 3, "A"), ("P3", None, "B")])
+    connection.commit()
+    tool = SqlTool(connection, table="pans")
+    assert tool.search(f"SELECT product_id FROM products ORDER BY {order}").rows == rows
+    least = "SELECT product_id FROM products WHERE price = (SELECT price FROM products ORDER BY price LIMIT 1)"
+    assert tool.search(least).rows == ("P2",)
+
+
+def test_a_column_of_texts_lists_them_and_a_column_of_numbers_none(tool: SqlTool) -> None:
+    assert tool.texts("title", most=2) == ("deep pan", "flat pan")
+    assert tool.texts("price", most=9) == ()

@@ -22,7 +22,7 @@ from tests.fakes.model_folder import write_model_folder
 from tests.fakes.worlds import SESSION, changed
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("train", "evaluate", "report", "replay", "reprice", "model", "submit", "sweep", "study", "keys")
+COMMANDS = ("train", "evaluate", "data", "report", "replay", "reprice", "model", "submit", "sweep", "study", "keys")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def model(tmp_path):
         ("rollout.actors=0", "rollout.actors"),
         ("env.advice_cost=1.5", "env.advice_cost"),
         ("env.advice_cost=-0.1", "env.advice_cost"),
-        ("env.name=sohp", "env.name: one of shop, productqa, recurring, recurring_long; found sohp"),
+        ("env.name=sohp", "env.name: one of shop, productqa, medmcqa, hotpotqa, recurring, recurring_long; found sohp"),
         ("run.name=a/b", "run.name"),
         ("seed", "overrides are written key=value"),
     ],

@@ -1,0 +1,129 @@
+"""Reads the rows of a data file and the texts in them, and says by file and line which rows are broken.
+
+A file has a JSON object a line, or is one JSON list of them, as HotpotQA's own files are.
+"""
+
+import html
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from agile_ray.errors import ConfigError
+
+LENIENT = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+
+
+def _absent(value: object) -> object:
+    """None for NaN and infinities, which Python's json writes for missing numbers."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Text = Annotated[str, BeforeValidator(_absent)]
+MaybeText = Annotated[str | None, BeforeValidator(_absent)]
+
+
+class Record(BaseModel):
+    """A part of a row."""
+
+    model_config = LENIENT
+
+
+class Row(Record):
+    """A row, with an id that no other row of its file has."""
+
+    id: Text
+
+
+R = TypeVar("R", bound=Row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows(Generic[R]):
+    """What a file holds."""
+
+    rows: tuple[R, ...]  # in file order
+    broken: tuple[str, ...]  # what is wrong with each row that was left out, with file and line
+
+
+def read_rows(file: Path, kind: type[R], *, problem: Callable[[R], str], skip_bad: bool) -> Rows[R]:
+    """Read a file.
+
+    Args:
+        file: to read.
+        kind: of its rows.
+        problem: why a row can't be used; "" if it can.
+        skip_bad: leave broken rows out; otherwise the first one is an error.
+
+    Raises:
+        ConfigError: the file can't be read, has no row that can be used, or has a broken one.
+    """
+    rows: dict[str, R] = {}
+    broken: list[str] = []
+    for place, text in _texts(file):
+        try:
+            row = kind.model_validate_json(text)
+            wrong = problem(row) or (f"id: no two rows may have the same, found {row.id!r} again" * (row.id in rows))
+        except ValidationError as error:
+            row, wrong = None, first(error)
+        if wrong and not skip_bad:
+            raise ConfigError(f"{place}: {wrong}; mend or remove the row, or set env.skip_bad=true")
+        if wrong:
+            broken.append(f"{place}: {wrong}")
+        elif row is not None:
+            rows[row.id] = row
+    if not rows:
+        raise ConfigError(f"{file}: there must be at least one row that can be used, found {len(broken)} broken ones")
+    return Rows(rows=tuple(rows.values()), broken=tuple(broken))
+
+
+def _texts(file: Path) -> Iterator[tuple[str, str]]:
+    """Where each row is, and its text."""
+    text = read_text(file)
+    if text.lstrip().startswith("["):
+        try:
+            listed = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{file}: must be JSON: {error}") from error
+        yield from ((f"{file}: row {number}", json.dumps(row)) for number, row in enumerate(listed, start=1))
+    else:
+        lines = enumerate(text.split("\n"), start=1)
+        yield from ((f"{file}:{number}", line) for number, line in lines if line.strip())
+
+
+def read_text(file: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ConfigError: it can't be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")  # editors on Windows add a byte-order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+
+
+def first(error: ValidationError) -> str:
+    """The first problem that pydantic found, in one line."""
+    problem = error.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc']) or 'line'}: {problem['msg']}"
+
+
+def clean(text: str) -> str:
+    """Unescape HTML entities and join all lines into one."""
+    return " ".join(html.unescape(text).split())
+
+
+def normalised(answer: str) -> str:
+    """A short answer in the form that is compared: lower case, single spaces, stripped (AGILE's eval.py)."""
+    return re.sub(r"\s+", " ", answer.strip().lower())
+
+
+def short(text: str, words: int) -> str:
+    """The first words of a cleaned text."""
+    return " ".join(clean(text).split()[:words])
