@@ -102,8 +102,6 @@ class Agent(Section):
 
     forced: bool = False
     """The executor itself writes [GetQuestion] and [RetrieveMemory], as AGILE's released code does."""
-    status_line: bool = True
-    """[GetQuestion] also shows the progress in the stream and the number of similar entries in memory."""
     turns: int = Field(default=12, ge=1)
     """Maximum number of turns (calls of the policy) in one session."""
     turn_tokens: int = Field(default=48, ge=1)
@@ -267,8 +265,6 @@ class Learner(Section):
     """Data type of the weights in forward and backward passes. The optimizer keeps float32."""
     micro_batch_tokens: Annotated[int, SIZES] = Field(default=4096, ge=16)
     """Maximum number of tokens, padding included, in one forward and backward pass of one rank."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients with a larger norm are scaled down to it."""
     gradient_checkpointing: Annotated[bool, SIZES] = False
     """Recompute activations in the backward pass, which takes more time and less memory."""
     lora_rank: int | None = Field(default=None, ge=1)
@@ -344,8 +340,6 @@ class Cluster(Section):
     variable RAY_ADDRESS names, as it does in a Ray job, or else a new local one."""
     device: Annotated[Literal["cpu", "gpu"], Affects.MACHINES | Affects.EVALUATION] = "cpu"
     """Device that learners and engines compute on."""
-    dashboard_port: Annotated[int | None, Affects.MACHINES] = Field(default=None, ge=1, le=65535)
-    """Port of the dashboard of a local cluster. None: no dashboard."""
     deadline_s: Annotated[float, Affects.MACHINES] = Field(default=1800.0, gt=0)
     """Longest wait for one call to learners or rollout actors, in seconds. While these play, for one step of a session:
     a request to the engine, or what one turn asks for."""

@@ -41,6 +41,12 @@ REPLACED: Mapping[str, str] = {
     "rollout.deadline_s": "it is named cluster.deadline_s now",
 }
 """Keys that were renamed or removed, and what stands for them, for the error message."""
+FIXED: Mapping[str, object] = {
+    "agent.status_line": True,
+    "cluster.dashboard_port": None,
+    "learner.max_grad_norm": 1.0,
+}
+"""Removed keys, and the value that each is fixed at: a file with this value is read, as those of older runs are."""
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Path] = Path) -> RunConfig:
@@ -54,13 +60,23 @@ def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Pat
     """
     try:
         merged = OmegaConf.merge(*_layers(path, find), _overlay(overrides))
-        values = OmegaConf.to_container(merged, resolve=True)
+        values = _without_fixed(OmegaConf.to_container(merged, resolve=True))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: " + "; ".join(explain(error, RunConfig))) from error
+
+
+def _without_fixed(values: object) -> object:
+    """Leave out removed keys that have the value that they are fixed at."""
+    for key, value in FIXED.items():
+        section, _, name = key.partition(".")
+        found = values.get(section) if isinstance(values, dict) else None
+        if isinstance(found, dict) and name in found and found[name] == value:
+            del found[name]
+    return values
 
 
 def parse_override(override: str) -> tuple[str, object]:
@@ -131,7 +147,8 @@ def explain(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, list(keys(section)), n=1, cutoff=0)
-            yield f"unknown key {key}; {REPLACED.get(key, f'the nearest known one is {near[0]}')}"
+            fixed = f"it is fixed at {FIXED[key]}" if key in FIXED else f"the nearest known one is {near[0]}"
+            yield f"unknown key {key}; {REPLACED.get(key, fixed)}"
         elif problem["type"] == "missing":
             yield f"{key} is required"
         elif problem["type"] == "value_error":

@@ -51,6 +51,9 @@ EPSILON = 1e-6
 """AdamW's epsilon. Smaller gradients are rounding noise, which a lower value would scale up to full steps: the update
 would depend on how the rows are split into micro-batches. (Llama 2: 1e-5.)"""
 
+MAX_GRAD_NORM = 1.0
+"""Gradients with a larger norm are scaled down to it."""
+
 logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
@@ -362,7 +365,7 @@ def _size(parameter: nn.Parameter) -> int:
 def _deepspeed_config(config: Learner, *, bucket_elements: int) -> dict[str, object]:
     return _frozen_deepspeed_config(config) | {
         "managed_gradient_accumulation": False,  # every call of `step` ends the accumulation
-        "gradient_clipping": config.max_grad_norm,
+        "gradient_clipping": MAX_GRAD_NORM,
         "optimizer": {
             "type": "AdamW",
             "params": {

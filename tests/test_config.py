@@ -6,7 +6,7 @@ import yaml
 from pydantic import ValidationError
 
 from agile_ray.config import Env, RunConfig
-from agile_ray.config_file import REPLACED, keys, load
+from agile_ray.config_file import FIXED, REPLACED, keys, load
 from agile_ray.errors import ConfigError
 from agile_ray.knobs import knobs
 from agile_ray.units import PARTS
@@ -90,6 +90,19 @@ def test_the_replacement_of_a_renamed_key_exists():
     assert {match[1] for match in renamed.values() if match} <= known
     assert known.isdisjoint(REPLACED)
     assert renamed["ppo.decay"]
+
+
+@pytest.mark.parametrize("key", FIXED)
+def test_a_removed_key_may_keep_the_value_that_it_is_fixed_at(tmp_path, key):
+    section, _, name = key.partition(".")
+
+    def written(value):
+        sections = {"run": {"name": "t"}, "model": {"path": "m"}, "env": {"name": "shop"}}
+        return yaml.safe_dump(sections | {section: {name: value}})
+
+    assert config(tmp_path, text=written(FIXED[key])) == config(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(f"unknown key {key}; it is fixed at {FIXED[key]}")):
+        config(tmp_path, text=written(7))
 
 
 @pytest.mark.parametrize("cost", [0.0, 0.1, 0.15, 0.29, 0.3, 0.55, 0.7, 0.999, 1.0])

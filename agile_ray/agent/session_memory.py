@@ -89,7 +89,6 @@ class SessionMemory:
         self._given = given
         self._tokenizer = rules.tokenizer
         self._config = rules.memory
-        self._status_line = rules.agent.status_line
 
     @property
     def question(self) -> Question:
@@ -160,17 +159,15 @@ class SessionMemory:
         return _merged(own, self._given.retrieve(text, kind=kind, scope=scope, top_k=top_k), top_k=top_k)
 
     def question_reply(self, without: Collection[int] = ()) -> list[int]:
-        """Ids that [GetQuestion] appends: the status line, if there is one, and the question.
+        """Ids that [GetQuestion] appends: the status line and the question.
 
         Args:
             without: positions of sessions whose entries the status line does not count.
         """
-        status = ""
-        if self._status_line:
-            progress = 10 * (10 * self.position // len(self.questions))
-            questions, knowledge = self.similar(without)
-            status = f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}\n"
-        return self._tokenizer.encode(f"{status}{self.question.shown}\n")
+        progress = 10 * (10 * self.position // len(self.questions))
+        questions, knowledge = self.similar(without)
+        status = f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}"
+        return self._tokenizer.encode(f"{status}\n{self.question.shown}\n")
 
     def retrieval_reply(self, found: Retrieved) -> list[int]:
         """Ids that [RetrieveMemory] appends: every entry, cut to `memory.entry_tokens`."""

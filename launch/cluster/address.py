@@ -1,7 +1,6 @@
 """Whether a run joins an existing Ray cluster, and what it must satisfy there."""
 
 import os
-import socket
 import tempfile
 from pathlib import Path
 
@@ -14,24 +13,6 @@ SOCKET_BYTES = 107
 """Maximum length of a socket's path."""
 RAY_SOCKET = f"/ray/session_2000-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
 """A path as long as the longest of Ray's sockets, below its temporary folder."""
-
-
-def check_port(port: int | None) -> None:
-    """Refuse a dashboard port that another process uses.
-
-    Raises:
-        ConfigError: the port is in use.
-    """
-    if port is None:
-        return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError(
-                f"cluster.dashboard_port: port {port}: {error.strerror}; choose another or leave it out"
-            ) from error
 
 
 def address_of(settings: Cluster) -> str | None:

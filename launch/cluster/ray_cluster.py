@@ -20,7 +20,7 @@ from agile_ray.config import Cluster
 from agile_ray.errors import ConfigError, EngineError
 from agile_ray.ray_errors import explain
 from launch.cluster import reaper
-from launch.cluster.address import LOCAL, address_of, check_port, temporary_folder
+from launch.cluster.address import LOCAL, address_of, temporary_folder
 
 LOWER = "learner.ranks or rollout.actors"
 """What needs less memory on a node when it is smaller."""
@@ -42,28 +42,27 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
 
     try:
         address = address_of(settings)
-        with _joined(address, settings) if address else _started(settings, cpus=cpus):
+        with _joined(address, settings) if address else _started(cpus=cpus):
             yield
     except RayError as error:
         raise EngineError(f"Ray: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
 
 
 @contextmanager
-def _started(settings: Cluster, *, cpus: int) -> Iterator[None]:
+def _started(*, cpus: int) -> Iterator[None]:
     import ray
 
-    check_port(settings.dashboard_port)
     temporary = temporary_folder()
     with _reaped(temporary):
         try:
             with _signals_kept():
-                _start(settings, cpus=cpus, folder=temporary / "ray")
+                _start(cpus=cpus, folder=temporary / "ray")
             yield
         finally:
             ray.shutdown()
 
 
-def _start(settings: Cluster, *, cpus: int, folder: Path) -> None:
+def _start(*, cpus: int, folder: Path) -> None:
     import ray
     from ray.exceptions import RayError
 
@@ -71,8 +70,7 @@ def _start(settings: Cluster, *, cpus: int, folder: Path) -> None:
         ray.init(
             address=LOCAL,
             num_cpus=cpus,
-            include_dashboard=settings.dashboard_port is not None,
-            dashboard_port=settings.dashboard_port,
+            include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=str(folder),

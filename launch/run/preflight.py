@@ -13,7 +13,7 @@ from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.wholeness import weights_fault
-from launch.cluster.address import check_port, check_shared, joins, temporary_folder
+from launch.cluster.address import check_shared, joins, temporary_folder
 from launch.models.folder import check_model, check_same_network, check_same_tokenizer
 from learner.compiler.folder import choose_folder
 
@@ -44,7 +44,6 @@ def check(config: RunConfig) -> None:
     check_model(config.model.path, environment=config.env.name, session_tokens=config.agent.session_tokens)
     check_resumed(config)
     check_recorded(config.env.recorded)
-    check_port(config.cluster.dashboard_port)
     if not joins(config.cluster):  # on a cluster the actors say the same when they start
         choose_folder()
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,18 +72,6 @@ def test_train_refuses_a_model_without_function_tokens_and_says_how_to_add_them(
         f"lacks 10 of 10 function tokens ([GetQuestion], ...); add them with `agile-ray model from {model}"
         in one_line(err)
     )
-
-
-def test_train_refuses_a_port_in_use(call, tmp_path, model):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        words = (f"run.folder={tmp_path / 'runs'}", f"model.path={model}", f"cluster.dashboard_port={port}")
-        code, _, err = call("train", "quickstart", *words)
-    assert code == 2
-    assert f"cluster.dashboard_port: port {port}" in one_line(err)
-    assert not (tmp_path / "runs").exists()
 
 
 def test_train_refuses_a_full_disk(call, tmp_path, model, monkeypatch):
