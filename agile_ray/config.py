@@ -9,11 +9,23 @@ from typing import Annotated, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from agile_ray.errors import ConfigError
 from agile_ray.knobs import Affects, Section
 from agile_ray.units import SPLITS, Split, thousandths
 
 AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMPARISON
 """What the rules and budgets of the agent affect: everything that plays sessions."""
+
+
+def _price(value: object) -> float:
+    try:
+        price = float(str(value))
+    except ValueError:
+        raise ValueError(f"a price is a number, found {value!r}") from None
+    if not 0 <= price <= 1:
+        raise ValueError(f"a price is from 0 to 1, found {value}")
+    thousandths(price)
+    return price
 
 
 def _is_none(value: object) -> bool:
@@ -46,10 +58,10 @@ class Env(Section):
 
     name: str
     """Name of the environment, as listed in envs/."""
-    advice_cost: Annotated[float, Affects.TRAINING | Affects.JUDGEMENT | Affects.EVALUATION] = Field(
-        default=0.3, ge=0, le=1
-    )
-    """Price of one ask, in units of the reward for a right answer; a whole number of thousandths."""
+    advice_cost: Annotated[float | tuple[float, ...], Affects.TRAINING | Affects.JUDGEMENT | Affects.EVALUATION] = 0.3
+    """Price of one ask, in units of the reward for a right answer; a whole number of thousandths. In place of a number,
+    a list: each episode draws its price from it, and the status line shows the price, so that one policy learns to play
+    at all of them. A list of one number plays such a policy at that price."""
     recorded: Path | None = None
     """Folder of a past run whose stored receipts answer the asks. None: the gold answers do."""
     data: Path | None = None
@@ -64,11 +76,15 @@ class Env(Section):
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query to the tool, in seconds; for SQL, of CPU time."""
 
-    @field_validator("advice_cost")
+    @field_validator("advice_cost", mode="before")
     @classmethod
-    def _counts_whole_thousandths(cls, value: float) -> float:
-        thousandths(value)
-        return value
+    def _is_a_price_or_several(cls, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            return _price(value)
+        prices = tuple(map(_price, value))
+        if not prices or len(set(prices)) < len(prices):
+            raise ValueError(f"a list holds at least one price, and each once, found {list(prices)}")
+        return prices
 
     @field_validator("categories", mode="before")
     @classmethod
@@ -84,9 +100,27 @@ class Env(Section):
         return {split: value[split] for split in given}  # in order: equal mappings have equal digests
 
     @property
+    def prices(self) -> tuple[int, ...]:
+        """Prices of one ask that an episode may have, in thousandths of the reward for a right answer."""
+        costs = self.advice_cost
+        return tuple(map(thousandths, costs if isinstance(costs, tuple) else (costs,)))
+
+    @property
+    def tells_price(self) -> bool:
+        """The status line shows the price of the episode."""
+        return isinstance(self.advice_cost, tuple)
+
+    @property
     def price(self) -> int:
-        """Price of one ask, in thousandths of the reward for a right answer."""
-        return thousandths(self.advice_cost)
+        """The only price of one ask, in thousandths.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        price, *others = self.prices
+        if others:
+            raise ConfigError(f"env.advice_cost: must be one price here, found {self.advice_cost}")
+        return price
 
 
 class Agent(Section):
@@ -355,6 +389,8 @@ class RunConfig(Section):
                 f"agent.session_tokens ({self.agent.session_tokens}) exceeds learner.micro_batch_tokens "
                 f"({self.learner.micro_batch_tokens}); one session must fit into one pass"
             )
+        if self.env.tells_price and not self.agent.status_line:
+            raise ValueError("agent.status_line shows which price of the list env.advice_cost an episode has; set it")
         return self
 
     @property

@@ -36,7 +36,7 @@ def machines_of(config: RunConfig) -> dict[str, object]:
 def imitation_of(config: RunConfig) -> dict[str, object]:
     """Values of the knobs that the SFT policy depends on. Runs with equal values can share it.
 
-    It depends on the price only if the teacher asks by judgement.
+    It depends on the price only if the teacher asks by judgement, or the agent is told the price.
     """
     return _values(config, _imitation(config))
 
@@ -53,7 +53,7 @@ def sft_evaluation_of(config: RunConfig) -> dict[str, object]:
 
 
 def _imitation(config: RunConfig) -> Affects:
-    judged = config.imitation.asking == "judgement"
+    judged = config.imitation.asking == "judgement" or config.env.tells_price
     return Affects.IMITATION | Affects.JUDGEMENT if judged else Affects.IMITATION
 
 

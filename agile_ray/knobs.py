@@ -24,7 +24,7 @@ class Affects(Flag):
     TRAINING = auto()  # what a run learns; a resumed run must keep it
     MACHINES = auto()  # engines and learners; they must be restarted
     IMITATION = auto()  # the SFT policy
-    JUDGEMENT = auto()  # the SFT policy, if the teacher asks by judgement
+    JUDGEMENT = auto()  # the SFT policy, if the teacher asks by judgement or the agent is told the price
     EVALUATION = auto()  # what a policy of given weights plays on the test questions
     COMPARISON = auto()  # runs that are compared as a pair must agree in it
     EVERYTHING = TRAINING | MACHINES | IMITATION | JUDGEMENT | EVALUATION | COMPARISON

@@ -57,7 +57,6 @@ class Player:
         total: int,
         temperature: float,
         seed: int | None,
-        price: int,
         bought: Callable[[Receipt], None],
         deadline_s: float,
         looks_ahead: bool = False,
@@ -69,7 +68,6 @@ class Player:
             total: number of lanes of all actors.
             temperature: of sampling.
             seed: of sampling in lockstep, so that sessions repeat exactly; None: lanes do not wait for one another.
-            price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
             deadline_s: longest wait for one step of a session, seconds.
             looks_ahead: sessions of `collect` count the similar questions that follow; credit reads that.
@@ -84,7 +82,6 @@ class Player:
         self._total = total
         self._temperature = temperature
         self._seed = seed
-        self._price = price
         self._bought = bought
         self._looks_ahead = looks_ahead
         self._deadline_s = deadline_s
@@ -94,7 +91,7 @@ class Player:
     def _open(self, number: int) -> Lane:
         index = number + self._rounds[number] * self._total
         stream = self._environment.stream(split="train", index=index)
-        return Lane(stream, self._rules, price=self._price, bought=self._bought, looks_ahead=self._looks_ahead)
+        return Lane(stream, self._rules, bought=self._bought, looks_ahead=self._looks_ahead)
 
     async def spread(self, shares: AskingShares, *, sessions: int, seed: int) -> None:
         """Move every lane to the place where it begins in its first stream; call it before any session is collected.
@@ -107,7 +104,7 @@ class Player:
         for number, lane in self._lanes.items():
             place = first_position(lane.stream, number=number, lanes=self._total, sessions=sessions)
             state = await head_start(
-                self._environment, lane.stream, self._rules, position=place, shares=shares, seed=seed, price=self._price
+                self._environment, lane.stream, self._rules, position=place, shares=shares, seed=seed
             )
             lane.restore(state)
             await asyncio.sleep(0)  # scripts never wait, so nothing else could run in between
@@ -202,7 +199,7 @@ class Player:
         await _together([play(seat) for seat in range(len(shares))])
 
     async def _play_stream(self, play: Play, *, split: str, policy: Policy, keeps: bool) -> AsyncIterator[Part]:
-        lane = Lane(self._environment.stream(split=split, index=play.index), self._rules, price=self._price)
+        lane = Lane(self._environment.stream(split=split, index=play.index), self._rules)
         if play.begun is not None:
             lane.restore(play.begun)
         sessions: list[Session] = []

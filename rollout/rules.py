@@ -8,15 +8,22 @@ from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent, Env, Memory
 from agile_ray.experts import build_expert
+from agile_ray.prices import Prices
 from rollout.embedder import BatchedEmbedder
 
 
-def build_rules(environment: Environment, *, env: Env, agent: Agent, memory: Memory, model: Path | None) -> Rules:
+def build_rules(
+    environment: Environment, *, env: Env, agent: Agent, memory: Memory, model: Path | None, seed: int
+) -> Rules:
     """Build the rules of lanes that a model plays, or a script by the same rules.
 
     Args:
         environment: built from `env`.
+        env: its prices, expert and tool.
+        agent: rules and budgets.
+        memory: what the agent remembers.
         model: Hugging Face folder with the tokenizer; None: tokens are words, which only scripts can play.
+        seed: root seed of the run.
 
     Raises:
         ConfigError: the tokenizer lacks function tokens, the embedder's package is not installed, or `env.recorded`
@@ -30,6 +37,7 @@ def build_rules(environment: Environment, *, env: Env, agent: Agent, memory: Mem
         agent=agent,
         memory=memory,
         tool_s=env.tool_s,
+        prices=Prices.of(env, seed=seed),
     )
 
 

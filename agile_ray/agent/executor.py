@@ -39,6 +39,7 @@ from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Sessi
 
 SAYINGS = (
     "progress 10 questions 2 knowledge 3\n",
+    "progress 10 questions 2 knowledge 3 price 0.3\n",
     "history : none\nknowledge : none\n",
     "advice : yes\nrows : none\n",
     "error : nothing to submit\n",

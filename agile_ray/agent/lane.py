@@ -39,7 +39,6 @@ class Lane:
         stream: Stream,
         rules: Rules,
         *,
-        price: int,
         sessions: int | None = None,
         bought: Callable[[Receipt], None] | None = None,
         observed: bool = True,
@@ -50,7 +49,6 @@ class Lane:
         Args:
             stream: the stream to play.
             rules: shared with the other lanes of the run.
-            price: of one ask in this episode, thousandths.
             sessions: how many will be played, which oracles look at; None: the whole stream.
             bought: called with the receipt of every ask that is paid for.
             observed: whether sessions record their hindsight; on a long stream that takes most of a script's time.
@@ -61,7 +59,7 @@ class Lane:
         self.memory = Memory(rules.embedder, capacity=rules.memory.capacity)
         self._rules = rules
         self._recurrence = Recurrence(stream.questions)
-        self._price = price
+        self._price = rules.prices.at(stream.id)
         self._sessions = sessions
         self._observed = observed
         self._looks_ahead = looks_ahead
@@ -103,7 +101,13 @@ class Lane:
             EngineError: the policy's engine is lost.
         """
         await self._embed_ahead()
-        memory = SessionMemory(self.memory, questions=self.stream.questions, position=self.position, rules=self._rules)
+        memory = SessionMemory(
+            self.memory,
+            questions=self.stream.questions,
+            position=self.position,
+            rules=self._rules,
+            price=self._price,
+        )
         executor = Executor(
             stream=self.stream,
             rules=self._rules,

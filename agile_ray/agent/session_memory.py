@@ -17,7 +17,9 @@ Retrieved = Mapping[str, Sequence[Match]]
 class SessionMemory:
     """A lane's memory, as the session at one position uses it."""
 
-    def __init__(self, memory: Memory, *, questions: Sequence[Question], position: int, rules: Rules) -> None:
+    def __init__(
+        self, memory: Memory, *, questions: Sequence[Question], position: int, rules: Rules, price: int
+    ) -> None:
         """Bind the memory to a session.
 
         Args:
@@ -25,6 +27,7 @@ class SessionMemory:
             questions: of the whole stream.
             position: of the session in it.
             rules: of the lane.
+            price: of one ask in this episode, thousandths.
         """
         self.questions = questions
         self.position = position
@@ -32,6 +35,7 @@ class SessionMemory:
         self._tokenizer = rules.tokenizer
         self._config = rules.memory
         self._status_line = rules.agent.status_line
+        self._price_shown = f" price {price / 1000:g}" if rules.prices.told else ""
 
     @property
     def question(self) -> Question:
@@ -100,7 +104,9 @@ class SessionMemory:
         if self._status_line:
             progress = 10 * (10 * self.position // len(self.questions))
             questions, knowledge = self.similar(without)
-            status = f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}\n"
+            status = (
+                f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}{self._price_shown}\n"
+            )
         return self._tokenizer.encode(f"{status}{self.question.shown}\n")
 
     def retrieval_reply(self, found: Retrieved) -> list[int]:

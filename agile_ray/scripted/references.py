@@ -100,7 +100,7 @@ def _yes(question: Question) -> str:
 
 
 def play_sessions(
-    policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules, price: int
+    policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules
 ) -> list[Session]:
     """Play the streams of an evaluation one after the other, without engine or Ray.
 
@@ -111,15 +111,14 @@ def play_sessions(
         environment: provides the streams.
         split: the streams' split.
         plays: which streams, and how many sessions of each.
-        rules: of the lanes: the expert, embedder, tokenizer and budgets of the compared run.
-        price: of one ask, thousandths.
+        rules: of the lanes: the expert, embedder, tokenizer, budgets and prices of the compared run.
     """
 
     async def play() -> list[Session]:
         sessions: list[Session] = []
         for chosen in plays:
             stream = environment.stream(split=split, index=chosen.index)
-            lane = Lane(stream, rules, price=price, sessions=chosen.sessions)
+            lane = Lane(stream, rules, sessions=chosen.sessions)
             sessions += [await lane.play(policy) for _ in range(chosen.sessions)]
         return sessions
 

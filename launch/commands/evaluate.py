@@ -112,9 +112,13 @@ def play(
         split=split,
         plays=plays(environment, split=split, sessions=config.evaluate.sessions),
         rules=build_rules(
-            environment, env=config.env, agent=config.agent, memory=config.memory, model=_tokenizer_folder(config)
+            environment,
+            env=config.env,
+            agent=config.agent,
+            memory=config.memory,
+            model=_tokenizer_folder(config),
+            seed=config.seed,
         ),
-        price=config.env.price,
     )
 
 
@@ -174,8 +178,9 @@ def _print(policy: str, config: "RunConfig", result: "Score", *, split: Split) -
     from rich.table import Table
 
     from launch.report.console import plain_console
+    from launch.report.wording import cost, price_cells
 
-    title = f"{policy} on {config.env.name}/{split}, advice at {config.env.advice_cost:g}, {result.units}"
+    title = f"{policy} on {config.env.name}/{split}, advice at {cost(config.env.advice_cost)}, {result.units}"
     table = Table(title=title)
     for name in ("kind", "sessions", "asked share", "accuracy", "commonest error"):
         table.add_column(name, justify="left" if name in ("kind", "commonest error") else "right")
@@ -187,6 +192,9 @@ def _print(policy: str, config: "RunConfig", result: "Score", *, split: Split) -
     table.add_row("all", str(result.sessions), f"{result.asked_share:.4f}", f"{result.accuracy:.4f}", "")
     console = plain_console(soft_wrap=True)
     console.print(table)
+    for price, part in result.prices.items():
+        total, right, asked, sessions = price_cells(part)
+        console.print(f"at {price / 1000:g}: total {total}, right {right}, asked {asked}, {sessions} sessions")
     ends = "no interval" if result.ci95 is None else "[{:.4f}, {:.4f}]".format(*result.ci95)
     console.print(
         f"total score {result.total_score:.4f} {ends}, "

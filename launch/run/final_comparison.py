@@ -125,10 +125,14 @@ def references(
     asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
     like_trained = Habits(seed=config.seed, asked_share=score(trained).asked_share, first=asks)
     validation = [
-        environment.stream(split="validation", index=play.index).questions[: play.sessions]
+        (environment.stream(split="validation", index=play.index), play.sessions)
         for play in plays(environment, split="validation", sessions=config.evaluate.validation_sessions)
     ]
-    best = best_first(validation, price=config.env.price, reliability=rules.expert.reliability)
+    best = best_first(
+        [stream.questions[:sessions] for stream, sessions in validation],
+        prices=[rules.prices.at(stream.id) for stream, _ in validation],
+        reliability=rules.expert.reliability,
+    )
     habits = dict.fromkeys(ENTRIES, like_trained)
     habits["non_adaptive_best"] = replace(like_trained, first=best)
     chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
@@ -139,7 +143,6 @@ def references(
             split=SPLIT,
             plays=chosen,
             rules=rules,
-            price=config.env.price,
         )
         for name in entries
     }

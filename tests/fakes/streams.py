@@ -1,6 +1,7 @@
 """Whole streams, played by a scripted policy."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.expert import Expert, GoldExpert
@@ -11,6 +12,7 @@ from agile_ray.agent.tokenizer import WordTokenizer
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.evaluation.plays import Play
+from agile_ray.prices import Prices
 from agile_ray.scripted.references import play_sessions
 from agile_ray.types import Session
 
@@ -21,11 +23,19 @@ def play_streams(
     """Play whole streams, one after the other, without engine or Ray; the same call gives the same sessions."""
     lengths = {index: len(environment.stream(split=split, index=index).questions) for index in indices}
     chosen = [Play(index=index, sessions=length) for index, length in lengths.items()]
-    return play_sessions(policy, environment, split=split, plays=chosen, rules=rules, price=price)
+    return play_sessions(
+        policy, environment, split=split, plays=chosen, rules=replace(rules, prices=Prices(amounts=(price,)))
+    )
 
 
 def script_rules(
-    environment: Environment, *, agent: Agent, memory: MemoryConfig, expert: Expert | None = None, tool_s: float = 2.0
+    environment: Environment,
+    *,
+    agent: Agent,
+    memory: MemoryConfig,
+    expert: Expert | None = None,
+    tool_s: float = 2.0,
+    price: int = 300,
 ) -> Rules:
     """Rules of lanes without a model: tokens are words, embeddings hashed n-grams, advice is gold unless given."""
     return Rules(
@@ -36,4 +46,5 @@ def script_rules(
         agent=agent,
         memory=memory,
         tool_s=tool_s,
+        prices=Prices(amounts=(price,)),
     )

@@ -194,7 +194,9 @@ def test_references_of_a_finished_recording_repeat_its_references(tmp_path):
     config, environment = world(f"env.recorded={tmp_path}")
     before = record(tmp_path, environment, config, "always_ask")
     final_comparison.check_advice(config, environment)
-    rules = build_rules(environment, env=config.env, agent=config.agent, memory=config.memory, model=None)
+    rules = build_rules(
+        environment, env=config.env, agent=config.agent, memory=config.memory, model=None, seed=config.seed
+    )
     assert rules.expert.reliability == pytest.approx(0.9, abs=0.1)
     after = final_comparison.references(config, environment, rules, trained=[SESSION])
     for name in ("always_ask", "ask_unless_search", "never_ask"):
@@ -206,7 +208,9 @@ def test_an_ask_that_a_recording_lacks_fails_its_session(tmp_path):
     config, environment = world(f"env.recorded={tmp_path}")
     before = record(tmp_path, environment, config, "oracle")
     final_comparison.check_advice(config, environment)
-    rules = build_rules(environment, env=config.env, agent=config.agent, memory=config.memory, model=None)
+    rules = build_rules(
+        environment, env=config.env, agent=config.agent, memory=config.memory, model=None, seed=config.seed
+    )
     after = final_comparison.references(config, environment, rules, trained=[SESSION])["always_ask"]
     asked = {(session.stream, session.question_id) for session in before["oracle"] if session.asks}
     assert 0 < len(asked) < 60

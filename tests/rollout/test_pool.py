@@ -162,7 +162,6 @@ def evaluating(monkeypatch: pytest.MonkeyPatch, folder: Path, *, actors: int = 2
             total=3 * actors,
             temperature=1.0,
             seed=None,
-            price=300,
             bought=Journal(folder / "receipts.jsonl").add,
             deadline_s=60.0,
         )
