@@ -142,6 +142,11 @@ class Agent(Section):
     """Maximum number of paid asks in one session. Further asks are refused."""
     expert_s: float = Field(default=30.0, gt=0)
     """Deadline of one expert answer, in seconds."""
+    bar: tuple[
+        Literal["RetrieveMemory", "SearchProduct", "Search", "SeekAdvice", "Reflection", "UpdateMemory"], ...
+    ] = ()
+    """Functions that the agent may not use, such as `[SeekAdvice]`, for ablations: scripts and the teacher leave them
+    out, and a call by the policy is refused. `[UpdateMemory]` leaves the agent without memory: it stays empty."""
 
 
 class Memory(Section):

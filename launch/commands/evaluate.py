@@ -4,6 +4,8 @@
 a reference policy's name   no Ray and no engine; plays by the config's rules, with the tokenizer of model.path if that
                             folder exists, else with words as tokens
 a checkpoint's folder       Ray and an engine, as in training; greedy, lanes in lockstep
+ask_unless_own_search,      the same; --checkpoint names the folder, and a script decides when to ask
+own_non_adaptive, own_answer
 """
 
 import difflib
@@ -16,7 +18,7 @@ import typer
 from agile_ray.errors import ConfigError
 from agile_ray.units import Split
 from launch.commands.paths import as_path
-from launch.commands.reference_policies import REFERENCE_POLICIES
+from launch.commands.reference_policies import GUIDES, REFERENCE_POLICIES
 
 if TYPE_CHECKING:
     from agile_ray.agent.environment import Environment
@@ -28,7 +30,13 @@ if TYPE_CHECKING:
 
 def command(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
-    policy: Annotated[str, typer.Option(help=f"A checkpoint's folder, or one of: {', '.join(REFERENCE_POLICIES)}.")],
+    policy: Annotated[
+        str,
+        typer.Option(
+            help=f"A checkpoint's folder, or one of: {', '.join(REFERENCE_POLICIES)}. With --checkpoint, one of: "
+            f"{', '.join(GUIDES)}."
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as env.advice_cost=0.5.")
     ] = None,
@@ -50,8 +58,14 @@ def command(
     first: Annotated[
         int | None,
         typer.Option(
-            min=0, help="For non_adaptive: how many first sessions of a stream ask. Default: --share of the stream."
+            min=0,
+            help="For non_adaptive and own_non_adaptive: how many first sessions of a stream ask. Default: --share of "
+            "the stream.",
         ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(parser=as_path, metavar="FOLDER", help="Policy that answers where a script decides when to ask."),
     ] = None,
 ) -> None:
     """Measure a policy: total score, asked share, accuracy.
@@ -65,12 +79,13 @@ def command(
       agile-ray evaluate quickstart --policy random --share 0.4 env.advice_cost=0.5
       agile-ray evaluate productqa --policy always_ask --categories all_pans env.data=FOLDER
       agile-ray evaluate quickstart --policy runs/quickstart/checkpoints/best
+      agile-ray evaluate quickstart --policy ask_unless_own_search --checkpoint runs/quickstart/checkpoints/best
     """
     given = [] if categories is None else [f"env.categories.{split}=[{categories}]"]
     from launch.run.shipped_configs import read
 
     settings = read(config, [*(overrides or ()), *given])
-    _check(policy, settings, share=share, first=first)
+    _check(policy, settings, share=share, first=first, checkpoint=checkpoint)
 
     import envs
     from agile_ray.evaluation.score import score
@@ -81,7 +96,7 @@ def command(
         check_output(output)
     environment = envs.build(settings.env, seed=settings.seed)
     habits = _habits(environment, settings, split=split, share=share, first=first)
-    result = score(play(settings, environment, policy, habits, split=split), seed=settings.seed)
+    result = score(play(settings, environment, policy, habits, split=split, checkpoint=checkpoint), seed=settings.seed)
     _print(policy, settings, result, split=split)
     if policy in REFERENCE_POLICIES and _tokenizer_folder(settings) is None:
         print(f"model.path: no folder {settings.model.path}, so tokens are words; agent.session_tokens counts words")
@@ -91,7 +106,13 @@ def command(
 
 
 def play(
-    config: "RunConfig", environment: "Environment", policy: str, habits: "Habits", *, split: Split
+    config: "RunConfig",
+    environment: "Environment",
+    policy: str,
+    habits: "Habits",
+    *,
+    split: Split,
+    checkpoint: Path | None = None,
 ) -> "list[Session]":
     """Play a policy on as many sessions of a split as `evaluate.sessions` says.
 
@@ -99,9 +120,11 @@ def play(
         ConfigError: no such checkpoint or category.
     """
     if policy not in REFERENCE_POLICIES:
+        from agile_ray.scripted.guided import GUIDES, Guide
         from launch.run.play_checkpoint import play_checkpoint
 
-        return play_checkpoint(config, Path(policy).expanduser(), split=split)
+        guide = next((Guide(name=name, first=habits.first) for name in GUIDES if name == policy), None)
+        return play_checkpoint(config, checkpoint or Path(policy).expanduser(), split=split, guide=guide)
     from agile_ray.evaluation.plays import plays
     from agile_ray.scripted.references import play_sessions, reference
     from rollout.rules import build_rules
@@ -127,21 +150,33 @@ def _tokenizer_folder(config: "RunConfig") -> Path | None:
     return config.model.path if config.model.path.is_dir() else None
 
 
-def _check(policy: str, config: "RunConfig", *, share: float | None, first: int | None) -> None:
+def _check(
+    policy: str, config: "RunConfig", *, share: float | None, first: int | None, checkpoint: Path | None
+) -> None:
     """Refuse an unknown policy, and options that it would ignore."""
-    if policy not in REFERENCE_POLICIES and not Path(policy).expanduser().is_dir():
-        near = difflib.get_close_matches(policy, REFERENCE_POLICIES, n=1)
+    if (policy in GUIDES) != (checkpoint is not None):
+        raise ConfigError(
+            f"--checkpoint: {', '.join(GUIDES)} need the folder of a policy that answers, and nothing else takes it; "
+            f"found --policy {policy}"
+        )
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise ConfigError(f"--checkpoint {checkpoint}: no such folder")
+    if policy not in (*REFERENCE_POLICIES, *GUIDES) and not Path(policy).expanduser().is_dir():
+        near = difflib.get_close_matches(policy, (*REFERENCE_POLICIES, *GUIDES), n=1)
         raise ConfigError(
             f"--policy {policy}: no such folder{f'; did you mean {near[0]}?' if near else ''}; reference policies are "
             f"{', '.join(REFERENCE_POLICIES)}"
         )
-    if first is not None and policy != "non_adaptive":
-        raise ConfigError(f"--first: only non_adaptive takes it, found --policy {policy}; leave it out")
+    if first is not None and policy not in ("non_adaptive", "own_non_adaptive"):
+        raise ConfigError(
+            f"--first: only non_adaptive and own_non_adaptive take it, found --policy {policy}; leave it out"
+        )
     if share is None:
         return
-    if policy not in ("random", "teacher", "non_adaptive"):
+    if policy not in ("random", "teacher", "non_adaptive", "own_non_adaptive"):
         raise ConfigError(
-            f"--share: only random, teacher and non_adaptive take it, found --policy {policy}; leave it out"
+            "--share: only random, teacher, non_adaptive and own_non_adaptive take it, found "
+            f"--policy {policy}; leave it out"
         )
     if first is not None:
         raise ConfigError("--share: --first says already how many sessions ask; give one of the two")

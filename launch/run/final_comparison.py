@@ -13,6 +13,7 @@ from agile_ray.record import evaluations
 from agile_ray.record.checkpoints import best_checkpoint
 from agile_ray.record.evaluations import Measured, PlayedParts
 from agile_ray.replay.expert import RecordedExpert
+from agile_ray.scripted.guided import Guide, GuideName
 from agile_ray.scripted.optimum import best_first
 from agile_ray.scripted.references import Habits, play_sessions, reference
 from agile_ray.types import RunState, Session
@@ -65,6 +66,25 @@ def evaluate_policy(entry: str, parts: Parts, state: RunState) -> None:
         evaluations.keep(parts.folder, name, sessions)
 
 
+def evaluate_guided(name: GuideName, parts: Parts, state: RunState) -> None:
+    """Evaluate the weights that the engines serve where a script decides when to ask, greedily; store the sessions.
+
+    Args:
+        name: of the guide, and of the entry.
+        parts: of the training.
+        state: when the policy had these weights.
+    """
+    if not evaluations.begin(parts.folder, name, Measured.of(parts.config, state)):
+        parts.progress.say(f"evaluation {name} is stored")
+        return
+    played = PlayedParts(parts.folder.evaluation_parts(name))
+    with parts.recorder.timed("evaluate"):
+        sessions = parts.rollouts.evaluate(
+            split=SPLIT, sessions=parts.config.evaluate.sessions, greedy=True, parts=played, guide=Guide(name=name)
+        )
+    evaluations.keep(parts.folder, name, sessions)
+
+
 def evaluate_start(parts: Parts, state: RunState) -> None:
     """Evaluate the SFT policy, which the engines serve, sampled on validation, and store the sessions."""
     with parts.recorder.timed("evaluate"):
@@ -86,6 +106,8 @@ def compare(parts: Parts, state: RunState) -> None:
         parts.learners.load(best.checkpoint.folder.learners)
         parts.rollouts.load(parts.learners.publish(measured.version))
     evaluate_policy("ppo", parts, measured)
+    if searches(parts.config, parts.environment):
+        evaluate_guided("ask_unless_own_search", parts, measured)
     with parts.recorder.timed("references"):
         _evaluate_references(parts, measured)
     parts.recorder.close()
@@ -129,7 +151,10 @@ def references(
         for play in plays(environment, split="validation", sessions=config.evaluate.validation_sessions)
     ]
     best = best_first(
-        [stream.questions[:sessions] for stream, sessions in validation],
+        [
+            [replace(one, query="") if _tool_is_barred(config) else one for one in stream.questions[:sessions]]
+            for stream, sessions in validation
+        ],
         prices=[rules.prices.at(stream.id) for stream, _ in validation],
         reliability=rules.expert.reliability,
     )
@@ -146,6 +171,17 @@ def references(
         )
         for name in entries
     }
+
+
+def searches(config: RunConfig, environment: Environment) -> bool:
+    """Whether the tool answers questions of the final evaluation."""
+    chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
+    streams = (environment.stream(split=SPLIT, index=play.index).questions[: play.sessions] for play in chosen)
+    return not _tool_is_barred(config) and any(question.query for questions in streams for question in questions)
+
+
+def _tool_is_barred(config: RunConfig) -> bool:
+    return any(name in config.agent.bar for name in ("SearchProduct", "Search"))
 
 
 def check_advice(config: RunConfig, environment: Environment) -> None:
