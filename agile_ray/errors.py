@@ -6,6 +6,7 @@ AgileError
     SessionError     one session failed; recorded on the session, the run continues
         ToolError        the tool or the judge broke (a wrong query is an observation instead)
         ExpertError      the expert broke or missed its deadline
+        EndpointError    a chat endpoint refused a request, or missed its deadline
     EngineError      vLLM rejected or lost a request
     SyncError        a rollout engine does not serve the weights it was given
     LearnerError     a learner rank died or its loss is not finite; resume from the last checkpoint
@@ -55,6 +56,10 @@ class ToolError(SessionError):
 
 class ExpertError(SessionError):
     """The expert broke or missed its deadline."""
+
+
+class EndpointError(SessionError):
+    """A chat endpoint refused a request, replied nonsense, or missed its deadline."""
 
 
 class EngineError(AgileError):

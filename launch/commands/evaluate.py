@@ -6,6 +6,8 @@ a reference policy's name   no Ray and no engine; plays by the config's rules, w
 a checkpoint's folder       Ray and an engine, as in training; greedy, lanes in lockstep
 ask_unless_own_search,      the same; --checkpoint names the folder, and a script decides when to ask
 own_non_adaptive, own_answer
+prompt, prompted_agent      no Ray and no engine, but an OpenAI-compatible endpoint, by --endpoint and --model; its key is
+                            read from OPENAI_API_KEY
 """
 
 import difflib
@@ -18,14 +20,16 @@ import typer
 from agile_ray.errors import ConfigError
 from agile_ray.units import Split
 from launch.commands.paths import as_path
-from launch.commands.reference_policies import GUIDES, REFERENCE_POLICIES
+from launch.commands.reference_policies import GUIDES, PROMPTED, REFERENCE_POLICIES
 
 if TYPE_CHECKING:
     from agile_ray.agent.environment import Environment
+    from agile_ray.agent.rules import Rules
     from agile_ray.config import RunConfig
     from agile_ray.evaluation.score import Score
     from agile_ray.scripted.references import Habits
     from agile_ray.types import Session
+    from envs.chat import Usage
 
 
 def command(
@@ -34,7 +38,7 @@ def command(
         str,
         typer.Option(
             help=f"A checkpoint's folder, or one of: {', '.join(REFERENCE_POLICIES)}. With --checkpoint, one of: "
-            f"{', '.join(GUIDES)}."
+            f"{', '.join(GUIDES)}. With --endpoint, one of: {', '.join(PROMPTED)}."
         ),
     ],
     overrides: Annotated[
@@ -67,6 +71,17 @@ def command(
         Path | None,
         typer.Option(parser=as_path, metavar="FOLDER", help="Policy that answers where a script decides when to ask."),
     ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1. Key: OPENAI_API_KEY."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model of --endpoint.")] = None,
+    token_prices: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="IN OUT", help="Prices of a million tokens of --endpoint, read and written."),
+    ] = None,
 ) -> None:
     """Measure a policy: total score, asked share, accuracy.
 
@@ -79,6 +94,7 @@ def command(
       agile-ray evaluate quickstart --policy random --share 0.4 env.advice_cost=0.5
       agile-ray evaluate productqa --policy always_ask --categories all_pans env.data=FOLDER
       agile-ray evaluate quickstart --policy runs/quickstart/checkpoints/best
+      agile-ray evaluate quickstart --policy prompted_agent --endpoint http://localhost:8000/v1 --model NAME
       agile-ray evaluate quickstart --policy ask_unless_own_search --checkpoint runs/quickstart/checkpoints/best
     """
     given = [] if categories is None else [f"env.categories.{split}=[{categories}]"]
@@ -86,6 +102,13 @@ def command(
 
     settings = read(config, [*(overrides or ()), *given])
     _check(policy, settings, share=share, first=first, checkpoint=checkpoint)
+    if (policy in PROMPTED) != (endpoint is not None) or (endpoint is None) != (model is None):
+        raise ConfigError(
+            f"--endpoint: {' and '.join(PROMPTED)} need --endpoint URL and --model NAME, and nothing else takes them; "
+            f"found --policy {policy}"
+        )
+    if token_prices is not None and endpoint is None:
+        raise ConfigError("--token-prices: they are those of --endpoint; leave them out")
 
     import envs
     from agile_ray.evaluation.score import score
@@ -96,13 +119,68 @@ def command(
         check_output(output)
     environment = envs.build(settings.env, seed=settings.seed)
     habits = _habits(environment, settings, split=split, share=share, first=first)
-    result = score(play(settings, environment, policy, habits, split=split, checkpoint=checkpoint), seed=settings.seed)
+    usage = None
+    if endpoint is not None and model is not None:
+        sessions, usage = _play_prompted(settings, environment, policy, split=split, endpoint=endpoint, model=model)
+    else:
+        sessions = play(settings, environment, policy, habits, split=split, checkpoint=checkpoint)
+    result = score(sessions, seed=settings.seed)
     _print(policy, settings, result, split=split)
-    if policy in REFERENCE_POLICIES and _tokenizer_folder(settings) is None:
+    if usage is not None:
+        from launch.run.play_prompted import used
+
+        print(used(usage, token_prices))
+    if policy in (*REFERENCE_POLICIES, *PROMPTED) and _tokenizer_folder(settings) is None:
         print(f"model.path: no folder {settings.model.path}, so tokens are words; agent.session_tokens counts words")
     if output is not None:
-        metrics = {"policy": policy, "habits": asdict(habits), **_origin(settings, split=split), **asdict(result)}
+        told = {} if usage is None else {"model": model, "usage": asdict(usage), "token_prices": token_prices}
+        metrics = {
+            "policy": policy,
+            **told,
+            "habits": asdict(habits),
+            **_origin(settings, split=split),
+            **asdict(result),
+        }
         write_json(output, metrics)
+
+
+def _play_prompted(
+    config: "RunConfig", environment: "Environment", policy: str, *, split: Split, endpoint: str, model: str
+) -> "tuple[list[Session], Usage]":
+    """Play a prompted policy.
+
+    Returns:
+        The sessions, and what the endpoint was used for.
+
+    Raises:
+        ConfigError: the endpoint refuses the key, has no such model, or nothing is there.
+    """
+    from agile_ray.evaluation.plays import plays
+    from envs.chat import Chat
+    from launch.run.play_prompted import REQUEST_S, play_prompted, prompted
+
+    chat = Chat(url=endpoint, model=model, deadline_s=REQUEST_S)
+    sessions = play_prompted(
+        prompted(policy, chat, environment),
+        environment,
+        split=split,
+        plays=plays(environment, split=split, sessions=config.evaluate.sessions),
+        rules=_rules(config, environment),
+    )
+    return sessions, chat.usage
+
+
+def _rules(config: "RunConfig", environment: "Environment") -> "Rules":
+    from rollout.rules import build_rules
+
+    return build_rules(
+        environment,
+        env=config.env,
+        agent=config.agent,
+        memory=config.memory,
+        model=_tokenizer_folder(config),
+        seed=config.seed,
+    )
 
 
 def play(
@@ -127,21 +205,13 @@ def play(
         return play_checkpoint(config, checkpoint or Path(policy).expanduser(), split=split, guide=guide)
     from agile_ray.evaluation.plays import plays
     from agile_ray.scripted.references import play_sessions, reference
-    from rollout.rules import build_rules
 
     return play_sessions(
         reference(policy, environment, habits),
         environment,
         split=split,
         plays=plays(environment, split=split, sessions=config.evaluate.sessions),
-        rules=build_rules(
-            environment,
-            env=config.env,
-            agent=config.agent,
-            memory=config.memory,
-            model=_tokenizer_folder(config),
-            seed=config.seed,
-        ),
+        rules=_rules(config, environment),
     )
 
 
@@ -161,8 +231,8 @@ def _check(
         )
     if checkpoint is not None and not checkpoint.is_dir():
         raise ConfigError(f"--checkpoint {checkpoint}: no such folder")
-    if policy not in (*REFERENCE_POLICIES, *GUIDES) and not Path(policy).expanduser().is_dir():
-        near = difflib.get_close_matches(policy, (*REFERENCE_POLICIES, *GUIDES), n=1)
+    if policy not in (*REFERENCE_POLICIES, *GUIDES, *PROMPTED) and not Path(policy).expanduser().is_dir():
+        near = difflib.get_close_matches(policy, (*REFERENCE_POLICIES, *GUIDES, *PROMPTED), n=1)
         raise ConfigError(
             f"--policy {policy}: no such folder{f'; did you mean {near[0]}?' if near else ''}; reference policies are "
             f"{', '.join(REFERENCE_POLICIES)}"
