@@ -18,6 +18,8 @@ AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMP
 
 
 def _price(value: object) -> float:
+    if isinstance(value, bool):
+        raise ValueError(f"neither true nor false, found {value}")
     try:
         price = float(str(value))
     except ValueError:
@@ -75,6 +77,18 @@ class Env(Section):
     streams are played whole."""
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query to the tool, in seconds; for SQL, of CPU time."""
+
+    judge_url: str | None = None
+    """OpenAI-compatible endpoint of a model that judges answers in words which the environment's own judge takes for
+    wrong; its key is read from OPENAI_API_KEY. None: only the environment judges."""
+    judge_model: str | None = None
+    """Name by which `env.judge_url` serves the model."""
+
+    @model_validator(mode="after")
+    def _names_the_judge_whole(self) -> Self:
+        if (self.judge_url is None) != (self.judge_model is None):
+            raise ValueError("judge_url and judge_model name a judge together; set both or none")
+        return self
 
     @field_validator("advice_cost", mode="before")
     @classmethod

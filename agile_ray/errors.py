@@ -5,6 +5,7 @@ AgileError
     ContractError    a value violates what its type promises; always a bug
     SessionError     one session failed; recorded on the session, the run continues
         ToolError        the tool or the judge broke (a wrong query is an observation instead)
+        JudgeError       a judging model gave no verdict
         ExpertError      the expert broke or missed its deadline
         EndpointError    a chat endpoint refused a request, or missed its deadline
     EngineError      vLLM rejected or lost a request
@@ -52,6 +53,10 @@ class SessionError(AgileError):
 
 class ToolError(SessionError):
     """The tool or the judge broke. A query that the tool can't run is an observation instead."""
+
+
+class JudgeError(ToolError):
+    """A judging model gave no verdict."""
 
 
 class ExpertError(SessionError):

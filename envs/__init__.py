@@ -6,6 +6,7 @@ from agile_ray.agent.environment import Environment
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from envs import productqa, recurring, shop
+from envs.llm_judge import Judged
 from envs.splits import check_apart
 from envs.stretches import Stretches
 
@@ -25,7 +26,8 @@ ENVIRONMENTS: dict[str, Build] = {
 
 
 def build(env: Env, *, seed: int) -> Environment:
-    """Build the environment that `env.name` selects, its streams cut to `env.stream_sessions`.
+    """Build the environment that `env.name` selects, its words judged by `env.judge_model`, its streams cut to
+    `env.stream_sessions`.
 
     Args:
         seed: root of everything that the environment draws.
@@ -38,4 +40,6 @@ def build(env: Env, *, seed: int) -> Environment:
         raise ConfigError(f"env.name: one of {', '.join(ENVIRONMENTS)}; found {env.name}")
     check_apart(env.categories.items())
     environment = ENVIRONMENTS[env.name](env, seed=seed)
+    if env.judge_url is not None and env.judge_model is not None:
+        environment = Judged(environment, url=env.judge_url, model=env.judge_model)
     return environment if env.stream_sessions is None else Stretches(environment, sessions=env.stream_sessions)

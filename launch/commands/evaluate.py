@@ -6,8 +6,8 @@ a reference policy's name   no Ray and no engine; plays by the config's rules, w
 a checkpoint's folder       Ray and an engine, as in training; greedy, lanes in lockstep
 ask_unless_own_search,      the same; --checkpoint names the folder, and a script decides when to ask
 own_non_adaptive, own_answer
-prompt, prompted_agent      no Ray and no engine, but an OpenAI-compatible endpoint, by --endpoint and --model; its key is
-                            read from OPENAI_API_KEY
+prompt, prompted_agent      no Ray and no engine, but an OpenAI-compatible endpoint, by --endpoint and --model; its key
+                            is read from OPENAI_API_KEY
 """
 
 import difflib

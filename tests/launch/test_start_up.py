@@ -17,7 +17,7 @@ HEAVY = {
     *("deepspeed", "faiss", "matplotlib", "numpy", "pandas", "pyarrow", "ray", "rich", "scipy"),
     *("sentence_transformers", "sklearn", "tensorboard", "torch", "transformers", "vllm"),
 }
-TOP = ("train", "report", "evaluate", "keys", "sweep", "replay", "reprice", "submit", "model", "study")
+TOP = ("train", "report", "evaluate", "keys", "sweep", "replay", "table", "reprice", "submit", "model", "study")
 COMMANDS = [
     *((name,) for name in TOP),
     *(("model", name) for name in ("tiny", "smollm2", "from")),
