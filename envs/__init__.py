@@ -40,6 +40,8 @@ def build(env: Env, *, seed: int) -> Environment:
         raise ConfigError(f"env.name: one of {', '.join(ENVIRONMENTS)}; found {env.name}")
     check_apart(env.categories.items())
     environment = ENVIRONMENTS[env.name](env, seed=seed)
-    if env.judge_url is not None and env.judge_model is not None:
-        environment = Judged(environment, url=env.judge_url, model=env.judge_model)
-    return environment if env.stream_sessions is None else Stretches(environment, sessions=env.stream_sessions)
+    if env.stream_sessions is not None:
+        environment = Stretches(environment, sessions=env.stream_sessions)
+    if env.judge_url is None or env.judge_model is None:
+        return environment
+    return Judged(environment, url=env.judge_url, model=env.judge_model)

@@ -113,6 +113,7 @@ def command(
     import envs
     from agile_ray.evaluation.score import score
     from agile_ray.record.json_files import write_json
+    from envs.llm_judge import Judged
     from launch.run.preflight import check_output
 
     if output is not None:
@@ -130,6 +131,10 @@ def command(
         from launch.run.play_prompted import used
 
         print(used(usage, token_prices))
+    if isinstance(environment, Judged):  # a checkpoint's sessions are judged in the actors, which count for themselves
+        from launch.run.play_prompted import used
+
+        print(used(environment.judge.chat.usage, None, of="judge"))
     if policy in (*REFERENCE_POLICIES, *PROMPTED) and _tokenizer_folder(settings) is None:
         print(f"model.path: no folder {settings.model.path}, so tokens are words; agent.session_tokens counts words")
     if output is not None:

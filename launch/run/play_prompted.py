@@ -16,16 +16,17 @@ REQUEST_S = 120.0
 """Deadline of one request, its retries included."""
 
 
-def used(usage: Usage, prices: tuple[float, float] | None) -> str:
+def used(usage: Usage, prices: tuple[float, float] | None, *, of: str = "endpoint") -> str:
     """What the endpoint was used for, in a sentence.
 
     Args:
         usage: of the endpoint.
         prices: of a million prompt tokens and of a million completion tokens; None: not known.
+        of: its name.
     """
     cost = "" if prices is None else f", cost {usage.cost(prices):.4f}"
     return (
-        f"endpoint: {usage.requests:,} requests, {usage.retries:,} retries, {usage.failed:,} failed; "
+        f"{of}: {usage.requests:,} requests, {usage.retries:,} retries, {usage.failed:,} failed; "
         f"{usage.prompt_tokens:,} prompt tokens, {usage.completion_tokens:,} completion tokens{cost}"
     )
 

@@ -90,9 +90,8 @@ def test_the_endpoints_failures_stay_what_they_are():
 
 def test_the_model_judges_only_words_that_the_environment_takes_for_wrong():
     said = []
-    one = JudgedStream(
-        SmallStream(question(0, "is it wet")), SimpleNamespace(right=lambda **told: not said.append(told))
-    )
+    model = SimpleNamespace(right=lambda **told: not said.append(told))
+    one = JudgedStream(SmallStream(question(0, "is it wet")), model)
     asked = one.questions[0]
     assert one.judge(asked, Submission(text="yes", rows=None))
     assert one.judge(asked, Submission(text="", rows=("p1",)))

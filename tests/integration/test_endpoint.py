@@ -1,4 +1,4 @@
-"""Prompted policies against a real vLLM server with a tiny model: every reply is nonsense, and everything is counted."""
+"""Prompted policies against a real vLLM server with a tiny model: replies are nonsense, and counted."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from envs.chat import Chat
-from launch.models.tiny import tiny
+from launch.commands.model import tiny
 
 pytestmark = pytest.mark.integration
 
@@ -29,22 +29,14 @@ def vllm_server(model, folder):
         port = free.getsockname()[1]
     template = folder / "template.jinja"
     template.write_text(TEMPLATE)
-    words = (
-        "--model",
-        str(model),
-        "--served-model-name",
-        "tiny",
-        "--chat-template",
-        str(template),
-        "--port",
-        str(port),
-    )
-    limits = ("--max-model-len", "512", "--max-num-seqs", "8", "--enforce-eager", "--dtype", "float32")
+    words = ("--model", str(model), "--served-model-name", "tiny", "--port", str(port))
+    limits = ("--chat-template", str(template), "--max-model-len", "4096", "--max-num-seqs", "8")
+    plain = ("--enforce-eager", "--dtype", "float32")
     surroundings = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     log = folder / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words, *limits],
+            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words, *limits, *plain],
             env=surroundings,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -73,7 +65,7 @@ def _answers(url):
 @pytest.mark.timeout(170)
 def test_prompted_policies_play_against_a_vllm_server(call, tmp_path):
     model = tmp_path / "tiny"
-    tiny(model, env="recurring", vocabulary=400, hidden=32, layers=1, heads=2, positions=512, seed=0)
+    tiny(model, env="recurring", data=None, config=None, hidden=128, layers=2, vocabulary=2048, context=4096, seed=0)
     with vllm_server(model, tmp_path) as url:
         chat = Chat(url=url, model="tiny", deadline_s=60.0)
         chat.ask([{"role": "user", "content": "is it wet ?"}], max_tokens=5)
