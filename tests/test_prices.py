@@ -8,18 +8,24 @@ import numpy as np
 import pytest
 
 from agile_ray.agent.lane import Lane
-from agile_ray.config import Agent, Env, Memory
+from agile_ray.config import Agent, Credit, Env, Memory
+from agile_ray.credit import linked, tail
 from agile_ray.credit.baseline import credit_baseline
+from agile_ray.credit.modes import Evidence, by_fit
 from agile_ray.evaluation.score import score
 from agile_ray.prices import Prices
 from agile_ray.scripted.optimum import best_first, worth_asking
 from agile_ray.scripted.references import Habits, reference
+from agile_ray.types import MemoryUse
 from envs.shop import Shop
 from launch.report.wording import cost
+from tests.fakes.fitted_worlds import linear
 from tests.fakes.streams import script_rules
 from tests.fakes.worlds import SESSION, Says, changed, lane, question, read, rules
 
 SHOP = Shop(seed=0)
+NO_LINKS = linked.link([], [])
+USE = MemoryUse(kind="qa", writer=0, similarity=1.0)
 STREAMS = 30
 
 
@@ -124,3 +130,34 @@ def test_prices_are_written_as_a_reader_writes_them():
     assert cost(0.3) == "0.3"
     assert cost((0.5,)) == "0.5"
     assert cost((0.1, 0.25, 1.0)) == "0.1, 0.25 or 1"
+
+
+def test_fitted_credit_is_that_of_each_price_alone():
+    one = [changed(session, price=100) for session in linear(np.random.default_rng(0), streams=20)]
+    other = [
+        changed(session, price=900, stream=f"other {session.stream}")
+        for session in linear(np.random.default_rng(1), streams=30)
+    ]
+
+    def fitted(sessions):
+        evidence = Evidence(sessions=sessions, past=(), links=NO_LINKS, readings=(), outlook={})
+        return by_fit(evidence, Credit(mode="fitted"))
+
+    together, metrics = fitted([*one, *other])
+    np.testing.assert_allclose(together, np.concatenate([fitted(one)[0], fitted(other)[0]]))
+    assert metrics["credit_worth/item at 0.1"] == fitted(one)[1]["credit_worth/item"]
+    assert metrics["credit_worth/item at 0.9"] == fitted(other)[1]["credit_worth/item"]
+    assert np.abs(together).max() > 0
+
+
+def test_the_tail_of_linked_credit_knows_each_price_alone():
+    def reading(price, gain):
+        return tail.Reading(group=f"fact at {price}", gain=gain, write_probability=0.0, outside=True)
+
+    outlook = tail.updated({}, [reading(100, 0.8)] * 20 + [reading(900, 0.2)] * 20)
+    again = [
+        changed(SESSION, stream=str(price), price=price, writes=(USE,), same_item=(0, 5), stream_length=6)
+        for price in (100, 900)
+    ]
+    found = tail.tail(again, outlook, np.ones(2))
+    assert found.tolist() == pytest.approx([0.8 * 20 / 40, 0.2 * 20 / 40])

@@ -36,7 +36,7 @@ def seen(world: World, window: slice) -> dict[str, tail.Sums]:
             one = tail.updated({}, found)["fact at 300"]
             sums += path.probability * np.array([one.sessions, one.gain, one.read, one.write_probability])
     sessions, gain, read, write = (ITERATIONS * sums).tolist()
-    return {"fact": tail.Sums(sessions=sessions, gain=gain, read=read, write_probability=write)}
+    return {"fact at 300": tail.Sums(sessions=sessions, gain=gain, read=read, write_probability=write)}
 
 
 def credit(world: World, memory: Memory, writer: int, *, window: slice, outlook: tail.Outlook) -> float:
