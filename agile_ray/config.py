@@ -9,11 +9,25 @@ from typing import Annotated, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from agile_ray.errors import ConfigError
 from agile_ray.knobs import Affects, Section
 from agile_ray.units import PARTS, Part, thousandths
 
 AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMPARISON
 """What the rules and budgets of the agent affect: everything that plays sessions."""
+
+
+def _price(value: object) -> float:
+    if isinstance(value, bool):
+        raise ValueError(f"neither true nor false, found {value}")
+    try:
+        price = float(str(value))
+    except ValueError:
+        raise ValueError(f"a price is a number, found {value!r}") from None
+    if not 0 <= price <= 1:
+        raise ValueError(f"a price is from 0 to 1, found {value}")
+    thousandths(price)
+    return price
 
 
 def _is_none(value: object) -> bool:
@@ -46,10 +60,10 @@ class Env(Section):
 
     name: str
     """Name of the environment, as listed in envs/."""
-    advice_cost: Annotated[float, Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION] = Field(
-        default=0.3, ge=0, le=1
-    )
-    """Price of one ask, in units of the reward for a right answer; a whole number of thousandths."""
+    advice_cost: Annotated[float | tuple[float, ...], Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION] = 0.3
+    """Price of one ask, in units of the reward for a right answer; a whole number of thousandths. In place of a number,
+    a list: each episode draws its price from it, and the status line shows the price, so that one policy learns to play
+    at all of them. A list of one number plays such a policy at that price."""
     recorded: Path | None = None
     """Folder of a past run whose stored receipts answer the asks. None: the gold answers do."""
     data: Path | None = None
@@ -69,12 +83,20 @@ class Env(Section):
     streams are played whole."""
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query to the tool, in seconds; for SQL, of CPU time."""
+    judge: str | None = Field(default=None, pattern=r"^https?://[^#]+#.+$")
+    """`URL#MODEL`, such as `http://localhost:8000/v1#qwen`: a model behind an OpenAI-compatible endpoint, which judges
+    answers in words that the environment's own judge takes for wrong. Its key is read from OPENAI_API_KEY. None: only
+    the environment judges."""
 
-    @field_validator("advice_cost")
+    @field_validator("advice_cost", mode="before")
     @classmethod
-    def _counts_whole_thousandths(cls, value: float) -> float:
-        thousandths(value)
-        return value
+    def _is_a_price_or_several(cls, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            return _price(value)
+        prices = tuple(map(_price, value))
+        if not prices or len(set(prices)) < len(prices):
+            raise ValueError(f"a list holds at least one price, and each once, found {list(prices)}")
+        return prices
 
     @field_validator("categories", mode="before")
     @classmethod
@@ -90,9 +112,27 @@ class Env(Section):
         return {split: value[split] for split in given}  # in order: equal mappings have equal digests
 
     @property
+    def prices(self) -> tuple[int, ...]:
+        """Prices of one ask that an episode may have, in thousandths of the reward for a right answer."""
+        costs = self.advice_cost
+        return tuple(map(thousandths, costs if isinstance(costs, tuple) else (costs,)))
+
+    @property
+    def tells_price(self) -> bool:
+        """The status line shows the price of the episode."""
+        return isinstance(self.advice_cost, tuple)
+
+    @property
     def price(self) -> int:
-        """Price of one ask, in thousandths of the reward for a right answer."""
-        return thousandths(self.advice_cost)
+        """The only price of one ask, in thousandths.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        price, *others = self.prices
+        if others:
+            raise ConfigError(f"env.advice_cost: must be one price here, found {self.advice_cost}")
+        return price
 
 
 class Agent(Section):
@@ -112,6 +152,11 @@ class Agent(Section):
     """Maximum number of paid asks in one session. Further asks are refused."""
     expert_s: float = Field(default=30.0, gt=0)
     """Deadline of one expert answer, in seconds."""
+    bar: tuple[
+        Literal["RetrieveMemory", "SearchProduct", "Search", "SeekAdvice", "Reflection", "UpdateMemory"], ...
+    ] = ()
+    """Functions that the agent may not use, such as `[SeekAdvice]`, for ablations: scripts and the teacher leave them
+    out, and a call by the policy is refused. `[UpdateMemory]` leaves the agent without memory: it stays empty."""
 
 
 class Memory(Section):

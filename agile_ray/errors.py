@@ -5,7 +5,9 @@ AgileError
     ContractError    a value violates what its type promises; always a bug
     SessionError     one session failed; recorded on the session, the run continues
         ToolError        the tool or the judge broke (a wrong query is an observation instead)
+        JudgeError       a judging model gave no verdict
         ExpertError      the expert broke or missed its deadline
+        EndpointError    a chat endpoint refused a request, or missed its deadline
     EngineError      vLLM rejected or lost a request
     SyncError        a rollout engine does not serve the weights it was given
     LearnerError     a learner rank died or its loss is not finite; resume from the last checkpoint
@@ -53,8 +55,16 @@ class ToolError(SessionError):
     """The tool or the judge broke. A query that the tool can't run is an observation instead."""
 
 
+class JudgeError(ToolError):
+    """A judging model gave no verdict."""
+
+
 class ExpertError(SessionError):
     """The expert broke or missed its deadline."""
+
+
+class EndpointError(SessionError):
+    """A chat endpoint refused a request, replied nonsense, or missed its deadline."""
 
 
 class EngineError(AgileError):

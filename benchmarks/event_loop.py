@@ -35,6 +35,7 @@ from agile_ray.agent.policy import Completion, SessionView
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import WordTokenizer
 from agile_ray.config import Agent, Memory
+from agile_ray.prices import Prices
 from agile_ray.types import Session
 from envs.sql import SqlTool
 from launch.border import border
@@ -209,9 +210,10 @@ def measure(load: Load, encoder: Encoder, database: Path, *, first: int) -> tupl
         agent=Agent(turn_tokens=96, session_tokens=640),
         memory=Memory(),
         tool_s=2.0,
+        prices=Prices(amounts=(300,)),
     )
     streams = [SlowStream(first + number, tool, load) for number in range(load.lanes)]
-    lanes = [Lane(stream, rules, price=300, looks_ahead=load.looks_ahead, imagines=True) for stream in streams]
+    lanes = [Lane(stream, rules, looks_ahead=load.looks_ahead, imagines=True) for stream in streams]
     sessions: list[Session] = []
     played_s = seconds(lambda: sessions.extend(play(lanes, load.sessions)))
 

@@ -6,6 +6,7 @@ from agile_ray.agent.environment import Environment
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from envs import hotpotqa, medmcqa, productqa, recurring, shop
+from envs.endpoints.llm_judge import Judged
 from envs.splits import check_apart
 from envs.stretches import Stretches
 
@@ -27,7 +28,8 @@ ENVIRONMENTS: dict[str, Build] = {
 
 
 def build(env: Env, *, seed: int) -> Environment:
-    """Build the environment that `env.name` selects, its streams cut to `env.stream_sessions`.
+    """Build the environment that `env.name` selects, its streams cut to `env.stream_sessions`, its words judged by
+    `env.judge`.
 
     Args:
         seed: root of everything that the environment draws.
@@ -40,4 +42,9 @@ def build(env: Env, *, seed: int) -> Environment:
         raise ConfigError(f"env.name: one of {', '.join(ENVIRONMENTS)}; found {env.name}")
     check_apart(env.categories.items())
     environment = ENVIRONMENTS[env.name](env, seed=seed)
-    return environment if env.stream_sessions is None else Stretches(environment, sessions=env.stream_sessions)
+    if env.stream_sessions is not None:
+        environment = Stretches(environment, sessions=env.stream_sessions)
+    if env.judge is None:
+        return environment
+    url, _, model = env.judge.partition("#")
+    return Judged(environment, url=url, model=model)

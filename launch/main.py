@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from launch.border import border, interrupted
-from launch.commands import data, evaluate, keys, model, replay, report, reprice, study, submit, sweep, train
+from launch.commands import data, evaluate, keys, model, replay, report, reprice, study, submit, sweep, table, train
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # the type that TyperGroup.invoke takes
@@ -78,6 +78,7 @@ app.command("data")(data.command)
 app.command("sweep")(sweep.command)
 app.add_typer(study.app, name="study")
 app.command("replay")(replay.command)
+app.command("table")(table.command)
 app.command("reprice")(reprice.command)
 app.command("submit")(submit.command)
 

@@ -17,6 +17,7 @@ from agile_ray.evaluation.plays import Play
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journal
 from agile_ray.record.roll_call import RollCall
+from agile_ray.scripted.guided import Guide
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
@@ -77,13 +78,17 @@ class RolloutActor:
             engine=self._engine,
             environment=environment,
             rules=build_rules(
-                environment, env=common.env, agent=common.agent, memory=common.memory, model=self._settings.model
+                environment,
+                env=common.env,
+                agent=common.agent,
+                memory=common.memory,
+                model=self._settings.model,
+                seed=common.seed,
             ),
             numbers=range(first, first + rollout.lanes),
             total=rollout.actors * rollout.lanes,
             temperature=rollout.temperature,
             seed=common.seed if rollout.deterministic else None,
-            price=common.env.price,
             bought=Journal(RunFolder(common.run_folder).journal(index)).add,
             deadline_s=common.deadline_s,
         )
@@ -120,9 +125,11 @@ class RolloutActor:
         """
         return pickle.dumps(await self._player.collect(sessions))
 
-    async def evaluate(self, plays: Sequence[Play], split: str, greedy: bool, keeps: bool, call: int) -> None:
+    async def evaluate(
+        self, plays: Sequence[Play], split: str, greedy: bool, keeps: bool, call: int, guide: Guide | None
+    ) -> None:
         """Play streams; `report` returns what is played, also after this has returned."""
-        await self._player.evaluate(plays, split=split, greedy=greedy, keeps=keeps, call=call)
+        await self._player.evaluate(plays, split=split, greedy=greedy, keeps=keeps, call=call, guide=guide)
 
     async def report(self, call: int, seen: int) -> bytes:
         """How far the current call is, as a pickled `Report`; `Player.report` explains the arguments."""

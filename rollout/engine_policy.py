@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from agile_ray.agent.policy import Completion, Policy, SessionView
+from agile_ray.agent.policy import Completion, Prompt, Writer
 from agile_ray.errors import DeadlineError
 from agile_ray.seeds import derive
 
@@ -29,7 +29,7 @@ class Engine(Protocol):
 class Seating(Protocol):
     """Gives each of the lanes that play at once its policy."""
 
-    def seat(self, number: int) -> Policy: ...
+    def seat(self, number: int) -> Writer: ...
 
     def leave(self, number: int) -> None: ...  # the lane in this seat has nothing left to play
 
@@ -50,7 +50,7 @@ class EnginePolicy:
     def leave(self, number: int) -> None:
         """Nobody waits for this lane."""
 
-    async def write(self, view: SessionView) -> Completion:
+    async def write(self, view: Prompt) -> Completion:
         try:
             return await self._engine.generate(view.context_ids, max_tokens=view.room, temperature=self._temperature)
         except DeadlineError as error:
@@ -82,14 +82,14 @@ class Lockstep:
         self._temperature = temperature
         self._seed = seed
         self._seated = set(range(seats))
-        self._requests: dict[int, tuple[SessionView, asyncio.Future[Completion]]] = {}
+        self._requests: dict[int, tuple[Prompt, asyncio.Future[Completion]]] = {}
         self._batch: asyncio.Task[None] | None = None
 
     def seat(self, number: int) -> "Seat":
         """The policy of one lane, whose seat has this number."""
         return Seat(self, number)
 
-    async def write(self, number: int, view: SessionView) -> Completion:
+    async def write(self, number: int, view: Prompt) -> Completion:
         """Request one seat's turn.
 
         Raises:
@@ -111,7 +111,7 @@ class Lockstep:
             self._requests = {}
             self._batch = asyncio.create_task(self._write(requests))  # asyncio keeps only a weak reference to a task
 
-    async def _write(self, requests: Sequence[tuple[SessionView, asyncio.Future[Completion]]]) -> None:
+    async def _write(self, requests: Sequence[tuple[Prompt, asyncio.Future[Completion]]]) -> None:
         try:
             completions = await self._engine.generate_batch(
                 [view.context_ids for view, _ in requests],
@@ -128,7 +128,7 @@ class Lockstep:
             if not answer.done():
                 answer.set_result(completion)
 
-    def _seed_of(self, view: SessionView) -> int:
+    def _seed_of(self, view: Prompt) -> int:
         return derive(self._seed, "sample", view.stream.id, view.position, len(view.context_ids))
 
 
@@ -139,5 +139,5 @@ class Seat:
         self._lockstep = lockstep
         self._number = number
 
-    async def write(self, view: SessionView) -> Completion:
+    async def write(self, view: Prompt) -> Completion:
         return await self._lockstep.write(self._number, view)

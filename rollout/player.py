@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.lane import Lane, LaneState
 from agile_ray.agent.memory import Moment
-from agile_ray.agent.policy import Policy
+from agile_ray.agent.policy import Policy, Writer
 from agile_ray.agent.rules import Rules
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Part, Play, balanced
+from agile_ray.scripted.guided import Guide, grow
 from agile_ray.scripted.head_start import AskingShares, first_position, head_start
 from agile_ray.types import Receipt, Session
 from rollout.engine_policy import Engine, EnginePolicy, Lockstep, Seating
@@ -58,7 +59,6 @@ class Player:
         total: int,
         temperature: float,
         seed: int | None,
-        price: int,
         bought: Callable[[Receipt], None],
         deadline_s: float,
     ) -> None:
@@ -69,7 +69,6 @@ class Player:
             total: number of lanes of all actors.
             temperature: of sampling.
             seed: of sampling in lockstep, so that sessions repeat exactly; None: lanes do not wait for one another.
-            price: of one ask, thousandths.
             bought: called with the receipt of every ask that training pays for.
             deadline_s: longest wait for one step of a session, seconds.
         """
@@ -83,7 +82,6 @@ class Player:
         self._total = total
         self._temperature = temperature
         self._seed = seed
-        self._price = price
         self._bought = bought
         self._deadline_s = deadline_s
         self._rounds = dict.fromkeys(numbers, 0)
@@ -93,7 +91,7 @@ class Player:
         index = number + self._rounds[number] * self._total
         stream = self._environment.stream(split="train", index=index)
         # Both also without credit: a replay of the stored sessions may compute another one.
-        return Lane(stream, self._rules, price=self._price, bought=self._bought, looks_ahead=True, imagines=True)
+        return Lane(stream, self._rules, bought=self._bought, looks_ahead=True, imagines=True)
 
     async def spread(self, shares: AskingShares, *, sessions: int, seed: int) -> None:
         """Move every lane to the place where it begins in its first stream; call it before any session is collected.
@@ -106,7 +104,7 @@ class Player:
         for number, lane in self._lanes.items():
             place = first_position(lane.stream, number=number, lanes=self._total, sessions=sessions)
             state = await head_start(
-                self._environment, lane.stream, self._rules, position=place, shares=shares, seed=seed, price=self._price
+                self._environment, lane.stream, self._rules, position=place, shares=shares, seed=seed
             )
             lane.restore(state)
             await asyncio.sleep(0)  # scripts never wait, so nothing else could run in between
@@ -168,7 +166,9 @@ class Player:
             played.append(await self._play(self._lanes[number], policy))
         return played
 
-    async def evaluate(self, plays: Sequence[Play], *, split: str, greedy: bool, keeps: bool, call: int) -> None:
+    async def evaluate(
+        self, plays: Sequence[Play], *, split: str, greedy: bool, keeps: bool, call: int, guide: Guide | None = None
+    ) -> None:
         """Play streams with empty memories, as many at once as there are lanes, and report them in parts.
 
         Greedy evaluations play in lockstep, so that they repeat exactly. The lanes of `collect` are not touched.
@@ -179,6 +179,7 @@ class Player:
             greedy: whether the most probable token is taken, instead of a sampled one.
             keeps: report a part of each stream about every `PART_S` seconds, not only what is left at its end.
             call: number of the evaluation, for `report`; no two evaluations have the same.
+            guide: script that decides when to ask; None: the engine decides.
 
         Raises:
             EngineError: the engine failed.
@@ -193,21 +194,30 @@ class Player:
 
         async def play(seat: int) -> list[Session]:
             for one in shares[seat]:
-                async for part in self._play_stream(one, split=split, policy=seating.seat(seat), keeps=keeps):
+                async for part in self._play_stream(
+                    one, split=split, policy=seating.seat(seat), keeps=keeps, guide=guide
+                ):
                     parts[next(numbers)] = part
             seating.leave(seat)
             return []
 
         await _together([play(seat) for seat in range(len(shares))])
 
-    async def _play_stream(self, play: Play, *, split: str, policy: Policy, keeps: bool) -> AsyncIterator[Part]:
-        lane = Lane(self._environment.stream(split=split, index=play.index), self._rules, price=self._price)
+    async def _play_stream(
+        self, play: Play, *, split: str, policy: Writer, keeps: bool, guide: Guide | None
+    ) -> AsyncIterator[Part]:
+        lane = Lane(self._environment.stream(split=split, index=play.index), self._rules)
         if play.begun is not None:
             lane.restore(play.begun)
+        measured, plays = lane, policy
+        if guide is not None:
+            measured, plays = guide.measured(lane, self._rules), guide.policy(self._environment, policy)
         sessions: list[Session] = []
         last, moment = time.monotonic(), lane.memory.moment
         while lane.position < play.sessions:
-            sessions.append(await self._play(lane, policy))
+            measured.memory, measured.position = lane.memory, lane.position
+            sessions.append(await self._play(measured, plays))
+            await grow(lane, measured, self._environment)
             ends = lane.position == play.sessions
             if ends or (keeps and time.monotonic() - last > PART_S):
                 yield Part(index=play.index, sessions=tuple(sessions), state=None if ends else lane.state(moment))

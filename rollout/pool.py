@@ -34,6 +34,7 @@ from agile_ray.errors import AgileError, ConfigError, SyncError
 from agile_ray.evaluation.plays import Part, Play, balanced, plays
 from agile_ray.record.evaluations import PlayedParts
 from agile_ray.record.roll_call import REMEDY, RULE, RollCall
+from agile_ray.scripted.guided import Guide
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
@@ -172,7 +173,13 @@ class RolloutPool:
         return [session for part in played for session in pickle.loads(part)]  # noqa: S301  from our own actors
 
     def evaluate(
-        self, *, split: str, sessions: int | None, greedy: bool, parts: PlayedParts | None = None
+        self,
+        *,
+        split: str,
+        sessions: int | None,
+        greedy: bool,
+        parts: PlayedParts | None = None,
+        guide: Guide | None = None,
     ) -> list[Session]:
         """Play the streams that `agile_ray.evaluation.plays` chooses, the longest ones first.
 
@@ -181,6 +188,7 @@ class RolloutPool:
             sessions: total number; None plays every stream to its end.
             greedy: whether the most probable token is taken, instead of a sampled one.
             parts: what the same evaluation has played before, and where it is kept from now on. None: nothing.
+            guide: script that decides when to ask; None: the engines decide.
 
         Returns:
             Stream by stream, in the order of the split.
@@ -198,7 +206,7 @@ class RolloutPool:
         call = next(self._calls)
         shares = balanced(left, shares=len(self.handles))
         answers = [
-            handle.evaluate.remote(share, split, greedy, parts.keeps, call)
+            handle.evaluate.remote(share, split, greedy, parts.keeps, call, guide)
             for handle, share in zip(self.handles, shares, strict=True)
         ]
         with self._bar(title := f"evaluate {split}", total) as show:

@@ -7,21 +7,35 @@ from agile_ray.agent.memory import Embedder, HashedEmbedder
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent, Env, Memory
+from agile_ray.errors import ConfigError
 from agile_ray.experts import build_expert
+from agile_ray.prices import Prices
 from rollout.embedder import BatchedEmbedder
 
 
-def build_rules(environment: Environment, *, env: Env, agent: Agent, memory: Memory, model: Path | None) -> Rules:
+def build_rules(
+    environment: Environment, *, env: Env, agent: Agent, memory: Memory, model: Path | None, seed: int
+) -> Rules:
     """Build the rules of lanes that a model plays, or a script by the same rules.
 
     Args:
         environment: built from `env`.
+        env: its prices, expert and tool.
+        agent: rules and budgets.
+        memory: what the agent remembers.
         model: Hugging Face folder with the tokenizer; None: tokens are words, which only scripts can play.
+        seed: root seed of the run.
 
     Raises:
-        ConfigError: the tokenizer lacks function tokens, the embedder's package is not installed, or `env.recorded`
-            holds no segments.
+        ConfigError: the tokenizer lacks function tokens, the embedder's package is not installed, `env.recorded` holds
+            no segments, or `agent.bar` names another environment's tool.
     """
+    wrong = sorted(
+        name for name in agent.bar if name.startswith("Search") and f"[{name}]" != environment.search_function
+    )
+    if wrong:
+        tool = environment.search_function.value.strip("[]")
+        raise ConfigError(f"agent.bar: the tool of {env.name} is {tool}, found {wrong[0]}; write {tool}")
     return Rules(
         search_function=environment.search_function,
         tokenizer=WordTokenizer() if model is None else _read_tokenizer(model),
@@ -30,6 +44,7 @@ def build_rules(environment: Environment, *, env: Env, agent: Agent, memory: Mem
         agent=agent,
         memory=memory,
         tool_s=env.tool_s,
+        prices=Prices.of(env, seed=seed),
     )
 
 

@@ -31,7 +31,14 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
     ("override", "says"),
     [
         ("env.advise_cost=0.3", "unknown key env.advise_cost; the nearest known one is env.advice_cost"),
-        ("env.advice_cost=1.5", "env.advice_cost: Input should be less than or equal to 1, found 1.5"),
+        ("env.advice_cost=1.5", "env.advice_cost: a price is from 0 to 1, found 1.5"),
+        ("env.advice_cost=[0.1,1.5]", "env.advice_cost: a price is from 0 to 1, found 1.5"),
+        (
+            "env.advice_cost=[0.1,0.10]",
+            "env.advice_cost: a list holds at least one price, and each once, found [0.1, 0.1]",
+        ),
+        ("env.advice_cost=[]", "env.advice_cost: a list holds at least one price, and each once, found []"),
+        ("env.advice_cost=cheap", "env.advice_cost: a price is a number, found 'cheap'"),
         ("env.advice_cost=0.0005", "env.advice_cost: must be a whole number of thousandths, found 0.0005"),
         ("env.categories.tst=[a]", "env.categories: a split is one of imitation, train, validation, test; found tst"),
         (

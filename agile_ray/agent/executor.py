@@ -11,9 +11,9 @@
     [SubmitAnswer]           submits the latest of: prediction, advice, rows        -
     [ClearContext]           ends the session                                       -
 
-A call out of order appends an error that the policy reads, and the session continues within its budgets. So does an
-end token that ends no query; the words before it are not kept. What the policy wrote is never decoded and encoded
-again: the context is a list of ids that only grows.
+A call out of order, or of a function in `agent.bar`, appends an error that the policy reads, and the session continues
+within its budgets. So does an end token that ends no query; the words before it are not kept. What the policy wrote is
+never decoded and encoded again: the context is a list of ids that only grows.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,6 +40,7 @@ from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Sessi
 
 SAYINGS = (
     "progress 10 questions 2 knowledge 3\n",
+    "progress 10 questions 2 knowledge 3 price 0.3\n",
     "history : none\nknowledge : none\n",
     "advice : yes\nrows : none\n",
     "error : nothing to submit\n",
@@ -102,6 +103,7 @@ class Executor:
         self._finds: list[Found] = []
         self.reads: list[MemoryUse] = []
         self.ending: Ending | None = None
+        self.barred = frozenset(Function(f"[{name}]") for name in rules.agent.bar)
         self._search_function = rules.search_function
         self._agent = rules.agent
         self._embedder = rules.embedder
@@ -125,7 +127,8 @@ class Executor:
         self._taken = 0  # action tokens of the turn that is being taken
         if rules.agent.forced:
             self._force(Function.GET_QUESTION)
-            self._force(Function.RETRIEVE_MEMORY)
+            if Function.RETRIEVE_MEMORY not in self.barred:
+                self._force(Function.RETRIEVE_MEMORY)
         self._cut_if_spent()
 
     def _force(self, function: Function) -> None:
@@ -265,6 +268,8 @@ class Executor:
         """Why a function can't be called now; "" if it can."""
         if function is Function.CLEAR_CONTEXT:
             return ""
+        if function in self.barred:
+            return f"{function.value.strip('[]')} is not available"
         if self._submitted is not None:
             return "the answer is submitted , clear the context"
         if function is Function.GET_QUESTION:

@@ -43,7 +43,6 @@ class Lane:
         stream: Stream,
         rules: Rules,
         *,
-        price: int,
         sessions: int | None = None,
         bought: Callable[[Receipt], None] | None = None,
         observed: bool = True,
@@ -55,7 +54,6 @@ class Lane:
         Args:
             stream: the stream to play.
             rules: shared with the other lanes of the run.
-            price: of one ask in this episode, thousandths.
             sessions: how many will be played, which oracles look at; None: the whole stream.
             bought: called with the receipt of every ask that is paid for.
             observed: whether sessions record their hindsight; on a long stream that takes most of a script's time.
@@ -67,7 +65,7 @@ class Lane:
         self.memory = Memory(rules.embedder, capacity=rules.memory.capacity)
         self._rules = rules
         self._recurrence = Recurrence(stream.questions)
-        self._price = price
+        self._price = rules.prices.at(stream.id)
         self._sessions = sessions
         self._observed = observed
         self._looks_ahead = looks_ahead
@@ -121,6 +119,7 @@ class Lane:
             position=self.position,
             rules=self._rules,
             given=await self._given(),
+            price=self._price,
         )
         executor = Executor(
             stream=self.stream,

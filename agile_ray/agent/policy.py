@@ -1,7 +1,7 @@
 """The protocol of policies: an engine, or a script, writes the tokens of a turn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,8 +22,8 @@ class Completion:
     ask_probability: float = math.nan  # as in Turn
 
 
-class SessionView(Protocol):
-    """What a policy may look at while a session is played. An engine reads only `context_ids`."""
+class Prompt(Protocol):
+    """What a turn continues: all that an engine needs."""
 
     @property
     def context_ids(self) -> Sequence[int]: ...
@@ -32,13 +32,17 @@ class SessionView(Protocol):
     def room(self) -> int: ...  # tokens that may still be written in this turn, at least 1
 
     @property
-    def tokenizer(self) -> Tokenizer: ...
-
-    @property
     def stream(self) -> Stream: ...
 
     @property
     def position(self) -> int: ...
+
+
+class SessionView(Prompt, Protocol):
+    """What a policy may look at while a session is played."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
 
     @property
     def question(self) -> Question: ...
@@ -51,6 +55,9 @@ class SessionView(Protocol):
 
     @property
     def reliability(self) -> float: ...  # share of advice that is right; only oracles may use it
+
+    @property
+    def barred(self) -> Collection[Function]: ...  # functions that the agent may not use
 
     @property
     def last(self) -> Function | None: ...  # the function that ran last
@@ -73,5 +80,13 @@ class Policy(Protocol):
     """Writes one turn."""
 
     async def write(self, view: SessionView) -> Completion:
+        """Write the next turn; at most `view.room` tokens."""
+        ...
+
+
+class Writer(Protocol):
+    """A policy that needs no more than the prompt."""
+
+    async def write(self, view: Prompt) -> Completion:
         """Write the next turn; at most `view.room` tokens."""
         ...

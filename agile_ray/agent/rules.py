@@ -8,6 +8,7 @@ from agile_ray.agent.memory import Embedder
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
+from agile_ray.prices import Prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,3 +22,4 @@ class Rules:
     agent: Agent
     memory: MemoryConfig
     tool_s: float  # deadline of one query, seconds; the environment enforces it
+    prices: Prices  # of advice

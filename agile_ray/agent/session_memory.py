@@ -72,6 +72,7 @@ class SessionMemory:
         questions: Sequence[Question],
         position: int,
         rules: Rules,
+        price: int,
         given: GivenMemory | None = None,
     ) -> None:
         """Bind the memory to a session.
@@ -81,6 +82,7 @@ class SessionMemory:
             questions: of the whole stream.
             position: of the session in it.
             rules: of the lane.
+            price: of one ask in this episode, thousandths.
             given: what memory held before the stream's first session; None: nothing.
         """
         self.questions = questions
@@ -89,6 +91,7 @@ class SessionMemory:
         self._given = given
         self._tokenizer = rules.tokenizer
         self._config = rules.memory
+        self._price_shown = f" price {price / 1000:g}" if rules.prices.told else ""
 
     @property
     def question(self) -> Question:
@@ -166,7 +169,7 @@ class SessionMemory:
         """
         progress = 10 * (10 * self.position // len(self.questions))
         questions, knowledge = self.similar(without)
-        status = f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}"
+        status = f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}{self._price_shown}"
         return self._tokenizer.encode(f"{status}\n{self.question.shown}\n")
 
     def retrieval_reply(self, found: Retrieved) -> list[int]:

@@ -11,7 +11,7 @@ MIN_SESSIONS_FOR_FIT = 20
 
 
 def credit_baseline(sessions: Sequence[Session], amounts: Float64) -> Float64:
-    """Expected credit of each session, from the sessions on its topic that found memory alike.
+    """Expected credit of each session, from those on its topic, at its price, that found memory alike.
 
     Alike: memory held the answer for both, or for neither. The expectation is the least-squares plane over two
     features: the share of the stream that is left, and N / (N + 1) with N similar questions that follow. Both are
@@ -29,7 +29,7 @@ def credit_baseline(sessions: Sequence[Session], amounts: Float64) -> Float64:
     later = np.array([session.hindsight.later_similar for session in sessions], dtype=np.float64)
     features = np.stack([np.ones_like(left), left, later / (later + 1.0)], axis=1)
     trained = np.array([session.ending is not Ending.FAILED for session in sessions])
-    kinds = [(session.topic, session.hindsight.known) for session in sessions]
+    kinds = [(session.topic, session.price, session.hindsight.known) for session in sessions]
     baseline = np.zeros(len(sessions))
     for kind in set(kinds):
         alike = np.array([one == kind for one in kinds])

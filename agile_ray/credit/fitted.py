@@ -2,13 +2,13 @@
 
     V(S) = sum over topics of V_topic(S)     expected rewards of the questions to come on the topic
     V_topic(S) = theta . phi(S)              phi: the share of the stream that is left, earlier questions and memory
-                                             entries on the topic, and the price if prices differ; see `Schema`
+                                             entries on the topic; see `Schema`
     A_i  = V(S_{i+1}) - V(S_{i+1} if i had written nothing)
          = theta_size + left_{i+1} theta_left*size, of i's topic, if i wrote what memory lacked
          = 0 if memory held the answer already, and after the last session of a stream
 
-theta is fitted per topic by LSTD(lambda) (credit/lstd.py), over several iterations. The fit uses only the part of a
-session's reward that memory contributed:
+theta is fitted per topic and price by LSTD(lambda) (credit/lstd.py), over several iterations. The fit uses only the
+part of a session's reward that memory contributed:
 
     r_i = gain if memory held the answer, else 0     gain = (mean own reward where it did) - (mean where it did not)
 
@@ -52,21 +52,18 @@ class Schema:
     """The features of one topic."""
 
     topic: str
-    priced: bool  # prices differ, so they are a feature
     iterations: int  # fitted together
 
     @classmethod
     def of(cls, iterations: Sequence[Sequence[Session]], topic: str) -> Self:
-        """The schema for these iterations; prices are a feature if they differ."""
-        prices = {session.price for sessions in iterations for session in sessions}
-        return cls(topic=topic, priced=len(prices) > 1, iterations=len(iterations))
+        """The schema for these iterations."""
+        return cls(topic=topic, iterations=len(iterations))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the features, in order."""
-        price = ("left*price",) if self.priced else ()
         trends = (f"{name} of {iteration}" for iteration in range(self.iterations) for name in TREND)
-        return (*trends, *MET, *price, *ENTRY)
+        return (*trends, *MET, *ENTRY)
 
     @property
     def prior(self) -> Float64:
@@ -102,14 +99,20 @@ def _longer_window(each: int, stream_length: int) -> str:
     return f", or credit.window={ceil(stream_length / each)} or more" if enough else ""
 
 
-def metrics(fit: Fit, schema: Schema) -> dict[str, float]:
-    """Worth of an entry on the topic at the start of a stream, reward, with its 95 % interval (1.96 deviations)."""
+def metrics(fit: Fit, schema: Schema, *, suffix: str = "") -> dict[str, float]:
+    """Worth of an entry on the topic at the start of a stream, reward, with its 95 % interval (1.96 deviations).
+
+    Args:
+        fit: to the sessions.
+        schema: of the fit.
+        suffix: of the metrics' names, after the topic.
+    """
     entry = np.array([float(name in ENTRY) for name in schema.names])
     worth, deviation = entry @ fit.theta, np.sqrt(max(entry @ fit.covariance @ entry, 0.0))
     return {
-        f"credit_worth/{schema.topic}": float(worth),
-        f"credit_worth_low/{schema.topic}": float(worth - Z_95 * deviation),
-        f"credit_worth_high/{schema.topic}": float(worth + Z_95 * deviation),
+        f"credit_worth/{schema.topic}{suffix}": float(worth),
+        f"credit_worth_low/{schema.topic}{suffix}": float(worth - Z_95 * deviation),
+        f"credit_worth_high/{schema.topic}{suffix}": float(worth + Z_95 * deviation),
     }
 
 
@@ -144,7 +147,7 @@ def transitions(iterations: Sequence[Sequence[Session]], schema: Schema) -> Tran
     without = _stack([state(index, done=1, wrote=False) for index in kept], width)
     following = after.copy()
     continued = np.flatnonzero(np.diff(runs) == 0)
-    following[continued] = features[continued + 1]  # the next session's own features: its price may differ
+    following[continued] = features[continued + 1]  # the next session's own features
     return Transitions(
         features=features,
         following=following,
@@ -177,8 +180,7 @@ def _features(session: Session, schema: Schema, iteration: int, *, met: int, don
     trends[len(TREND) * iteration : len(TREND) * (iteration + 1)] = [1.0, left, left**2, left**3]
     met += done * on_topic
     size = session.hindsight.memory_sizes.get(schema.topic, 0) + (wrote and on_topic)
-    price = [left * session.price / 1000] if schema.priced else []
-    return [*trends, met, left * met, *price, size, left * size]
+    return [*trends, met, left * met, size, left * size]
 
 
 def _met(given: Sequence[tuple[int, Session]], topic: str) -> Int64:

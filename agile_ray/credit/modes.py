@@ -80,15 +80,23 @@ def bonus(*, wrote: Mask, later: Int64, stored: Int64, beta: float) -> Float64:
 
 
 def by_fit(evidence: Evidence, _: Credit) -> Amounts:
-    """A_i by a regression of V on the state of memory, over this iteration and the past ones; see credit/fitted.py."""
-    iterations = (*evidence.past, evidence.sessions)
-    amounts, metrics = np.zeros(sum(map(len, iterations))), {}
-    for topic in fitted.topics(iterations):
-        schema = fitted.Schema.of(iterations, topic)
-        steps = fitted.transitions(iterations, schema)
-        fit = lstd.fit(steps, prior=schema.prior, td_lambda=fitted.TD_LAMBDA)
-        amounts += fitted.fitted(steps, fit, sessions=len(amounts))
-        metrics |= fitted.metrics(fit, schema)
+    """A_i by regressions of V on the state of memory, over this iteration and the past ones; see credit/fitted.py.
+
+    The policy knows the price and acts by it, so each price has a fit of its own. A stream has one price.
+    """
+    everything = (*evidence.past, evidence.sessions)
+    prices = np.array([one.price for sessions in everything for one in sessions])
+    amounts, metrics = np.zeros(len(prices)), {}
+    for price in np.unique(prices).tolist():
+        places = np.flatnonzero(prices == price)
+        iterations = [[one for one in sessions if one.price == price] for sessions in everything]
+        suffix = "" if len(places) == len(prices) else f" at {price / 1000:g}"
+        for topic in fitted.topics(iterations):
+            schema = fitted.Schema.of(iterations, topic)
+            steps = fitted.transitions(iterations, schema)
+            fit = lstd.fit(steps, prior=schema.prior, td_lambda=fitted.TD_LAMBDA)
+            amounts[places] += fitted.fitted(steps, fit, sessions=len(places))
+            metrics |= fitted.metrics(fit, schema, suffix=suffix)
     return amounts[len(amounts) - len(evidence.sessions) :], metrics
 
 

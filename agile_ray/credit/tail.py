@@ -7,13 +7,14 @@ later questions on the writer's item after the window is known too. Their sessio
 
     lacking_i   probability that the world without i's entry still lacks one at the window's end: the product of
                 1 - p_l over i's readers l inside the window, as in credit/linked.py
-    g           mean gain, on the writer's topic, of a session whose item memory held: r_k - V_own(x_k) if it read the
-                entry of the first session on the item that it found, 0 if it read none
+    g           mean gain, on the writer's topic and at its price, of a session whose item memory held: r_k - V_own(x_k)
+                if it read the entry of the first session on the item that it found, 0 if it read none
     p           mean probability, at those prefixes x_k, that the session writes an entry itself
 
 g and p are means over this iteration and the earlier ones, each iteration with half the weight of the next. Writers of
 any age give evidence, also those that an earlier iteration collected, or whose entries a script wrote. g is shrunk
-towards 0 by N / (N + 20), for N sessions. The result is exact where sessions on a topic gain alike; see docs/credit.md.
+towards 0 by N / (N + 20), for N sessions. The result is exact where sessions on a topic, at a price,
+gain alike; see docs/credit.md.
 
 Rewards, gains and credit are in units of the reward for a right answer.
 
@@ -38,7 +39,7 @@ KEPT = 0.5
 class Reading:
     """What one session gained because memory held its item: evidence for g and p."""
 
-    topic: str
+    group: str  # its topic and price
     gain: float  # 0 if it did not read the entry
     write_probability: float | None  # p_k at the prefix without the entry; None if it did not read the entry
     outside: bool  # no session of the iteration wrote what memory held
@@ -46,7 +47,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sums:
-    """Weighted sums over the readings of one topic."""
+    """Weighted sums over the readings of one topic at one price."""
 
     sessions: float = 0.0
     gain: float = 0.0
@@ -70,7 +71,7 @@ class Sums:
 
 
 Outlook = Mapping[str, Sums]
-"""What is known about later readers, by topic."""
+"""What is known about later readers, by topic and price (`_group`)."""
 
 
 def readings(sessions: Sequence[Session], imagined: Sequence[Imagined]) -> list[Reading]:
@@ -96,7 +97,7 @@ def readings(sessions: Sequence[Session], imagined: Sequence[Imagined]) -> list[
         earlier = (position for position in session.hindsight.same_item if position < session.position)
         found.append(
             Reading(
-                topic=session.topic,
+                group=_group(session),
                 gain=0.0 if one is None else session.own_reward - one.own_value,
                 write_probability=None if one is None else one.write_probability,
                 outside=not any((session.stream, position) in wrote for position in earlier),
@@ -107,10 +108,10 @@ def readings(sessions: Sequence[Session], imagined: Sequence[Imagined]) -> list[
 
 def updated(outlook: Outlook, found: Sequence[Reading]) -> dict[str, Sums]:
     """Give earlier evidence less weight, and add that of one iteration."""
-    topics = outlook.keys() | {one.topic for one in found}
+    groups = outlook.keys() | {one.group for one in found}
     return {
-        topic: _added(outlook.get(topic, Sums()), [one for one in found if one.topic == topic])
-        for topic in sorted(topics)
+        group: _added(outlook.get(group, Sums()), [one for one in found if one.group == group])
+        for group in sorted(groups)
     }
 
 
@@ -160,8 +161,8 @@ def metrics(
         window: float64 [S], credit for readers among the sessions.
         beyond: float64 [S], `tail`.
     """
-    came = [one for one in found if one.outside and one.topic in before]
-    errors = [before[one.topic].mean_gain - one.gain for one in came]
+    came = [one for one in found if one.outside and one.group in before]
+    errors = [before[one.group].mean_gain - one.gain for one in came]
     sums = abs(float(window.sum())), abs(float(beyond.sum()))
     described = {
         "credit_tail": sums[1] / sum(sums) if any(sums) else 0.0,
@@ -198,7 +199,11 @@ def _weight(first: int, end: int, sums: Sums) -> float:
 
 
 def _sums(outlook: Outlook, session: Session) -> Sums:
-    return outlook.get(session.topic, Sums())
+    return outlook.get(_group(session), Sums())
+
+
+def _group(session: Session) -> str:
+    return f"{session.topic} at {session.price}"
 
 
 def _adds(session: Session) -> bool:

@@ -38,6 +38,16 @@ class KindScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PriceScore:
+    """The score of the episodes that have one price."""
+
+    sessions: int
+    asked_share: float
+    accuracy: float
+    total_score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """The score of a set of sessions."""
 
@@ -55,6 +65,7 @@ class Score:
     endings: dict[Ending, int]
     kinds: dict[str, KindScore]
     reasons: dict[str, int] = field(default_factory=dict)  # failed sessions by reason, the commonest first
+    prices: dict[int, PriceScore] = field(default_factory=dict)  # by price, thousandths; empty if all have the same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +142,7 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
             for kind in sorted({session.kind for session in kept})
         },
         reasons=failures.reasons(failed),
+        prices=_by_price(kept),
     )
 
 
@@ -210,6 +222,22 @@ def cause(session: Session) -> Cause | None:
     if "bad_query" in session.remarks:
         return Cause.BAD_QUERY
     return Cause.ROWS_WRONG if session.origin is Origin.ROWS else Cause.PREDICTED_WRONG
+
+
+def _by_price(sessions: Sequence[Session]) -> dict[int, PriceScore]:
+    prices = sorted({session.price for session in sessions})
+    if len(prices) < 2:
+        return {}
+    return {price: _price_score([session for session in sessions if session.price == price]) for price in prices}
+
+
+def _price_score(sessions: Sequence[Session]) -> PriceScore:
+    return PriceScore(
+        sessions=len(sessions),
+        asked_share=_share(sessions, _asked),
+        accuracy=_share(sessions, _right),
+        total_score=sum(map(reward, sessions)) / (1000 * len(sessions)),
+    )
 
 
 def _kind_score(sessions: Sequence[Session]) -> KindScore:

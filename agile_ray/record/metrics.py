@@ -81,7 +81,12 @@ _CREDIT_METRICS = (
         "over sessions that read entries of several writers, mean of the summed gains of single writers minus the "
         "joint gain: below 0 where one entry suffices, above 0 where only all of them together help",
     ),
-    _metric("credit_worth", "reward/entry", _LAST, "fitted value of a memory entry at the start of a stream, by topic"),
+    _metric(
+        "credit_worth",
+        "reward/entry",
+        _LAST,
+        "fitted value of a memory entry at the start of a stream, by topic, and by price if there are several",
+    ),
     _metric("credit_worth_low", "reward/entry", _LAST, "lower bound of the 95% interval of credit_worth"),
     _metric("credit_worth_high", "reward/entry", _LAST, "upper bound of the 95% interval of credit_worth"),
     _metric("tokens_per_session", "tokens/session", _MEAN, "tokens read and written by a trained session"),

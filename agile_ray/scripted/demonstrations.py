@@ -42,7 +42,6 @@ def lessons(
     environment: Environment,
     rules: Rules,
     *,
-    price: int,
     seed: int,
     progress: Callable[[int], None],
 ) -> Lessons:
@@ -52,14 +51,13 @@ def lessons(
         config: the teacher, the number of its sessions, and sessions per batch.
         environment: provides the streams.
         rules: of the lanes; the gold expert replaces their expert.
-        price: of one ask, thousandths.
         seed: root seed of the run.
         progress: called with the number of sessions played so far.
 
     Raises:
         StarvedError: more than a tenth of the sessions ran out of a budget or failed.
     """
-    return asyncio.run(_lessons(config, environment, rules, price=price, seed=seed, progress=progress))
+    return asyncio.run(_lessons(config, environment, rules, seed=seed, progress=progress))
 
 
 async def _lessons(
@@ -67,7 +65,6 @@ async def _lessons(
     environment: Environment,
     rules: Rules,
     *,
-    price: int,
     seed: int,
     progress: Callable[[int], None],
 ) -> Lessons:
@@ -77,7 +74,7 @@ async def _lessons(
     demonstrations: list[Demonstration] = []
     lost: list[Session] = []
     repeated = 0
-    async for session, questions in _sessions(config, environment, rules, price=price, seed=seed, progress=progress):
+    async for session, questions in _sessions(config, environment, rules, seed=seed, progress=progress):
         question = questions[session.position]
         tells = gold and unaided(session, questions)
         if session.ending is not Ending.DONE:
@@ -107,7 +104,6 @@ async def _sessions(
     environment: Environment,
     rules: Rules,
     *,
-    price: int,
     seed: int,
     progress: Callable[[int], None],
 ) -> AsyncIterator[tuple[Session, Sequence[Question]]]:
@@ -118,7 +114,7 @@ async def _sessions(
     stream = FIRST_STREAM
     played = 0
     while played < config.sessions:
-        lane = Lane(environment.stream(split=taught_split(environment), index=stream), rules, price=price)
+        lane = Lane(environment.stream(split=taught_split(environment), index=stream), rules)
         questions = lane.stream.questions
         count = min(each, config.sessions - played, len(questions))
         if random.Random(derive(seed, "imitation", "warm", stream)).random() < config.warm_share:

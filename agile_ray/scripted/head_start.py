@@ -87,7 +87,6 @@ async def head_start(
     position: int,
     shares: AskingShares,
     seed: int,
-    price: int,
 ) -> LaneState:
     """Grow the memory of a lane that begins inside a stream. The same arguments give the same memory.
 
@@ -98,10 +97,9 @@ async def head_start(
         position: of the first session that the lane plays.
         shares: with which earlier sessions ask.
         seed: root seed of the run.
-        price: of one ask, thousandths; nothing is booked.
     """
     eager = reference("always_ask", environment, Habits())
-    lane = Lane(stream, replace(rules, expert=GoldExpert()), price=price, observed=False)
+    lane = Lane(stream, replace(rules, expert=GoldExpert()), observed=False)
     for question in stream.questions[:position]:
         draw = Random(derive(seed, "head start", stream.id, lane.position)).random()
         if draw < shares.on(question):

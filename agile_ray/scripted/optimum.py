@@ -101,7 +101,7 @@ def without_tool(questions: Sequence[Question]) -> Iterator[tuple[int, Question,
             yield position, question, left[question.item]
 
 
-def best_first(streams: Sequence[Sequence[Question]], *, price: int, reliability: float = 1.0) -> int:
+def best_first(streams: Sequence[Sequence[Question]], *, prices: Sequence[int], reliability: float = 1.0) -> int:
     """Find the K with the highest expected total when exactly the first K questions of every stream are asked.
 
     Asking one more question adds left * (reliability - guess probability) - price / 1000, in reward, where neither
@@ -112,12 +112,12 @@ def best_first(streams: Sequence[Sequence[Question]], *, price: int, reliability
     Args:
         streams: the questions of each episode, in order, at least one. Use validation streams: the choice depends on
             them. Leave out questions that are not played.
-        price: of one ask, thousandths.
+        prices: of one ask in each episode, thousandths.
         reliability: share of advice that is right.
     """
     length = max(len(questions) for questions in streams)
     gains = [0.0] * length  # by position: what asking there adds, if all earlier positions are asked
-    for questions in streams:
+    for questions, price in zip(streams, prices, strict=True):
         left = Counter(question.item for question in questions)
         known: set[str] = set()
         for position, question in enumerate(questions):

@@ -18,6 +18,7 @@ it. It writes tokens, turn by turn, so imitation can learn from what it plays.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -73,17 +74,17 @@ class Scripted:
         question, last = view.question, view.last
         if last is None:
             return (Function.GET_QUESTION,)
-        if last is Function.GET_QUESTION:
+        if last is Function.GET_QUESTION and not chooses(view):
             return (Function.RETRIEVE_MEMORY,)
-        if last is Function.RETRIEVE_MEMORY and self._asks(view):
+        if chooses(view) and Function.SEEK_ADVICE not in view.barred and self._asks(view):
             return (Function.SEEK_ADVICE,)
         if view.advised:
-            return (Function.REFLECTION, _learned(view), Function.UPDATE_MEMORY, *_SUBMIT)
+            return (*_remembering(view), *_SUBMIT)
         if last in SEARCHES and view.found is not None:
             return self._after_search(view, view.found)
         if remembers(view):
             return (Function.PREDICT_ANSWER, _recalled(view), *_SUBMIT)
-        if last is Function.RETRIEVE_MEMORY and question.query:
+        if chooses(view) and has_tool(view):
             return (self._search_function, self._queries(view)[0], _END)
         return (Function.PREDICT_ANSWER, self._guess(question), *_SUBMIT)
 
@@ -119,6 +120,32 @@ def _ids(parts: tuple[Function | str, ...], tokenizer: Tokenizer, *, room: int) 
         longest = max(pieces, key=len)
         del longest[max(1, len(longest) - excess) :]
     return [token for piece in pieces for token in piece][:room]
+
+
+def _remembering(view: SessionView) -> tuple[Function | str, ...]:
+    """What to write to memory after advice."""
+    if Function.UPDATE_MEMORY in view.barred:
+        return ()
+    if Function.REFLECTION in view.barred:
+        return (Function.UPDATE_MEMORY,)
+    return (Function.REFLECTION, _learned(view), Function.UPDATE_MEMORY)
+
+
+def chooses(view: SessionView) -> bool:
+    """Whether the agent has read what it can, and now asks, searches or predicts."""
+    if Function.RETRIEVE_MEMORY in view.barred:
+        return view.last is Function.GET_QUESTION
+    return view.last is Function.RETRIEVE_MEMORY
+
+
+def has_tool(view: SessionView) -> bool:
+    """Whether the tool answers the question, and the agent may use it."""
+    return bool(as_met(view).query)
+
+
+def as_met(view: SessionView) -> Question:
+    """The question as the agent meets it: the tool answers nothing if it is barred."""
+    return replace(view.question, query="") if SEARCHES & frozenset(view.barred) else view.question
 
 
 def best_guess(question: Question) -> str:
@@ -167,12 +194,12 @@ def _wrong_advice(view: SessionView, position: int) -> str | None:
 
 def needs_advice(view: SessionView) -> bool:
     """Neither memory nor the tool answers the question."""
-    return not view.question.query and not remembers(view)
+    return not has_tool(view) and not remembers(view)
 
 
 def by_judgement(view: SessionView) -> bool:
     """Ask if the question needs advice and 1 - `guess_probability` > price in reward. Ignores later uses."""
-    return needs_advice(view) and worth_asking(view.question, uses=1, price=view.price)
+    return needs_advice(view) and worth_asking(as_met(view), uses=1, price=view.price)
 
 
 def at_random(share: float, *, seed: int) -> Asker:

@@ -17,13 +17,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agile_ray.agent.environment import Environment, Question
+from agile_ray.agent.functions import Function
 from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Policy, SessionView
 from agile_ray.agent.rules import Rules
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Play
 from agile_ray.scripted.optimum import worth_asking
-from agile_ray.scripted.reader import Asker, Scripted, at_random, best_guess, by_judgement, needs_advice
+from agile_ray.scripted.reader import (
+    Asker,
+    Scripted,
+    as_met,
+    at_random,
+    best_guess,
+    by_judgement,
+    has_tool,
+    needs_advice,
+)
 from agile_ray.types import Session
 
 
@@ -48,15 +58,19 @@ def _never(view: SessionView) -> bool:
 
 
 def _unless_search(view: SessionView) -> bool:
-    return not view.question.query
+    return not has_tool(view)
+
+
+_FORGETS = frozenset({Function.RETRIEVE_MEMORY, Function.UPDATE_MEMORY})
+"""Without one of these, advice is used once."""
 
 
 def _oracle(view: SessionView) -> bool:
     if not needs_advice(view):
         return False
     left = view.stream.questions[view.position : view.sessions]
-    uses = sum(question.item == view.question.item for question in left)
-    return worth_asking(view.question, uses=uses, price=view.price, reliability=view.reliability)
+    uses = 1 if _FORGETS & frozenset(view.barred) else sum(question.item == view.question.item for question in left)
+    return worth_asking(as_met(view), uses=uses, price=view.price, reliability=view.reliability)
 
 
 def _random(habits: Habits) -> Asker:
@@ -100,7 +114,7 @@ def _yes(question: Question) -> str:
 
 
 def play_sessions(
-    policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules, price: int
+    policy: Policy, environment: Environment, *, split: str, plays: Iterable[Play], rules: Rules
 ) -> list[Session]:
     """Play the streams of an evaluation one after the other, without engine or Ray.
 
@@ -111,15 +125,14 @@ def play_sessions(
         environment: provides the streams.
         split: the streams' split.
         plays: which streams, and how many sessions of each.
-        rules: of the lanes: the expert, embedder, tokenizer and budgets of the compared run.
-        price: of one ask, thousandths.
+        rules: of the lanes: the expert, embedder, tokenizer, budgets and prices of the compared run.
     """
 
     async def play() -> list[Session]:
         sessions: list[Session] = []
         for chosen in plays:
             stream = environment.stream(split=split, index=chosen.index)
-            lane = Lane(stream, rules, price=price, sessions=chosen.sessions)
+            lane = Lane(stream, rules, sessions=chosen.sessions)
             sessions += [await lane.play(policy) for _ in range(chosen.sessions)]
         return sessions
 

@@ -11,3 +11,7 @@ REFERENCE_POLICIES = (
     "teacher",
 )
 """agile_ray/scripted/references.py describes them."""
+PROMPTED = ("prompt", "prompted_agent")
+"""Policies that a chat model writes; rollout/prompted/policies.py describes them."""
+GUIDES = ("ask_unless_own_search", "own_non_adaptive", "own_answer")
+"""Scripts that decide when a checkpoint asks; agile_ray/scripted/guided.py describes them."""

@@ -11,7 +11,7 @@ from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import Cause, Difference, Score
 from agile_ray.record.history import FAILED
 from launch.report.summary import Report
-from launch.report.wording import accounts, agreement, headline, interval, signed
+from launch.report.wording import accounts, agreement, cost, headline, interval, signed
 
 STYLE = """
 :root { color-scheme: light; }
@@ -40,7 +40,7 @@ def render(report: Report) -> str:
     """The whole page."""
     parts = [
         f"<h1>{escape(report.run)}</h1>",
-        f"<p>Environment <b>{escape(report.environment)}</b>, price of one ask <b>{report.advice_cost:g}</b>, "
+        f"<p>Environment <b>{escape(report.environment)}</b>, price of one ask <b>{cost(report.advice_cost)}</b>, "
         f"seed {report.seed}. Everything on this page is in <code>report.json</code> beside it.</p>",
         *(f'<p class="lead">{sentence}</p>' for sentence in headline(report)),
         *_results(report),

@@ -69,7 +69,7 @@ class Report(BaseModel):
     run: str
     environment: str
     seed: int
-    advice_cost: float
+    advice_cost: float | tuple[float, ...]  # several: each episode has one of them
     references: dict[str, Score]
     sft: Score | None  # these four are None until they are evaluated
     sft_sampled: Score | None

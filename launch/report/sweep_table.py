@@ -32,7 +32,7 @@ class RunSummary:
     run: str
     group: str  # shared by runs that differ by their seed alone
     seed: int
-    advice_cost: float
+    advice_cost: float | tuple[float, ...]
     asked_share: float
     oracle_asked_share: float
     asked_new: float | None  # where memory lacks the answer; None: there was no such session

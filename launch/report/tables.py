@@ -9,7 +9,7 @@ from launch.report.summary import Report
 
 def show(report: Report, console: Console) -> None:
     """Print the policies with PPO's lead over each, the headline and the ledger, in at most 80 columns."""
-    title = f"{report.run}: {report.environment}, seed {report.seed}, one ask costs {report.advice_cost:g}"
+    title = f"{report.run}: {report.environment}, seed {report.seed}, one ask costs {wording.cost(report.advice_cost)}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("policy", no_wrap=True)
     for head in ("total", "95 % interval", "right", "asked", f"ppo {wording.MINUS}", "95 % interval"):
@@ -28,9 +28,23 @@ def show(report: Report, console: Console) -> None:
         )
     if report.entries:
         console.print(table)
+    _show_prices(report, console)
     for sentence in wording.headline(report):
         console.print(sentence, highlight=False)
     _show_ledger(report, console)
+
+
+def _show_prices(report: Report, console: Console) -> None:
+    """A line for each policy and price, if episodes have different ones."""
+    table = Table(title="by price", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
+    table.add_column("policy")
+    for head in ("price", "total", "right", "asked", "sessions"):
+        table.add_column(head, justify="right")
+    for name, entry in report.entries.items():
+        for price, part in entry.prices.items():
+            table.add_row(name, f"{price / 1000:g}", *wording.price_cells(part))
+    if table.row_count:
+        console.print(table)
 
 
 def _show_ledger(report: Report, console: Console) -> None:

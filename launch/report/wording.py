@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agile_ray.evaluation.choice import Choice
+    from agile_ray.evaluation.score import PriceScore
     from agile_ray.record.ledger import Ledger
     from launch.report.summary import Report
 
@@ -45,6 +46,17 @@ def choice(chosen: "Choice") -> str:
         f"within one standard error ({chosen.error:.3f}) of the highest, {chosen.highest_total:.3f} at iteration "
         f"{chosen.highest}."
     )
+
+
+def cost(advice_cost: float | tuple[float, ...]) -> str:
+    """`0.3`, or `0.1, 0.3 or 0.5` if episodes have different prices."""
+    costs = [f"{one:g}" for one in (advice_cost if isinstance(advice_cost, tuple) else (advice_cost,))]
+    return " or ".join([", ".join(costs[:-1]), costs[-1]] if len(costs) > 1 else costs)
+
+
+def price_cells(part: "PriceScore") -> tuple[str, str, str, str]:
+    """Total, accuracy, asked share and sessions."""
+    return f"{part.total_score:.3f}", f"{part.accuracy:.3f}", f"{part.asked_share:.3f}", str(part.sessions)
 
 
 def interval(ci95: tuple[float, float] | None) -> str:

@@ -226,4 +226,11 @@ def probes(environment: Environment, rules: Rules) -> list[Int32]:
 def _rules(config: RunConfig, environment: Environment) -> Rules:
     from rollout.rules import build_rules
 
-    return build_rules(environment, env=config.env, agent=config.agent, memory=config.memory, model=config.model.path)
+    return build_rules(
+        environment,
+        env=config.env,
+        agent=config.agent,
+        memory=config.memory,
+        model=config.model.path,
+        seed=config.seed,
+    )

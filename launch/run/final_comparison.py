@@ -14,6 +14,7 @@ from agile_ray.record.checkpoints import Checkpoint, best_checkpoint, latest_che
 from agile_ray.record.evaluations import Measured, PlayedParts
 from agile_ray.record.folder import RunFolder
 from agile_ray.replay.expert import RecordedExpert
+from agile_ray.scripted.guided import Guide, GuideName
 from agile_ray.scripted.optimum import best_first
 from agile_ray.scripted.references import Habits, play_sessions, reference
 from agile_ray.types import RunState, Session
@@ -45,6 +46,7 @@ class Evaluation:
     sessions: int | None  # None: all
     greedy: bool
     measured: Measured
+    guide: Guide | None = None  # script that decides when to ask; None: the policy decides
 
 
 def tests(entry: str, config: RunConfig, state: RunState) -> list[Evaluation]:
@@ -60,6 +62,18 @@ def tests(entry: str, config: RunConfig, state: RunState) -> list[Evaluation]:
         Evaluation(entry=entry, split=SPLIT, sessions=sessions, greedy=True, measured=measured),
         Evaluation(entry=f"{entry}_sampled", split=SPLIT, sessions=sessions, greedy=False, measured=measured),
     ]
+
+
+def guided(name: GuideName, config: RunConfig, state: RunState) -> Evaluation:
+    """The evaluation of a policy on the test questions, greedy, where a script decides when to ask."""
+    return Evaluation(
+        entry=name,
+        split=SPLIT,
+        sessions=config.evaluate.sessions,
+        greedy=True,
+        measured=Measured.of(config, state),
+        guide=Guide(name=name),
+    )
 
 
 def starting(config: RunConfig, state: RunState) -> Evaluation:
@@ -93,7 +107,9 @@ def play(parts: Parts, one: Evaluation) -> None:
     if played.sessions:
         parts.progress.say(f"evaluation {one.entry} goes on after {played.sessions} sessions")
     with parts.recorder.timed("evaluate"):
-        sessions = parts.rollouts.evaluate(split=one.split, sessions=one.sessions, greedy=one.greedy, parts=played)
+        sessions = parts.rollouts.evaluate(
+            split=one.split, sessions=one.sessions, greedy=one.greedy, parts=played, guide=one.guide
+        )
     try:
         parts.recorder.evaluation(one.measured.state, one.entry, sessions)
     except StarvedError:
@@ -113,7 +129,10 @@ def compare(parts: Parts, state: RunState) -> None:
     measured = state if chosen is None else chosen.state
     if chosen is not None and measured != served:
         _serve(parts, chosen)
-    for one in tests("ppo", parts.config, measured):
+    needed = tests("ppo", parts.config, measured)
+    if searches(parts.config, parts.environment):
+        needed.append(guided("ask_unless_own_search", parts.config, measured))
+    for one in needed:
         play(parts, one)
     with parts.recorder.timed("references"):
         _evaluate_references(parts, measured)
@@ -180,10 +199,17 @@ def references(
     asks = round(sum(session.asks for session in trained) / len({session.stream for session in trained}))
     like_trained = Habits(seed=config.seed, asked_share=score(trained).asked_share, first=asks)
     validation = [
-        environment.stream(split="validation", index=play.index).questions[: play.sessions]
+        (environment.stream(split="validation", index=play.index), play.sessions)
         for play in plays(environment, split="validation", sessions=config.evaluate.validation_sessions)
     ]
-    best = best_first(validation, price=config.env.price, reliability=rules.expert.reliability)
+    best = best_first(
+        [
+            [replace(one, query="") if _tool_is_barred(config) else one for one in stream.questions[:sessions]]
+            for stream, sessions in validation
+        ],
+        prices=[rules.prices.at(stream.id) for stream, _ in validation],
+        reliability=rules.expert.reliability,
+    )
     habits = dict.fromkeys(ENTRIES, like_trained)
     habits["non_adaptive_best"] = replace(like_trained, first=best)
     chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
@@ -194,10 +220,20 @@ def references(
             split=SPLIT,
             plays=chosen,
             rules=rules,
-            price=config.env.price,
         )
         for name in entries
     }
+
+
+def searches(config: RunConfig, environment: Environment) -> bool:
+    """Whether the tool answers questions of the final evaluation."""
+    chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
+    streams = (environment.stream(split=SPLIT, index=play.index).questions[: play.sessions] for play in chosen)
+    return not _tool_is_barred(config) and any(question.query for questions in streams for question in questions)
+
+
+def _tool_is_barred(config: RunConfig) -> bool:
+    return any(name in config.agent.bar for name in ("SearchProduct", "Search"))
 
 
 def check_advice(config: RunConfig, environment: Environment) -> None:

@@ -157,7 +157,6 @@ def _imitate(parts: Parts, state: RunState) -> RunState:
             parts.environment,
             parts.rules,
             seed=parts.config.seed,
-            price=parts.config.env.price,
             progress=played,
         )
     batches = lessons.batches

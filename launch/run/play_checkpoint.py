@@ -7,6 +7,7 @@ from pathlib import Path
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
+from agile_ray.scripted.guided import Guide
 from agile_ray.types import Session
 from agile_ray.units import Split
 from launch.cluster.ray_cluster import cluster
@@ -17,8 +18,14 @@ from rollout.rules import check_embedder
 from rollout.settings import RolloutSettings
 
 
-def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Session]:
+def play_checkpoint(config: RunConfig, folder: Path, *, split: Split, guide: Guide | None = None) -> list[Session]:
     """Play a Hugging Face folder greedily on a split, lanes in lockstep, so that a second call gives the same sessions.
+
+    Args:
+        config: rules, engines and the number of sessions.
+        folder: of the checkpoint.
+        split: to play.
+        guide: script that decides when to ask; None: the checkpoint decides.
 
     Raises:
         ConfigError: the folder is no model of this project or too short for a session, engines can't compute as
@@ -47,7 +54,7 @@ def play_checkpoint(config: RunConfig, folder: Path, *, split: Split) -> list[Se
         rollouts = RolloutPool(RolloutSettings.of(config), model=folder, logs=logs, bar=progress.bar)
         try:
             rollouts.wait_until_ready()
-            played = rollouts.evaluate(split=split, sessions=config.evaluate.sessions, greedy=True)
+            played = rollouts.evaluate(split=split, sessions=config.evaluate.sessions, greedy=True, guide=guide)
         finally:
             rollouts.shutdown()
         shutil.rmtree(logs)

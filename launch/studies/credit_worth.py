@@ -78,9 +78,9 @@ def report(folder: Path, *, last: int) -> None:
         members = list(group)
         config = members[0][1]
         sessions = [one for run, own in members for one in credited(run, seed=own.seed, last=last)]
-        for line in lines(sessions, price=config.env.advice_cost):
+        for line in lines(sessions, price=config.env.price / 1000):
             table.add_row(
-                f"{config.env.advice_cost:g}",
+                f"{config.env.price / 1000:g}",
                 config.credit.mode,
                 f"{line.guess_range[0]:g} to {line.guess_range[1]:g}",
                 str(line.sessions),

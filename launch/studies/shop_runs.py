@@ -58,7 +58,7 @@ def report(prices: Sequence[float], *, seeds: int, runs: Path, compare: Compared
 def kind(config: RunConfig, compare: ComparedKey) -> tuple[float, bool, str]:
     """What runs that differ by their seed alone share. Sorts by falling price, then the baseline first."""
     value = compare.value(config)
-    return -config.env.advice_cost, value != compare.to, value
+    return -config.env.price, value != compare.to, value
 
 
 def finished(folder: Path, compare: ComparedKey) -> list[tuple[RunFolder, RunConfig]]:
@@ -157,13 +157,13 @@ def show_trained(runs: Sequence[TrainedRun], shop: ShopKnowledge, compare: Compa
     titles = ("total by seed", f"− {compare.to}", "over seeds", "to ask, guessed", "to guess, asked")
     table = plain_table("price", name, *titles, left=(name,))
     baselines = {
-        (run.config.env.advice_cost, run.config.seed): run.sessions
+        (run.config.env.price / 1000, run.config.seed): run.sessions
         for run in runs
         if compare.value(run.config) == compare.to
     }
     for _, group in groupby(runs, key=lambda run: kind(run.config, compare)):
         members = list(group)
-        price, value = members[0].config.env.advice_cost, compare.value(members[0].config)
+        price, value = members[0].config.env.price / 1000, compare.value(members[0].config)
         pairs = [
             (run.sessions, baselines[price, run.config.seed])
             for run in members

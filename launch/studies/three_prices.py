@@ -74,7 +74,7 @@ def cells(folder: SweepFolder) -> list[Cell]:
     configs = {run.run: _config(folder.run(run.run)) for run in runs}
     groups: dict[tuple[float, str], list[RunSummary]] = {}
     for run in runs:
-        groups.setdefault((configs[run.run].env.advice_cost, configs[run.run].credit.mode), []).append(run)
+        groups.setdefault((configs[run.run].env.price / 1000, configs[run.run].credit.mode), []).append(run)
     return [
         _cell(folder, price, mode, groups[price, mode], beta=configs[groups[price, mode][0].run].credit.beta)
         for price, mode in sorted(groups, key=lambda key: (key[0], MODES.index(key[1])))

@@ -24,10 +24,10 @@ from tests.fakes.fitted_worlds import (
     asks_whatever_comes,
     busy,
     linear,
-    priced,
     recurring,
     session,
     shop,
+    two_topics,
 )
 from tests.fakes.worlds import changed
 
@@ -110,10 +110,9 @@ def states(sessions: list[Session]) -> Float64:
     left = (LENGTH - position) / LENGTH
     here = np.array([one.topic == "item" for one in sessions]).reshape(-1, LENGTH)
     met = (here.cumsum(axis=1) - here).reshape(-1)
-    price = np.array([one.price / 1000 for one in sessions])
     size = np.array([one.hindsight.memory_sizes["item"] for one in sessions])
     ones = np.ones(len(sessions))
-    return np.stack([ones, left, left**2, left**3, met, left * met, left * price, size, left * size], axis=1)
+    return np.stack([ones, left, left**2, left**3, met, left * met, size, left * size], axis=1)
 
 
 def memory_rewards(sessions: list[Session]) -> Float64:
@@ -130,7 +129,7 @@ def unshrunk(sessions: list[Session], *, td_lambda: float) -> Float64:
 
 
 def test_with_lambda_1_the_fit_is_least_squares_on_returns():
-    sessions = priced(0)
+    sessions = two_topics(0)
     rewards = memory_rewards(sessions).reshape(-1, LENGTH)
     returns = rewards[:, ::-1].cumsum(axis=1)[:, ::-1].reshape(-1)
     slow, *_ = np.linalg.lstsq(states(sessions), returns)
@@ -138,10 +137,10 @@ def test_with_lambda_1_the_fit_is_least_squares_on_returns():
 
 
 def test_with_lambda_0_the_fit_is_the_fixed_point_of_regressing_on_its_own_prediction():
-    sessions = priced(1)
+    sessions = two_topics(1)
     rewards = memory_rewards(sessions)
     now = states(sessions)
-    after = now.reshape(-1, LENGTH, now.shape[1])[:, 1:]  # the next session's state, its price in it
+    after = now.reshape(-1, LENGTH, now.shape[1])[:, 1:]
     following = np.pad(after, ((0, 0), (0, 1), (0, 0))).reshape(now.shape)
     slow = np.zeros(now.shape[1])
     for _ in range(1000):

@@ -33,10 +33,10 @@ def seen(world: World, window: slice) -> dict[str, tail.Sums]:
         sessions = played(world, path, 0, learner)[window]
         found = tail.readings(sessions, imagine(sessions, learner))
         if found:
-            one = tail.updated({}, found)["fact"]
+            one = tail.updated({}, found)["fact at 300"]
             sums += path.probability * np.array([one.sessions, one.gain, one.read, one.write_probability])
     sessions, gain, read, write = (ITERATIONS * sums).tolist()
-    return {"fact": tail.Sums(sessions=sessions, gain=gain, read=read, write_probability=write)}
+    return {"fact at 300": tail.Sums(sessions=sessions, gain=gain, read=read, write_probability=write)}
 
 
 def credit(world: World, memory: Memory, writer: int, *, window: slice, outlook: tail.Outlook) -> float:
@@ -124,14 +124,14 @@ def test_a_session_that_failed_or_whose_prefix_was_too_long_is_no_evidence():
 
 
 def test_few_sessions_are_shrunk_and_old_ones_fade():
-    reading = tail.Reading(topic="fact", gain=0.6, write_probability=0.5, outside=True)
+    reading = tail.Reading(group="fact at 300", gain=0.6, write_probability=0.5, outside=True)
     first = tail.updated({}, 20 * [reading])
-    assert first["fact"].mean_gain == pytest.approx(0.3)
+    assert first["fact at 300"].mean_gain == pytest.approx(0.3)
     second = tail.updated(first, [])
-    assert (second["fact"].sessions, second["fact"].mean_gain) == pytest.approx((10, 0.2))
-    assert second["fact"].mean_write_probability == pytest.approx(0.5)
-    other = tail.updated(second, [changed(reading, topic="other", gain=0.0)])
-    assert (other["fact"].sessions, other["other"].mean_gain) == (5, 0.0)
+    assert (second["fact at 300"].sessions, second["fact at 300"].mean_gain) == pytest.approx((10, 0.2))
+    assert second["fact at 300"].mean_write_probability == pytest.approx(0.5)
+    other = tail.updated(second, [changed(reading, group="other", gain=0.0)])
+    assert (other["fact at 300"].sessions, other["other"].mean_gain) == (5, 0.0)
 
 
 PRICE, SHARE = 700, 0.5

@@ -17,7 +17,7 @@ ALLOWED = {
 }
 SECTIONS = {"Env"}
 """What an environment may import from the configuration."""
-FILES = sorted(Path(envs.__file__).parent.glob("*.py"))
+FILES = sorted(Path(envs.__file__).parent.rglob("*.py"))
 
 
 def imports(path: Path) -> list[tuple[str, set[str]]]:

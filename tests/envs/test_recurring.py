@@ -198,10 +198,10 @@ def test_the_long_streams_ask_about_667_items_of_two_words_three_times_each():
 
 def test_memory_finds_the_right_entry_among_hundreds_of_long_streams():
     world = build(LONG_TOY.env, seed=0)
-    rules = script_rules(world, agent=LONG_TOY.agent, memory=LONG_TOY.memory)
+    rules = script_rules(world, agent=LONG_TOY.agent, memory=LONG_TOY.memory, price=LONG_TOY.env.price)
     plays = [Play(index=0, sessions=1000)]
     policy = collector(world)
-    sessions = play_sessions(policy, world, split="train", plays=plays, rules=rules, price=LONG_TOY.env.price)
+    sessions = play_sessions(policy, world, split="train", plays=plays, rules=rules)
     questions, seen = world.stream(split="train", index=0).questions, set[str]()
     for question, session in zip(questions, sessions, strict=False):
         assert [questions[use.writer].item for use in session.reads] == [question.item] * (question.item in seen)

@@ -145,7 +145,7 @@ def test_evaluation_references_teacher_and_credit_end_where_the_episode_ends(ses
     for sessions_of in final_comparison.references(settings, world, rules, trained=played).values():
         assert {session.stream_length for session in sessions_of} == {length}
     learned = demonstrations.lessons(
-        Imitation(sessions=64, batch=64, warm_share=0.5), world, rules, price=300, seed=0, progress=lambda _: None
+        Imitation(sessions=64, batch=64, warm_share=0.5), world, rules, seed=0, progress=lambda _: None
     )
     positions = {one.segment.position for batch in learned.batches for one in batch}
     assert max(positions) == min(length, 2) - 1  # 64 / 32 of each

@@ -103,13 +103,10 @@ def linear(random: np.random.Generator, *, streams: int, writing: float = 0.5) -
     return sessions
 
 
-def priced(seed: int) -> list[Session]:
-    """`linear` with a random price in each session, and two topics."""
+def two_topics(seed: int) -> list[Session]:
+    """`linear` with two topics."""
     random = np.random.default_rng(seed)
-    return [
-        changed(one, price=int(random.integers(100, 900)), topic=random.choice(["item", "item", "other"]))
-        for one in linear(random, streams=40)
-    ]
+    return [changed(one, topic=random.choice(["item", "item", "other"])) for one in linear(random, streams=40)]
 
 
 def busy(random: np.random.Generator, *, streams: int) -> list[Session]:

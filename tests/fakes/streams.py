@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 from agile_ray.agent.environment import Environment
 from agile_ray.agent.expert import Expert, GoldExpert
@@ -12,6 +13,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import WordTokenizer
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
+from agile_ray.prices import Prices
 from agile_ray.types import Session
 
 
@@ -19,11 +21,12 @@ def play_streams(
     policy: Policy, environment: Environment, *, split: str, indices: Iterable[int], rules: Rules, price: int
 ) -> list[Session]:
     """Play whole streams, one after the other, as training does, with counterfactuals, but without engine or Ray."""
+    priced = replace(rules, prices=Prices(amounts=(price,)))
 
     async def play() -> list[Session]:
         sessions: list[Session] = []
         for index in indices:
-            lane = Lane(environment.stream(split=split, index=index), rules, price=price, imagines=True)
+            lane = Lane(environment.stream(split=split, index=index), priced, imagines=True)
             while not lane.finished:
                 sessions.append(await lane.play(policy))
         return sessions
@@ -32,7 +35,13 @@ def play_streams(
 
 
 def script_rules(
-    environment: Environment, *, agent: Agent, memory: MemoryConfig, expert: Expert | None = None, tool_s: float = 2.0
+    environment: Environment,
+    *,
+    agent: Agent,
+    memory: MemoryConfig,
+    expert: Expert | None = None,
+    tool_s: float = 2.0,
+    price: int = 300,
 ) -> Rules:
     """Rules of lanes without a model: tokens are words, embeddings hashed n-grams, advice is gold unless given."""
     return Rules(
@@ -43,4 +52,5 @@ def script_rules(
         agent=agent,
         memory=memory,
         tool_s=tool_s,
+        prices=Prices(amounts=(price,)),
     )

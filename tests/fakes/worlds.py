@@ -16,6 +16,7 @@ from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ToolError
+from agile_ray.prices import Prices
 from agile_ray.types import Ending, Hindsight, Session
 
 END = "<end>"
@@ -118,7 +119,14 @@ def completion(text: str, tokenizer: Tokenizer, *, version: int = 0) -> Completi
     )
 
 
-def rules(*, agent: Agent | None = None, expert: Expert | None = None, top_k: int = 1, tool_s: float = 2.0) -> Rules:
+def rules(
+    *,
+    agent: Agent | None = None,
+    expert: Expert | None = None,
+    top_k: int = 1,
+    tool_s: float = 2.0,
+    price: int = 300,
+) -> Rules:
     """Rules with word tokens and hashed embeddings."""
     return Rules(
         search_function=Function.SEARCH_PRODUCT,
@@ -128,13 +136,14 @@ def rules(*, agent: Agent | None = None, expert: Expert | None = None, top_k: in
         agent=agent or Agent(),
         memory=MemoryConfig(top_k=top_k),
         tool_s=tool_s,
+        prices=Prices(amounts=(price,)),
     )
 
 
 def lane(*questions: Question, broken_tool: bool = False, with_rules: Rules | None = None, price: int = 300) -> Lane:
     """A lane at the start of a small stream."""
     stream = SmallStream(*questions, broken_tool=broken_tool)
-    return Lane(stream, with_rules or rules(), price=price, looks_ahead=True, imagines=True)
+    return Lane(stream, with_rules or rules(price=price), looks_ahead=True, imagines=True)
 
 
 OPENING = ("[GetQuestion]", "[RetrieveMemory]")

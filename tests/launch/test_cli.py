@@ -266,9 +266,21 @@ def test_evaluate_refuses_an_unknown_policy_with_the_known_ones(call):
     ("words", "said"),
     [
         (("--policy", "oracel"), "did you mean oracle?"),
-        (("--policy", "oracle", "--share", "0.5"), "--share: only random, teacher and non_adaptive take it"),
-        (("--policy", "teacher", "--first", "3"), "--first: only non_adaptive takes it, found --policy teacher"),
+        (
+            ("--policy", "oracle", "--share", "0.5"),
+            "--share: only random, teacher, non_adaptive and own_non_adaptive take it",
+        ),
+        (
+            ("--policy", "teacher", "--first", "3"),
+            "--first: only non_adaptive and own_non_adaptive take it, found --policy teacher",
+        ),
         (("--policy", "non_adaptive", "--first", "3", "--share", "0.5"), "give one of the two"),
+        (
+            ("--policy", "own_answer"),
+            "--checkpoint: ask_unless_own_search, own_non_adaptive, own_answer need the folder",
+        ),
+        (("--policy", "oracle", "--checkpoint", "/tmp"), "and nothing else takes it; found --policy oracle"),
+        (("--policy", "own_answer", "--checkpoint", "/tmp/none here"), "--checkpoint /tmp/none here: no such folder"),
         (("--policy", "teacher", "--share", "0.5", "imitation.asking=judgement"), "this teacher asks by judgement"),
         (("--policy", "random", "--output", "/proc/none/e.json"), "--output: /proc/none/e.json can't be written"),
         (("--policy", "random", "--output", "/tmp/" + "y" * 256), "--output: a name has at most 255 bytes, found 256"),

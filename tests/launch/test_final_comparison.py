@@ -17,6 +17,7 @@ from agile_ray.record.evaluations import Measured
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
 from agile_ray.record.recorder import RunRecorder
+from agile_ray.scripted.guided import Guide
 from agile_ray.types import Ending, RunState, ValidationScore
 from agile_ray.weights import WeightsRef
 from launch.run import final_comparison, shipped_configs
@@ -62,12 +63,13 @@ class Rollouts:
     """Rollouts that note what they play, and can be killed at one of the evaluations, after its first session."""
 
     def __init__(self, *, killed_at=0):
-        self.loaded, self.evaluations, self.killed_at = [], [], killed_at
+        self.loaded, self.evaluations, self.guides, self.killed_at = [], [], [], killed_at
 
     def load(self, weights):
         self.loaded.append(weights.version)
 
-    def evaluate(self, *, split, sessions, greedy, parts):
+    def evaluate(self, *, split, sessions, greedy, parts, guide=None):
+        self.guides.append(guide)
         self.evaluations.append((greedy, parts.sessions))
         if len(self.evaluations) == self.killed_at:
             parts.add(Part(index=0, sessions=tuple(played("ppo")[:1]), state=None))
@@ -101,6 +103,7 @@ def references(monkeypatch):
         return {entry: played("oracle") for entry in entries}
 
     monkeypatch.setattr(final_comparison, "references", play)
+    monkeypatch.setattr(final_comparison, "searches", lambda *_: False)  # there is no environment
     monkeypatch.setattr(final_comparison, "files", SimpleNamespace(compose=lambda _: None, write=lambda *_: None))
     monkeypatch.setattr(final_comparison, "tables", SimpleNamespace(show=lambda *_: None))
     return asked
@@ -196,7 +199,9 @@ def test_references_of_a_finished_recording_repeat_its_references(tmp_path):
     config, environment = world(f"env.recorded={tmp_path}")
     before = record(tmp_path, environment, config, "always_ask")
     final_comparison.check_advice(config, environment)
-    rules = build_rules(environment, env=config.env, agent=config.agent, memory=config.memory, model=None)
+    rules = build_rules(
+        environment, env=config.env, agent=config.agent, memory=config.memory, model=None, seed=config.seed
+    )
     assert rules.expert.reliability == pytest.approx(0.9, abs=0.1)
     after = final_comparison.references(config, environment, rules, trained=[SESSION])
     for name in ("always_ask", "ask_unless_search", "never_ask"):
@@ -208,7 +213,9 @@ def test_an_ask_that_a_recording_lacks_fails_its_session(tmp_path):
     config, environment = world(f"env.recorded={tmp_path}")
     before = record(tmp_path, environment, config, "oracle")
     final_comparison.check_advice(config, environment)
-    rules = build_rules(environment, env=config.env, agent=config.agent, memory=config.memory, model=None)
+    rules = build_rules(
+        environment, env=config.env, agent=config.agent, memory=config.memory, model=None, seed=config.seed
+    )
     after = final_comparison.references(config, environment, rules, trained=[SESSION])["always_ask"]
     asked = {(session.stream, session.question_id) for session in before["oracle"] if session.asks}
     assert 0 < len(asked) < 60
@@ -305,6 +312,26 @@ def test_the_sft_policy_plays_the_test_questions_of_the_others_also_if_they_chan
         assert rollouts.evaluations[: len(again)] == again
         again, loaded = [], []
     assert evaluations.is_kept(run, "sft", Measured.of(config, at(0)))
+
+
+@pytest.mark.usefixtures("references")
+def test_where_the_tool_answers_the_policy_also_plays_with_its_own_query_and_scripted_asks(tmp_path, monkeypatch):
+    monkeypatch.setattr(final_comparison, "searches", lambda *_: True)
+    config, rollouts = config_in(tmp_path), Rollouts()
+    run = RunFolder.of(config)
+    for _ in range(2):  # what is stored is not played again
+        final_comparison.compare(parts_of(run, config, rollouts, state=at(5)), at(5))
+    assert rollouts.guides == [None, None, Guide(name="ask_unless_own_search")]
+    assert "ask_unless_own_search" in evaluations.kept(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "bar", "found"),
+    [("shop", (), True), ("shop", ("SearchProduct",), False), ("recurring", (), False)],
+)
+def test_an_own_query_needs_questions_that_the_tool_answers(tmp_path, name, bar, found):
+    settings = config_in(tmp_path, env={"name": name}, agent={"bar": bar}, evaluate={"sessions": 48})
+    assert final_comparison.searches(settings, envs.build(settings.env, seed=0)) == found
 
 
 @pytest.mark.usefixtures("references")

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from agile_ray.scripted import guided
 from agile_ray.scripted.references import REFERENCES
-from launch.commands.reference_policies import REFERENCE_POLICIES
+from launch.commands.reference_policies import GUIDES, REFERENCE_POLICIES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {
     *("deepspeed", "faiss", "matplotlib", "numpy", "pandas", "pyarrow", "ray", "rich", "scipy"),
     *("sentence_transformers", "sklearn", "tensorboard", "torch", "transformers", "vllm"),
 }
-TOP = ("train", "report", "evaluate", "keys", "sweep", "replay", "reprice", "submit", "model", "study")
+TOP = ("train", "report", "evaluate", "keys", "sweep", "replay", "table", "reprice", "submit", "model", "study")
 COMMANDS = [
     *((name,) for name in TOP),
     *(("model", name) for name in ("tiny", "smollm2", "from")),
@@ -81,6 +82,7 @@ def test_a_report_module_does_not_import_what_pictures_and_books_need(module, he
 
 def test_the_names_in_the_help_are_those_of_the_reference_policies():
     assert tuple(REFERENCES) == REFERENCE_POLICIES
+    assert guided.GUIDES == GUIDES
 
 
 def cpu_seconds(*words):

@@ -34,7 +34,7 @@ def played(iteration, *, course=COURSE, price=300):
     """The sessions of one iteration, on a stream of its own."""
     stream = SmallStream(*[question(n, "is it waterproof ?") for n in range(5)], broken_tool=True)
     stream.id = f"train/{iteration}"
-    one = Lane(stream, rules(), price=price)
+    one = Lane(stream, rules(price=price))
     return [asyncio.run(one.play(Says(*turns))) for turns in course]
 
 

@@ -55,7 +55,6 @@ def player(
         total=4,
         temperature=1.0,
         seed=seed if deterministic else None,
-        price=300,
         bought=Journal(folder / "receipts.jsonl").add,
         deadline_s=deadline_s,
     )
@@ -230,7 +229,6 @@ def spread(folder: Path, world: Environment, *, sessions: int, numbers: range = 
         total=LANES,
         temperature=1.0,
         seed=None,
-        price=300,
         bought=Journal(folder / "receipts.jsonl").add,
         deadline_s=60.0,
     )

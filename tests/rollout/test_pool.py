@@ -19,6 +19,7 @@ from agile_ray.errors import AgileError, LearnerError, SyncError
 from agile_ray.evaluation.plays import Part, Play
 from agile_ray.record.evaluations import PlayedParts
 from agile_ray.record.receipts import Journal
+from agile_ray.scripted.guided import Guide
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.types import Session
 from agile_ray.weights import Probe, WeightsRef
@@ -162,7 +163,6 @@ def evaluating(monkeypatch: pytest.MonkeyPatch, folder: Path, *, actors: int = 2
             total=3 * actors,
             temperature=1.0,
             seed=None,
-            price=300,
             bought=Journal(folder / "receipts.jsonl").add,
             deadline_s=60.0,
         )
@@ -170,8 +170,10 @@ def evaluating(monkeypatch: pytest.MonkeyPatch, folder: Path, *, actors: int = 2
     ]
 
     def handle(player: Player) -> SimpleNamespace:
-        async def evaluate(plays: Sequence[Play], split: str, greedy: bool, keeps: bool, call: int) -> None:
-            await player.evaluate(plays, split=split, greedy=greedy, keeps=keeps, call=call)
+        async def evaluate(
+            plays: Sequence[Play], split: str, greedy: bool, keeps: bool, call: int, guide: Guide | None
+        ) -> None:
+            await player.evaluate(plays, split=split, greedy=greedy, keeps=keeps, call=call, guide=guide)
 
         async def report(call: int, seen: int) -> bytes:
             return pickle.dumps(player.report(call, seen))

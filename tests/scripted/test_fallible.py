@@ -22,8 +22,8 @@ STREAMS = 6
 SPLIT = "validation"
 
 
-def rules(world, expert):
-    return script_rules(world, agent=Agent(), memory=Memory(threshold=0.65), expert=expert)
+def rules(world, expert, *, price=300):
+    return script_rules(world, agent=Agent(), memory=Memory(threshold=0.65), expert=expert, price=price)
 
 
 @cache
@@ -32,7 +32,8 @@ def play(name, world, *, wrong, price, sessions=None):
     listed = [world.stream(split=SPLIT, index=index).questions[:sessions] for index in range(STREAMS)]
     chosen = [Play(index=index, sessions=len(questions)) for index, questions in enumerate(listed)]
     policy = reference(name, world, Habits(first=12, asked_share=0.4))
-    played = play_sessions(policy, world, split=SPLIT, plays=chosen, rules=rules(world, Fallible(wrong)), price=price)
+    by = rules(world, Fallible(wrong), price=price)
+    played = play_sessions(policy, world, split=SPLIT, plays=chosen, rules=by)
     return list(zip([question for questions in listed for question in questions], played, strict=True))
 
 
@@ -90,7 +91,7 @@ def test_wrong_advice_stays_wrong_in_memory(world, name):
 
 def test_after_wrong_advice_the_question_is_remembered_with_it_and_no_gold_knowledge():
     expert, world, right = Fallible(0.4), WORLDS["shop"], []
-    lane = Lane(world.stream(split=SPLIT, index=0), rules(world, expert), price=300)
+    lane = Lane(world.stream(split=SPLIT, index=0), rules(world, expert))
     policy = reference("always_ask", world, Habits())
     for _ in lane.stream.questions:
         asyncio.run(lane.play(policy))

@@ -39,7 +39,7 @@ def grown(
     rules: Rules = RULES,
 ) -> LaneState:
     stream = world.stream(split="train", index=index)
-    return asyncio.run(head_start(world, stream, rules, position=position, shares=shares, seed=seed, price=300))
+    return asyncio.run(head_start(world, stream, rules, position=position, shares=shares, seed=seed))
 
 
 def writers(state: LaneState) -> list[int]:
@@ -48,7 +48,7 @@ def writers(state: LaneState) -> list[int]:
 
 def whole(position: int, asking: Collection[int], *, index: int) -> tuple[Entry, ...]:
     """The memory after every session before a position was played, those at `asking` with an ask."""
-    lane = Lane(SHOP.stream(split="train", index=index), RULES, price=300)
+    lane = Lane(SHOP.stream(split="train", index=index), RULES)
     policy = Scripted(
         lambda view: view.position in asking,
         search_function=SHOP.search_function,
@@ -76,7 +76,7 @@ class Watched(ShopStream):
 @pytest.mark.parametrize("index", range(4))
 def test_memory_is_that_of_playing_every_earlier_session(index: int):
     stream = Watched(index)
-    state = asyncio.run(head_start(SHOP, stream, RULES, position=40, shares=HALF, seed=0, price=300))
+    state = asyncio.run(head_start(SHOP, stream, RULES, position=40, shares=HALF, seed=0))
     asked = {position for position, question in enumerate(stream.questions) if question.id in stream.asked}
     assert 10 < len(asked) < 30
     assert max(asked) < 40

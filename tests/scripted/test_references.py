@@ -90,7 +90,7 @@ def test_an_evaluation_may_stop_within_a_stream():
     rules = script_rules(SHOP, agent=AGENT, memory=MEMORY)
     chosen = plays(SHOP, split="validation", sessions=60)
     policy = reference("teacher", SHOP, Habits())
-    sessions = play_sessions(policy, SHOP, split="validation", plays=chosen, rules=rules, price=300)
+    sessions = play_sessions(policy, SHOP, split="validation", plays=chosen, rules=rules)
     whole = play("teacher")
     assert [(s.stream, s.position, s.asks) for s in sessions] == [(s.stream, s.position, s.asks) for s in whole[:60]]
 
@@ -228,7 +228,8 @@ def test_the_best_number_of_first_asks_is_the_best_of_all(price: int, reliabilit
         )
         for k in range(length + 1)
     ]
-    assert totals[best_first(streams, price=price, reliability=reliability)] == pytest.approx(max(totals))
+    prices = [price] * len(streams)
+    assert totals[best_first(streams, prices=prices, reliability=reliability)] == pytest.approx(max(totals))
 
 
 def test_gold_advice_is_written_and_answered_word_for_word():

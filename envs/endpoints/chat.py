@@ -1,0 +1,167 @@
+"""A chat model behind an OpenAI-compatible endpoint: text in, text out, with deadlines, retries and counted tokens.
+
+A request may take several attempts. All of them carry the same `Idempotency-Key`, and only the reply that is used is
+counted, once. What is tried again: no connection, no answer in time, 408, 409, 429 (after what `Retry-After` says) and
+5xx. A wrong key, a missing model or an unknown address ends the run: no later request would succeed either.
+"""
+
+import os
+import random
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from agile_ray.errors import ConfigError, EndpointError, described
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from openai.types.chat import ChatCompletionMessageParam
+
+KEY = "OPENAI_API_KEY"
+"""Environment variable that holds the endpoint's key; a local server needs none."""
+CONCURRENT = 8
+"""Requests that are in flight at the same time; further ones wait."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+"""Wait before the second attempt, which doubles with each further one, and its limit, also that of `Retry-After`."""
+FATAL = frozenset({401, 403, 404})
+AGAIN = frozenset({408, 409, 429})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What an endpoint was used for so far."""
+
+    requests: int = 0  # that were answered
+    failed: int = 0  # that were given up
+    retries: int = 0  # attempts after the first of a request
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def cost(self, prices: tuple[float, float]) -> float:
+        """Cost, given the prices of a million prompt tokens and of a million completion tokens."""
+        return (self.prompt_tokens * prices[0] + self.completion_tokens * prices[1]) / 1e6
+
+
+class Chat:
+    """One model of one endpoint. May be called from several threads."""
+
+    def __init__(self, *, url: str, model: str, deadline_s: float, name: str = "endpoint") -> None:
+        """Connect at the first request.
+
+        Args:
+            url: of the endpoint, such as http://localhost:8000/v1.
+            model: name by which it serves the model.
+            deadline_s: longest wait for one request, all attempts and waits included.
+            name: how errors call the endpoint.
+        """
+        self._url = url
+        self._model = model
+        self._deadline_s = deadline_s
+        self._name = f"{name} {url}"
+        self._seats = threading.BoundedSemaphore(CONCURRENT)
+        self._lock = threading.Lock()
+        self._client: OpenAI | None = None
+        self._usage = Usage()
+
+    @property
+    def usage(self) -> Usage:
+        """What was used so far."""
+        return self._usage
+
+    def ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> str:
+        """Return the model's greedy reply; a refusal is a reply.
+
+        Args:
+            messages: of the conversation: each has a `role` and a `content`.
+            max_tokens: of the reply.
+
+        Raises:
+            ConfigError: the endpoint has no such model or address, or refuses the key.
+            EndpointError: it refuses the request, its reply is malformed, or none came by the deadline.
+        """
+        try:
+            with self._seats:
+                return self._ask(messages, max_tokens=max_tokens)
+        except EndpointError:
+            self._count(failed=1)
+            raise
+
+    def _ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> str:
+        from openai import APIConnectionError, APIError, APIStatusError
+
+        end = time.monotonic() + self._deadline_s
+        key, wait, why = uuid.uuid4().hex, FIRST_WAIT_S, "no attempt was made"
+        while (left := end - time.monotonic()) > 0:
+            pause = wait * random.uniform(0.75, 1.25)
+            try:
+                return self._attempt(messages, max_tokens=max_tokens, key=key, timeout_s=left)
+            except APIStatusError as error:
+                why = f"status {error.status_code}: {' '.join(error.message.split())[:200]}"
+                if error.status_code in FATAL:
+                    raise ConfigError(
+                        f"{self._name}, model {self._model}: {why}; the key is read from {KEY}"
+                    ) from error
+                if error.status_code not in AGAIN and error.status_code < 500:
+                    raise EndpointError(f"{self._name}: {why}") from error
+                pause = _retry_after(error.response.headers, otherwise=pause)
+            except APIConnectionError as error:  # a timeout is one, too
+                why = described(error)
+            except (APIError, ValueError) as error:  # the latter: the reply is no JSON
+                raise EndpointError(f"{self._name}: malformed reply: {described(error)}") from error
+            wait = min(2 * wait, LONGEST_WAIT_S)
+            if time.monotonic() + pause >= end:
+                break
+            self._count(retries=1)
+            time.sleep(pause)
+        raise EndpointError(f"{self._name}: no answer within its deadline ({self._deadline_s:g} s); last: {why}")
+
+    def _attempt(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, key: str, timeout_s: float) -> str:
+        reply = self._connected().chat.completions.create(
+            model=self._model,
+            messages=[_message(one) for one in messages],
+            max_tokens=max_tokens,
+            temperature=0.0,
+            timeout=timeout_s,
+            extra_headers={"Idempotency-Key": key},
+        )
+        choices = getattr(reply, "choices", None)  # the client does not check what a server of another kind replies
+        message = choices[0].message if choices else None
+        if message is None or not isinstance(said := message.content or message.refusal or "", str):
+            raise EndpointError(f"{self._name}: malformed reply: no message in {str(reply)[:200]!r}")
+        usage = reply.usage
+        self._count(
+            requests=1,
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            completion_tokens=usage.completion_tokens if usage else 0,
+        )
+        return said
+
+    def _connected(self) -> "OpenAI":
+        from openai import OpenAI
+
+        with self._lock:
+            if self._client is None:
+                self._client = OpenAI(base_url=self._url, api_key=os.environ.get(KEY) or "none", max_retries=0)
+            return self._client
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            self._usage = replace(self._usage, **{name: getattr(self._usage, name) + n for name, n in more.items()})
+
+
+def _message(one: Mapping[str, str]) -> "ChatCompletionMessageParam":
+    if one["role"] == "system":
+        return {"role": "system", "content": one["content"]}
+    if one["role"] == "assistant":
+        return {"role": "assistant", "content": one["content"]}
+    return {"role": "user", "content": one["content"]}
+
+
+def _retry_after(headers: Mapping[str, str], *, otherwise: float) -> float:
+    try:
+        return min(max(float(headers.get("retry-after", "")), 0.0), LONGEST_WAIT_S)
+    except ValueError:
+        return otherwise

@@ -1,0 +1,1 @@
+"""Plays the agent with a chat model behind an OpenAI-compatible endpoint."""

@@ -1,0 +1,74 @@
+"""The words that prompted policies are given, in this project's own words (AGILE, section 5, describes the paper's)."""
+
+from collections.abc import Collection
+
+from agile_ray.agent.functions import Function
+
+VERSION = 1
+"""Raise it with every change of a word: results of different versions are not comparable."""
+
+QUESTION = """\
+You answer questions of customers. Below is what is known, and the question.
+Reply with the short answer alone, in lower case and without a full stop: yes, no, or the few words that were asked for.
+If several products are asked for, give their product ids, separated by spaces."""
+
+AGENT = """\
+You are an agent that answers questions of customers, one after the other. You see a transcript. You reply with the \
+next function call and nothing else. The program runs the call, and shows you the transcript again.
+
+Scoring: a right answer earns 1, a wrong one 0.{price}
+
+Functions:
+{functions}
+
+How to go on:
+{ways}
+
+Answers are short, in lower case and without a full stop: yes, no, or the few words that were asked for."""
+
+PRICE = " Each call of [SeekAdvice] costs {price:g}, whatever you answer afterwards."
+
+FUNCTIONS = {
+    Function.SEEK_ADVICE: "[SeekAdvice]: an expert tells you the answer. Use it if you are not sure enough to be worth "
+    "the price; what you store from it helps with later questions.",
+    Function.SEARCH_PRODUCT: "[SearchProduct] QUERY: runs QUERY, one line of SQL (SELECT product_id FROM table WHERE "
+    "...), on the table that the transcript names, and finds products. The rows are your answer.",
+    Function.SEARCH: "[Search] QUERY: looks QUERY up and shows what it finds.",
+    Function.REFLECTION: "[Reflection] TEXT: TEXT is one general sentence that you learned from the advice and that "
+    "helps with other questions; write `no information` if there is none.",
+    Function.UPDATE_MEMORY: "[UpdateMemory]: stores the advice and the reflection.",
+    Function.PREDICT_ANSWER: "[PredictAnswer] ANSWER: ANSWER is what you submit.",
+    Function.SUBMIT_ANSWER: "[SubmitAnswer]: submits the latest prediction, advice or rows.",
+}
+"""What each function does, in the order of the prompt."""
+
+WAYS = (
+    ((), "- If you know the answer, or the transcript says it: [PredictAnswer] ANSWER [SubmitAnswer]"),
+    ((Function.SEEK_ADVICE,), "- If you are not sure: [SeekAdvice]"),
+    (
+        (Function.SEEK_ADVICE, Function.REFLECTION, Function.UPDATE_MEMORY),
+        "- After advice: [Reflection] TEXT [UpdateMemory] [SubmitAnswer]",
+    ),
+    ((Function.SEARCH_PRODUCT,), "- If products are asked for: [SearchProduct] QUERY"),
+    ((Function.SEARCH,), "- If something must be looked up: [Search] QUERY"),
+    ((), "- After a call that found what was asked for: [SubmitAnswer]"),
+)
+"""What to write when, and the functions that each line needs."""
+
+
+def agent_prompt(*, price: int, search_function: Function, barred: Collection[Function]) -> str:
+    """The instructions of the agent: what the functions do, what a right answer earns, and what advice costs.
+
+    Args:
+        price: of one ask, thousandths.
+        search_function: how the environment's tool is called.
+        barred: functions that the agent may not use.
+    """
+    other = Function.SEARCH if search_function is Function.SEARCH_PRODUCT else Function.SEARCH_PRODUCT
+    hidden = {other, *barred}
+    functions = (text for function, text in FUNCTIONS.items() if function not in hidden)
+    return AGENT.format(
+        price="" if Function.SEEK_ADVICE in hidden else PRICE.format(price=price / 1000),
+        functions="\n".join(functions),
+        ways="\n".join(text for needed, text in WAYS if hidden.isdisjoint(needed)),
+    )
