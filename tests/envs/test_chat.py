@@ -6,7 +6,7 @@ import time
 import pytest
 
 from agile_ray.errors import ConfigError, EndpointError
-from envs import chat as module
+from envs.endpoints import chat as module
 from envs.endpoints.chat import CONCURRENT, Chat, Usage
 from tests.fakes.endpoint import Reply, serving
 

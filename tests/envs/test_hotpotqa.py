@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 import envs
-from agile_ray.agent.environment import Found, SearchesWithin, Submission, skipped
+from agile_ray.agent.environment import Found, SearchesWithin, Submission, skipped, taught_split
 from agile_ray.config import Agent, Env
 from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ConfigError
 from agile_ray.scripted.references import Habits, reference
 from envs.hotpotqa import SEARCHES, exact, f1
+from envs.predictions import exported
 from tests.envs.test_productqa import DATA
+from tests.fakes.endpoint import Reply, serving
 from tests.fakes.streams import play_streams, script_rules
 
 REAL = DATA / "hotpotqa" if (DATA / "hotpotqa").is_dir() else DATA.parent / "hotpotqa"
@@ -74,6 +76,35 @@ def test_scripts_search_read_and_answer(folder: Path) -> None:
         assert read.index(f"[Search] Novel {number}") < read.index(f"[Search] Author {number}")
         assert f"Born in City {number}." in read
         assert (session.correct, session.answer, session.remarks) == (True, f"City {number}", ())
+
+
+@pytest.mark.parametrize("stream_sessions", [None, 3])
+def test_a_judging_model_leaves_the_task_as_it_is_and_judges_its_words(
+    folder: Path, stream_sessions: int | None
+) -> None:
+    (folder / "train.jsonl").write_text("\n".join(json.dumps(row(number)) for number in range(60)) + "\n{}\n")
+    with serving(Reply(said="The same.\nVERDICT: right")) as endpoint:
+        env = Env(name="hotpotqa", data=folder, stream_sessions=stream_sessions, skip_bad=True)
+        plain = envs.build(env, seed=0)
+        judged = envs.build(env.model_copy(update={"judge": f"{endpoint.url}#m"}), seed=0)
+        stream = judged.stream(split="test", index=0)
+        asked = stream.questions[0]
+        assert stream.judge(asked, Submission(text=asked.answer, rows=None))
+        assert endpoint.asked == []
+        assert stream.judge(asked, Submission(text=f"the town of {asked.answer}", rows=None))
+        assert len(endpoint.asked) == 1
+    assert taught_split(judged) == taught_split(plain) == "imitation"
+    assert [*skipped(judged)] == [*skipped(plain)] != []
+    rules = script_rules(judged, agent=AGENT, memory=MemoryConfig())
+    policy = reference("ask_unless_search", judged, Habits())
+    alone, wrapped = (
+        play_streams(policy, world, split="test", indices=[0], rules=rules, price=300) for world in (plain, judged)
+    )
+    assert [one.correct for one in wrapped] == [one.correct for one in alone] == [True] * len(alone)
+    assert [one.turns[-1].completion_ids.tolist() for one in wrapped] == [
+        one.turns[-1].completion_ids.tolist() for one in alone
+    ]
+    assert exported(judged, wrapped) == exported(plain, alone) != {}
 
 
 def test_a_paragraph_is_no_answer(folder: Path) -> None:

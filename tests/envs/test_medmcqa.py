@@ -96,6 +96,11 @@ def test_memory_starts_with_the_training_questions_but_never_a_sessions_own(fold
         assert session.hindsight.memory_sizes == {}
 
 
+def test_memory_also_starts_filled_where_a_model_judges(folder: Path) -> None:
+    environment = envs.build(Env(name="medmcqa", data=folder, judge="http://127.0.0.1:9/v1#m"), seed=0)
+    assert len(remembered(environment.stream(split="test", index=0)).questions) == 30
+
+
 def test_what_sessions_write_is_found_beside_what_memory_held(folder: Path) -> None:
     write(folder / "test.jsonl", [row(40), row(41, question="Which & drug number 40 again ?")])
     environment = envs.build(Env(name="medmcqa", data=folder), seed=0)

@@ -55,7 +55,6 @@ def player(*, lanes: int = LANES, first: int = 0) -> Player:
         total=2 * LANES,
         temperature=1.0,
         seed=None,
-        price=300,
         bought=lambda _: None,
         deadline_s=60.0,
     )
