@@ -424,6 +424,8 @@ class RunConfig(Section):
                 f"agent.session_tokens ({self.agent.session_tokens}) exceeds learner.micro_batch_tokens "
                 f"({self.learner.micro_batch_tokens}); one session must fit into one pass"
             )
+        if self.imitation.search_rows and {"Search", "SearchProduct"} & set(self.agent.bar):
+            raise ValueError("imitation.search_rows teaches queries, which agent.bar forbids; leave one of them out")
         return self
 
     @property

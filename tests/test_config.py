@@ -48,6 +48,7 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
         ("rollout.actors=0", "rollout.actors: Input should be greater than or equal to 1, found 0"),
         ("rollout.transport=nccl", "rollout.transport is nccl, but cluster.device is cpu"),
         ("ppo.minibatches=999999", "ppo.minibatches (999999) exceeds the sessions of one iteration"),
+        ("imitation.search_rows=9 agent.bar=[SearchProduct]", "imitation.search_rows teaches queries, which agent.bar"),
         ("learner.micro_batch_tokens=100", "exceeds learner.micro_batch_tokens (100)"),
         ("seed=true", "seed: neither true nor false, found True"),
         ("env.advice_cost=true", "env.advice_cost: neither true nor false, found True"),
@@ -59,7 +60,7 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
 )
 def test_a_bad_value_is_an_error_of_one_line_that_names_file_key_and_rule(tmp_path, override, says):
     with pytest.raises(ConfigError) as error:
-        config(tmp_path, override)
+        config(tmp_path, *override.split(" "))
     message = str(error.value)
     assert message.startswith(f"{tmp_path / 't.yaml'}: ")
     assert says in message

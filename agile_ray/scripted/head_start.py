@@ -5,12 +5,13 @@ lane n of N begins at question floor(n L / N) of its first stream, which has L. 
 a batch covers them anyway, and lanes begin at 0: credit across sessions is exact only within what is collected.
 
 The memory at that place is grown by script, without an engine. An earlier session asks with the share of its question's
-kind in the starting policy's sampled evaluation, gets the gold answer and writes the gold knowledge. Whether it asks
-depends on (seed, stream, position) alone. Sessions that do not ask are left out, since only advice is remembered.
+kind, and of its price if prices differ, in the starting policy's sampled evaluation, gets the gold answer and writes
+the gold knowledge. Whether it asks depends on (seed, stream, position) alone. Sessions that do not ask are left out,
+since only advice is remembered.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from random import Random
 from statistics import fmean
@@ -33,6 +34,7 @@ class AskingShares:
 
     kinds: Mapping[str, float]  # by kind of question
     overall: float  # for kinds that are not known
+    priced: Mapping[tuple[str, int], float] = field(default_factory=dict)  # by kind and price, if prices differ
 
     @classmethod
     def of(cls, sessions: Sequence[Session]) -> Self:
@@ -44,18 +46,26 @@ class AskingShares:
         Raises:
             StarvedError: none is left.
         """
-        asked: dict[str, list[bool]] = {}
+        kinds: dict[str, list[bool]] = {}
+        priced: dict[tuple[str, int], list[bool]] = {}
         for session in sessions:
             in_vain = (session.error or "").startswith(ExpertError.__name__)
             if in_vain or session.ending is not Ending.FAILED:
-                asked.setdefault(session.kind, []).append(in_vain or session.asks > 0)
-        if not asked:
+                asked = in_vain or session.asks > 0
+                kinds.setdefault(session.kind, []).append(asked)
+                priced.setdefault((session.kind, session.price), []).append(asked)
+        if not kinds:
             raise StarvedError(f"asking shares: needs a session that did not fail{failures.summary(sessions)}")
-        return cls(kinds={kind: fmean(ones) for kind, ones in asked.items()}, overall=fmean(chain(*asked.values())))
+        several = len({price for _, price in priced}) > 1
+        return cls(
+            kinds={kind: fmean(ones) for kind, ones in kinds.items()},
+            overall=fmean(chain(*kinds.values())),
+            priced={group: fmean(ones) for group, ones in priced.items()} if several else {},
+        )
 
-    def on(self, question: Question) -> float:
-        """The share on questions of this kind."""
-        return self.kinds.get(question.kind, self.overall)
+    def on(self, question: Question, *, price: int) -> float:
+        """The share on questions of this kind at a price; at one that is not known, the share at all prices."""
+        return self.priced.get((question.kind, price), self.kinds.get(question.kind, self.overall))
 
 
 def first_position(stream: Stream, *, number: int, lanes: int, sessions: int) -> int:
@@ -99,10 +109,10 @@ async def head_start(
         seed: root seed of the run.
     """
     eager = reference("always_ask", environment, Habits())
-    lane = Lane(stream, replace(rules, expert=GoldExpert()), observed=False)
+    lane, price = Lane(stream, replace(rules, expert=GoldExpert()), observed=False), rules.prices.at(stream.id)
     for question in stream.questions[:position]:
         draw = Random(derive(seed, "head start", stream.id, lane.position)).random()
-        if draw < shares.on(question):
+        if draw < shares.on(question, price=price):
             await lane.play(eager)
         else:
             lane.skip()

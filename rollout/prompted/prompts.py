@@ -4,12 +4,13 @@ from collections.abc import Collection
 
 from agile_ray.agent.functions import Function
 
-VERSION = 1
+VERSION = 2
 """Raise it with every change of a word: results of different versions are not comparable."""
 
 QUESTION = """\
 You answer questions of customers. Below is what is known, and the question.
-Reply with the short answer alone, in lower case and without a full stop: yes, no, or the few words that were asked for.
+Reply with the short answer alone, in lower case and without a full stop: yes, no, the letter of an option, or \
+the few words that were asked for.
 If several products are asked for, give their product ids, separated by spaces."""
 
 AGENT = """\
@@ -24,7 +25,8 @@ Functions:
 How to go on:
 {ways}
 
-Answers are short, in lower case and without a full stop: yes, no, or the few words that were asked for."""
+Answers are short, in lower case and without a full stop: yes, no, the letter of an option, or the few words that \
+were asked for."""
 
 PRICE = " Each call of [SeekAdvice] costs {price:g}, whatever you answer afterwards."
 
@@ -50,8 +52,9 @@ WAYS = (
         "- After advice: [Reflection] TEXT [UpdateMemory] [SubmitAnswer]",
     ),
     ((Function.SEARCH_PRODUCT,), "- If products are asked for: [SearchProduct] QUERY"),
-    ((Function.SEARCH,), "- If something must be looked up: [Search] QUERY"),
-    ((), "- After a call that found what was asked for: [SubmitAnswer]"),
+    ((Function.SEARCH,), "- If something must be looked up: [Search] QUERY, which is no answer yet"),
+    ((Function.SEARCH_PRODUCT,), "- After rows that are what was asked for: [SubmitAnswer]"),
+    ((Function.SEEK_ADVICE,), "- After advice of which nothing is to be stored: [SubmitAnswer]"),
 )
 """What to write when, and the functions that each line needs."""
 

@@ -70,6 +70,7 @@ def test_the_prompt_tells_the_price_and_what_is_there():
     for word in ("SeekAdvice", "costs", "UpdateMemory", "SearchProduct", "{"):
         assert word not in without
     assert "[Search] QUERY" in without
+    assert not re.search(r"^.*: \[SubmitAnswer\]$", without, re.MULTILINE)  # neither rows nor advice to submit
 
 
 def test_a_transcript_shows_functions_by_name():

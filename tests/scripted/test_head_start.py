@@ -13,6 +13,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.config import Agent, Memory
 from agile_ray.errors import ExpertError, StarvedError
 from agile_ray.evaluation.plays import Play
+from agile_ray.prices import Prices
 from agile_ray.scripted.head_start import AskingShares, are_spread, first_position, head_start
 from agile_ray.scripted.reader import Scripted
 from agile_ray.scripted.references import Habits, play_sessions, reference
@@ -26,6 +27,7 @@ from tests.fakes.worlds import SESSION, changed, question
 
 SHOP = Shop(seed=0)
 RULES = script_rules(SHOP, agent=Agent(), memory=Memory(threshold=0.65))
+KINDS = sorted({question.kind for question in SHOP.stream(split="train", index=0).questions})
 HALF = AskingShares(kinds={}, overall=0.5)
 
 
@@ -115,9 +117,30 @@ def test_shares_come_from_sessions_that_did_not_fail():
     played = [session(index, right=False, asked=asked) for index, asked in enumerate((True, False, False, False))]
     shares = AskingShares.of([*played, changed(SESSION, kind="other", ending=Ending.FAILED, error="ToolError: gone")])
     assert shares == AskingShares(kinds={"fact": 0.5, "search": 0.0}, overall=0.25)
-    assert shares.on(replace(question(0, "what"), kind="other")) == 0.25
+    assert shares.on(replace(question(0, "what"), kind="other"), price=300) == 0.25
     with pytest.raises(StarvedError):
         AskingShares.of([changed(SESSION, ending=Ending.FAILED, error="ToolError: gone")])
+
+
+def test_a_lane_asks_with_the_share_at_its_own_price():
+    def at(price, asks):
+        played = [session(index, right=False, asked=asked) for index, asked in enumerate(asks)]
+        return [changed(one, kind="fact", price=price) for one in played]
+
+    shares = AskingShares.of([*at(100, (True, True, True, False)), *at(900, (False, False, True, False))])
+    asked = question(0, "what")
+    assert [shares.on(asked, price=price) for price in (100, 900, 500)] == [0.75, 0.25, 0.5]
+
+    prices = Prices(amounts=(100, 900), seed=3, told=True)
+    rules = replace(RULES, prices=prices)
+    priced = {(kind, price): float(price == 100) for kind in KINDS for price in (100, 900)}
+    split = AskingShares(kinds={}, overall=0.5, priced=priced)
+    cheap = [prices.at(SHOP.stream(split="train", index=index).id) == 100 for index in range(8)]
+    assert True in cheap
+    assert False in cheap
+    states = [grown(24, split, index=index, rules=rules) for index in range(8)]
+    assert [len(writers(state)) > 16 for state in states] == cheap
+    assert all(not writers(state) for state, one in zip(states, cheap, strict=True) if not one)
 
 
 def test_sessions_that_asked_an_expert_in_vain_asked():
@@ -130,9 +153,7 @@ def test_sessions_that_asked_an_expert_in_vain_asked():
         rules = replace(RULES, expert=expert)
         policy = reference("random", SHOP, Habits(asked_share=0.5))
         plays = [Play(index=index, sessions=48) for index in range(2)]
-        shares.append(
-            AskingShares.of(play_sessions(policy, SHOP, split="validation", plays=plays, rules=rules, price=1))
-        )
+        shares.append(AskingShares.of(play_sessions(policy, SHOP, split="validation", plays=plays, rules=rules)))
     assert shares[0] == shares[1]
     assert 0.3 < shares[0].overall < 0.7
 

@@ -72,7 +72,7 @@ def rules() -> Rules:
 
 def teach(rules: Rules, **settings: float) -> Lessons:
     given = {"sessions": 200, "batch": 16, "warm_share": 0.0, "asked_share": 0.0} | settings
-    return lessons(Imitation.model_validate(given), WORLD, rules, price=300, seed=3, progress=lambda _: None)
+    return lessons(Imitation.model_validate(given), WORLD, rules, seed=3, progress=lambda _: None)
 
 
 def test_a_row_trains_on_the_words_of_its_query_alone(rules: Rules) -> None:
