@@ -33,8 +33,11 @@ class Rollouts:
     def load(self, weights: object) -> None:
         self.log.append("load")
 
-    def evaluate(self, *, split: str, sessions: int | None, greedy: bool, parts: object = None) -> list[Session]:
+    def evaluate(
+        self, *, split: str, sessions: int | None, greedy: bool, parts: object = None, guide: object = None
+    ) -> list[Session]:
         del parts
+        assert guide is None
         self.log.append(f"{split} {'greedy' if greedy else 'sampled'}")
         assert split == "test" or sessions in (17, 18)
         if self.like == "failed":
