@@ -2,9 +2,9 @@
 # make test         lint, fast tests, then the tests that use real Ray, vLLM, DeepSpeed and data, two files at a time
 # make types        check the types with pyright
 # make study        train the quick start for three seeds and three prices, in the background
-# make three_prices make credit make priors make stability
+# make three_prices make credit make priors make choices make stability
 #                   train and analyse a sweep in the background: credit modes on a toy and on the shop, teachers of
-#                   imitation, settings that keep PPO steady. Running the same command again resumes
+#                   imitation, what it teaches, settings that keep PPO steady. Running the same command again resumes
 # make install      install from the lock file; all others do this first, and it does nothing if the lock is unchanged
 #
 # AGILE_DATA=FOLDER that contains productqa/; without it, the tests on ProductQA are left out
@@ -21,7 +21,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 DATA := $(or $(AGILE_DATA),data)
 SLOW := $(if $(wildcard $(DATA)/productqa),integration or data,integration and not data)
 
-STUDIES := study three_prices credit priors stability
+STUDIES := study three_prices credit priors choices stability
 
 .PHONY: install quickstart test lint types $(STUDIES)
 
@@ -53,6 +53,7 @@ types: install
 three_prices: ANALYSIS := three_prices
 credit: ANALYSIS := shop
 priors: ANALYSIS := shop 0.1 0.3 --runs runs/priors --compare imitation.asking=judgement
+choices: ANALYSIS := shop 0.3 --runs runs/choices --compare imitation.answers=guess
 stability: ANALYSIS := stability
 
 $(STUDIES): install

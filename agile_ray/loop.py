@@ -36,7 +36,7 @@ def imitate(
     """
     while state.imitation_steps < len(batches) and not stopping():
         with recorder.timed("imitate"):
-            update = learners.imitate(batches[state.imitation_steps], step=state.imitation_steps)
+            update = learners.imitate(batches[state.imitation_steps], step=state.imitation_steps, steps=len(batches))
         state = state.imitated()
         recorder.imitation(state, update)
         progress(state.imitation_steps)

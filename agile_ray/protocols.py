@@ -58,8 +58,8 @@ class Rollouts(Protocol):
 class Learners(Protocol):
     """One policy and one critic, sharded over ranks that the caller never sees."""
 
-    def imitate(self, demonstrations: Sequence[Demonstration], *, step: int) -> Update:
-        """Take one SFT step on the action tokens of these segments; `step`, from 0, sets the learning rate."""
+    def imitate(self, demonstrations: Sequence[Demonstration], *, step: int, steps: int) -> Update:
+        """Take SFT step `step` of `steps`, from 0, on the action tokens of these segments."""
         ...
 
     def score(

@@ -89,11 +89,12 @@ class LearnerGroup:
             deadline_s=settings.deadline_s,
         )
 
-    def imitate(self, demonstrations: Sequence[Demonstration], *, step: int) -> Update:
+    def imitate(self, demonstrations: Sequence[Demonstration], *, step: int, steps: int) -> Update:
         """Take one SFT step on the action tokens of these demonstrations.
 
         Args:
             step: number of the optimizer step, from 0; sets the learning rate.
+            steps: of the whole imitation.
 
         Raises:
             LearnerError: a rank died, or the loss or gradient is not finite (before the optimizer step).
@@ -105,7 +106,7 @@ class LearnerGroup:
         shared = self._ranks.share(ragged, make_demonstration_targets(demonstrations))
         values = ImitationStep(
             actions=max(1, len(ragged.positions)),
-            learning_rate=imitation_rate(self._imitation, step),
+            learning_rate=imitation_rate(self._imitation, step=step, steps=steps),
             critic_learning_rate=self._ppo.critic_learning_rate,
             imitation=self._imitation,
         )

@@ -13,16 +13,12 @@ FLOOR = 0.1
 """Final learning rate as a share of the peak."""
 
 
-def imitation_rate(config: Imitation, step: int) -> float:
-    """Learning rate of optimizer step `step`, from 0: linear warm-up, then cosine decay to a tenth of the peak.
-
-    Steps after the planned ones keep the last rate.
-    """
-    steps = math.ceil(config.sessions / config.batch)
+def imitation_rate(config: Imitation, *, step: int, steps: int) -> float:
+    """Learning rate of step `step` of `steps`, from 0: linear warm-up, then cosine decay to a tenth of the peak."""
     rising = max(1, round(steps * WARM_UP))
     if step < rising:
         return config.learning_rate * (step + 1) / rising
-    passed = min(1.0, (step - rising) / max(1, steps - 1 - rising))
+    passed = (step - rising) / max(1, steps - 1 - rising)
     return config.learning_rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * passed)) / 2)
 
 

@@ -7,6 +7,7 @@ what several sessions wrote is kept under the question of each, and shown once.
 
 import re
 import zlib
+from array import array
 from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -274,7 +275,7 @@ class _Shelf:
         self.numbers: list[int] = []  # of the entries in the memory, rising
         self._entries: list[Entry] = []
         self._index = faiss.IndexFlatIP(dimension)  # of the keys' vectors
-        self._writers = np.zeros(0, dtype=np.int64)
+        self._writers = array("q")  # of the entries: grows without a copy for each
         self._rows: dict[str, list[int]] = {}  # by text
         self._scored: tuple[str, Float32] | None = None  # the last question and its cosines, until the entries change
 
@@ -292,16 +293,17 @@ class _Shelf:
         self._index.add(vector[None])
         self.numbers.append(number)
         self._entries.append(entry)
-        self._writers = np.append(self._writers, entry.writer)
+        self._writers.append(entry.writer)
         self._scored = None
 
     def drop(self, writer: int) -> int:
         """Remove the entries of a writer; return how many texts went with them."""
-        kept = np.flatnonzero(self._writers != writer).tolist()
-        self._index.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(self._writers == writer)))
+        writers = np.array(self._writers, dtype=np.int64)
+        kept = np.flatnonzero(writers != writer).tolist()
+        self._index.remove_ids(faiss.IDSelectorBatch(np.flatnonzero(writers == writer)))
         self.numbers = [self.numbers[row] for row in kept]
         self._entries = [self._entries[row] for row in kept]
-        self._writers = self._writers[kept]
+        self._writers = array("q", writers[kept].tolist())
         before, self._rows = len(self._rows), {}
         for row, entry in enumerate(self._entries):
             self._rows.setdefault(entry.text, []).append(row)
@@ -324,7 +326,7 @@ class _Shelf:
         return len({self._entries[row].text for row in np.flatnonzero(near)})
 
     def _hidden(self, without: Collection[int]) -> Mask:
-        return np.isin(self._writers, np.array([*without], dtype=np.int64))
+        return np.isin(np.array(self._writers, dtype=np.int64), np.array([*without], dtype=np.int64))
 
     def _cosines(self, question: str, embedder: Embedder) -> Float32:
         """Cosine of the question and each key: [N]. A session asks for it several times, so the last one is kept."""

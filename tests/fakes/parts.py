@@ -50,7 +50,7 @@ class FakeLearners:
     def __init__(self, log=None, *, update=UPDATE):
         self.log, self.update, self.rows = [] if log is None else log, update, []
 
-    def imitate(self, demonstrations, *, step):
+    def imitate(self, demonstrations, *, step, steps):
         self.log.append(f"imitate {step}")
         return self.update
 

@@ -64,7 +64,7 @@ def check_learners(learners: Learners, rows: Sequence[TrainingRow]) -> None:
     demonstrations = [
         Demonstration(segment=row.segment, returns=row.scores.own_values, wrote=row.wrote) for row in rows
     ]
-    assert isinstance(learners.imitate(demonstrations, step=0), Update)
+    assert isinstance(learners.imitate(demonstrations, step=0, steps=1), Update)
     assert isinstance(learners.learn(rows, seed=0, progress=0.0), Update)
     assert learners.publish(7).version == 7
 

@@ -209,7 +209,7 @@ class Course:
 
 def course(learners: LearnerGroup, folder: Path) -> Course:
     start = fetch(learners.publish(0))
-    updates = [learners.imitate(demonstrations(20, step), step=step) for step in range(3)]
+    updates = [learners.imitate(demonstrations(20, step), step=step, steps=10) for step in range(3)]
     imitated = fetch(learners.publish(1))
     learners.set_reference(folder)
     given = rows(learners, segments(20, 9))
@@ -330,11 +330,11 @@ def test_a_loaded_group_continues_as_if_it_had_never_stopped(
     exported.mkdir()
     learners = begin(**settings)
     for step in range(3):
-        learners.imitate(demonstrations(20, step), step=step)
+        learners.imitate(demonstrations(20, step), step=step, steps=10)
     learners.save(tmp_path)
     learners.export(exported)
     with group(exported, **settings) as learners:
-        learners.imitate(demonstrations(20, 7), step=0)  # `load` discards this step
+        learners.imitate(demonstrations(20, 7), step=0, steps=10)  # `load` discards this step
         learners.load(tmp_path)
         learners.set_reference(folder)
         learners.learn(rows(learners, segments(20, 9)), seed=1, progress=0.0)
@@ -351,7 +351,7 @@ def test_a_group_keeps_the_contract_of_learners(begin: Begin, folder: Path):
 
 def test_an_export_is_a_hugging_face_folder_that_agrees_with_the_probes(begin: Begin, tmp_path: Path):
     learners = begin(ranks=2)
-    learners.imitate(demonstrations(20, 0), step=0)
+    learners.imitate(demonstrations(20, 0), step=0, steps=10)
     weights = learners.publish(1)
     learners.export(tmp_path)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in tmp_path.iterdir()}
@@ -364,7 +364,7 @@ def test_an_export_is_a_hugging_face_folder_that_agrees_with_the_probes(begin: B
 
 def test_a_loss_or_gradient_that_is_not_finite_is_an_error_before_the_step(begin: Begin, folder: Path):
     learners = begin(PPO_SETTINGS.model_copy(update={"value_coefficient": 1e5}), ranks=2)
-    learners.imitate(demonstrations(20, 0), step=0)
+    learners.imitate(demonstrations(20, 0), step=0, steps=10)
     learners.set_reference(folder)
     before = fetch(learners.publish(1))
     (given,) = rows(learners, segments(1, 9))

@@ -41,8 +41,8 @@ def test_runs_of_a_sweep_share_machines_and_imitation(tmp_path: Path):
     first = {mode: [line for line in found if line.event is Event.ITERATION] for mode, found in lines.items()}
     assert {mode: [line.version for line in found] for mode, found in first.items()} == dict.fromkeys(runs, [1, 2])
     for found in first.values():
-        assert found[0].metrics["credit_truncated"] == 0.0  # whole episodes
         assert found[0].metrics["write_share"] > 0.05
+    assert {mode for mode, found in first.items() if "credit_truncated" in found[0].metrics} == {"linked"}
     assert first["linked"][0].metrics["credit_spread"] > 0.0
     assert "credit_worth/item" in first["fitted"][0].metrics
 
