@@ -31,7 +31,7 @@ def local_ray() -> Iterator[None]:
 
 def imitated(learners: LearnerGroup) -> None:
     for step in range(3):
-        learners.imitate(demonstrations(20, step), step=step)
+        learners.imitate(demonstrations(20, step), step=step, steps=10)
 
 
 def learned(learners: LearnerGroup) -> dict[str, Float32]:
