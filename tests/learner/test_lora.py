@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from agile_ray.config import PPO, Learner
 from agile_ray.errors import LearnerError
+from launch.models.folder import check_same_network
 from learner import losses
 from learner.lora import Adapter
 from learner.losses import token_logprobs
@@ -75,6 +76,7 @@ def test_an_export_is_a_plain_model_that_predicts_what_the_policy_does(tmp_path,
     kept = (load_file(tmp_path / folder / "model.safetensors") for folder in ("base", "out"))
     before, after = kept
     assert before.keys() == after.keys()
+    check_same_network(tmp_path / "base", tmp_path / "out")  # so the run can be resumed
     rows = [row for row in range(SIZES["vocab_size"]) if row not in FUNCTIONS]
     assert torch.equal(before["model.embed_tokens.weight"][rows], after["model.embed_tokens.weight"][rows])
     matrices = adapter.trained()
