@@ -19,6 +19,7 @@ from agile_ray.credit.modes import MODES
 from agile_ray.errors import ConfigError, EngineError
 from agile_ray.evaluation.plays import Part, Play
 from agile_ray.record.receipts import Journal
+from agile_ray.scripted.guided import Guide
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
@@ -194,6 +195,29 @@ def test_a_stream_goes_on_from_any_part_as_if_it_had_not_stopped(
     again = [session for part in rest for session in part.sessions]
     assert list(map(outcome, again)) == [outcome(part.sessions[0]) for part in whole[stop:]]
     assert sum(again[0].hindsight.memory_sizes.values()) == stop
+
+
+@pytest.mark.parametrize("guide", [Guide(name="own_non_adaptive", first=3), Guide(name="own_answer")])
+def test_a_guided_stream_goes_on_with_the_memory_that_its_script_grew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guide: Guide
+) -> None:
+    monkeypatch.setattr("rollout.player.PART_S", -1.0)
+    rules = script_rules(WORLD, agent=Agent(turns=4, turn_tokens=24), memory=Memory(threshold=0.65))
+
+    def run(play: Play) -> list[Part]:
+        one = player(tmp_path, rules=rules)
+        asyncio.run(one.evaluate([play], split="test", greedy=True, keeps=True, call=0, guide=guide))
+        return one.report(0, 0).parts
+
+    whole = run(Play(index=0, sessions=6))
+    state = pickle.loads(pickle.dumps(reduce(Part.then, whole[:4]).state))
+    asked = 3 if guide.first else 4
+    assert len({entry.writer for entry in state.memory.entries}) == asked
+    rest = run(Play(index=0, sessions=6, begun=state))
+    played = [session for part in rest for session in part.sessions]
+    assert list(map(outcome, played)) == [outcome(part.sessions[0]) for part in whole[4:]]
+    assert sum(played[0].hindsight.memory_sizes.values()) == asked
+    assert sum(session.asks for part in whole for session in part.sessions) == guide.first
 
 
 def test_deterministic_lanes_write_each_turn_together_and_end_together(tmp_path: Path) -> None:
