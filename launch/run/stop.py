@@ -46,7 +46,7 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Answer SIGTERM during the block.
+        """Answer SIGTERM during the block; once it came, ignore it after the block too.
 
         Raises:
             SystemExit: the block was interrupted, or failed after SIGTERM; the code is EXIT_CODE.
@@ -59,9 +59,11 @@ class Stop:
                 raise
             raise SystemExit(EXIT_CODE) from None
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if self.asked:  # the process ends now, and a further SIGTERM must not change its exit code
+                self._let_end()
+            else:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
     @contextmanager
     def working(self) -> Iterator[None]:

@@ -19,11 +19,12 @@ from tests.fakes.parts import START
 from tests.fakes.stored import ONE, rows
 
 BUSY = """
-import sys, time
+import atexit, sys, time
 from launch.run import stop
 stop.PATIENCE_S = float(sys.argv[1])
 stop.ECHO_S = 0.25
 told = stop.Stop()
+atexit.register(time.sleep, 0.7)  # a signal may come at the very end too
 
 def close():
     end = time.monotonic() + 1.0
@@ -41,6 +42,15 @@ with told.listening():
     finally:
         close()
 """
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """A process that was asked to stop ignores SIGTERM; the tests' own goes on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def ended(patience_s, kind, *signals, apart_s=0.5):
