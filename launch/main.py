@@ -10,7 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 from launch.border import border, interrupted
-from launch.commands import data, evaluate, keys, model, replay, report, reprice, study, submit, sweep, table, train
+from launch.commands import (
+    data,
+    evaluate,
+    frontier,
+    keys,
+    model,
+    replay,
+    report,
+    reprice,
+    study,
+    submit,
+    sweep,
+    table,
+    train,
+)
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # the type that TyperGroup.invoke takes
@@ -73,6 +87,7 @@ app.add_typer(model.app, name="model")
 app.command("train")(train.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
+app.command("frontier")(frontier.command)
 app.command("keys")(keys.command)
 app.command("data")(data.command)
 app.command("sweep")(sweep.command)

@@ -190,6 +190,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def frontier(self) -> Path:
+        """What `agile-ray frontier` measures of the run, or of the sweep whose folder this is."""
+        return self.path / "frontier.json"
+
+    @property
     def replay(self) -> Path:
         """Which run this folder replays, and how the two compare."""
         return self.path / "replay.json"

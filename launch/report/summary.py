@@ -7,18 +7,15 @@ from pydantic import BaseModel, ConfigDict
 
 from agile_ray.config import RunConfig
 from agile_ray.evaluation.choice import Choice
+from agile_ray.evaluation.frontier.closed import closed
 from agile_ray.evaluation.score import Bin, Difference, Score, curve, paired_difference, score
 from agile_ray.record.history import Dropped, Event, Line
 from agile_ray.record.ledger import Ledger
 from agile_ray.record.metrics import pool_metrics
 from agile_ray.record.provenance import Start
 from agile_ray.types import Session
+from launch.report.entries import LEARNED, NO_FUTURE, ORACLE
 
-LEARNED = ("sft", "sft_sampled", "ppo", "ppo_sampled")
-"""Entries that are checkpoints; all others are reference policies."""
-ORACLE = "oracle"
-NO_FUTURE = ("always_ask", "never_ask", "random", "non_adaptive", "non_adaptive_best", "ask_unless_search")
-"""References without knowledge of the future; PPO is compared with the best of them."""
 CURVES = ("sft", "ppo", ORACLE)
 """Entries that are shown over the position in the stream."""
 NO_BOOKS = Ledger()
@@ -169,9 +166,7 @@ def _differences(
 def _closed(scores: Mapping[str, Score], best: str | None) -> float | None:
     if best is None or not {"ppo", ORACLE} <= scores.keys():
         return None
-    start = scores[best].total_score
-    room = scores[ORACLE].total_score - start
-    return (scores["ppo"].total_score - start) / room if room > 0 else None
+    return closed(scores["ppo"].total_score, start=scores[best].total_score, oracle=scores[ORACLE].total_score)
 
 
 def _progress(lines: Iterable[Line]) -> list[Point]:

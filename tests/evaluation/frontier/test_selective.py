@@ -60,7 +60,7 @@ def test_sampled_augrc_has_the_expectation_of_augrc_with_every_unaided_answer_kn
         ]
         chance = math.prod(p if asked else 1 - p for p, asked in zip(probabilities, asks, strict=True))
         mean += chance * sampled_augrc(sessions)
-    assert mean == pytest.approx(expected, abs=1e-6)  # ask_probability of a turn is exact, 1 - (1 - p) is not
+    assert mean == pytest.approx(expected, abs=1e-9)
 
 
 def test_asks_are_matched_with_the_oracles_by_question_and_failed_pairs_are_left_out():
