@@ -191,7 +191,7 @@ class RunFolder:
 
     @property
     def frontier(self) -> Path:
-        """What `agile-ray frontier` measures of the run, or of the sweep whose folder this is."""
+        """What `agile-ray frontier` measures of the run."""
         return self.path / "frontier.json"
 
     @property
@@ -266,6 +266,16 @@ class SweepFolder:
     def table(self) -> Path:
         """The results of the finished runs, written by `agile-ray sweep`."""
         return self.path / "sweep.json"
+
+    @property
+    def report_page(self) -> Path:
+        """The results as a web page."""
+        return self.path / "report.html"
+
+    @property
+    def frontier(self) -> Path:
+        """What `agile-ray frontier` measures of the runs."""
+        return self.path / "frontier.json"
 
     @property
     def study_table(self) -> Path:

@@ -39,16 +39,16 @@ def command(
       agile-ray frontier runs/three_prices
       agile-ray frontier runs/price-0.1 runs/price-0.3 --output frontier.json
     """
-    from agile_ray.record.folder import RunFolder
+    from agile_ray.record.folder import RunFolder, SweepFolder
     from agile_ray.record.json_files import write_json
     from launch.report.console import plain_console
-    from launch.report.frontier.console import show
     from launch.report.frontier.measure import frontiers
     from launch.report.frontier.results import find_runs, read_results
+    from launch.report.frontier_table import show
     from launch.run.preflight import check_output
 
     if output is None and len(runs) == 1:
-        output = RunFolder(runs[0]).frontier
+        output = SweepFolder(runs[0]).frontier  # a run's file has the same name
     if output is not None:
         check_output(output)
     found = frontiers(read_results(find_runs([RunFolder(path) for path in runs])))

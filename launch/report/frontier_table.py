@@ -6,7 +6,7 @@ from rich.console import Console
 
 from agile_ray.evaluation.intervals import Estimate
 from launch.report import wording
-from launch.report.frontier.measure import GAIN, Frontier, Line
+from launch.report.frontier.measure import GAIN, Frontier, Line, Point
 from launch.report.plain_table import plain_table
 
 POINT_TITLES = ("policy", "price", "asked", "right", "total", "closed", "Ask-F1", "AUGRC")
@@ -18,8 +18,10 @@ def show(frontier: Frontier, console: Console) -> None:
     seeds = f"{len(frontier.seeds)} seed{'s' * (len(frontier.seeds) > 1)}"
     console.print(f"{frontier.policy}, {seeds}", highlight=False)
     points = plain_table(*POINT_TITLES, left=("policy",))
-    for entry, *cells in point_rows(frontier):
-        points.add_row(entry, *cells)
+    for line in frontier.lines:
+        for point in line.points:
+            values = (point.asked_share, point.accuracy, point.total_score)
+            points.add_row(line.entry, f"{point.price:g}", *map(cell, values), *measures(point))
     console.print(points)
     console.print()
     lines = plain_table(*LINE_TITLES, left=("policy",))
@@ -30,20 +32,9 @@ def show(frontier: Frontier, console: Console) -> None:
     console.print()
 
 
-def point_rows(frontier: Frontier) -> list[list[str]]:
-    """Cells of POINT_TITLES for each policy and price."""
-    return [
-        [
-            line.entry,
-            f"{point.price:g}",
-            *map(cell, (point.asked_share, point.accuracy, point.total_score)),
-            cell(point.closed, "{:.0%}".format),
-            cell(point.ask_f1),
-            cell(point.augrc, "{:.4f}".format),
-        ]
-        for line in frontier.lines
-        for point in line.points
-    ]
+def measures(point: Point) -> list[str]:
+    """What `closed`, Ask-F1 and AUGRC are at a price."""
+    return [cell(point.closed, "{:.0%}".format), cell(point.ask_f1), cell(point.augrc, "{:.4f}".format)]
 
 
 def line_cells(line: Line) -> list[str]:
