@@ -19,6 +19,7 @@ from launch.commands import (
     replay,
     report,
     reprice,
+    show,
     study,
     submit,
     sweep,
@@ -87,6 +88,7 @@ app.add_typer(model.app, name="model")
 app.command("train")(train.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
+app.command("show")(show.command)
 app.command("frontier")(frontier.command)
 app.command("keys")(keys.command)
 app.command("data")(data.command)

@@ -9,6 +9,7 @@ from agile_ray.record.json_files import read_json
 from agile_ray.record.whole import write_whole
 from launch.report import sweep_table
 from launch.report.findings.card import model_facts
+from launch.report.findings.warnings import warnings
 from launch.report.frontier.measure import Frontier, frontiers
 from launch.report.frontier.results import read_results, sessions_with_asks
 from launch.report.page import run_page, sweep_page
@@ -70,8 +71,13 @@ def write_sweep_page(sweep: SweepFolder) -> list[Frontier]:
     """
     runs = sweep.finished_runs()
     found = frontiers(read_results(runs))
-    reports = [load(run) for run in runs]
+    reports = [_warned(run, load(run)) for run in runs]
     groups = sweep_table.groups(sweep_table.read(sweep)) if sweep.table.is_file() else []
     content = sweep_page.render(sweep.path.resolve().name, frontiers=found, reports=reports, groups=groups)
     write_whole(sweep.report_page, content.encode())
     return found
+
+
+def _warned(run: RunFolder, report: Report) -> Report:
+    """A report with its warnings, which those of earlier versions lack."""
+    return report.model_copy(update={"warnings": warnings(history.read(run.history), report.entries)})

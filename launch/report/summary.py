@@ -18,8 +18,7 @@ from launch.report.entries import LEARNED, NO_FUTURE, ORACLE
 from launch.report.findings.asking import Asking, asking
 from launch.report.findings.card import UNKNOWN, Card, ModelFacts, card
 from launch.report.findings.warnings import warnings
-from launch.report.frontier.measure import Frontier, frontiers
-from launch.report.frontier.results import SAMPLED, RunResults
+from launch.report.frontier.measure import SAMPLED, Frontier, RunResults, frontiers
 
 TRACES = (
     "kl_nats",

@@ -15,8 +15,8 @@ from agile_ray.record import evaluations, provenance
 from agile_ray.record.folder import RunFolder
 from agile_ray.types import Ending, Turn
 from launch.report import files
-from launch.report.frontier.measure import frontiers
-from launch.report.frontier.results import RunResults, policies
+from launch.report.frontier.measure import RunResults, frontiers
+from launch.report.frontier.results import policies
 from tests.conftest import one_line
 from tests.fakes.played import PLAYED, played
 from tests.fakes.worlds import changed

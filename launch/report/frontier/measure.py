@@ -22,15 +22,24 @@ from agile_ray.evaluation.frontier.selective import sampled_augrc
 from agile_ray.evaluation.intervals import Estimate, estimate, interval
 from agile_ray.types import Ending, Session
 from launch.report.entries import LEARNED, NO_FUTURE, ORACLE
-from launch.report.frontier.results import SAMPLED, RunResults
 
 GAIN = 0.9
 """Share of the oracle's gain in accuracy for which the needed asks are counted."""
 NEVER = "never_ask"
+SAMPLED = "ppo_sampled"
+"""The evaluation whose turns are read too: by chance, it shows answers without advice for every question."""
 ALL_ASK = 1.0
 """Asked share of the reference point of the hypervolume; its accuracy is that of never_ask."""
 
-Values = list[float]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResults:
+    """The final evaluations of one run."""
+
+    run: str
+    policy: str  # what distinguishes its settings from those of other frontiers, such as credit.mode=linked
+    seed: int
+    sessions: Mapping[str, Sequence[Session]]  # by entry; those of SAMPLED with their turns if they are stored
 
 
 class Point(BaseModel):

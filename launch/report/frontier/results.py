@@ -1,7 +1,6 @@
-"""What a frontier is made of: the final evaluations of several runs, read from their folders."""
+"""Reads what frontiers are made of: the final evaluations of several runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from agile_ray import config_file
@@ -10,21 +9,10 @@ from agile_ray.errors import ConfigError
 from agile_ray.record import evaluations
 from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.types import Session
+from launch.report.frontier.measure import SAMPLED, RunResults
 
-SAMPLED = "ppo_sampled"
-"""The evaluation whose turns are read too: by chance, it shows answers without advice for every question."""
 NOT_COMPARED = ("seed", "run.", "env.advice_cost", "cluster.")
 """Starts of keys in which runs of one frontier may differ."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResults:
-    """The final evaluations of one run."""
-
-    run: str
-    policy: str  # what distinguishes its settings from those of other frontiers, such as credit.mode=linked
-    seed: int
-    sessions: Mapping[str, Sequence[Session]]  # by entry; those of SAMPLED with their turns if they are stored
 
 
 def find_runs(folders: Sequence[RunFolder]) -> list[RunFolder]:
