@@ -73,7 +73,7 @@ def _show_one(source: "Source", sessions: "list[Stored]", one: "Stored") -> None
     transcript.show(
         one,
         parts(one, HFTokenizer(stored.tokenizer_folder(source.run))) if has_tokens else [],
-        plain_console(),
+        plain_console(soft_wrap=True),
         source=str(source),
         writers=stored.writers(source, sessions, one.session),
         readers=stored.readers(sessions, one.session),

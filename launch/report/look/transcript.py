@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from agile_ray.types import NO_WRITER, Session
-from launch.report.look.listing import entry, result
+from launch.report.look.listing import result
 from launch.report.look.parts import POLICY, Part
 from launch.report.look.stored import Stored
 from launch.report.plain_table import plain_table
@@ -72,12 +72,12 @@ def _show_turns(turns: Sequence[Part], console: Console) -> None:
         if part.segment != segment:
             segment = part.segment
             console.print(f"-- segment {segment}: the context was rewritten --", style="dim", highlight=False)
-        style = STYLES.get(part.who, "")
-        console.print(Text(f"{part.who:>9} | ", style="dim") + Text(part.text.replace("\n", "\n          | "), style))
+        text = part.text.strip("\n").replace("\n", f"\n{'':9} | ")
+        console.print(Text(f"{part.who:>9} | ", "dim") + Text(text, STYLES.get(part.who, "")))
         numbers = _numbers(part)
         line = "  ".join(f"{name} {numbers[name]}" for name in shown if numbers[name])
         if line or part.decides:
-            console.print(f"          {line}{'  <- credit' if part.decides else ''}", style="dim", highlight=False)
+            console.print(f"{'':11} {line}{'  <- credit' if part.decides else ''}", style="dim", highlight=False)
 
 
 def _numbers(part: Part) -> dict[str, str]:
@@ -95,7 +95,7 @@ def _numbers(part: Part) -> dict[str, str]:
 
 
 def _number(value: float | None, written: str) -> str:
-    return "" if value is None else written.format(value)
+    return "" if value is None else written.format(value + 0.0)  # without a minus sign of zero
 
 
 def _show_asks(session: Session, console: Console) -> None:
@@ -109,20 +109,17 @@ def _show_asks(session: Session, console: Console) -> None:
 
 
 def _show_reads(session: Session, writers: Mapping[int, Session], console: Console) -> None:
-    if not session.reads:
-        return
-    table = plain_table("read", "similarity", "written by", "which", left=("read", "written by", "which"))
     for use in session.reads:
         writer = writers.get(use.writer)
         if use.writer == NO_WRITER:
-            which = "memory held it before the first session"
+            who = "which memory held before the first session"
         elif writer is None:
-            which = "not stored"
+            who = f"of session {use.writer}, which is not stored"
         else:
             paid = f"asked and paid {writer.paid / 1000:g}" if writer.asks else "did not ask"
-            which = f"{result(writer)}, {paid}, question {writer.question_id}, answer {(writer.answer or '')[:40]!r}"
-        table.add_row(use.kind, f"{use.similarity:.3f}", f"session {entry(use.writer)}", Text(which))
-    console.print(table)
+            said = f"{paid}, question {writer.question_id}, answer {writer.answer!r}"
+            who = f"of session {use.writer} ({result(writer)}, {said})"
+        console.print(Text(f"read {use.kind}, similarity {use.similarity:.3f}, {who}"))
 
 
 def _show_readers(session: Session, readers: Sequence[Stored], console: Console) -> None:
