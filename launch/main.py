@@ -36,7 +36,8 @@ HELP = """Train AGILE agents: language models that remember, use tools, reflect,
 First steps:
   agile-ray model tiny --output models/tiny        make a small model
   agile-ray train quickstart                       imitation, then PPO; the same command again resumes
-  agile-ray report runs/quickstart                 tables, and pictures in runs/quickstart/report.html
+  agile-ray report runs/quickstart                 tables, and a page with charts in runs/quickstart/report.html
+  agile-ray show runs/quickstart --wrong           sessions with a wrong answer
 \b
 Next:
   agile-ray keys                                   every setting, its default and its meaning
