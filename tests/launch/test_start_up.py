@@ -82,7 +82,7 @@ def test_a_command_imports_no_heavy_library_that_it_does_not_need(words, tmp_pat
     [
         ("launch.report.wording", set()),
         ("launch.report.sweep_table", {"pyarrow"}),
-        ("launch.report.page.run_page", {"pyarrow", "transformers"}),
+        ("launch.report.page.run_page", {"ray", "scipy", "transformers"}),
         ("launch.commands.show", set()),
     ],
 )
