@@ -10,7 +10,22 @@ import typer
 from typer.core import TyperGroup
 
 from launch.border import border, interrupted
-from launch.commands import data, evaluate, keys, model, replay, report, reprice, study, submit, sweep, table, train
+from launch.commands import (
+    data,
+    evaluate,
+    frontier,
+    keys,
+    model,
+    replay,
+    report,
+    reprice,
+    show,
+    study,
+    submit,
+    sweep,
+    table,
+    train,
+)
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # the type that TyperGroup.invoke takes
@@ -21,7 +36,8 @@ HELP = """Train AGILE agents: language models that remember, use tools, reflect,
 First steps:
   agile-ray model tiny --output models/tiny        make a small model
   agile-ray train quickstart                       imitation, then PPO; the same command again resumes
-  agile-ray report runs/quickstart                 tables, and pictures in runs/quickstart/report.html
+  agile-ray report runs/quickstart                 tables, and a page with charts in runs/quickstart/report.html
+  agile-ray show runs/quickstart --wrong           sessions with a wrong answer
 \b
 Next:
   agile-ray keys                                   every setting, its default and its meaning
@@ -73,6 +89,8 @@ app.add_typer(model.app, name="model")
 app.command("train")(train.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
+app.command("show")(show.command)
+app.command("frontier")(frontier.command)
 app.command("keys")(keys.command)
 app.command("data")(data.command)
 app.command("sweep")(sweep.command)

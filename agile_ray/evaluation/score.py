@@ -88,6 +88,7 @@ class Bin:
     sessions: int
     asked_share: float
     accuracy: float
+    remembered: float | None = None  # mean number of earlier sessions whose entries memory held; None: not measured
 
 
 def reward(session: Session) -> int:
@@ -193,7 +194,7 @@ def paired_difference(
 
 
 def curve(sessions: Iterable[Session], *, bins: int = 10) -> list[Bin]:
-    """Asked share and accuracy along the stream, in `bins` equal parts; empty parts are left out."""
+    """Asked share, accuracy and memory along the stream, in `bins` equal parts; empty parts are left out."""
     parts: list[list[Session]] = [[] for _ in range(bins)]
     for session in sessions:
         if session.ending is not Ending.FAILED:
@@ -205,6 +206,7 @@ def curve(sessions: Iterable[Session], *, bins: int = 10) -> list[Bin]:
             sessions=len(part),
             asked_share=_share(part, _asked),
             accuracy=_share(part, _right),
+            remembered=sum(sum(one.hindsight.memory_sizes.values()) for one in part) / len(part),
         )
         for index, part in enumerate(parts)
         if part

@@ -190,6 +190,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def frontier(self) -> Path:
+        """What `agile-ray frontier` measures of the run."""
+        return self.path / "frontier.json"
+
+    @property
     def replay(self) -> Path:
         """Which run this folder replays, and how the two compare."""
         return self.path / "replay.json"
@@ -261,6 +266,16 @@ class SweepFolder:
     def table(self) -> Path:
         """The results of the finished runs, written by `agile-ray sweep`."""
         return self.path / "sweep.json"
+
+    @property
+    def report_page(self) -> Path:
+        """The results as a web page."""
+        return self.path / "report.html"
+
+    @property
+    def frontier(self) -> Path:
+        """What `agile-ray frontier` measures of the runs."""
+        return self.path / "frontier.json"
 
     @property
     def study_table(self) -> Path:

@@ -43,7 +43,7 @@ from agile_ray.types import Float32, Segment, Session, TokenScores, TrainingRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSegment:
-    """One line of a segment file."""
+    """One line of a segment file, or of an evaluation."""
 
     session: Session  # without turns; with counterfactuals only on its last segment
     segment: Segment | None  # None if the session failed before its first token
@@ -209,6 +209,26 @@ def read_whole_sessions(path: Path) -> list[Session]:
             without tokens.
     """
     return _with_turns(read_table(path, PLAYED_SEGMENT, may_lack=frozenset({"same_item", "guess_probability"})))
+
+
+def read_evaluation(path: Path) -> list[StoredSegment]:
+    """The segments of an evaluation, in order; of an older version's file, sessions without tokens.
+
+    Raises:
+        ConfigError: the file is missing or damaged, or its schema is a newer version's.
+    """
+    lines = read_table(path, PLAYED_SEGMENT, may_lack=frozenset(PLAYED_SEGMENT.keys() - PLAYED.keys()) | ADDED)
+    return [
+        StoredSegment(
+            session=session_of(record),
+            segment=segment_of(record),
+            trained=False,
+            credit=None,
+            scores=None,
+            advantages=None,
+        )
+        for record in lines.to_pylist()
+    ]
 
 
 def _last_lines(path: Path) -> list[Session]:

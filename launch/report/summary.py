@@ -7,22 +7,36 @@ from pydantic import BaseModel, ConfigDict
 
 from agile_ray.config import RunConfig
 from agile_ray.evaluation.choice import Choice
+from agile_ray.evaluation.frontier.closed import closed
 from agile_ray.evaluation.score import Bin, Difference, Score, curve, paired_difference, score
 from agile_ray.record.history import Dropped, Event, Line
 from agile_ray.record.ledger import Ledger
 from agile_ray.record.metrics import pool_metrics
 from agile_ray.record.provenance import Start
 from agile_ray.types import Session
+from launch.report.entries import LEARNED, NO_FUTURE, ORACLE
+from launch.report.findings.asking import Asking, asking
+from launch.report.findings.card import UNKNOWN, Card, ModelFacts, card
+from launch.report.findings.warnings import warnings
+from launch.report.frontier.measure import SAMPLED, Frontier, RunResults, frontiers
 
-LEARNED = ("sft", "sft_sampled", "ppo", "ppo_sampled")
-"""Entries that are checkpoints; all others are reference policies."""
-ORACLE = "oracle"
-NO_FUTURE = ("always_ask", "never_ask", "random", "non_adaptive", "non_adaptive_best", "ask_unless_search")
-"""References without knowledge of the future; PPO is compared with the best of them."""
+TRACES = (
+    "kl_nats",
+    "update_kl_nats",
+    "credit_mean",
+    "credit_spread",
+    "entropy_nats",
+    "explained_variance",
+    "clip_share",
+    "gradient_norm",
+)
+"""Metrics of an iteration that are shown over the iterations."""
 CURVES = ("sft", "ppo", ORACLE)
 """Entries that are shown over the position in the stream."""
 NO_BOOKS = Ledger()
 """The ledger of a run that has not trained."""
+NO_FACTS = ModelFacts(kind=UNKNOWN, parameters=None)
+"""Of a model whose folder is not there."""
 
 
 class Point(BaseModel):
@@ -91,6 +105,11 @@ class Report(BaseModel):
     ledger: Ledger = NO_BOOKS
     config_hash: str
     starts: list[Start]
+    card: Card | None = None  # these five are None or empty in reports of earlier versions
+    warnings: list[str] = []  # what went wrong, a sentence each
+    traces: dict[str, list[tuple[int, float]]] = {}  # metrics of TRACES, each with its iterations
+    asking: Asking | None = None  # of the sampled policy; None as well if no probabilities of asking are stored
+    frontier: Frontier | None = None
 
     @property
     def entries(self) -> dict[str, Score]:
@@ -107,14 +126,17 @@ def build(
     starts: Sequence[Start],
     ledger: Ledger = NO_BOOKS,
     chosen: Choice | None = None,
+    facts: ModelFacts = NO_FACTS,
 ) -> Report:
     """Score the evaluations of a run and sum up its history.
 
     Args:
-        results: evaluation sessions by entry: the names of LEARNED, and reference policies.
+        results: evaluation sessions by entry: the names of LEARNED, and reference policies. Those of `ppo_sampled` have
+            their turns, if they are stored.
         lines: the run's history.
         ledger: of the training.
         chosen: which checkpoint was evaluated as ppo.
+        facts: of the run's model.
 
     Raises:
         ContractError: two entries were evaluated on different questions.
@@ -151,7 +173,28 @@ def build(
         ledger=ledger,
         config_hash=config.digest,
         starts=list(starts),
+        card=card(config, facts, lines, {name: results[name] for name in LEARNED if name in results}),
+        warnings=warnings(lines, scores),
+        traces=_traces(iterations),
+        asking=asking(results.get(SAMPLED, ()), results.get(ORACLE, ())),
+        frontier=_frontier(config, results),
     )
+
+
+def _traces(iterations: Sequence[Line]) -> dict[str, list[tuple[int, float]]]:
+    """Each of TRACES with the iterations that measured it."""
+    found = {
+        name: [(line.iteration, line.metrics[name]) for line in iterations if name in line.metrics] for name in TRACES
+    }
+    return {name: points for name, points in found.items() if points}
+
+
+def _frontier(config: RunConfig, results: Mapping[str, Sequence[Session]]) -> Frontier | None:
+    """The frontier of the run alone; None before the final evaluation."""
+    if "ppo" not in results:
+        return None
+    (found,) = frontiers([RunResults(run=config.run.name, policy="this run", seed=config.seed, sessions=results)])
+    return found
 
 
 def _differences(
@@ -169,9 +212,7 @@ def _differences(
 def _closed(scores: Mapping[str, Score], best: str | None) -> float | None:
     if best is None or not {"ppo", ORACLE} <= scores.keys():
         return None
-    start = scores[best].total_score
-    room = scores[ORACLE].total_score - start
-    return (scores["ppo"].total_score - start) / room if room > 0 else None
+    return closed(scores["ppo"].total_score, start=scores[best].total_score, oracle=scores[ORACLE].total_score)
 
 
 def _progress(lines: Iterable[Line]) -> list[Point]:

@@ -8,7 +8,9 @@ from launch.report.summary import Report
 
 
 def show(report: Report, console: Console) -> None:
-    """Print the policies with PPO's lead over each, the headline and the ledger, in at most 80 columns."""
+    """Print warnings, the policies with PPO's lead over each, the headline and the ledger, in at most 80 columns."""
+    for sentence in report.warnings:
+        console.print(f"WARNING: {sentence}", style="bold", highlight=False)
     title = f"{report.run}: {report.environment}, seed {report.seed}, one ask costs {wording.cost(report.advice_cost)}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("policy", no_wrap=True)

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from agile_ray.evaluation.choice import Choice
     from agile_ray.evaluation.score import PriceScore
     from agile_ray.record.ledger import Ledger
+    from agile_ray.record.provenance import Git, Machine
     from launch.report.summary import Report
 
 MINUS = "\N{MINUS SIGN}"
@@ -46,6 +47,50 @@ def choice(chosen: "Choice") -> str:
         f"within one standard error ({chosen.error:.3f}) of the highest, {chosen.highest_total:.3f} at iteration "
         f"{chosen.highest}."
     )
+
+
+def card(report: "Report") -> list[tuple[str, str]]:
+    """What was trained, with what, where and for how long: names and values."""
+    found = [
+        ("Environment", f"{report.environment}, one ask costs {cost(report.advice_cost)}, seed {report.seed}"),
+    ]
+    if report.card is not None:
+        own = report.card
+        size = "" if own.parameters is None else f", {own.parameters / 1e6:,.1f} M parameters"
+        experts = ", ".join(
+            f"{name} ({count:,} answers in the final evaluations)" for name, count in own.experts.items()
+        )
+        found += [
+            ("Model", f"{own.model}: {own.kind}{size}"),
+            ("Expert", experts or "asked nothing in the final evaluations"),
+            ("Credit", own.credit),
+            ("Training", f"{own.iterations} of {own.planned} iterations, {duration(own.duration_s)}"),
+        ]
+    if report.starts:
+        start = report.starts[-1]
+        found += [
+            ("Commit", commit(start.git)),
+            ("Machine", machine(start.machine)),
+            ("Started", f"{report.starts[0].started} (starts in all: {len(report.starts)})"),
+        ]
+    return found
+
+
+def commit(git: "Git") -> str:
+    """The commit, and whether files differed from it."""
+    return git.commit + (" with uncommitted changes" if git.dirty else "")
+
+
+def machine(one: "Machine") -> str:
+    """Cores, memory and system."""
+    return f"{one.cores} cores, {one.memory_gib:g} GiB, {one.system}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `22.1 minutes` or `3.2 hours` of wall time."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def cost(advice_cost: float | tuple[float, ...]) -> str:

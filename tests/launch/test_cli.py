@@ -21,7 +21,21 @@ from tests.fakes.model_folder import write_model_folder
 from tests.fakes.worlds import SESSION, changed
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("train", "evaluate", "data", "report", "replay", "reprice", "model", "submit", "sweep", "study", "keys")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "data",
+    "report",
+    "frontier",
+    "show",
+    "replay",
+    "reprice",
+    "model",
+    "submit",
+    "sweep",
+    "study",
+    "keys",
+)
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@ import json
 import re
 import shutil
 from dataclasses import replace
-from html import escape
+from html import unescape
 
 import pytest
 from rich.console import Console
 
-from agile_ray.config import Env, Model, Run, RunConfig
+from agile_ray.config import Credit, Env, Model, Run, RunConfig
 from agile_ray.errors import ConfigError, ContractError
 from agile_ray.evaluation.choice import Choice
 from agile_ray.record import evaluations, provenance
@@ -17,12 +17,16 @@ from agile_ray.record.recorder import RunRecorder
 from agile_ray.types import Ending, RunState, Update
 from launch.commands import report
 from launch.report import files, tables
-from launch.report.page import render
-from launch.report.pictures import spread
+from launch.report.findings import card
+from launch.report.findings.card import ModelFacts, model_facts
+from launch.report.page import run_charts, run_tables
+from launch.report.page.run_page import render
 from launch.report.summary import build
 from launch.report.wording import headline
 from launch.run.progress import Progress
+from tests.fakes.model_folder import write_model_folder
 from tests.fakes.played import PLAYED, played
+from tests.fakes.stored import turn
 from tests.fakes.worlds import changed
 
 CHOSEN = Choice(iteration=28, total=0.871, highest=7, highest_total=0.873, error=0.004, evaluated=4, unpaired=())
@@ -69,6 +73,11 @@ def finished(tmp_path_factory):
 def run_folder(finished, tmp_path):
     """A copy of the finished run in another folder."""
     return shutil.copytree(finished, tmp_path / "copied")
+
+
+def reported():
+    """The report of a run with every policy."""
+    return build({name: played(name) for name in PLAYED}, config=config("runs"), lines=[], starts=[])
 
 
 def test_the_report_compares_ppo_with_every_other_policy():
@@ -131,7 +140,7 @@ def test_the_report_says_which_iteration_was_chosen_and_why(run_folder, choice, 
     evaluations.keep_choice(run, choice)
     files.write(run, files.compose(run))
     assert files.load(run).chosen == choice
-    assert f'<p class="lead">{escape(sentence, quote=False)}</p>' in run.report_page.read_text()
+    assert f'<p class="lead">{sentence}</p>' in unescape(run.report_page.read_text())
 
 
 def test_the_report_of_a_single_unit_has_no_interval():
@@ -198,12 +207,110 @@ def test_report_json_holds_what_other_tools_read(run_folder):
     assert files.load(RunFolder(run_folder)) == files.compose(RunFolder(run_folder))
 
 
-def test_the_page_needs_no_other_file_and_no_network(run_folder):
+def test_the_page_needs_no_other_file_no_network_and_no_script(run_folder):
     page = (run_folder / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 3
-    assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "http" not in re.sub(r"base64,[^\"]*", "", page)
-    assert "search: wrong rows" in page
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=\"(?!#)|url\(|@import|https?:", page)
+    assert page.count("<svg") > page.count("<figure>") > 5
+    assert "predicted wrong" in page
+
+
+def test_every_anchor_of_the_contents_has_its_section(run_folder):
+    page = (run_folder / "report.html").read_text()
+    anchors = re.findall(r'href="#([^"]*)"', page)
+    assert len(anchors) >= 8
+    assert [name for name in anchors if f'<section id="{name}">' not in page] == []
+
+
+def test_the_page_has_the_card_of_the_run(run_folder):
+    card = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", (run_folder / "report.html").read_text()))
+    assert card["Environment"] == "shop, one ask costs 0.3, seed 7"
+    assert card["Expert"] == "gold (5 answers in the final evaluations)"
+    assert card["Credit"] == "heuristic, beta 0.1"
+    assert card["Training"].startswith("0 of 20 iterations, ")
+    assert len(card["Commit"]) >= 7
+
+
+def test_the_card_describes_the_model_from_its_folder(tmp_path):
+    folder = write_model_folder(tmp_path / "model", num_hidden_layers=3, hidden_size=2)
+    assert model_facts([tmp_path / "absent", folder]) == ModelFacts(
+        kind="llama, 3 layers of width 2", parameters=300 * 2 + 2
+    )
+    assert model_facts([tmp_path / "absent"]) == ModelFacts(kind="unknown", parameters=None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"mode": "none"}, "none"),
+        ({"mode": "linked", "threshold": 0.65}, "linked, threshold 0.65"),
+        ({"mode": "fitted", "window": 3}, "fitted, window 3"),
+    ],
+)
+def test_the_card_names_credit_with_the_settings_that_it_uses(settings, said):
+    assert card.credit(Credit(**settings)) == said
+
+
+def test_a_telephone_sees_total_right_and_asked_of_every_policy():
+    (found,) = [one for name, one in run_tables.tables(reported()).items() if name == "policies"]
+    assert [column.title for column in found.columns if not column.wide] == ["policy", "total", "right", "asked"]
+    assert ".wide { display: none; }" in render(reported())
+
+
+def test_policies_are_listed_by_total_with_the_asked_shares_of_new_and_known_questions():
+    table = run_tables.policies(reported())
+    totals = [float(row[1]) for row in table.rows]
+    assert totals == sorted(totals, reverse=True)
+    assert [column.title for column in table.columns][5:7] == ["asked, new", "asked, known"]
+
+
+def test_the_page_has_colours_for_dark_pages_and_for_print():
+    page = render(reported())
+    colours = [set(re.findall(r"--([\w-]+):", part)) for part in re.findall(r":root \{(.*?)\}", page, re.DOTALL)]
+    assert len(colours) == 3  # light, dark, print
+    assert colours[0] == colours[1] == colours[2]
+    assert {name for part in re.findall(r"var\(--([\w-]+)\)", page) for name in [part]} <= colours[0]
+
+
+def test_the_memory_of_a_policy_is_shown_along_the_stream():
+    grown = [changed(one, memory_sizes={"a": 2 * one.position, "b": one.position}) for one in played("ppo")]
+    found = build({"ppo": grown}, config=config("runs"), lines=[], starts=[])
+    assert [part.remembered for part in found.curves["ppo"]] == [0.0, 3.0]
+    titles = [one.title for one in run_charts.charts(found)["stream"]]
+    assert titles == ["Asked", "Right answers", "Memory"]
+
+
+def test_credit_and_kl_are_shown_over_the_iterations():
+    metrics = [SCORES | {"kl_nats": 0.01 * i, "credit_mean": 0.1, "loss": 1.0} for i in (1, 2, 3)]
+    lines = [line(Event.ITERATION, iteration=i, metrics=one) for i, one in enumerate(metrics, 1)]
+    found = build({}, config=config("runs"), lines=lines, starts=[])
+    assert found.traces == {
+        "kl_nats": [(1, 0.01), (2, 0.02), (3, 0.03)],
+        "credit_mean": [(1, 0.1), (2, 0.1), (3, 0.1)],
+    }
+    assert [one.title for one in run_charts.charts(found)["learning"]] == ["Credit", "KL"]
+
+
+def test_calibration_compares_the_probability_of_asking_with_the_oracle():
+    probabilities = (0.95, 0.95, 0.15, 0.15)
+    sampled = [
+        replace(
+            one,
+            turns=(turn([0], [1], ask=p),),
+        )
+        for one, p in zip(played("ppo_sampled"), probabilities, strict=True)
+    ]
+    found = build({"ppo_sampled": sampled, "oracle": played("oracle")}, config=config("runs"), lines=[], starts=[])
+    # The oracle asks on question 1 alone.
+    assert [(round(one.predicted, 6), one.happened, one.sessions) for one in found.asking.bins] == [
+        (0.15, 0.0, 2),
+        (0.95, 0.5, 2),
+    ]
+    assert found.asking.error == pytest.approx((0.15 + 0.45) / 2)
+    assert "expected calibration error" in render(found)
+    unknown = reported()
+    assert unknown.asking is None
+    assert "it needs the probability of asking of ppo_sampled" in render(unknown)
 
 
 def test_the_page_says_why_sessions_failed():
@@ -212,8 +319,9 @@ def test_the_page_says_why_sessions_failed():
     lines = [line(Event.ITERATION, iteration=i, metrics=SCORES, counts=count) for i, count in enumerate(counts, 1)]
     report = build({"ppo": [lost, *played("ppo")[1:]]}, config=config("runs"), lines=lines, starts=[])
     page = render(report)
-    assert "<td>ppo</td><td>ToolError: tool: KeyError: &#x27;&lt;a&gt;&#x27;</td><td>1</td>" in page
-    assert "<td>training</td><td>ExpertError: late 7</td><td>5</td>" in page
+    cells = re.findall(r'<tr><td class="left">(.*?)</td><td class="left long">(.*?)</td><td>(.*?)</td></tr>', page)
+    assert ("ppo", "ToolError: tool: KeyError: &#39;&lt;a&gt;&#39;", "1") in cells
+    assert ("training", "ExpertError: late 7", "5") in cells
     assert "failed/" not in page
 
 
@@ -229,7 +337,7 @@ def test_the_console_shows_failures_with_their_commonest_reason(capsys):
 
 def test_the_page_escapes_html():
     found = build({"ppo": played("ppo")}, config=config("runs"), lines=[], starts=[])
-    page = render(found.model_copy(update={"environment": "<script>"}))
+    page = render(found.model_copy(update={"environment": "<script>", "warnings": ["<script>"], "run": "<script>"}))
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
 
@@ -266,9 +374,20 @@ def test_the_command_says_what_a_run_folder_is(tmp_path):
         report.command(tmp_path)
 
 
-def test_the_command_names_the_runs_of_a_sweep(run_folder):
+def test_the_command_names_the_runs_of_a_sweep_without_a_finished_one(run_folder):
+    (run_folder / "report.json").unlink()
     with pytest.raises(ConfigError, match=f"found the folders of runs, such as {run_folder}; give one of those"):
         report.command(run_folder.parent)
+
+
+def test_the_command_writes_the_page_of_a_sweep(run_folder, capsys):
+    sweep = run_folder.parent
+    report.command(sweep)
+    assert "hypervolume" in capsys.readouterr().out
+    page = (sweep / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!#)|url\(|@import|https?:|<script", page)
+    assert "Frontier of shop" in page
+    assert re.search(r'<td class="left">r</td><td class="wide">0.3</td>', page)
 
 
 def test_the_table_fits_into_80_columns(run_folder):
@@ -284,11 +403,3 @@ def test_the_headline_mentions_only_evaluated_policies():
     first, second = headline(found)
     assert first.startswith("PPO's total score is 0.850")
     assert second.startswith("Against sft: +0.425")
-
-
-def test_labels_at_the_edge_never_overlap_and_stay_near_their_lines():
-    assert spread([0.1, 0.5], gap=0.1) == [0.1, 0.5]
-    assert spread([0.5, 0.5, 0.5], gap=0.1) == pytest.approx([0.4, 0.5, 0.6])
-    found = spread([0.1, 0.12, 0.18, 0.9], gap=0.1)
-    assert all(after - before >= 0.1 - 1e-9 for before, after in zip(found, found[1:], strict=False))
-    assert found[3] == 0.9

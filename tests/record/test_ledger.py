@@ -17,7 +17,7 @@ from agile_ray.segments import cut
 from agile_ray.types import Assigned, Ending, Receipt, RunState, TokenScores, TrainingRow, Update
 from launch.commands import report
 from launch.report import files
-from launch.report.page import render
+from launch.report.page.run_page import render
 from launch.report.wording import accounts, agreement
 from tests.fakes.worlds import ASKS, OPENING, PREDICTS, Says, SmallStream, changed, lane, question, rules
 
