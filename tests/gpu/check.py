@@ -18,7 +18,9 @@ A learner that computes another loss than bare PyTorch fails the check. Exit cod
 import argparse
 import json
 import math
+import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -63,15 +65,20 @@ def measure(case: str, folder: Path, *, device: str, left_s: float) -> Result:
     if left_s <= 0:
         return Result(case=case, missing="the check's time is over")
     words = [sys.executable, "-m", "tests.gpu.cases", case, str(folder), device]
+    started = subprocess.Popen(
+        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=left_s, check=False)
+        out, err = started.communicate(timeout=left_s)
     except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)  # with compilers and engines that it has started
+        started.communicate(timeout=60)
         return Result(case=case, failed=f"longer than the {left_s:.0f} s that were left")
-    last = (done.stdout.strip().splitlines() or [""])[-1]
-    if done.returncode == MISSING:
+    last = (out.strip().splitlines() or [""])[-1]
+    if started.returncode == MISSING:
         return Result(case=case, missing=last)
-    if done.returncode:
-        return Result(case=case, failed=" ".join(done.stderr.split())[-400:] or f"exit code {done.returncode}")
+    if started.returncode:
+        return Result(case=case, failed=" ".join(err.split())[-400:] or f"exit code {started.returncode}")
     return Result(case=case, measured=json.loads(last))
 
 
