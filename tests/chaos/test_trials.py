@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,10 +90,7 @@ def test_a_run_that_ended_too_soon_was_not_struck() -> None:
 
 
 def test_what_is_kept_is_read_again_and_the_tables_hold_all(tmp_path: Path) -> None:
-    bad = Outcome(
-        **{name: getattr(OUTCOME, name) for name in Outcome.__slots__}
-        | {"trial": "stop-0-00", "problems": ("a | b", "c")}
-    )
+    bad = replace(OUTCOME, trial="stop-0-00", problems=("a | b", "c"))
     save(tmp_path, bad)
     save(tmp_path, OUTCOME)
     assert load(tmp_path) == [OUTCOME, bad]
