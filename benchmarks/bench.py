@@ -7,11 +7,14 @@ equally: measure on an idle machine, and look at the spread.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = str(Path(__file__).resolve().parents[1])
+sys.path.insert(0, ROOT)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))  # for Ray's workers
 
 from agile_ray.errors import AgileError  # noqa: E402  after the path
 from benchmarks import learn, play  # noqa: E402
