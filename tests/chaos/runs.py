@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.chaos.trials import Outcome, Trial
 from tests.integration.conftest import ITERATIONS, LANES, OVERRIDES, SESSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
+TRAINING = (sys.executable, "-m", "launch.main", "train")
 POLL_S = 0.25
 LIMIT_S = 1500.0
 """Longest time of one start of the command, seconds; a run that takes longer hangs."""
@@ -50,8 +52,10 @@ class Struck:
 class Bench:
     """The folder with the model, the runs and their logs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, training: Sequence[str] = TRAINING) -> None:
+        """`training`: command that takes a config and overrides."""
         self.folder = folder.absolute()
+        self._training = tuple(training)
         self._extensions = self.folder / "extensions"
         self._extensions.mkdir(parents=True, exist_ok=True)
 
@@ -126,7 +130,7 @@ class Bench:
         """Start the command of a run; its output goes on in the run's log."""
         overrides = (*OVERRIDES, f"cluster.deadline_s={DEADLINE_S}", f"run.name={name}")
         where = (f"model.path={self.folder / 'model'}", f"run.folder={self.folder / 'runs'}")
-        words = [sys.executable, "-m", "launch.main", "train", "quickstart", *overrides, *where]
+        words = [*self._training, "quickstart", *overrides, *where]
         self._log(name).parent.mkdir(parents=True, exist_ok=True)
         with self._log(name).open("ab") as log:
             process = subprocess.Popen(words, cwd=ROOT, env=environment(ROOT, self._extensions), stdout=log, stderr=log)

@@ -29,13 +29,13 @@ UPDATE = Update(tokens=9, padding=0.0, seconds=1.0, metrics={})
 RECEIPT = Receipt(key="train/0#9#0", price=300, source="gold", latency_s=0.1, advice="yes", answer="yes")
 
 
-def record(run: RunFolder, *, lag: int = 0, iterations: int = ITERATIONS) -> None:
-    """A finished run: one lane plays two sessions an iteration, of which one asks."""
-    lane = Lane(SmallStream(*[question(n, "does it rust ?") for n in range(ITERATIONS * EACH)]), rules())
+def record(run: RunFolder, *, lag: int = 0, iterations: int = ITERATIONS, each: int = EACH) -> None:
+    """A finished run: in each iteration one lane plays this many sessions, of which every other one asks."""
+    lane = Lane(SmallStream(*[question(n, "does it rust ?") for n in range(iterations * each)]), rules())
     recorder, assigner = RunRecorder(run), CreditAssigner(Credit(mode="none"))
     for number in range(1, iterations + 1):
         version = max(0, number - 1 - lag)
-        sessions = [asyncio.run(lane.play(Says(*turns, version=version))) for turns in (ASKS, PREDICTS)]
+        sessions = [asyncio.run(lane.play(Says(*turns, version=version))) for turns in (ASKS, PREDICTS) * (each // 2)]
         segments = [segment for session in sessions for segment in cut(session)]
         assigned = assigner.assign(sessions, segments, [zeros(segment) for segment in segments], [])
         state = RunState(imitation_steps=0, iteration=number, version=number)
@@ -50,7 +50,8 @@ def report(run: RunFolder, *, total: float = 0.5) -> None:
         name: {"asks": getattr(books, name).asks, "charged": getattr(books, name).charged}
         for name in ("trained", "failed", "abandoned")
     }
-    run.report.write_text(json.dumps({"ppo": {"total_score": total}, "ledger": accounts}))
+    ppo = {"total_score": total, "ci95": [total - 0.1, total + 0.1]}
+    run.report.write_text(json.dumps({"ppo": ppo, "ledger": accounts}))
 
 
 @pytest.fixture
