@@ -38,12 +38,10 @@ def main() -> int:
     done = {outcome.trial for outcome in load(bench.folder)}
     trials = draw(given.seed, kills=given.kills, stops=given.stops)
     chosen = [trial for trial in trials if trial.name not in done and given.only in (None, trial.name)]
-    if chosen:
-        usual = bench.undisturbed()
     for trial in chosen:
         print(f"{trial.name}: {trial.signal} to the {trial.role}", flush=True)
         shutil.rmtree(bench.run(trial.name).path, ignore_errors=True)  # of a trial that was not finished
-        outcome = bench.play(trial, usual)
+        outcome = bench.play(trial, bench.undisturbed())
         save(bench.folder, outcome)
         print(f"{trial.name}: {outcome.result}", flush=True)
     outcomes = load(bench.folder)

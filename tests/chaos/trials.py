@@ -2,10 +2,10 @@
 
 import json
 import random
-import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from signal import Signals
 from typing import Literal
 
 from tests.chaos.processes import Role
@@ -27,9 +27,9 @@ class Trial:
     moment: float  # share of the undisturbed run's time since its processes were there; of the driver, since its start
 
     @property
-    def number(self) -> signal.Signals:
+    def number(self) -> Signals:
         """The signal."""
-        return signal.Signals[self.signal]
+        return Signals[self.signal]
 
 
 def draw(seed: int, *, kills: int, stops: int) -> list[Trial]:
