@@ -94,7 +94,7 @@ def update_speed(config: RunConfig, segments: Sequence[Segment], *, repeats: int
         aim=1.10,
         unit="s",
         repeats=tuple(found),
-        remark=f"{tokens} tokens in {len(steps)} steps, {config.model.path.name}, {config.learner.dtype}, one rank",
+        remark=f"{tokens} tokens in {len(steps)} steps, {'/'.join(config.model.path.parts[-2:])}, {config.learner.dtype}, one rank",
     )
 
 

@@ -51,7 +51,7 @@ def rollout_speed(played: Sequence[Repeat], model: Path) -> Ratio:
         aim=0.95,
         unit="sessions/s",
         repeats=tuple(Measured(ours=ours, baseline=bare, ratio=ours / bare) for ours, bare in found),
-        remark=f"{_shape(played[-1])}, {model.name}",
+        remark=f"{_shape(played[-1])}, {_name(model)}",
     )
 
 
@@ -74,7 +74,7 @@ def prefix_hits(played: Sequence[Repeat], model: Path) -> Ratio:
             )
             for one, best in found
         ),
-        remark=f"blocks of {block}; with blocks of 1 the ideal is {finest:.2f}; {model.name}",
+        remark=f"blocks of {block}; with blocks of 1 the ideal is {finest:.2f}; {_name(model)}",
     )
 
 
@@ -86,7 +86,7 @@ def against_released(played: Sequence[Repeat], model: Path) -> Ratio:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy = load(model, dtype=torch.float32 if device.type == "cpu" else torch.bfloat16, device=device).eval()
-    found: list[Measured] = []
+    found, some = list[Measured](), list[Session]()
     for one in played:
         some = one.sessions[:: max(1, len(one.sessions) // RELEASED)][:RELEASED]
         turns = [turn for session in some for turn in session.turns]
@@ -101,7 +101,7 @@ def against_released(played: Sequence[Repeat], model: Path) -> Ratio:
         aim=20,
         unit="sessions/s",
         repeats=tuple(found),
-        remark=f"{_shape(played[-1])}; transformers' generate on {RELEASED} of the sessions, {device.type}",
+        remark=f"{_shape(played[-1])}; transformers' generate on {len(some)} of the sessions, {device.type}",
     )
 
 
@@ -121,7 +121,7 @@ def tokens_learned(played: Sequence[Repeat], model: Path) -> Ratio:
         aim=0.98,
         unit="tokens",
         repeats=tuple(found),
-        remark=f"tokens sampled that no session holds, in all repeats: {twice} (aim 0); {model.name}",
+        remark=f"tokens sampled that no session holds, in all repeats: {twice} (aim 0); {_name(model)}",
     )
 
 
@@ -142,7 +142,7 @@ def recording(played: Sequence[Repeat], model: Path) -> Ratio:
         aim=1.02,
         unit="s",
         repeats=tuple(found),
-        remark=f"{_shape(played[-1])}, {model.name}; without the time to learn, so the highest that it can be",
+        remark=f"{_shape(played[-1])}, {_name(model)}; without the time to learn, so the highest that it can be",
     )
 
 
@@ -153,6 +153,10 @@ RATIOS: dict[int, Callable[[Sequence[Repeat], Path], Ratio]] = {
     8: tokens_learned,
     9: recording,
 }
+
+
+def _name(model: Path) -> str:
+    return "/".join(model.parts[-2:])
 
 
 def _shape(one: Repeat) -> str:
