@@ -86,7 +86,7 @@ def update_speed(config: RunConfig, segments: Sequence[Segment], *, repeats: int
             bare_s, _ = timed(bare_update)
             learned_s, _ = timed(lambda repeat=repeat: learners.learn(rows, seed=repeat, progress=0.0))
             found.append(Measured(ours=learned_s, baseline=bare_s, ratio=learned_s / bare_s))
-    tokens = int(ragged.lengths.sum())
+    tokens, name = int(ragged.lengths.sum()), "/".join(config.model.path.parts[-2:])
     return Ratio(
         number=2,
         name="a learner's update / bare PyTorch on the same tokens",
@@ -94,7 +94,7 @@ def update_speed(config: RunConfig, segments: Sequence[Segment], *, repeats: int
         aim=1.10,
         unit="s",
         repeats=tuple(found),
-        remark=f"{tokens} tokens in {len(steps)} steps, {'/'.join(config.model.path.parts[-2:])}, {config.learner.dtype}, one rank",
+        remark=f"{tokens} tokens in {len(steps)} steps, {name}, {config.learner.dtype}, one rank",
     )
 
 
