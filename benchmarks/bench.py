@@ -23,8 +23,8 @@ from launch.border import border  # noqa: E402
 
 Measure = Callable[..., list[Ratio]]
 
-GROUPS: tuple[tuple[Measure, tuple[int, ...]], ...] = ((play.measure, (1, 5, 7, 8, 9)), (learn.measure, (2, 3)))
-"""What measures numbers together, and which."""
+GROUPS: tuple[tuple[Measure, tuple[int, ...]], ...] = ((learn.measure, (2, 3)), (play.measure, (1, 5, 7, 8, 9)))
+"""What measures numbers together, and which. Learning comes first: it imports torch with settings of its own."""
 NUMBERS = sorted(number for _, numbers in GROUPS for number in numbers)
 
 

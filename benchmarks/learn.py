@@ -54,6 +54,7 @@ def update_speed(config: RunConfig, segments: Sequence[Segment], *, repeats: int
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads of the baseline would take the rank's cores
     import torch
 
+    del os.environ["OMP_WAIT_POLICY"]  # read when torch is imported; engines of other numbers have their own
     from benchmarks.bare_torch import BareLearner, load, synchronize
     from learner.micro_batch import make_micro_batch
     from learner.model import torch_dtype

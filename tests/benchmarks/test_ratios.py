@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agile_ray.record.folder import RunFolder
+from benchmarks import play
 from benchmarks.bench import GROUPS, NUMBERS, chosen
 from benchmarks.learn import padding_waste, waste_in_order
 from benchmarks.overhead import Repeat
@@ -68,7 +69,7 @@ def test_a_number_that_is_not_measured_is_refused(text: str) -> None:
 def test_numbers_are_chosen_once_each_and_every_one_has_its_measurement() -> None:
     assert chosen("3,1,3") == [1, 3]
     assert NUMBERS == [1, 2, 3, 5, 7, 8, 9]
-    assert set(RATIOS) == set(GROUPS[0][1])
+    assert set(RATIOS) == set(dict(GROUPS)[play.measure])
 
 
 def ids(*runs: tuple[int, int]) -> list[int]:
