@@ -5,8 +5,11 @@
 # make three_prices make credit make priors make choices make stability
 #                   train and analyse a sweep in the background: credit modes on a toy and on the shop, teachers of
 #                   imitation, what it teaches, settings that keep PPO steady. Running the same command again resumes
+# make bench        measure speed as ratios (docs/benchmarks.md), ONLY=1,2 of them; figures go into runs/bench.json
+# make chaos        kill and stop processes of short runs, and check what they leave; runs/chaos/table.md. Resumes likewise
 # make install      install from the lock file; all others do this first, and it does nothing if the lock is unchanged
 #
+# BENCH_MODEL=FOLDER of the policy that `make bench` plays; default: runs/quickstart/sft, if it is there, else models/tiny
 # AGILE_DATA=FOLDER that contains productqa/; without it, the tests on ProductQA are left out
 # VENV=FOLDER of the virtual environment    LOCK=requirements-gpu.txt for GPUs    PYTHON=interpreter that creates it
 
@@ -23,7 +26,9 @@ SLOW := $(if $(wildcard $(DATA)/productqa),integration or data,integration and n
 
 STUDIES := study three_prices credit priors choices stability
 
-.PHONY: install quickstart test lint types $(STUDIES)
+BENCH_MODEL ?= $(firstword $(wildcard runs/quickstart/sft) models/tiny)
+
+.PHONY: install quickstart test lint types bench chaos $(STUDIES)
 
 install: $(STAMP)
 
@@ -49,6 +54,14 @@ lint: install
 
 types: install
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: install
+	test -e $(BENCH_MODEL) || $(BIN)/agile-ray model tiny --output $(BENCH_MODEL)
+	mkdir -p runs
+	$(BIN)/python benchmarks/bench.py $(if $(ONLY),--only $(ONLY)) --json runs/bench.json model.path=$(BENCH_MODEL)
+
+chaos: install
+	$(BIN)/python -m tests.chaos --folder runs/chaos
 
 three_prices: ANALYSIS := three_prices
 credit: ANALYSIS := shop

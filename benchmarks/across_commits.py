@@ -39,6 +39,8 @@ last iteration: choose by it, not by the other columns, which are of the test sp
 """
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = "report.json"
+GIT_S = 300.0
+"""Longest wait for one git command, seconds."""
 TITLES = (
     *("variant", "runs", "total", "95 % over seeds", "sampled", "asked", "closed", "95 % over seeds"),
     *("validation", "oracle", "minutes"),
@@ -148,7 +150,8 @@ def _tree(commit: str, folder: Path) -> Path:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(("git", *words), cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(("git", *words), cwd=ROOT, check=True, capture_output=True, text=True, timeout=GIT_S)
+    return done.stdout.strip()
 
 
 def _agile_ray(tree: Path, *words: str) -> None:

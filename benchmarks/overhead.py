@@ -13,8 +13,9 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -24,6 +25,7 @@ from agile_ray.types import Session
 from launch.border import border
 from launch.run import shipped_configs
 from rollout.actor import RolloutActor
+from rollout.engine import Traffic
 from rollout.settings import ActorSettings, RolloutSettings
 
 if TYPE_CHECKING:
@@ -42,13 +44,42 @@ CALL_S = 900
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """What was played once, and how long it took the agent and the bare engine."""
+
+    lanes: list[list[Session]]
+    played_s: float
+    bare_s: float
+    prompt_tokens: int  # that the agent's requests had
+    cached_tokens: int  # of these, from the prefix cache
+    sampled_tokens: int
+    block_tokens: int  # of the prefix cache
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Of all lanes."""
+        return [session for lane in self.lanes for session in lane]
+
+    def __str__(self) -> str:
+        count = len(self.sessions)
+        return (
+            f"{count} sessions on {len(self.lanes)} lanes: agent {count / self.played_s:.1f} sessions/s, bare vLLM "
+            f"{count / self.bare_s:.1f} sessions/s, ratio {self.bare_s / self.played_s:.2f}; prompt tokens from the "
+            f"prefix cache {self.cached_tokens / self.prompt_tokens:.1%}"
+        )
+
+
 class BenchmarkActor(RolloutActor):
     """A rollout actor whose engine can also be driven without an agent."""
 
-    async def cached_share(self) -> float:
-        """Share of all prompt tokens that came from the prefix cache."""
-        traffic = self._engine.traffic
-        return traffic.cached_tokens / traffic.prompt_tokens
+    async def traffic(self) -> Traffic:
+        """What the engine has done for the agent since it started; bare turns do not count."""
+        return replace(self._engine.traffic)
+
+    async def block_tokens(self) -> int:
+        """Tokens of one block of the prefix cache."""
+        return int(self._engine.llm.vllm_config.cache_config.block_size)
 
     async def forget(self) -> None:
         """Empty the prefix cache."""
@@ -101,47 +132,70 @@ def timed(call: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - start, result
 
 
-def measure(settings: ActorSettings, *, repeats: int) -> None:
-    """Print a line for each repeat and one for the median."""
+def compare(settings: ActorSettings, *, repeats: int) -> Iterator[Repeat]:
+    """Let one actor play, and its engine replay the same turns, several times; Ray must run."""
     each = settings.common.sessions
-    kind = ray.remote(num_cpus=1)(BenchmarkActor)
+    gpus = settings.common.rollout.tensor_parallel if settings.common.device == "gpu" else 0
+    kind = ray.remote(num_cpus=1, num_gpus=gpus)(BenchmarkActor)
     actor = cast("ActorHandle", kind.remote(settings))
-    ray.get(actor.start.remote(), timeout=START_S)
-    ray.get(actor.collect.remote(each), timeout=CALL_S)  # warm up
-    ratios: list[float] = []
-    for _ in range(repeats):
-        ray.get(actor.forget.remote(), timeout=CALL_S)
-        played_s, answer = timed(lambda: ray.get(actor.collect.remote(each), timeout=CALL_S))
-        sessions: list[Session] = pickle.loads(answer)
-        lanes = [sessions[first : first + each] for first in range(0, len(sessions), each)]
-        ray.get(actor.forget.remote(), timeout=CALL_S)
-        bare_s, _ = timed(lambda lanes=lanes: ray.get(actor.replay.remote(lanes), timeout=CALL_S))
-        ratios.append(bare_s / played_s)
-        speeds = f"agent {len(sessions) / played_s:.0f} sessions/s, bare vLLM {len(sessions) / bare_s:.0f} sessions/s"
-        print(f"{len(sessions)} sessions on {len(lanes)} lanes: {speeds}, ratio {ratios[-1]:.2f}", flush=True)
-    cached: float = ray.get(actor.cached_share.remote(), timeout=CALL_S)
-    print(f"prompt tokens from the prefix cache, warm-up and bare turns included: {cached:.1%}")
-    print(f"median ratio {statistics.median(ratios):.2f} of {repeats}, {min(ratios):.2f} to {max(ratios):.2f}")
+    try:
+        ray.get(actor.start.remote(), timeout=START_S)
+        block: int = ray.get(actor.block_tokens.remote(), timeout=CALL_S)
+        ray.get(actor.collect.remote(each), timeout=CALL_S)  # warm up
+        for _ in range(repeats):
+            ray.get(actor.forget.remote(), timeout=CALL_S)
+            before: Traffic = ray.get(actor.traffic.remote(), timeout=CALL_S)
+            played_s, answer = timed(lambda: ray.get(actor.collect.remote(each), timeout=CALL_S))
+            after: Traffic = ray.get(actor.traffic.remote(), timeout=CALL_S)
+            sessions: list[Session] = pickle.loads(answer)
+            lanes = [sessions[first : first + each] for first in range(0, len(sessions), each)]
+            ray.get(actor.forget.remote(), timeout=CALL_S)
+            bare_s, _ = timed(lambda lanes=lanes: ray.get(actor.replay.remote(lanes), timeout=CALL_S))
+            yield Repeat(
+                lanes=lanes,
+                played_s=played_s,
+                bare_s=bare_s,
+                prompt_tokens=after.prompt_tokens - before.prompt_tokens,
+                cached_tokens=after.cached_tokens - before.cached_tokens,
+                sampled_tokens=after.sampled_tokens - before.sampled_tokens,
+                block_tokens=block,
+            )
+    finally:
+        ray.kill(actor)
 
 
-def main() -> None:
-    """Measure on a Ray cluster of its own."""
-    given = arguments()
-    with border():
-        config = shipped_configs.read(given.config, [*given.overrides, "run.name=benchmark", "rollout.actors=1"])
-        folder = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if the engine fails: the error names its log
-        settings = ActorSettings(
+@contextmanager
+def benchmark_actor(name: str, overrides: Sequence[str]) -> Iterator[ActorSettings]:
+    """Settings of one actor, and a Ray cluster of its own, within the block.
+
+    Args:
+        name: of a shipped config, or path of a YAML file.
+        overrides: keys of the config to set.
+    """
+    config = shipped_configs.read(name, [*overrides, "run.name=benchmark", "rollout.actors=1"])
+    folder = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if the engine fails: the error names its log
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    try:
+        yield ActorSettings(
             common=replace(RolloutSettings.of(config), run_folder=folder),
             index=0,
             model=config.model.path.absolute(),
             log=folder / "engine.log",
         )
-        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-        try:
-            measure(settings, repeats=given.repeats)
-        finally:
-            ray.shutdown()
-        shutil.rmtree(folder)
+    finally:
+        ray.shutdown()
+    shutil.rmtree(folder)
+
+
+def main() -> None:
+    """Measure on a Ray cluster of its own."""
+    given = arguments()
+    ratios: list[float] = []
+    with border(), benchmark_actor(given.config, given.overrides) as settings:
+        for repeat in compare(settings, repeats=given.repeats):
+            ratios.append(repeat.bare_s / repeat.played_s)
+            print(repeat, flush=True)
+    print(f"median ratio {statistics.median(ratios):.2f} of {len(ratios)}, {min(ratios):.2f} to {max(ratios):.2f}")
 
 
 if __name__ == "__main__":

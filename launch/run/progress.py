@@ -75,7 +75,7 @@ class Progress:
             yield
         finally:
             ended.set()
-            thread.join()
+            thread.join(SIGN_OF_LIFE_S)  # it ends once it has printed its line
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:

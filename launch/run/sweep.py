@@ -17,6 +17,9 @@ from launch.run.lock import alone
 from launch.run.stop import EXIT_CODE
 from launch.run.sweep_plan import Job, Plan, pairs
 
+STOP_S = 60.0
+"""Longest wait for a training that was told to stop, seconds; it takes up to 20 (launch/run/stop.py)."""
+
 
 def train(name: str, sheet: Plan, jobs: Sequence[Job]) -> None:
     """Train every run that is not finished, then show the table.
@@ -74,6 +77,13 @@ def _train(jobs: Sequence[Job], *, together: bool) -> list[str]:
     return train_all([job.config for job in jobs])
 
 
+def _wait_or_kill(child: "subprocess.Popen[bytes]") -> None:
+    try:
+        child.wait(timeout=STOP_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+
+
 def _run(job: Job, *, last: bool) -> int:
     """Train in a process of its own.
 
@@ -106,7 +116,7 @@ def _run(job: Job, *, last: bool) -> int:
     except KeyboardInterrupt:
         if child:
             child.terminate()  # at a terminal it has got the Ctrl-C too; another sender may have told the sweep alone
-            child.wait()
+            _wait_or_kill(child)
         raise interrupted("finished runs are kept; run the same command again to go on") from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -12,6 +12,7 @@ from agile_ray.agent.lane import Lane
 from agile_ray.config import Agent, Env, Memory
 from agile_ray.errors import ConfigError, EndpointError, JudgeError, SessionError
 from agile_ray.types import Ending
+from envs.endpoints import llm_judge
 from envs.endpoints.chat import Chat
 from envs.endpoints.llm_judge import JudgedStream, LLMJudge
 from tests.fakes.endpoint import Reply, serving
@@ -73,6 +74,27 @@ def test_equal_answers_are_judged_once_also_at_the_same_time():
         assert len(endpoint.asked) == one.chat.usage.requests == 1
         one.right(**(ASKED | {"said": "Paris"}))
         assert len(endpoint.asked) == 2
+
+
+def test_who_waits_for_the_request_of_another_session_waits_with_a_deadline(monkeypatch):
+    monkeypatch.setattr(llm_judge, "REQUEST_S", 0.05)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def ask(messages, *, max_tokens):
+        begun.set()
+        go_on.wait(20)
+        return "VERDICT: right"
+
+    one, found = LLMJudge(SimpleNamespace(ask=ask)), []
+    first = threading.Thread(target=lambda: found.append(one.right(**ASKED)))
+    first.start()
+    assert begun.wait(20)
+    with pytest.raises(JudgeError, match="another session asks for must come within 0.05 s"):
+        one.right(**ASKED)
+    go_on.set()
+    first.join(20)
+    assert found == [True]
+    assert one.right(**ASKED) is True
 
 
 def test_nothing_said_is_wrong_without_a_request():

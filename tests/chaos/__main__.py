@@ -1,0 +1,53 @@
+"""Kills and stops random processes of short real runs, and checks that nothing is lost: `make chaos`.
+
+    python -m tests.chaos [--folder runs/chaos] [--seed 0] [--kills 15] [--stops 3] [--only NAME]
+
+FOLDER/table.md, table.json   every trial so far
+FOLDER/NAME.json              one trial; delete the file to run it again
+FOLDER/logs, FOLDER/runs      what the runs printed and left
+
+The same command goes on with the trials that are missing. Exit code 1: a run broke a promise.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from tests.chaos.runs import Bench
+from tests.chaos.trials import draw, load, save, table
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, default=Path("runs/chaos"), help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of processes and moments; default: %(default)s")
+    parser.add_argument("--kills", type=int, default=15, help="default: %(default)s")
+    parser.add_argument("--stops", type=int, default=3, help="default: %(default)s, each kind but the driver once")
+    parser.add_argument("--only", help="name of the only trial to run, such as kill-0-03")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the trials that are missing; returns the exit code."""
+    given = arguments()
+    bench = Bench(given.folder)
+    done = {outcome.trial for outcome in load(bench.folder)}
+    trials = draw(given.seed, kills=given.kills, stops=given.stops)
+    chosen = [trial for trial in trials if trial.name not in done and given.only in (None, trial.name)]
+    for trial in chosen:
+        print(f"{trial.name}: {trial.signal} to the {trial.role}", flush=True)
+        shutil.rmtree(bench.run(trial.name).path, ignore_errors=True)  # of a trial that was not finished
+        outcome = bench.play(trial, bench.undisturbed())
+        save(bench.folder, outcome)
+        print(f"{trial.name}: {outcome.result}", flush=True)
+    outcomes = load(bench.folder)
+    print(table(outcomes))
+    return 1 if any(outcome.problems for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
