@@ -26,6 +26,7 @@ SHOWN_CHARACTERS = 100
 
 REPLACED: Mapping[str, str] = {
     "credit.decay": "it is fixed at 0.9",
+    "env.recorded": "it is env.expert=recorded:RUN now",
     "env.split": "it is the option --split of `agile-ray evaluate` now",
     "env.test_categories": "it is named env.categories.test now",
     "env.validation_categories": "it is named env.categories.validation now",
@@ -44,6 +45,7 @@ REPLACED: Mapping[str, str] = {
 FIXED: Mapping[str, object] = {
     "agent.status_line": True,
     "cluster.dashboard_port": None,
+    "env.recorded": None,
     "learner.max_grad_norm": 1.0,
 }
 """Removed keys, and the value that each is fixed at: a file with this value is read, as those of older runs are."""

@@ -8,7 +8,7 @@ end with a verdict of one form; anything else is an error of that session, never
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Future
 
 from agile_ray.agent.environment import (
@@ -18,7 +18,9 @@ from agile_ray.agent.environment import (
     Remembered,
     Stream,
     Submission,
+    judged,
     remembered,
+    reward_range,
     search,
     skipped,
     taught_split,
@@ -102,6 +104,7 @@ class JudgedStream:
         """
         self.id = stream.id
         self.questions: Sequence[Question] = stream.questions
+        self.reward_range = reward_range(stream)
         self._stream = stream
         self._judge = judge
         self._finds_rows = finds_rows
@@ -111,7 +114,7 @@ class JudgedStream:
         """What memory holds before the first session."""
         return remembered(self._stream)
 
-    def search(self, query: str) -> Found:
+    def search(self, query: str) -> Found | Awaitable[Found]:
         """Run the stream's tool.
 
         Raises:
@@ -119,7 +122,7 @@ class JudgedStream:
         """
         return self._stream.search(query)
 
-    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found:
+    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found | Awaitable[Found]:
         """Run the stream's tool in a session.
 
         Raises:
@@ -127,17 +130,20 @@ class JudgedStream:
         """
         return search(self._stream, query, question=question, found=found)
 
-    def judge(self, question: Question, submission: Submission) -> bool:
+    async def judge(self, question: Question, submission: Submission) -> float:
         """Judge as the stream does, then as the model does.
 
         Raises:
             SessionError: the model gave no verdict.
         """
-        if self._stream.judge(question, submission):
-            return True
-        if submission.rows is not None or submission.advised or (self._finds_rows and question.query):
-            return False
-        return self._judge.right(question=question.text, gold=question.answer, said=submission.text)
+        highest = self.reward_range[1]
+        own = await judged(self._stream, question, submission)
+        if own >= highest or submission.rows is not None or submission.advised:
+            return own
+        if self._finds_rows and question.query:
+            return own
+        right = self._judge.right(question=question.text, gold=question.answer, said=submission.text)
+        return highest if right else own
 
 
 class Judged:

@@ -54,6 +54,7 @@ _SESSION = {
     "answer": pa.string(),
     "origin": pa.string(),
     "correct": pa.bool_(),
+    "graded": pa.int32(),
     "receipts": pa.list_(_RECEIPT),
     "abandoned": pa.list_(_RECEIPT),
     "reads": _USES,
@@ -97,7 +98,7 @@ PLAYED_SEGMENT = PLAYED | _SEGMENT
 """Of a segment and its session, as evaluations store them."""
 STORED_SEGMENT = PLAYED_SEGMENT | TRAINING | LEARNED
 """The same, as training stores them."""
-ADDED = frozenset({"same_item", "guess_probability", "ask_probabilities", *LEARNED})
+ADDED = frozenset({"same_item", "guess_probability", "graded", "ask_probabilities", *LEARNED})
 """Columns that files of version 3 lack; null in what is read from them."""
 _DTYPES = {
     "token_ids": np.int32,
@@ -170,7 +171,7 @@ def learned_of(row: TrainingRow) -> Record:
 def session_of(record: dict) -> Session:
     """The session of a line, without turns."""
     return Session(
-        **{name: record[name] for name in _SESSION if name not in _REBUILT},
+        **{name: record.get(name) for name in _SESSION if name not in _REBUILT},
         turns=(),
         hindsight=Hindsight(
             known=record["known"],
