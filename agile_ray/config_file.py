@@ -71,6 +71,20 @@ def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Pat
         raise ConfigError(f"{path}: " + "; ".join(explain(error, RunConfig))) from error
 
 
+def overridden(values: Mapping[str, str], overrides: Sequence[str] = ()) -> RunConfig:
+    """A config without a file: these values by dotted key, then `key.path=value` overrides.
+
+    Raises:
+        ConfigError: names every bad key and its value.
+    """
+    layers = (_overlay([f"{key}={value}" for key, value in values.items()]), _overlay(overrides))
+    try:
+        return RunConfig.model_validate(OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True))
+    except (OmegaConfBaseException, ValidationError) as error:
+        said = "; ".join(explain(error, RunConfig)) if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(said) from error
+
+
 def _without_fixed(values: object) -> object:
     """Leave out removed keys that have the value that they are fixed at."""
     for key, value in FIXED.items():

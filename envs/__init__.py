@@ -1,6 +1,6 @@
 """The registry of environments: the only module that lists them by name, and finds those that lie elsewhere."""
 
-from typing import Protocol
+from typing import Protocol, cast
 
 from agile_ray.agent.environment import Environment
 from agile_ray.config import Env
@@ -9,7 +9,7 @@ from agile_ray.plugins.resolver import resolve
 from envs import hotpotqa, medmcqa, productqa, recurring, shop
 from envs.dataset import dataset
 from envs.dataset.changed import Change, Changed
-from envs.dataset.judges import JUDGES
+from envs.dataset.judges import JUDGES, Judge
 from envs.endpoints.llm_judge import Judged
 from envs.splits import check_apart
 from envs.stretches import Stretches
@@ -59,7 +59,7 @@ def build(env: Env, *, seed: int) -> Environment:
     judge = resolve(env.judge, key="env.judge", kind="judges", built_in=JUDGES)
     if not callable(judge):
         raise ConfigError(f"env.judge: {env.judge} must be a function of the question and the words, found {judge!r}")
-    return Changed(environment, Change(judge=judge))
+    return Changed(environment, Change(judge=cast(Judge, judge)))
 
 
 def _built(env: Env, *, seed: int) -> Environment:
@@ -73,4 +73,4 @@ def _built(env: Env, *, seed: int) -> Environment:
             f"env.name: {env.name} must build an environment with {', '.join(NEEDED)}, found {environment!r} without "
             f"{', '.join(missing)}"
         )
-    return environment
+    return cast(Environment, environment)

@@ -10,7 +10,22 @@ import typer
 from typer.core import TyperGroup
 
 from launch.border import border, interrupted
-from launch.commands import data, evaluate, keys, model, replay, report, reprice, study, submit, sweep, table, train
+from launch.commands import (
+    check,
+    data,
+    evaluate,
+    keys,
+    model,
+    new,
+    replay,
+    report,
+    reprice,
+    study,
+    submit,
+    sweep,
+    table,
+    train,
+)
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # the type that TyperGroup.invoke takes
@@ -73,6 +88,8 @@ app.add_typer(model.app, name="model")
 app.command("train")(train.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
+app.add_typer(new.app, name="new")
+app.command("check")(check.command)
 app.command("keys")(keys.command)
 app.command("data")(data.command)
 app.command("sweep")(sweep.command)

@@ -12,6 +12,7 @@ Dimensions: S = sessions of one iteration. Rewards and credit are in units of th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -134,4 +135,4 @@ def mode(name: str) -> Mode:
         return found
     if not callable(found):
         raise ConfigError(f"credit.mode: {name} must be a Mode, or a function of evidence and config; found {found!r}")
-    return Mode(amounts=found)
+    return Mode(amounts=cast(Callable[[Evidence, Credit], Amounts], found))

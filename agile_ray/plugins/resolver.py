@@ -75,8 +75,9 @@ def _loaded(address: str, *, key: str) -> object:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        lacks = isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}.")
-        where = f"there is no module {error.name} in {folder} or among the installed packages" if lacks else ""
+        lacking = error.name if isinstance(error, ModuleNotFoundError) else None
+        itself = lacking is not None and f"{module_name}.".startswith(f"{lacking}.")
+        where = f"there is no module {lacking} in {folder} or among the installed packages" if itself else ""
         raise ConfigError(
             f"{key}: {address}: {where or f'importing {module_name} failed: {described(error)}'}"
         ) from error

@@ -14,11 +14,11 @@ from concurrent.futures import Future
 from agile_ray.agent.environment import (
     Environment,
     Found,
+    Judgement,
     Question,
     Remembered,
     Stream,
     Submission,
-    judged,
     remembered,
     reward_range,
     search,
@@ -130,14 +130,22 @@ class JudgedStream:
         """
         return search(self._stream, query, question=question, found=found)
 
-    async def judge(self, question: Question, submission: Submission) -> float:
+    def judge(self, question: Question, submission: Submission) -> Judgement:
         """Judge as the stream does, then as the model does.
 
         Raises:
             SessionError: the model gave no verdict.
         """
+        own = self._stream.judge(question, submission)
+        if isinstance(own, Awaitable):
+            return self._once_known(own, question, submission)
+        return self._after(own, question, submission)
+
+    async def _once_known(self, own: Awaitable[float], question: Question, submission: Submission) -> float:
+        return self._after(await own, question, submission)
+
+    def _after(self, own: float, question: Question, submission: Submission) -> float:
         highest = self.reward_range[1]
-        own = await judged(self._stream, question, submission)
         if own >= highest or submission.rows is not None or submission.advised:
             return own
         if self._finds_rows and question.query:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agile_ray.errors import ConfigError, described
 from agile_ray.plugins.secrets import check_public, redacted
-from envs.tools.toolbox import Arguments, Tool
+from envs.tools.tool import Arguments, Tool
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -87,10 +87,11 @@ def _client(address: str, token: str | None) -> "Client":
 
     if token is None:
         return Client(address)
-    from mcp.client.streamable_http import create_mcp_http_client, streamable_http_client
+    from httpx2 import AsyncClient
+    from mcp.client.streamable_http import streamable_http_client
 
     headers = {"Authorization": f"Bearer {os.environ.get(token, '')}"}
-    return Client(streamable_http_client(address, http_client=create_mcp_http_client(headers=headers)))
+    return Client(streamable_http_client(address, http_client=AsyncClient(headers=headers, follow_redirects=True)))
 
 
 def _caller(address: str, token: str | None, name: str) -> Callable[[Arguments], Awaitable[str]]:

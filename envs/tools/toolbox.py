@@ -17,24 +17,17 @@ A tool that ends its own process takes the rollout actor with it; run such a too
 
 import asyncio
 import difflib
-import inspect
 import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ArgsKwargs
-
-from agile_ray.agent.environment import Environment, Found
-from agile_ray.agent.functions import Function
+from agile_ray.agent.environment import Found
 from agile_ray.agent.threads import in_thread
 from agile_ray.errors import ConfigError, described
-from envs.dataset.changed import Change, Changed
+from envs.tools.tool import Arguments, Tool, ToolArgumentsError
 
-Arguments = Mapping[str, object]
 CHARACTERS = 400
 """Of a result that the policy reads, unless the task says otherwise: about 100 tokens."""
 GRACE_S = 0.5
@@ -43,71 +36,6 @@ HANGING = 8
 """Calls of one tool that hang, each in a thread of its own, before further ones are refused."""
 CALL = re.compile(r"\s*([\w.-]+)\s*(\{.*\})?\s*", re.DOTALL)
 """What the policy writes: a name, and an object in JSON."""
-
-
-class ToolArgumentsError(Exception):
-    """The arguments of a call are not those of the tool."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
-    """One tool."""
-
-    name: str
-    description: str  # one line
-    parameters: Mapping[str, str]  # name -> type, as JSON schema calls it
-    call: Callable[[Arguments], Awaitable[object]]  # raises ToolArgumentsError, or anything if it breaks
-
-    @property
-    def line(self) -> str:
-        """The tool in one line, for the policy to read."""
-        parameters = " , ".join(f"{name} : {kind}" for name, kind in self.parameters.items())
-        return f"{self.name} ( {parameters} ) {self.description}"
-
-
-def call(name: str, /, **arguments: object) -> str:
-    """A call as the policy writes it, for `Question.query`."""
-    return f"{name} {json.dumps(arguments, ensure_ascii=False)}"
-
-
-def function_tool(function: Callable[..., object]) -> Tool:
-    """Make a tool of a function with typed arguments and a docstring, async or not.
-
-    Raises:
-        ConfigError: it has no docstring, or an argument without a type.
-    """
-    name = getattr(function, "__name__", repr(function))
-    bare = [
-        argument.name
-        for argument in inspect.signature(function).parameters.values()
-        if argument.annotation is inspect.Parameter.empty
-        or argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD)
-    ]
-    if bare:
-        raise ConfigError(f"tool {name}: every argument has a name and a type, found {bare[0]} without")
-    if not (described_as := inspect.getdoc(function)):
-        raise ConfigError(f"tool {name}: its docstring tells the policy what it does, found none; write one")
-    checked = TypeAdapter(function)
-    properties = checked.json_schema().get("properties", {})
-
-    async def run(arguments: Arguments) -> object:
-        try:
-            result = checked.validate_python(ArgsKwargs((), dict(arguments)))
-        except ValidationError as error:
-            raise ToolArgumentsError(_first(error)) from error
-        return await result if inspect.isawaitable(result) else result
-
-    return Tool(
-        name=name,
-        description=described_as.splitlines()[0],
-        parameters={argument: str(schema.get("type", "any")) for argument, schema in properties.items()},
-        call=run,
-    )
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{' '.join(str(part) for part in problem['loc'])} : {problem['msg']}"
 
 
 class Toolbox:
@@ -195,35 +123,6 @@ class Toolbox:
             return Found(text=_text(text), rows=None, bad_query=False)
         cut = f"{text[: self._characters]} ... ( {len(text)} characters )"
         return Found(text=_text(cut), rows=None, bad_query=False, remark="tool_cut")
-
-
-def with_tools(
-    environment: Environment,
-    *tools: Callable[..., object] | Tool | str,
-    deadline_s: float,
-    characters: int = CHARACTERS,
-) -> Changed:
-    """An environment whose agent calls these tools, in place of the environment's own tool.
-
-    Args:
-        environment: whose questions are asked; `Question.query` is a call such as `call("calculator", expression="1")`.
-        tools: functions, or addresses of MCP servers, all of whose tools are offered.
-        deadline_s: longest run of one call, seconds; `env.tool_s`.
-        characters: of a result that the policy reads.
-
-    Raises:
-        ConfigError: a function can't be a tool, two have the same name, or a server does not answer.
-    """
-    found: list[Tool] = []
-    for tool in tools:
-        if isinstance(tool, str):
-            from envs.tools.mcp_server import mcp_tools
-
-            found += mcp_tools(tool)
-        else:
-            found.append(tool if isinstance(tool, Tool) else function_tool(tool))
-    toolbox = Toolbox(found, deadline_s=deadline_s, characters=characters)
-    return Changed(environment, Change(tool=toolbox.call, search_function=Function.CALL_TOOL, note=toolbox.note))
 
 
 def _text(text: str) -> str:

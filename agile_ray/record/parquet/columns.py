@@ -73,7 +73,7 @@ _HINDSIGHT = {
 PLAYED = _SESSION | _HINDSIGHT
 """Of a session, whatever its tokens."""
 # Fields of a session that Parquet returns in another type.
-_REBUILT = frozenset({"ending", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
+_REBUILT = frozenset({"ending", "graded", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
 _SEGMENT = {
     "index": pa.int32(),
     "last": pa.bool_(),
@@ -171,7 +171,7 @@ def learned_of(row: TrainingRow) -> Record:
 def session_of(record: dict) -> Session:
     """The session of a line, without turns."""
     return Session(
-        **{name: record.get(name) for name in _SESSION if name not in _REBUILT},
+        **{name: record[name] for name in _SESSION if name not in _REBUILT},
         turns=(),
         hindsight=Hindsight(
             known=record["known"],
@@ -184,6 +184,7 @@ def session_of(record: dict) -> Session:
             counterfactuals=tuple(_counterfactual(entry) for entry in record.get("counterfactuals") or ()),
         ),
         ending=Ending(record["ending"]),
+        graded=record.get("graded"),
         origin=None if record["origin"] is None else Origin(record["origin"]),
         receipts=tuple(Receipt(**entry) for entry in record["receipts"]),
         abandoned=tuple(Receipt(**entry) for entry in record["abandoned"]),
