@@ -121,6 +121,15 @@ class Env(Section):
         given = (split for split in PARTS if not _is_none(value.get(split)))
         return {split: value[split] for split in given}  # in order: equal mappings have equal digests
 
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _is_a_word_or_a_mapping(cls, value: object) -> object:
+        if not isinstance(value, Mapping) and value not in ("names", "values"):
+            raise ValueError(
+                f"names, values, or a mapping from fields to columns such as {{text: prompt}}, found {value}"
+            )
+        return value
+
     @field_validator("expert")
     @classmethod
     def _names_an_expert(cls, value: str) -> str:

@@ -29,8 +29,8 @@ def build(env: Env, *, seed: int) -> OneStream:
 def questions(rivers: dict[str, str]) -> list[Question]:
     return [
         Question(id=f"{{river}}-{{number}}", text=way.format(river), answer=answer, item=river)
-        for number, way in enumerate(WAYS)
         for river, answer in rivers.items()
+        for number, way in enumerate(WAYS)
     ]
 '''
 CONFIG = """# agile-ray model tiny --config {name}.yaml --output models/{name}
