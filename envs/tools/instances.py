@@ -28,7 +28,7 @@ async def calculator(expression: str) -> str:
 
 def _value(node: ast.expr) -> float:
     match node:
-        case ast.Constant(value=int() | float() as number) if abs(number) <= LARGEST:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool) and abs(number) <= LARGEST:
             return number
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand)

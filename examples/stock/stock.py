@@ -44,7 +44,9 @@ class Desk:
         said = submission.text.strip().lower()
         if said == question.answer:
             return 1.0
-        near = question.query and said.isdecimal() and abs(int(said) - int(question.answer)) <= 0.1 * int(question.answer)
+        near = (
+            question.query and said.isdecimal() and abs(int(said) - int(question.answer)) <= 0.1 * int(question.answer)
+        )
         return 0.5 if near else 0.0
 
 
