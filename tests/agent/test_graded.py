@@ -2,12 +2,14 @@
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 
 from agile_ray.agent.lane import Lane
 from agile_ray.evaluation.score import score
 from agile_ray.record.ledger import _check_rewards
+from agile_ray.record.parquet.columns import lines_of, session_of
 from agile_ray.record.store import Earned
 from agile_ray.segments import cut
 from agile_ray.types import Ending
@@ -58,8 +60,6 @@ def test_the_ledger_balances_prices_and_rewards_of_either_sign(turns, gives):
 
 def test_totals_are_of_rewards_and_accuracy_of_right_answers():
     sessions = [play(PREDICTS, gives) for gives in (1.0, 0.5, -0.5)]
-    from dataclasses import replace
-
     scored = score([replace(one, position=place) for place, one in enumerate(sessions)])
     assert scored.total_score == pytest.approx(1 / 3)
     assert scored.accuracy == pytest.approx(1 / 3)
@@ -84,3 +84,12 @@ def test_a_judge_without_a_range_gives_at_most_one():
 
     session = asyncio.run(Lane(Generous(WET), rules()).play(Says(*PREDICTS)))
     assert "from 0 to 1, found 2.0" in (session.error or "")
+
+
+@pytest.mark.parametrize("gives", [1.0, 0.25, -0.5])
+def test_a_stored_session_keeps_its_reward_and_an_older_one_had_none(gives):
+    session = play(PREDICTS, gives)
+    [(_, line)] = lines_of(session)
+    assert session_of(line).reward == session.reward
+    del line["graded"]
+    assert session_of(line).reward == 1000 * session.correct
