@@ -1,7 +1,7 @@
 """A shop's desk: prices by tools, handling by advice.
 
-What several pieces cost takes two calls in one session: the price, then the product. Whether an item is fragile is drawn
-for every stream, so only the expert knows, and it is asked about twice. A price that is nearly right earns half.
+What several pieces cost takes two calls in one session: the price, then the product. Whether an item is fragile is
+drawn for every stream, so only the expert knows, and it is asked about twice. A price that is nearly right earns half.
 """
 
 from collections.abc import Sequence

@@ -18,6 +18,7 @@ pytest.importorskip("mcp")
 SERVER = """
 import os, sys, time
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 server = MCPServer("test")
 
 @server.tool()
@@ -28,7 +29,7 @@ def add(left: int, right: int) -> int:
 @server.tool()
 def fails(why: str) -> str:
     "Fails."
-    raise ValueError(why)
+    raise ToolError(why)
 
 @server.tool()
 async def hangs() -> str:

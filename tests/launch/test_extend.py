@@ -27,7 +27,8 @@ def splits(**more):
     found = {split: questions(split, **more) for split in ("train", "validation", "test")}
     return found | {"imitation": found["train"]}
 
-def made(splits, judge=exact, **more): return lambda env, *, seed: OneStream("faulty", splits=splits, judge=judge, **more)
+def made(splits, judge=exact, **more):
+    return lambda env, *, seed: OneStream("faulty", splits=splits, judge=judge, **more)
 
 fine = made(splits())
 impossible = made(splits(guess_probability=2.5))
@@ -180,7 +181,7 @@ def test_a_module_that_needs_a_neighbour_is_refused_before_anything_is_sent(tmp_
     (tmp_path / "needy_one.py").write_text("import neighbour_of_needy\n")
     (tmp_path / "neighbour_of_needy.py").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="env.name: needy_one must be importable from its copy .* neighbour_of_needy"):
+    with pytest.raises(ConfigError, match="env.name: needy_one must be importable from its copy .*neighbour_of_needy"):
         shipped(tmp_path / "package", "env.name=needy_one:build")
 
 
