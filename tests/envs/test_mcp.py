@@ -83,7 +83,7 @@ def address():
 
 @pytest.fixture(scope="module")
 def box(address):
-    return Toolbox(mcp_tools(address), deadline_s=5.0, characters=50)
+    return Toolbox(mcp_tools(address), deadline_s=5.0, characters=60)
 
 
 def test_a_servers_tools_have_names_arguments_and_descriptions(box):
@@ -94,7 +94,7 @@ def test_a_servers_tools_have_names_arguments_and_descriptions(box):
     ("written", "says", "remark"),
     [
         (call("add", left=3, right=4), "7", ""),
-        (call("fails", why="no such town"), "no such town", "tool_crashed"),
+        (call("fails", why="no town"), "Error executing tool fails: no town", "tool_crashed"),
         (call("add", left="x", right=4), "error : add : ", "tool_crashed"),
         ("hangs", "error : hangs took longer than 5 s", "tool_late"),
         (call("long", characters=3 << 20), "( 3145740 characters )", "tool_cut"),
@@ -104,7 +104,7 @@ def test_a_call_is_run_by_the_server_and_whatever_it_does_is_a_text(box, written
     found = asyncio.run(box.call(written))
     assert says in found.text
     assert found.remark == remark
-    assert len(found.text) < 100
+    assert len(found.text) < 110
 
 
 def test_a_server_that_dies_is_a_text_and_so_is_every_later_call():
