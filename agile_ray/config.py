@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -11,8 +12,14 @@ from pydantic import Field, field_validator, model_validator
 
 from agile_ray.errors import ConfigError
 from agile_ray.knobs import Affects, Section
+from agile_ray.plugins.resolver import is_known, unknown
+from agile_ray.plugins.secrets import check_public
 from agile_ray.units import PARTS, Part, thousandths
 
+CREDIT_MODES = ("none", "heuristic", "fitted", "linked")
+JUDGES = ("exact", "set", "number", "regex")
+RECORDED = "recorded:"
+"""How `env.expert` begins where a past run answers."""
 AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMPARISON
 """What the rules and budgets of the agent affect: everything that plays sessions."""
 
@@ -59,20 +66,22 @@ class Env(Section):
     affects: ClassVar[Affects] = AGENT
 
     name: str
-    """Name of the environment, as listed in envs/."""
+    """Name of the environment: one of envs/, an entry point, or `package.module:name` (docs/extending.md)."""
     advice_cost: Annotated[float | tuple[float, ...], Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION] = 0.3
     """Price of one ask, in units of the reward for a right answer; a whole number of thousandths. In place of a number,
     a list: each episode draws its price from it, and the status line shows the price, so that one policy learns to play
     at all of them. A list of one number plays such a policy at that price."""
-    recorded: Path | None = None
-    """Folder of a past run whose stored receipts answer the asks. None: the gold answers do."""
+    expert: str = "gold"
+    """Who answers the asks: `gold`, the gold answers; `recorded:RUN`, the stored receipts of the past run in the folder
+    RUN; an entry point, or `package.module:name`."""
     data: Path | None = None
-    """Folder of the environment's data files, if it needs any."""
+    """Folder of the environment's data files, if it needs any; of `dataset`, the file."""
     skip_bad: bool = False
     """Leave out broken rows of the data files, and count them. Otherwise the first one is an error."""
-    columns: Literal["names", "values"] = "values"
+    columns: Literal["names", "values"] | Mapping[str, str] = "values"
     """What questions of ProductQA show of the searchable table: the `names` of its columns, or also their `values`:
-    those of texts, the units of numbers (the paper's schema; about 65 tokens more)."""
+    those of texts, the units of numbers (the paper's schema; about 65 tokens more). Of `dataset`: the file's columns
+    that hold the fields of a question, such as `{text: prompt, answer: label}`; others are named as the field."""
     categories: Mapping[Part, tuple[str, ...]] = {}
     """Categories of each split, such as `{train: [mice, litter], test: [all_pans]}`: the policy trains on those of
     `train`, those of `validation` choose the best checkpoint, those of `test` are for the final evaluation. Imitation
@@ -83,10 +92,11 @@ class Env(Section):
     streams are played whole."""
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query to the tool, in seconds; for SQL, of CPU time."""
-    judge: str | None = Field(default=None, pattern=r"^https?://[^#]+#.+$")
-    """`URL#MODEL`, such as `http://localhost:8000/v1#qwen`: a model behind an OpenAI-compatible endpoint, which judges
-    answers in words that the environment's own judge takes for wrong. Its key is read from OPENAI_API_KEY. None: only
-    the environment judges."""
+    judge: str | None = None
+    """Who judges answers in words: `exact`, `set`, `number`, `regex`, an entry point, or `package.module:name`, in
+    place of the environment's own judge. `URL#MODEL`, such as `http://localhost:8000/v1#qwen`: a model behind an
+    OpenAI-compatible endpoint, which judges what the environment's own judge takes for wrong. Its key is read from
+    OPENAI_API_KEY. None: the environment judges."""
 
     @field_validator("advice_cost", mode="before")
     @classmethod
@@ -110,6 +120,41 @@ class Env(Section):
                 raise ValueError(f"a split is one of {', '.join(PARTS)}; found {split}")
         given = (split for split in PARTS if not _is_none(value.get(split)))
         return {split: value[split] for split in given}  # in order: equal mappings have equal digests
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _is_a_word_or_a_mapping(cls, value: object) -> object:
+        if not isinstance(value, Mapping) and value not in ("names", "values"):
+            raise ValueError(
+                f"names, values, or a mapping from fields to columns such as {{text: prompt}}, found {value}"
+            )
+        return value
+
+    @field_validator("expert")
+    @classmethod
+    def _names_an_expert(cls, value: str) -> str:
+        if value.startswith(RECORDED):
+            if not value.removeprefix(RECORDED):
+                raise ValueError(f"{RECORDED}RUN names the folder of a past run, found none")
+        elif not is_known(value, kind="experts", built_in=("gold",)):
+            raise ValueError(unknown(value, ("gold", f"{RECORDED}RUN"), kind="experts"))
+        return value
+
+    @field_validator("judge")
+    @classmethod
+    def _names_a_judge(cls, value: str | None) -> str | None:
+        if value is None or is_known(value, kind="judges", built_in=JUDGES):
+            return value
+        if not re.fullmatch(r"https?://[^#]+#.+", value):
+            raise ValueError(unknown(value, (*JUDGES, "URL#MODEL"), kind="judges"))
+        check_public(value.partition("#")[0])
+        return value
+
+    @property
+    def recorded(self) -> Path | None:
+        """Folder of the past run that answers the asks; None: another expert does."""
+        recorded = self.expert.startswith(RECORDED)
+        return Path(self.expert.removeprefix(RECORDED)).expanduser() if recorded else None
 
     @property
     def prices(self) -> tuple[int, ...]:
@@ -153,7 +198,8 @@ class Agent(Section):
     expert_s: float = Field(default=30.0, gt=0)
     """Deadline of one expert answer, in seconds."""
     bar: tuple[
-        Literal["RetrieveMemory", "SearchProduct", "Search", "SeekAdvice", "Reflection", "UpdateMemory"], ...
+        Literal["RetrieveMemory", "SearchProduct", "Search", "CallTool", "SeekAdvice", "Reflection", "UpdateMemory"],
+        ...,
     ] = ()
     """Functions that the agent may not use, such as `[SeekAdvice]`, for ablations: scripts and the teacher leave them
     out, and a call by the policy is refused. `[UpdateMemory]` leaves the agent without memory: it stays empty."""
@@ -229,9 +275,9 @@ class Credit(Section):
 
     affects: ClassVar[Affects] = Affects.TRAINING | Affects.COMPARISON
 
-    mode: Literal["none", "heuristic", "fitted", "linked"] = "heuristic"
+    mode: str = "heuristic"
     """Credit A_i of AGILE, Appendix A: `none` is 0; `heuristic` is eq. 7; `fitted` is a regression of V on the state of
-    memory; `linked` is what later sessions gain by reading the entry."""
+    memory; `linked` is what later sessions gain by reading the entry. Also an entry point, or `package.module:name`."""
     beta: float = Field(default=0.1, ge=0)
     """For `heuristic`: scale of the bonus, in units of reward (paper: 0.1)."""
     threshold: float = Field(default=0.46, ge=-1, le=1)
@@ -239,6 +285,13 @@ class Credit(Section):
     for the two to be linked."""
     window: int = Field(default=5, ge=1)
     """For `fitted`: number of iterations in the regression, the current one included."""
+
+    @field_validator("mode")
+    @classmethod
+    def _names_a_mode(cls, value: str) -> str:
+        if not is_known(value, kind="credit_modes", built_in=CREDIT_MODES):
+            raise ValueError(unknown(value, CREDIT_MODES, kind="credit_modes"))
+        return value
 
 
 class PPO(Section):

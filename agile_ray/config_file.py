@@ -26,6 +26,7 @@ SHOWN_CHARACTERS = 100
 
 REPLACED: Mapping[str, str] = {
     "credit.decay": "it is fixed at 0.9",
+    "env.recorded": "it is env.expert=recorded:RUN now",
     "env.split": "it is the option --split of `agile-ray evaluate` now",
     "env.test_categories": "it is named env.categories.test now",
     "env.validation_categories": "it is named env.categories.validation now",
@@ -44,6 +45,7 @@ REPLACED: Mapping[str, str] = {
 FIXED: Mapping[str, object] = {
     "agent.status_line": True,
     "cluster.dashboard_port": None,
+    "env.recorded": None,
     "learner.max_grad_norm": 1.0,
 }
 """Removed keys, and the value that each is fixed at: a file with this value is read, as those of older runs are."""
@@ -67,6 +69,20 @@ def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Pat
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}: " + "; ".join(explain(error, RunConfig))) from error
+
+
+def overridden(values: Mapping[str, str], overrides: Sequence[str] = ()) -> RunConfig:
+    """A config without a file: these values by dotted key, then `key.path=value` overrides.
+
+    Raises:
+        ConfigError: names every bad key and its value.
+    """
+    layers = (_overlay([f"{key}={value}" for key, value in values.items()]), _overlay(overrides))
+    try:
+        return RunConfig.model_validate(OmegaConf.to_container(OmegaConf.merge(*layers), resolve=True))
+    except (OmegaConfBaseException, ValidationError) as error:
+        said = "; ".join(explain(error, RunConfig)) if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(said) from error
 
 
 def _without_fixed(values: object) -> object:

@@ -88,6 +88,8 @@ def is_text(section: type[Section], keys: Sequence[str], *, alone: bool = False)
             return is_text(kind, keys[1:], alone=alone)
     if len(keys) > 1 and not any(map(_is_mapping, kinds)):
         return False
+    if alone and any(map(typing.get_origin, kinds)):
+        return False
     return not {str, Path}.isdisjoint(kinds if alone else _kinds(field.annotation, deep=True))
 
 

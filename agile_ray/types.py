@@ -158,15 +158,17 @@ class Session:
     ending: Ending
     error: str | None  # set if and only if `ending` is FAILED
     answer: str | None  # what was submitted, rows as their ids with spaces between; None if nothing was
-    correct: bool  # the submitted answer is right
+    correct: bool  # the submitted answer is right: it earned the highest reward
     receipts: tuple[Receipt, ...]
     reads: tuple[MemoryUse, ...]
     writes: tuple[MemoryUse, ...]
-    # one word each: "bad_query", "refused", "past_stop", "memory_full" (of a write), "long_counterfactual"
+    # one word each: "bad_query", "refused", "past_stop", "memory_full" (of a write), "long_counterfactual", and those
+    # of tools: "tool_late", "tool_crashed", "tool_cut"
     remarks: tuple[str, ...]
     origin: Origin | None = None  # of `answer`; None if nothing was submitted
     abandoned: tuple[Receipt, ...] = ()  # bought by earlier attempts at this session, but not by this one
     hindsight: Hindsight = Hindsight()
+    graded: int | None = None  # thousandths that the answer earned; None: 1000 if it is right, else 0
 
     def __post_init__(self) -> None:
         if (self.error is not None) != (self.ending is Ending.FAILED):
@@ -183,9 +185,14 @@ class Session:
         return sum(receipt.price for receipt in self.receipts)
 
     @property
+    def earned(self) -> int:
+        """Thousandths that the answer earned: 1000 if it is right and the judge gives no other rewards."""
+        return 1000 * self.correct if self.graded is None else self.graded
+
+    @property
     def reward(self) -> int:
-        """Own reward, thousandths: 1000 for a right answer, minus what was paid (AGILE, section 4.1)."""
-        return 1000 * self.correct - self.paid
+        """Own reward, thousandths: what the answer earned, minus what was paid (AGILE, section 4.1)."""
+        return self.earned - self.paid
 
     @property
     def own_reward(self) -> float:

@@ -18,8 +18,7 @@ thirds of the training questions, PPO the others.
 from collections.abc import Sequence
 from pathlib import Path
 
-from agile_ray.agent.environment import Found, Question, Remembered
-from agile_ray.agent.functions import Function
+from agile_ray.agent.environment import Question, Remembered
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from envs.one_stream import OneStream, commonest
@@ -103,23 +102,16 @@ def build(env: Env, *, seed: int) -> OneStream:
     others = [row for row in training if share(row.id, of=SHARES) >= IMITATION_SHARES]
     return OneStream(
         "medmcqa",
-        search_function=Function.SEARCH,  # the protocol requires one; each call is refused
         splits={
             "imitation": questions(taught),
             "train": questions(others),
             "validation": questions(held),
             "test": questions(files["test"].rows),
         },
-        search=_no_tool,
         judge=lambda question, text: normalised(text) == normalised(question.answer),
         remembered=Remembered(questions=questions(training)),
         skipped=[problem for rows in files.values() for problem in rows.broken],
     )
-
-
-def _no_tool(query: str, question: Question, found: Sequence[Found]) -> Found:
-    del query, question, found
-    return Found(text="error : there is no tool", rows=None, bad_query=True)
 
 
 def _question(row: ExamQuestion, *, guess: tuple[str, float]) -> Question:

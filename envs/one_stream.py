@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from agile_ray.agent.environment import Found, Question, Remembered, Submission
+from agile_ray.agent.environment import Found, Judgement, Question, Remembered, Submission
 from agile_ray.agent.functions import Function
 from agile_ray.errors import ConfigError, ToolError
 from agile_ray.seeds import derive
@@ -15,8 +15,14 @@ TEXTS = 4_000  # questions whose texts train a tokenizer
 
 Search = Callable[[str, Question, Sequence[Found]], Found]
 """The tool: what the policy wrote, the session's question, and what the tool returned earlier in the session."""
-Judge = Callable[[Question, str], bool]
-"""Whether words that are not the expert's answer a question."""
+Judge = Callable[[Question, str], Judgement]
+"""Whether words that are not the expert's answer a question, or the reward that they earn."""
+
+
+def no_tool(query: str, question: Question, found: Sequence[Found]) -> Found:
+    """Refuse every query, since there is no tool."""
+    del query, question, found
+    return Found(text="error : there is no tool", rows=None, bad_query=True)
 
 
 class QuestionStream:
@@ -43,11 +49,11 @@ class QuestionStream:
         """Run the tool."""
         return self._search(query, question, found)
 
-    def judge(self, question: Question, submission: Submission) -> bool:
+    def judge(self, question: Question, submission: Submission) -> Judgement:
         """The expert's text is right if it is the gold answer; other words are judged by the task's rule."""
         if submission.advised and submission.text == question.answer:
             return True
-        return submission.rows is None and self._judge(question, submission.text)
+        return False if submission.rows is not None else self._judge(question, submission.text)
 
 
 class OneStream:
@@ -59,10 +65,10 @@ class OneStream:
         self,
         name: str,
         *,
-        search_function: Function,
         splits: Mapping[str, Sequence[Question]],
-        search: Search,
         judge: Judge,
+        search_function: Function = Function.SEARCH,
+        search: Search = no_tool,
         remembered: Remembered | None = None,
         skipped: Sequence[str] = (),
     ) -> None:
@@ -70,10 +76,10 @@ class OneStream:
 
         Args:
             name: of the environment.
-            search_function: how its tool is called.
             splits: imitation, train, validation and test; none is empty.
-            search: the tool.
             judge: of words.
+            search_function: how its tool is called.
+            search: the tool.
             remembered: what memory holds before the first session of every stream.
             skipped: what is wrong with the rows that were left out.
 

@@ -1,13 +1,16 @@
 """Reads the rows of a data file and the texts in them, and says by file and line which rows are broken.
 
-A file has a JSON object a line, or is one JSON list of them, as HotpotQA's own files are.
+A file has a JSON object a line, or is one JSON list of them, as HotpotQA's own files are. Files that end in .csv have
+a head line; .parquet is read, too.
 """
 
+import csv
 import html
+import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
@@ -51,7 +54,13 @@ class Rows(Generic[R]):
     broken: tuple[str, ...]  # what is wrong with each row that was left out, with file and line
 
 
-def read_rows(file: Path, kind: type[R], *, problem: Callable[[R], str], skip_bad: bool) -> Rows[R]:
+Prepare = Callable[[int, Mapping[str, object]], Mapping[str, object]]
+"""From the number of a row, from 1, and its columns to the fields of its kind; a ValueError says what is wrong."""
+
+
+def read_rows(
+    file: Path, kind: type[R], *, problem: Callable[[R], str], skip_bad: bool, prepare: Prepare | None = None
+) -> Rows[R]:
     """Read a file.
 
     Args:
@@ -59,18 +68,21 @@ def read_rows(file: Path, kind: type[R], *, problem: Callable[[R], str], skip_ba
         kind: of its rows.
         problem: why a row can't be used; "" if it can.
         skip_bad: leave broken rows out; otherwise the first one is an error.
+        prepare: renames columns; None: they are the fields.
 
     Raises:
         ConfigError: the file can't be read, has no row that can be used, or has a broken one.
     """
     rows: dict[str, R] = {}
     broken: list[str] = []
-    for place, text in _texts(file):
+    for number, (place, text) in enumerate(_texts(file), start=1):
         try:
-            row = kind.model_validate_json(text)
+            row = kind.model_validate_json(text if prepare is None else _prepared(number, text, prepare))
             wrong = problem(row) or (f"id: no two rows may have the same, found {row.id!r} again" * (row.id in rows))
         except ValidationError as error:
             row, wrong = None, first(error)
+        except ValueError as error:
+            row, wrong = None, str(error)
         if wrong and not skip_bad:
             raise ConfigError(f"{place}: {wrong}; mend or remove the row, or set env.skip_bad=true")
         if wrong:
@@ -82,9 +94,22 @@ def read_rows(file: Path, kind: type[R], *, problem: Callable[[R], str], skip_ba
     return Rows(rows=tuple(rows.values()), broken=tuple(broken))
 
 
+def _prepared(number: int, text: str, prepare: Prepare) -> str:
+    record = json.loads(text)
+    if not isinstance(record, dict):
+        raise ValueError(f"a row is an object with columns, found {text[:40]}")
+    return json.dumps(prepare(number, record))
+
+
 def _texts(file: Path) -> Iterator[tuple[str, str]]:
     """Where each row is, and its text."""
+    if file.suffix == ".parquet":
+        yield from _parquet(file)
+        return
     text = read_text(file)
+    if file.suffix == ".csv":
+        yield from _csv(file, text)
+        return
     if text.lstrip().startswith("["):
         try:
             listed = json.loads(text)
@@ -94,6 +119,34 @@ def _texts(file: Path) -> Iterator[tuple[str, str]]:
     else:
         lines = enumerate(text.split("\n"), start=1)
         yield from ((f"{file}:{number}", line) for number, line in lines if line.strip())
+
+
+def _csv(file: Path, text: str) -> Iterator[tuple[str, str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        heads = next(reader, [])
+        for cells in reader:
+            if len(cells) > len(heads):
+                raise ConfigError(
+                    f"{file}:{reader.line_num}: a row has a cell for each of the {len(heads)} columns, found "
+                    f"{len(cells)} cells; put a cell with a comma in double quotes"
+                )
+            if cells:
+                yield f"{file}:{reader.line_num}", json.dumps(dict(zip(heads, cells, strict=False)))
+    except csv.Error as error:
+        raise ConfigError(f"{file}:{reader.line_num}: must be CSV: {error}") from error
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"{file}: row {number}", json.dumps(row, default=str)
 
 
 def read_text(file: Path) -> str:

@@ -13,17 +13,19 @@ The first episodes of all streams come before the second ones, so a short evalua
 at most n questions keeps its id; an episode cut from a longer one adds the range of its questions to it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 
 from agile_ray.agent.environment import (
     Environment,
     Found,
+    Judgement,
     Question,
     Remembered,
     Stream,
     Submission,
     remembered,
+    reward_range,
     search,
     skipped,
     taught_split,
@@ -53,7 +55,12 @@ class Stretch:
         """What memory holds before the first session."""
         return remembered(self._stream)
 
-    def search(self, query: str) -> Found:
+    @property
+    def reward_range(self) -> tuple[float, float]:
+        """The lowest and the highest reward."""
+        return reward_range(self._stream)
+
+    def search(self, query: str) -> Found | Awaitable[Found]:
         """Run the stream's tool.
 
         Raises:
@@ -61,7 +68,7 @@ class Stretch:
         """
         return self._stream.search(query)
 
-    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found:
+    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found | Awaitable[Found]:
         """Run the stream's tool in a session.
 
         Raises:
@@ -69,7 +76,7 @@ class Stretch:
         """
         return search(self._stream, query, question=question, found=found)
 
-    def judge(self, question: Question, submission: Submission) -> bool:
+    def judge(self, question: Question, submission: Submission) -> Judgement:
         """Judge as the stream does."""
         return self._stream.judge(question, submission)
 

@@ -11,11 +11,13 @@ from typer.core import TyperGroup
 
 from launch.border import border, interrupted
 from launch.commands import (
+    check,
     data,
     evaluate,
     frontier,
     keys,
     model,
+    new,
     replay,
     report,
     reprice,
@@ -91,6 +93,8 @@ app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
 app.command("show")(show.command)
 app.command("frontier")(frontier.command)
+app.add_typer(new.app, name="new")
+app.command("check")(check.command)
 app.command("keys")(keys.command)
 app.command("data")(data.command)
 app.command("sweep")(sweep.command)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from agile_ray.agent.environment import Environment
+from agile_ray.agent.functions import SEARCHES, Function
 from agile_ray.agent.memory import Embedder, HashedEmbedder
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
@@ -27,18 +28,17 @@ def build_rules(
         seed: root seed of the run.
 
     Raises:
-        ConfigError: the tokenizer lacks function tokens, the embedder's package is not installed, `env.recorded` holds
-            no segments, or `agent.bar` names another environment's tool.
+        ConfigError: the tokenizer lacks function tokens, the embedder's package is not installed, `env.expert` can't be
+            built, or `agent.bar` names another environment's tool.
     """
-    wrong = sorted(
-        name for name in agent.bar if name.startswith("Search") and f"[{name}]" != environment.search_function
-    )
+    tools = {function.value.strip("[]") for function in SEARCHES - {environment.search_function}}
+    wrong = sorted(tools.intersection(agent.bar))
     if wrong:
         tool = environment.search_function.value.strip("[]")
         raise ConfigError(f"agent.bar: the tool of {env.name} is {tool}, found {wrong[0]}; write {tool}")
     return Rules(
         search_function=environment.search_function,
-        tokenizer=WordTokenizer() if model is None else _read_tokenizer(model),
+        tokenizer=WordTokenizer() if model is None else _read_tokenizer(model, environment.search_function),
         embedder=build_embedder(memory.embedder),
         expert=build_expert(env),
         agent=agent,
@@ -48,10 +48,16 @@ def build_rules(
     )
 
 
-def _read_tokenizer(model: Path) -> Tokenizer:
+def _read_tokenizer(model: Path, search: Function) -> Tokenizer:
     from rollout.tokenizer import HFTokenizer  # which imports transformers
 
-    return HFTokenizer(model)
+    tokenizer = HFTokenizer(model)
+    if search not in tokenizer.functions:
+        raise ConfigError(
+            f"model.path: the tokenizer of {model} lacks {search.value}, by which the environment's tools are called; "
+            f"add it with: agile-ray model from {model} --tools --output NEW"
+        )
+    return tokenizer
 
 
 def check_embedder(name: str) -> None:

@@ -1,12 +1,12 @@
 """A Hugging Face tokenizer that implements the agent's `Tokenizer` protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import PAPER, Function
 from agile_ray.errors import ConfigError, ContractError
 from rollout.control_tokens import as_plain_text, check_encoder, control_tokens
 
@@ -36,7 +36,7 @@ class HFTokenizer:
         self.bos_id = begin if isinstance(begin, int) else end
         found = ((function, self._encoder.token_to_id(function.value)) for function in Function)
         self._ids = {function: token_id for function, token_id in found if token_id is not None}
-        missing = [function.value for function in Function if function not in self._ids]
+        missing = [function.value for function in PAPER if function not in self._ids]
         if missing:
             raise ConfigError(
                 f"model.path: the tokenizer of {folder} lacks {len(missing)} function tokens ({', '.join(missing)}); "
@@ -66,6 +66,11 @@ class HFTokenizer:
         """Text of ids; begin and end tokens are left out."""
         kept = [int(token_id) for token_id in ids if token_id not in (self.bos_id, self.eos_id)]
         return self._encoder.decode(kept, skip_special_tokens=False)
+
+    @property
+    def functions(self) -> Mapping[Function, int]:
+        """The ids of the functions that the vocabulary has."""
+        return self._ids
 
     def function_id(self, function: Function) -> int:
         return self._ids[function]

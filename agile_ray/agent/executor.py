@@ -4,6 +4,7 @@
     [GetQuestion]            shows the question                                     status line, question
     [RetrieveMemory]         searches memory with the question                      QA pairs, knowledge
     [SearchProduct] q <end>  runs the query q                                       rows, or why it can't be run
+    [CallTool] name {} <end> calls a tool with arguments in JSON                    its result, or why there is none
     [SeekAdvice]             asks the expert and pays                               advice
     [Reflection] words       keeps the words                                        -
     [UpdateMemory]           writes the QA pair and the reflection to memory        -
@@ -16,7 +17,10 @@ within its budgets. So does an end token that ends no query; the words before it
 never decoded and encoded again: the context is a list of ids that only grows.
 """
 
-from collections.abc import Callable, Iterator
+import asyncio
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -36,6 +40,7 @@ from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.agent.threads import in_thread
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.errors import SessionError, ToolError, described
+from agile_ray.plugins.secrets import redacted
 from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Session, Turn
 
 SAYINGS = (
@@ -119,6 +124,7 @@ class Executor:
         self._candidate: Submission | None = None  # what [SubmitAnswer] would submit
         self._submitted: Submission | None = None
         self._correct = False
+        self._graded: int | None = None
         self._shown: slice | None = None  # where the reply of [GetQuestion] is in the context
         self._advice: Advice | None = None
         self._reflection = ""
@@ -202,7 +208,7 @@ class Executor:
         self._memory.take_back()
         self._writes = []
         self.ending = Ending.FAILED
-        self._error = described(error)
+        self._error = redacted(described(error))
 
     def session(self) -> Session:
         """Return the record of the session. Call it after the session has ended."""
@@ -220,6 +226,7 @@ class Executor:
             error=self._error,
             answer=None if self._submitted is None else _answer(self._submitted),
             correct=self._correct,
+            graded=self._graded,
             receipts=tuple(self._receipts),
             abandoned=self._expert.unused(self.position, self._receipts),
             reads=tuple(self.reads),
@@ -325,16 +332,19 @@ class Executor:
 
     async def _search(self, query: str) -> _Effect:
         finds = tuple(self._finds)
-        self.found = await self._environment(
-            "tool",
-            lambda: _checked(environment.search(self.stream, query, question=self.question, found=finds)),
+        self.found = _checked(
+            await self._environment(
+                "tool", lambda: environment.search(self.stream, query, question=self.question, found=finds)
+            )
         )
         self._finds.append(self.found)
+        if self.found.remark:
+            self._remarks.append(self.found.remark)
         if self.found.bad_query:  # never something to submit: an empty answer may be right by luck
             self._remarks.append("bad_query")
         elif self.found.rows is not None:
             self._candidate = Submission(text=self.found.text, rows=self.found.rows)
-        return _Effect(reply=self.tokenizer.encode(f"{self.found.text}\n"))
+        return _Effect(reply=self.tokenizer.encode(f"{redacted(self.found.text)}\n"))
 
     async def _seek_advice(self) -> _Effect:
         key = AskKey(stream=self.stream.id, position=self.position, number=len(self._receipts))
@@ -362,11 +372,16 @@ class Executor:
         assert self._candidate is not None
         self._submitted = submitted = self._candidate
         self._decided()
-        self._correct = await self._environment("judge", lambda: bool(self.stream.judge(self.question, submitted)))
-        return _Effect(reward=float(self._correct))
+        lowest, highest = environment.reward_range(self.stream)
+        given = await self._environment("judge", lambda: self.stream.judge(self.question, submitted))
+        earned = _in_range(given, lowest=lowest, highest=highest)
+        self._correct = earned >= highest
+        if earned != float(self._correct):
+            self._graded = round(1000 * earned)
+        return _Effect(reward=float(self._correct) if self._graded is None else self._graded / 1000)
 
-    async def _environment(self, name: str, call: Callable[[], Result]) -> Result:
-        """Call the environment's code, which may block.
+    async def _environment(self, name: str, call: Callable[[], Result | Awaitable[Result]]) -> Result:
+        """Call the environment's code, which may block or be asynchronous.
 
         Raises:
             ToolError: the call raised, or hangs.
@@ -374,7 +389,8 @@ class Executor:
 
         def guarded() -> Result:
             with _broken_as_tool_error(name):
-                return call()
+                result = call()
+                return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
 
         try:
             return await in_thread(guarded, deadline_s=self._tool_s + HANGING_S)
@@ -401,6 +417,28 @@ def _broken_as_tool_error(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise ToolError(f"{name}: {described(error)}") from error
+
+
+async def _awaited(result: Awaitable[Result]) -> Result:
+    return await result
+
+
+def _in_range(given: float, *, lowest: float, highest: float) -> float:
+    """What a judge gave, as a number.
+
+    Raises:
+        ToolError: it is none, or out of range.
+    """
+    try:
+        earned = float(given)
+    except (TypeError, ValueError):
+        earned = math.nan
+    if not lowest <= earned <= highest:
+        raise ToolError(
+            f"judge: judge() must return true, false or a number from {lowest:g} to {highest:g}, found {given!r}; "
+            "declare another range as the stream's reward_range"
+        )
+    return earned
 
 
 def _checked(found: Found) -> Found:

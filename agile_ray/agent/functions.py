@@ -16,12 +16,16 @@ class Function(StrEnum):
     PREDICT_ANSWER = "[PredictAnswer]"
     SUBMIT_ANSWER = "[SubmitAnswer]"
     CLEAR_CONTEXT = "[ClearContext]"
+    CALL_TOOL = "[CallTool]"  # of tasks with tools of their own: a name and arguments in JSON
 
 
 NO_INFORMATION = "no information"
 """A reflection that contains these words is not written to memory."""
 
-SEARCHES = frozenset({Function.SEARCH_PRODUCT, Function.SEARCH})
+PAPER = tuple(function for function in Function if function is not Function.CALL_TOOL)
+"""The functions that every model has."""
+
+SEARCHES = frozenset({Function.SEARCH_PRODUCT, Function.SEARCH, Function.CALL_TOOL})
 """Functions whose argument the policy writes after the token, up to the end token."""
 
 STOPS = frozenset({Function.GET_QUESTION, Function.RETRIEVE_MEMORY, Function.SEEK_ADVICE, Function.CLEAR_CONTEXT})

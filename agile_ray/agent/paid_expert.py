@@ -8,6 +8,7 @@ from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey, Expert
 from agile_ray.agent.threads import in_thread
 from agile_ray.errors import ExpertError, described
+from agile_ray.plugins.secrets import redacted
 from agile_ray.types import Receipt
 
 
@@ -69,8 +70,8 @@ class PaidExpert:
             price=price,
             source=self._expert.source,
             latency_s=time.monotonic() - start,
-            advice=advice.text,
-            answer=advice.answer,
+            advice=redacted(advice.text),
+            answer=redacted(advice.answer),
         )
 
     async def _advice(self, question: Question, key: AskKey) -> Advice:

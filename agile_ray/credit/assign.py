@@ -20,7 +20,7 @@ from agile_ray.config import Credit
 from agile_ray.credit import linked, tail
 from agile_ray.credit.baseline import credit_baseline
 from agile_ray.credit.diagnostics import credit_metrics
-from agile_ray.credit.modes import MODES, Evidence
+from agile_ray.credit.modes import Evidence, mode
 from agile_ray.errors import ContractError
 from agile_ray.types import Assigned, Float64, Segment, Session, TokenScores, TrainingRow
 
@@ -31,7 +31,7 @@ class CreditAssigner:
     def __init__(self, config: Credit) -> None:
         """Start without past iterations."""
         self._config = config
-        self._mode = MODES[config.mode]
+        self._mode = mode(config.mode)
         self._past = deque[list[Session]](maxlen=config.window - 1 if self._mode.looks_back else 0)
         self._outlook: tail.Outlook = {}
 

@@ -5,18 +5,21 @@
     fitted      V is a regression on the state of memory                             (credit/fitted.py)
     linked      V is evaluated where later sessions retrieved what i wrote           (credit/linked.py, tail.py)
 
-A mode is one function and one entry in MODES. docs/credit.md describes them.
+A mode is one function and one entry in MODES, or lies elsewhere. docs/credit.md describes them.
 
 Dimensions: S = sessions of one iteration. Rewards and credit are in units of the reward for a right answer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from agile_ray.config import Credit
 from agile_ray.credit import fitted, linked, lstd, tail
+from agile_ray.errors import ConfigError
+from agile_ray.plugins.resolver import resolve
 from agile_ray.types import Float64, Int64, Mask, Session
 
 
@@ -119,3 +122,17 @@ MODES: Mapping[str, Mode] = {
     "fitted": Mode(amounts=by_fit, looks_back=True),
     "linked": Mode(amounts=by_links, needs_counterfactuals=True),
 }
+
+
+def mode(name: str) -> Mode:
+    """The mode that `credit.mode` selects. One that lies elsewhere is a `Mode`, or its function `amounts` alone.
+
+    Raises:
+        ConfigError: there is no such mode, or it is neither.
+    """
+    found = resolve(name, key="credit.mode", kind="credit_modes", built_in=MODES)
+    if isinstance(found, Mode):
+        return found
+    if not callable(found):
+        raise ConfigError(f"credit.mode: {name} must be a Mode, or a function of evidence and config; found {found!r}")
+    return Mode(amounts=cast(Callable[[Evidence, Credit], Amounts], found))

@@ -141,17 +141,19 @@ def _split(stored: Sequence[Earned]) -> _Parts:
 def _check_rewards(earned: Earned, *, iteration: int) -> None:
     """Compare a session's rewards with its receipts and its answer.
 
-    No token carries both a price and the reward for an answer, so the sign of a reward tells which one it is.
+    No token carries both a price and the reward for an answer, and the answer comes last: the sign of a reward tells
+    which one it is, unless the answer earned less than nothing.
     """
     session = earned.session
     where = f"ledger: iteration {iteration}, session {session.stream}#{session.position}"
-    paid = [receipt.price for receipt in session.receipts if receipt.price]
+    due = session.earned
+    paid = [receipt.price for receipt in session.receipts if receipt.price] + [-due] * (due < 0)
     seen = [round(-1000 * float(reward)) for reward in earned.rewards if reward < 0]
     if paid != seen:
         raise ContractError(
             f"{where}: the learner must be charged what the receipts say, {paid} thousandths, found {seen}"
         )
-    due = 1000 * session.correct
+    due = max(due, 0)
     gained = sum(round(1000 * float(reward)) for reward in earned.rewards if reward > 0)
     if gained != due:
         raise ContractError(f"{where}: the learner must be given {due} thousandths for the answer, found {gained}")

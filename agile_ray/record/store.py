@@ -208,7 +208,9 @@ def read_whole_sessions(path: Path) -> list[Session]:
         ConfigError: the file is missing or damaged, its schema is a newer version's, or an older version wrote it
             without tokens.
     """
-    return _with_turns(read_table(path, PLAYED_SEGMENT, may_lack=frozenset({"same_item", "guess_probability"})))
+    return _with_turns(
+        read_table(path, PLAYED_SEGMENT, may_lack=frozenset({"same_item", "guess_probability", "graded"}))
+    )
 
 
 def read_evaluation(path: Path) -> list[StoredSegment]:

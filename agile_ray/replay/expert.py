@@ -79,7 +79,7 @@ def _sessions(run: RunFolder) -> Iterator[Session]:
     iterations = run.stored_iterations()
     if not iterations:
         raise ConfigError(
-            f"env.recorded: {run.segments} must hold iterations, found none; name the folder of a run that has trained"
+            f"env.expert: {run.segments} must hold iterations, found none; name the folder of a run that has trained"
         )
     for iteration in iterations:
         yield from store.outcomes(run, iteration)

@@ -34,7 +34,7 @@ from agile_ray.types import NO_WRITER, MemoryUse
 Asker = Callable[[SessionView], bool]
 """Whether to ask for advice, once memory has been read."""
 
-_END = ""  # the end token, among the parts of a turn
+_END = "\0"  # the end token, among the parts of a turn; no text is equal to it
 
 
 class Scripted:
@@ -114,7 +114,7 @@ def _ids(parts: tuple[Function | str, ...], tokenizer: Tokenizer, *, room: int) 
         if isinstance(part, Function):
             pieces.append([tokenizer.function_id(part)])
         else:
-            pieces.append([tokenizer.eos_id] if part is _END else tokenizer.encode(f" {part}"))
+            pieces.append([tokenizer.eos_id] if part == _END else tokenizer.encode(f" {part}"))
     excess = sum(map(len, pieces)) - room
     if excess > 0:
         longest = max(pieces, key=len)

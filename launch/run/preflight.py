@@ -124,7 +124,7 @@ def check_recorded(run: Path | None) -> None:
     """
     if run is not None and not RunFolder(run).stored_iterations():
         raise ConfigError(
-            f"env.recorded: {RunFolder(run).segments} must hold iterations, found none; "
+            f"env.expert: {RunFolder(run).segments} must hold iterations, found none; "
             "name the folder of a run that has trained"
         )
 

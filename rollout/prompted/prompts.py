@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import SEARCHES, Function
 
 VERSION = 2
 """Raise it with every change of a word: results of different versions are not comparable."""
@@ -36,6 +36,8 @@ FUNCTIONS = {
     Function.SEARCH_PRODUCT: "[SearchProduct] QUERY: runs QUERY, one line of SQL (SELECT product_id FROM table WHERE "
     "...), on the table that the transcript names, and finds products. The rows are your answer.",
     Function.SEARCH: "[Search] QUERY: looks QUERY up and shows what it finds.",
+    Function.CALL_TOOL: "[CallTool] NAME JSON: calls the tool NAME with arguments in one line of JSON, such as "
+    '[CallTool] find {"text": "lamp"}. The transcript lists the tools.',
     Function.REFLECTION: "[Reflection] TEXT: TEXT is one general sentence that you learned from the advice and that "
     "helps with other questions; write `no information` if there is none.",
     Function.UPDATE_MEMORY: "[UpdateMemory]: stores the advice and the reflection.",
@@ -53,6 +55,7 @@ WAYS = (
     ),
     ((Function.SEARCH_PRODUCT,), "- If products are asked for: [SearchProduct] QUERY"),
     ((Function.SEARCH,), "- If something must be looked up: [Search] QUERY, which is no answer yet"),
+    ((Function.CALL_TOOL,), "- If a tool helps: [CallTool] NAME JSON, which is no answer yet"),
     ((Function.SEARCH_PRODUCT,), "- After rows that are what was asked for: [SubmitAnswer]"),
     ((Function.SEEK_ADVICE,), "- After advice of which nothing is to be stored: [SubmitAnswer]"),
 )
@@ -67,8 +70,7 @@ def agent_prompt(*, price: int, search_function: Function, barred: Collection[Fu
         search_function: how the environment's tool is called.
         barred: functions that the agent may not use.
     """
-    other = Function.SEARCH if search_function is Function.SEARCH_PRODUCT else Function.SEARCH_PRODUCT
-    hidden = {other, *barred}
+    hidden = {*SEARCHES - {search_function}, *barred}
     functions = (text for function, text in FUNCTIONS.items() if function not in hidden)
     return AGENT.format(
         price="" if Function.SEEK_ADVICE in hidden else PRICE.format(price=price / 1000),

@@ -202,12 +202,12 @@ def test_a_recorded_expert_fails_a_session_that_it_never_saw_by_name(run):
 
 def test_the_config_chooses_the_expert(run):
     assert isinstance(build_expert(Env(name="shop")), GoldExpert)
-    assert isinstance(build_expert(Env(name="shop", recorded=run)), RecordedExpert)
+    assert isinstance(build_expert(Env(name="shop", expert=f"recorded:{run}")), RecordedExpert)
 
 
 def test_a_folder_without_receipts_is_refused_before_anything_starts(run, tmp_path):
     check_recorded(run)
     check_recorded(None)
     for refuse in (check_recorded, RecordedExpert):
-        with pytest.raises(ConfigError, match="env.recorded: .* must hold iterations, found none"):
+        with pytest.raises(ConfigError, match="env.expert: .* must hold iterations, found none"):
             refuse(tmp_path / "nowhere")

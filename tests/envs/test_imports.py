@@ -10,8 +10,11 @@ import envs
 ALLOWED = {
     "agile_ray.agent.environment",
     "agile_ray.agent.functions",
+    "agile_ray.agent.threads",
     "agile_ray.config",
     "agile_ray.errors",
+    "agile_ray.plugins.resolver",
+    "agile_ray.plugins.secrets",
     "agile_ray.seeds",
     "agile_ray.types",
 }

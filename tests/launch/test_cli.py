@@ -217,7 +217,12 @@ def test_a_reference_asks_the_configs_expert(call, tmp_path):
     asked = changed(SESSION, stream="shop/x/test/0/0", question_id="q1", correct=True)
     store.write(RunFolder(tmp_path / "run"), 1, [asked], [])
     code, _, err = call(
-        "evaluate", "quickstart", "--policy", "always_ask", "evaluate.sessions=48", f"env.recorded={tmp_path / 'run'}"
+        "evaluate",
+        "quickstart",
+        "--policy",
+        "always_ask",
+        "evaluate.sessions=48",
+        f"env.expert=recorded:{tmp_path / 'run'}",
     )
     assert code == 1
     assert "48 of 48" in one_line(err)

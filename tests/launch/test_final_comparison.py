@@ -196,7 +196,7 @@ def record(folder, environment, config, *names):
 
 
 def test_references_of_a_finished_recording_repeat_its_references(tmp_path):
-    config, environment = world(f"env.recorded={tmp_path}")
+    config, environment = world(f"env.expert=recorded:{tmp_path}")
     before = record(tmp_path, environment, config, "always_ask")
     final_comparison.check_advice(config, environment)
     rules = build_rules(
@@ -210,7 +210,7 @@ def test_references_of_a_finished_recording_repeat_its_references(tmp_path):
 
 
 def test_an_ask_that_a_recording_lacks_fails_its_session(tmp_path):
-    config, environment = world(f"env.recorded={tmp_path}")
+    config, environment = world(f"env.expert=recorded:{tmp_path}")
     before = record(tmp_path, environment, config, "oracle")
     final_comparison.check_advice(config, environment)
     rules = build_rules(
@@ -224,9 +224,9 @@ def test_an_ask_that_a_recording_lacks_fails_its_session(tmp_path):
 
 
 def test_a_recording_without_advice_on_the_test_questions_is_refused(tmp_path):
-    config, environment = world(f"env.recorded={tmp_path}")
+    config, environment = world(f"env.expert=recorded:{tmp_path}")
     record(tmp_path, environment, config, "never_ask")
-    with pytest.raises(ConfigError, match="env.recorded: .* must hold advice on questions of the test split, found no"):
+    with pytest.raises(ConfigError, match="env.expert: .* must hold advice on questions of the test split, found no"):
         final_comparison.check_advice(config, environment)
     final_comparison.check_advice(*world())
 

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 import envs
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import PAPER
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from envs import build
@@ -75,13 +75,13 @@ def foreign_folder(tmp_path_factory):
 def test_tiny_gives_every_function_one_token_of_its_own(tiny_folder):
     check_model(tiny_folder)
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder)
-    ids = [tokenizer.convert_tokens_to_ids(function.value) for function in Function]
-    assert len(set(ids)) == len(Function)
+    ids = [tokenizer.convert_tokens_to_ids(function.value) for function in PAPER]
+    assert len(set(ids)) == len(PAPER)
     assert [token for token in tokenizer("so [SeekAdvice] now [Search]").input_ids if token in ids] == [
         tokenizer.convert_tokens_to_ids("[SeekAdvice]"),
         tokenizer.convert_tokens_to_ids("[Search]"),
     ]
-    assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, *ids}) == 3 + len(Function)
+    assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, *ids}) == 3 + len(PAPER)
 
 
 def test_tiny_reads_and_writes_any_text_without_loss(tiny_folder):
@@ -238,7 +238,7 @@ def test_from_adds_missing_tokens_with_the_mean_of_the_trained_embeddings(foreig
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "ready")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "ready")
     weight = model.get_input_embeddings().weight
-    assert len(tokenizer) == old + len(Function) + 1  # and <bos>
+    assert len(tokenizer) == old + len(PAPER) + 1  # and <bos>
     assert weight.shape[0] == len(tokenizer)
     assert torch.equal(weight[:old], before[:old])
     assert torch.allclose(weight[old:], before[:old].mean(dim=0), atol=1e-7)

@@ -83,7 +83,7 @@ def test_the_values_of_a_sweep_keep_their_spelling(tmp_path):
 
 def test_a_run_named_after_long_overrides_has_a_name_that_a_disk_takes(tmp_path):
     sheet = tmp_path / "long.yaml"
-    sheet.write_text(f"base: quickstart\ngrid: {{env.recorded: [/{'a' * 300}, /{'a' * 301}]}}\n")
+    sheet.write_text(f"base: quickstart\ngrid: {{env.expert: [recorded:/{'a' * 300}, recorded:/{'a' * 301}]}}\n")
     names = [job.config.run.name for job in sweep_plan.plan(sheet, sweep_plan.read_plan(sheet))]
     assert [len(name) for name in names] == [200, 200]
     assert names[0] != names[1]

@@ -54,6 +54,7 @@ _SESSION = {
     "answer": pa.string(),
     "origin": pa.string(),
     "correct": pa.bool_(),
+    "graded": pa.int32(),
     "receipts": pa.list_(_RECEIPT),
     "abandoned": pa.list_(_RECEIPT),
     "reads": _USES,
@@ -72,7 +73,7 @@ _HINDSIGHT = {
 PLAYED = _SESSION | _HINDSIGHT
 """Of a session, whatever its tokens."""
 # Fields of a session that Parquet returns in another type.
-_REBUILT = frozenset({"ending", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
+_REBUILT = frozenset({"ending", "graded", "origin", "receipts", "abandoned", "reads", "writes", "remarks"})
 _SEGMENT = {
     "index": pa.int32(),
     "last": pa.bool_(),
@@ -97,7 +98,7 @@ PLAYED_SEGMENT = PLAYED | _SEGMENT
 """Of a segment and its session, as evaluations store them."""
 STORED_SEGMENT = PLAYED_SEGMENT | TRAINING | LEARNED
 """The same, as training stores them."""
-ADDED = frozenset({"same_item", "guess_probability", "ask_probabilities", *LEARNED})
+ADDED = frozenset({"same_item", "guess_probability", "graded", "ask_probabilities", *LEARNED})
 """Columns that files of version 3 lack; null in what is read from them."""
 _DTYPES = {
     "token_ids": np.int32,
@@ -183,6 +184,7 @@ def session_of(record: dict) -> Session:
             counterfactuals=tuple(_counterfactual(entry) for entry in record.get("counterfactuals") or ()),
         ),
         ending=Ending(record["ending"]),
+        graded=record.get("graded"),
         origin=None if record["origin"] is None else Origin(record["origin"]),
         receipts=tuple(Receipt(**entry) for entry in record["receipts"]),
         abandoned=tuple(Receipt(**entry) for entry in record["abandoned"]),
