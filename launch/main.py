@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from launch.border import border, interrupted
 from launch.commands import data, evaluate, keys, model, replay, report, reprice, study, submit, sweep, table, train
+from launch.commands.specs import plan, status, validate
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # the type that TyperGroup.invoke takes
@@ -71,6 +72,9 @@ def _options(
 
 app.add_typer(model.app, name="model")
 app.command("train")(train.command)
+app.command("validate")(validate.command)
+app.command("plan")(plan.command)
+app.command("status")(status.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
 app.command("keys")(keys.command)
