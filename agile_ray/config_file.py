@@ -79,10 +79,8 @@ class Spec:
         try:
             merged = OmegaConf.merge(self.config, _overlay(overrides))
             values = _without_fixed(OmegaConf.to_container(merged, resolve=True))
-        except (OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(f"{self.path}: {' '.join(str(error).split())}") from error
-        except RecursionError as error:
-            raise ConfigError(f"{self.path}: a value refers to itself through ${{...}}; break the circle") from error
+        except (OmegaConfBaseException, ValueError, RecursionError) as error:
+            raise ConfigError(f"{self.path}: {_said(error)}") from error
         try:
             return RunConfig.model_validate(values)
         except ValidationError as error:
@@ -96,8 +94,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Pat
         find: returns the path of an included spec that is not a file next to the one that names it.
 
     Raises:
-        ConfigError: names the file, every bad key with the nearest known one, and its value; or the spec is a sweep, and
-            no override names the run.
+        ConfigError: names the file, every bad key with the nearest known one, and its value; or the spec is a sweep,
+            and no override names the run.
     """
     spec = read_spec(path, find=find)
     if spec.axes.vary and not any(override.startswith("run.name=") for override in overrides):
@@ -119,12 +117,14 @@ def read_spec(path: Path, *, find: Callable[[str], Path] = Path) -> Spec:
     """
     files = _files(path, find)
     own = files[-1]
+    config, axes = OmegaConf.create(), OmegaConf.create()
     try:
-        config = OmegaConf.merge(*(file.config for file in files))
-        axes = OmegaConf.merge(*(file.axes for file in files))
+        for file in files:
+            config.merge_with(file.config)
+            axes.merge_with(file.axes)
         checked = Axes.model_validate(OmegaConf.to_container(axes, resolve=False))
     except (OmegaConfBaseException, TypeError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: {_said(error)}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {RULE}; {'; '.join(explain(error, Axes))}") from error
     only_adds_axes = len(own.included) == 1 and not own.config
@@ -218,7 +218,16 @@ def _files(path: Path, find: Callable[[str], Path], above: tuple[Path, ...] = ()
             _File(config=OmegaConf.create(content), axes=OmegaConf.create(axes), included=tuple(included)),
         ]
     except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """What OmegaConf says, in one line that begins with the key."""
+    key = str(getattr(error, "full_key", None) or "")
+    if isinstance(error, RecursionError) or "Recursive interpolation" in str(error):
+        return f"{key or 'a value'} refers to itself through ${{...}}; break the circle"
+    said = " ".join(str(error).partition("\n    full_key")[0].split())
+    return f"{key}: {said}" if key else said
 
 
 def _included(path: Path, content: dict[object, object]) -> list[str]:

@@ -6,7 +6,7 @@ What a rank holds, for P parameters of the model, N of them trained (all, or tho
     part         ZeRO 1               ZeRO 2                  ZeRO 3
     weights      w P                  w P                     w P / R
     reference    w P                  w P                     w P / R         0 with LoRA
-    optimizer    12 N / R             12 N / R                12 N / R        AdamW's moments and its own weights, float32
+    optimizer    12 N / R             12 N / R                12 N / R        AdamW's moments and weights, float32
     gradients    w N + 4 N / R        4 N / R + two buckets   4 N / R + two buckets
     activations  of one micro-batch while it is learned, its logits included
 

@@ -72,9 +72,7 @@ def read_network(folder: Path) -> Network:
     return Network(
         kind=kind,
         parameters=sum(math.prod(shape) for shape in counted.values()),
-        linear=tuple(
-            (shape[0], shape[1]) for shape in counted.values() if len(shape) == 2 and vocabulary not in shape
-        ),
+        linear=tuple((shape[0], shape[1]) for shape in counted.values() if len(shape) == 2 and vocabulary not in shape),
         hidden=hidden,
         intermediate=_size(sizes, folder, "intermediate_size", "n_inner", default=4 * hidden),
         layers=_size(sizes, folder, "num_hidden_layers", "n_layer"),

@@ -47,7 +47,12 @@ def content(run):
 def test_a_change_of_phase_is_written_at_once_and_names_its_stage(file, run):
     file.begin()
     assert (content(run)["stage"], content(run)["pid"]) == ("start", os.getpid())
-    for phase, stage in [("teach", "teacher"), ("imitate", "imitation"), ("evaluate", "evaluation"), ("collect", "ppo")]:
+    for phase, stage in [
+        ("teach", "teacher"),
+        ("imitate", "imitation"),
+        ("evaluate", "evaluation"),
+        ("collect", "ppo"),
+    ]:
         file.phase(phase)
         assert (content(run)["phase"], content(run)["stage"]) == (phase, stage)
     assert (content(run)["done"], content(run)["total"]) == (0, 10)
@@ -87,7 +92,12 @@ def test_the_time_left_of_imitation_does_not_count_what_an_earlier_process_learn
 
 @pytest.mark.parametrize(
     ("error", "report", "state"),
-    [(None, True, "finished"), (None, False, "stopped"), (KeyboardInterrupt, False, "stopped"), (ValueError, False, "failed")],
+    [
+        (None, True, "finished"),
+        (None, False, "stopped"),
+        (KeyboardInterrupt, False, "stopped"),
+        (ValueError, False, "failed"),
+    ],
 )
 def test_the_end_of_a_process_says_how_it_went(run, error, report, state):
     progress = Progress(imitation_steps=1, iterations=3, run=run)

@@ -6,6 +6,7 @@ RUN/report.json             read: whether it has finished
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,9 @@ FOLLOW_S = 2.0
 def command(
     target: Annotated[
         str,
-        typer.Argument(metavar="RUN|SWEEP", help="Folder of a run or a sweep; or a spec, by its name or as a YAML file."),
+        typer.Argument(
+            metavar="RUN|SWEEP", help="Folder of a run or a sweep; or a spec, by its name or as a YAML file."
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
@@ -38,9 +41,9 @@ def command(
 ) -> None:
     """Show where a run is, or every run of a sweep: stage, score, time left.
 
-    Reads progress.json in the folder of each run, which a script can read too: stage, done, total, left_s, metrics, pid,
-    host. Says so if the process of a run is gone, or if its file has not changed for ten minutes. Given a spec, it also
-    lists the runs that have not started.
+    Reads progress.json in the folder of each run, which a script can read too: stage, done, total, left_s, metrics,
+    pid, host. Says so if the process of a run is gone, or if its file has not changed for ten minutes. Given a spec,
+    it also lists the runs that have not started.
 
     \b
     Examples:
@@ -71,7 +74,7 @@ def command(
             time.sleep(FOLLOW_S)
 
 
-def _folders(target: str, overrides: "list[str] | tuple[()]") -> "list[RunFolder]":
+def _folders(target: str, overrides: "Sequence[str]") -> "list[RunFolder]":
     """The folders of the runs that are meant, those that do not exist included.
 
     Raises:
@@ -88,7 +91,9 @@ def _folders(target: str, overrides: "list[str] | tuple[()]") -> "list[RunFolder
             return [run]
         if runs := SweepFolder(path.resolve()).runs():
             return runs
-        raise ConfigError(f"status {target}: a folder of a run holds config.yaml, and that of a sweep such folders, found none")
+        raise ConfigError(
+            f"status {target}: a folder of a run holds config.yaml, and that of a sweep such folders, found none"
+        )
     from launch.run.shipped_configs import spec
     from launch.run.sweep_plan import plan
 
