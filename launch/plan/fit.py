@@ -153,7 +153,7 @@ def _room_problems(config: RunConfig, nodes: Sequence[Node], placement: Placemen
     if config.cluster.device == "gpu":
         need = learner.ranks + rollout.actors * rollout.tensor_parallel
         have, most = sum(node.gpus for node in nodes), max((node.gpus for node in nodes), default=0)
-        if rollout.tensor_parallel > most:
+        if rollout.tensor_parallel > most > 0:
             why = (
                 f"an engine needs {rollout.tensor_parallel} GPUs of one node, which has at most {most}; lower "
                 "rollout.tensor_parallel"

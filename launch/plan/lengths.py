@@ -1,7 +1,7 @@
 """How long the rows of a training are: those of a finished run, of the teacher's sessions, or the longest allowed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from agile_ray.record.history import Event
 from agile_ray.scripted.references import Habits, play_sessions, reference
 from agile_ray.segments import cut
 from agile_ray.types import Ending, Int64, Session
+from launch.plan.light_tokenizer import LightTokenizer
 from rollout.rules import build_rules
 
 SAMPLED = 96
@@ -84,9 +85,11 @@ def taught(config: RunConfig) -> Lengths:
         env=config.env,
         agent=config.agent,
         memory=config.memory.model_copy(update={"embedder": "hashed"}),  # the paper's would load torch
-        model=config.model.path if (config.model.path / "tokenizer.json").is_file() else None,
+        model=None,
         seed=config.seed,
     )
+    if (config.model.path / "tokenizer.json").is_file():
+        rules = replace(rules, tokenizer=LightTokenizer(config.model.path))
     imitation = config.imitation
     habits = Habits(seed=config.seed, asked_share=imitation.asked_share, first=0, asking=imitation.asking)
     policy = reference("teacher", environment, habits)

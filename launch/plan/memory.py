@@ -25,8 +25,11 @@ BUCKET_ELEMENTS = 50_000_000
 """Maximum number of gradients in one bucket of the reduction, as learner/engine.py sets it."""
 STEP = 2
 """Float32 copies of its share that the optimizer's step needs: the gradient in one piece, and one number in between."""
-LOGITS = 4
-"""Arrays of float32 [action tokens, vocabulary] that a backward pass holds at once."""
+LOGITS = 5
+"""Arrays of float32 [action tokens, vocabulary] that a backward pass holds at once: the logits, the scaled ones, the
+gradients of both, and what is in between."""
+LIBRARIES = 53 << 20
+"""What libraries load in their first pass, bytes (measured with PyTorch 2.13 on a CPU)."""
 HEADS_OF_CRITIC = 3
 """Heads on the last hidden state, of one row each."""
 
@@ -98,18 +101,17 @@ def rank_memory(config: RunConfig, network: Network, *, action_share: float) -> 
 def activations(config: RunConfig, network: Network, *, action_share: float) -> int:
     """Bytes of what one micro-batch keeps for its backward pass, the logits of its action tokens included.
 
-    Of a token each layer keeps, in numbers: its input, the normalized input and the scaled one before attention and
-    before the MLP (6 H); queries, keys and values after rotation, and attention's output twice (A = heads x D; K = key
-    heads x D); four arrays of the MLP. Plain attention also keeps a row of weights over the session. With gradient
-    checkpointing only each layer's input is kept, and one layer is computed again.
+    Of a token each layer keeps, in numbers: what the two norms and the residual read and write (7 H); queries, keys and
+    values of all heads, and attention's output in two orders (5 A, A = heads x D); four arrays of the MLP (4 F). Plain
+    attention also keeps a row of weights over the session. With gradient checkpointing only each layer's input is kept,
+    and one layer is computed again.
     """
     tokens, session = config.learner.micro_batch_tokens, config.agent.session_tokens
     each = width(config.learner.dtype)
     fast = {config.imitation.dtype, config.ppo.dtype, config.learner.dtype}
     products = 2 if "float32" not in fast else each  # of matrix products: the larger of both trainings
     heads = network.heads * network.head_size
-    keys = network.kv_heads * network.head_size
-    layer = each * 6 * network.hidden + products * (3 * heads + 2 * keys + 4 * network.intermediate)
+    layer = each * 7 * network.hidden + products * (5 * heads + 4 * network.intermediate)
     if config.cluster.device == "cpu" and "bfloat16" in fast:  # plain attention; its softmax is in float32
         layer += network.heads * session * (4 + products % 4)
     if config.learner.gradient_checkpointing:
@@ -117,7 +119,7 @@ def activations(config: RunConfig, network: Network, *, action_share: float) -> 
     else:
         kept = layer * network.layers
     logits = LOGITS * 4 * network.vocabulary * action_share
-    return int(tokens * (kept + logits))
+    return int(tokens * (kept + logits)) + LIBRARIES
 
 
 def engine_memory(config: RunConfig, network: Network, *, gpu_bytes: int | None) -> EngineMemory:

@@ -38,7 +38,7 @@ def look(run: RunFolder, *, now: datetime | None = None) -> Seen:
         if run.is_finished:
             return Seen(name=run.name, state="finished", note="", ended=True, progress=None)
         begun = run.config.is_file()
-        note = "another version of agile-ray trains it, or did" if begun else "not started"
+        note = "another version of agile-ray trains it, or did" if begun else ""
         return Seen(name=run.name, state="unknown" if begun else "waiting", note=note, ended=begun, progress=None)
     age_s = ((now or datetime.now(UTC)) - datetime.fromisoformat(found.updated)).total_seconds()
     state, note = _judged(found, age_s)
@@ -85,7 +85,7 @@ def cells(seen: Seen) -> tuple[str, ...]:
     """A run's cells in the table, in the order of COLUMNS."""
     found = seen.progress
     if found is None:
-        return (seen.name, seen.state, "", "", "", "", seen.note)
+        return (seen.name, seen.state, "", "", "", "")
     metrics = found.metrics
     total, asked = metrics.get("total_score"), metrics.get("asked_share")
     return (
@@ -95,11 +95,10 @@ def cells(seen: Seen) -> tuple[str, ...]:
         "" if total is None else f"{total:.3f}",
         "" if asked is None else f"{asked:.3f}",
         "" if found.left_s is None or seen.ended else duration(found.left_s),
-        seen.note,
     )
 
 
-COLUMNS = ("run", "state", "stage", "total", "asked", "left", "now")
+COLUMNS = ("run", "state", "stage", "total", "asked", "left")
 
 
 def summary(runs: Sequence[Seen]) -> str:

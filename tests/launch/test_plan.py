@@ -147,7 +147,7 @@ def test_memory_of_a_rank_is_sharded_as_zero_does_it(large):
     assert rank("learner.lora_rank=16").optimizer < one.optimizer / 100
     assert rank("learner.lora_rank=16").reference == 0
     assert rank("learner.gradient_checkpointing=true").activations < one.activations
-    assert rank("learner.micro_batch_tokens=2048").activations == pytest.approx(rank().activations / 2)
+    assert rank("learner.micro_batch_tokens=2048").activations == pytest.approx(rank().activations / 2, rel=0.01)
 
 
 def test_the_cache_of_an_engine_is_what_its_share_of_the_gpu_leaves(large):
@@ -216,19 +216,31 @@ def test_what_would_make_a_rank_fit_does_make_it_fit(large):
 @pytest.mark.parametrize(
     ("shape", "overrides", "said"),
     [
-        ("1x8xH100-80", ("learner.ranks=8", "rollout.actors=4", "learner.lora_rank=8"), "12 GPUs are needed, one for each of 8"),
-        ("4x1xH100-80", ("rollout.tensor_parallel=2", "learner.lora_rank=8"), "an engine needs 2 GPUs of one node, which has at most 1"),
-        ("1x8xH100-80", ("rollout.tensor_parallel=3", "learner.lora_rank=8"), "must divide the model's 32 heads; choose one of 1, 2, 4, 8"),
+        (
+            "1x8xH100-80",
+            ("learner.ranks=8", "rollout.actors=4", "learner.lora_rank=8"),
+            "12 GPUs are needed, one for each of 8 ranks",
+        ),
+        (
+            "4x1xH100-80",
+            ("rollout.tensor_parallel=2", "learner.lora_rank=8"),
+            "an engine needs 2 GPUs of one node, which has at most 1",
+        ),
+        (
+            "1x8xH100-80",
+            ("rollout.tensor_parallel=3", "learner.lora_rank=8"),
+            "must divide the model's 32 heads; choose one of 1, 2, 4, 8",
+        ),
         ("1x8xT4-16", ("learner.lora_rank=8",), "an engine's weights take 15.0 GiB of each of its GPUs"),
         ("2x1xcpu-8", ("cluster.device=cpu",), "no room: 3 cores and "),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_said_with_what_would(large, shape, overrides, said):
     assert any(said in problem for problem in fitted(large, shape, *overrides).problems)
 
 
 def test_a_cache_smaller_than_a_session_is_a_problem_and_one_smaller_than_all_lanes_a_note(large):
-    nodes = parse_shape("1x16xcpu-256")
+    nodes = parse_shape("1x16xcpu-2048")
     small = fit(quickstart("rollout.kv_cache_gib=0.01"), large, nodes, action_share=0.5)
     assert any("rollout.kv_cache_gib: the cache must hold a session of 225 tokens" in one for one in small.problems)
     full = fit(quickstart("rollout.kv_cache_gib=1"), large, nodes, action_share=0.5)

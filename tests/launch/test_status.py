@@ -160,8 +160,7 @@ def test_status_lists_the_runs_of_a_spec_that_have_not_started(call, tmp_path):
     code, out, _ = call("status", spec)
     assert code == 0
     assert "2 runs: 1 failed, 1 waiting" in out
-    assert "EngineError: gone; the same command resumes" in out
-    assert "not started" in out
+    assert "advice_cost-0.1: EngineError: gone; the same command resumes" in out
     code, out, _ = call("status", started, "--follow")
     assert (code, "1 runs: 1 failed" in out) == (0, True)
 

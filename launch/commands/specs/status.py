@@ -15,7 +15,7 @@ import typer
 from agile_ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from agile_ray.record.folder import RunFolder
     from launch.status.seen import Seen
@@ -57,7 +57,7 @@ def command(
 
     console = plain_console(soft_wrap=True)
     if not follow:
-        console.print(_table([look(folder) for folder in folders]))
+        console.print(_view([look(folder) for folder in folders]))
         return
     from rich.live import Live
 
@@ -66,7 +66,7 @@ def command(
         while True:
             seen = [look(folder) for folder in folders]
             if console.is_terminal:
-                live.update(_table(seen), refresh=True)
+                live.update(_view(seen), refresh=True)
             elif (text := summary(seen)) != shown:
                 console.print(shown := text)
             if all(one.ended for one in seen):
@@ -103,14 +103,18 @@ def _folders(target: str, overrides: "Sequence[str]") -> "list[RunFolder]":
     return [RunFolder.of(job.config) for job in plan(read.path, read, overrides)]
 
 
-def _table(runs: "list[Seen]") -> "Table":
+def _view(runs: "list[Seen]") -> "Group":
+    """The table, and below it what there is to say about runs that have begun and are not finished."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     from launch.status.seen import COLUMNS, cells, summary
 
     table = Table(title=summary(runs) if len(runs) > 1 else None)
     for name in COLUMNS:
-        table.add_column(name, justify="right" if name in ("total", "asked", "left") else "left")
+        right = name in ("total", "asked", "left")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
     for seen in runs:
         table.add_row(*cells(seen))
-    return table
+    return Group(table, *(Text(f"{seen.name}: {seen.note}") for seen in runs if seen.note))
