@@ -29,7 +29,11 @@ LOGITS = 5
 """Arrays of float32 [action tokens, vocabulary] that a backward pass holds at once: the logits, the scaled ones, the
 gradients of both, and what is in between."""
 LIBRARIES = 53 << 20
-"""What libraries load in their first pass, bytes (measured with PyTorch 2.13 on a CPU)."""
+"""What libraries load in their first pass, bytes. This and the next two are measured by benchmarks/rank_memory.py."""
+ADAPTER_LIBRARY = 75 << 20
+"""What peft loads, bytes."""
+GAPS = 1.05
+"""Memory that an allocator holds for what is allocated and freed in each pass, over what is used."""
 HEADS_OF_CRITIC = 3
 """Heads on the last hidden state, of one row each."""
 
@@ -103,8 +107,8 @@ def activations(config: RunConfig, network: Network, *, action_share: float) -> 
 
     Of a token each layer keeps, in numbers: what the two norms and the residual read and write (7 H); queries, keys and
     values of all heads, and attention's output in two orders (5 A, A = heads x D); four arrays of the MLP (4 F). Plain
-    attention also keeps a row of weights over the session. With gradient checkpointing only each layer's input is kept,
-    and one layer is computed again.
+    attention also keeps a row of weights over the session, and LoRA the output of every linear layer once more. With
+    gradient checkpointing only each layer's input is kept, and one layer is computed again.
     """
     tokens, session = config.learner.micro_batch_tokens, config.agent.session_tokens
     each = width(config.learner.dtype)
@@ -114,12 +118,16 @@ def activations(config: RunConfig, network: Network, *, action_share: float) -> 
     layer = each * 7 * network.hidden + products * (5 * heads + 4 * network.intermediate)
     if config.cluster.device == "cpu" and "bfloat16" in fast:  # plain attention; its softmax is in float32
         layer += network.heads * session * (4 + products % 4)
+    if config.learner.lora_rank is not None:
+        layer += products * sum(wide for wide, _ in network.linear) // network.layers
+    cast = 2 * network.parameters if products < each else 0  # autocast keeps the weights in bfloat16, too
     if config.learner.gradient_checkpointing:
         kept = each * network.hidden * network.layers + layer
     else:
         kept = layer * network.layers
     logits = LOGITS * 4 * network.vocabulary * action_share
-    return int(tokens * (kept + logits)) + LIBRARIES
+    libraries = LIBRARIES + (ADAPTER_LIBRARY if config.learner.lora_rank is not None else 0)
+    return int(GAPS * tokens * (kept + logits)) + cast + libraries
 
 
 def engine_memory(config: RunConfig, network: Network, *, gpu_bytes: int | None) -> EngineMemory:

@@ -182,37 +182,49 @@ def test_without_an_address_the_paths_of_a_cluster_are_listed_as_unchecked(call)
     ]
 
 
+@pytest.fixture
+def silent():
+    """Address of a socket that takes connections and never answers."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        yield f"http://127.0.0.1:{one.getsockname()[1]}"
+
+
 def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
 
 
-def test_a_cluster_that_nobody_runs_is_one_line(call, no_token):
+@pytest.mark.parametrize("command", ["validate", "submit"])
+def test_a_cluster_that_nobody_runs_is_one_line(call, tmp_path, model, no_token, command):
     address = f"http://127.0.0.1:{free_port()}"
-    code, _, err = call("validate", "quickstart", "--address", address)
+    code, _, err = call(command, "quickstart", "--address", address, f"run.folder={tmp_path}", f"model.path={model}")
     assert code == 2
     assert f"--address {address}: no Ray dashboard answers there (" in one_line(err)
 
 
-def test_a_socket_that_never_answers_is_one_line_within_five_seconds(call, no_token):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        begin = time.monotonic()
-        code, _, err = call("validate", "quickstart", "--address", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert time.monotonic() - begin < 5
+@pytest.mark.parametrize("command", ["validate", "plan", "submit"])
+def test_a_socket_that_never_answers_is_one_line_within_five_seconds(call, tmp_path, model, no_token, silent, command):
+    begin = time.monotonic()
+    words = (command, "quickstart", "--address", silent, f"run.folder={tmp_path}", f"model.path={model}")
+    code, _, err = call(*words)
+    assert time.monotonic() - begin < 5
     assert code == 2
     assert "a Ray dashboard answers within 3 s, nothing came; does a firewall drop the connection" in one_line(err)
 
 
+@pytest.mark.parametrize("command", ["validate", "submit"])
 @pytest.mark.parametrize("given", [None, "wrong"])
-def test_a_refused_token_is_one_line(call, monkeypatch, no_token, given):
+def test_a_refused_token_is_one_line(call, monkeypatch, tmp_path, model, no_token, given, command):
     if given:
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
         monkeypatch.setenv("RAY_AUTH_TOKEN", given)
     with dashboard(node("127.0.0.1"), token="right") as (address, _):
-        code, _, err = call("validate", "quickstart", "--address", address)
+        code, _, err = call(
+            command, "quickstart", "--address", address, f"run.folder={tmp_path}", f"model.path={model}"
+        )
     assert code == 2
     assert f"--address {address}: token refused; set RAY_AUTH_MODE=token" in one_line(err)
 
