@@ -261,8 +261,9 @@ def main() -> None:
         work = work_of(config, played)
         print(
             f"own costs: driver {own.driver_s * 1e3:.2f} ms and event loop {own.agent_s * 1e3:.2f} ms a session, "
-            f"weights {own.pack / 1e9:.1f} GB/s; a session has {work.tokens:.0f} tokens, {work.actions:.0f} of them written"
+            f"weights {own.pack / 1e9:.1f} GB/s"
         )
+        print(f"a session has {work.tokens:.0f} tokens, of which {work.actions:.0f} are written")
         if given.fake is not None:
             fake(config, speed=given.fake, own=own, work=work)
             return

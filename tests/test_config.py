@@ -257,7 +257,7 @@ def test_two_files_may_include_the_same_third_one_but_none_may_include_itself(tm
     (tmp_path / "top.yaml").write_text("include: [a.yaml, b.yaml]\n")
     assert (load(tmp_path / "top.yaml").seed, load(tmp_path / "top.yaml").loop.iterations) == (3, 4)
     (tmp_path / "low.yaml").write_text("include: [b.yaml]\n")
-    with pytest.raises(ConfigError, match=r"b.yaml: include: a config can't be based on itself, found low.yaml"):
+    with pytest.raises(ConfigError, match=r"low.yaml: include: a config can't be based on itself, found b.yaml"):
         load(tmp_path / "b.yaml")
 
 
