@@ -1,4 +1,4 @@
-"""Reads specs: YAML files and dotted overrides, merged by OmegaConf, then the schemas in config.py and axes.py.
+"""Reads specs: YAML files and dotted overrides, merged by OmegaConf, then the schemas in config.py.
 
 A spec is the configuration of a run. It may include other specs, of which the later wins and the file itself last, and
 name the axes of a sweep. Where a schema has a text or a path, a plain value keeps its spelling: `run.name=001` is the
@@ -16,8 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from agile_ray.axes import Axes
-from agile_ray.config import RunConfig
+from agile_ray.config import Axes, RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.knobs import is_text
 from agile_ray.yaml_files import Keys, parse_yaml, read_yaml

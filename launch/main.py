@@ -26,6 +26,9 @@ First steps:
 \b
 Next:
   agile-ray keys                                   every setting, its default and its meaning
+  agile-ray validate spec.yaml                     check a spec, and start nothing
+  agile-ray plan spec.yaml --cluster 2x8xH100-80   what it takes, and whether it fits
+  agile-ray status runs/quickstart                 where a training is
   agile-ray train quickstart env.advice_cost=0.5 run.name=price-0.5
   agile-ray evaluate quickstart --policy always_ask
 \b

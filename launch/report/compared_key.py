@@ -1,6 +1,6 @@
 """The key by which compared runs differ, as the command line has it."""
 
-from agile_ray.axes import ComparedKey
+from agile_ray.config import ComparedKey
 from agile_ray.errors import ConfigError
 
 

@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agile_ray.axes import Axes, ComparedKey
-from agile_ray.config import RunConfig
+from agile_ray.config import Axes, ComparedKey, RunConfig
 from agile_ray.config_file import Spec, read_spec
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import SweepFolder

@@ -17,7 +17,22 @@ HEAVY = {
     *("deepspeed", "faiss", "matplotlib", "numpy", "pandas", "pyarrow", "ray", "rich", "scipy"),
     *("sentence_transformers", "sklearn", "tensorboard", "torch", "transformers", "vllm"),
 }
-TOP = ("train", "report", "evaluate", "keys", "sweep", "replay", "table", "reprice", "submit", "model", "study")
+TOP = (
+    "train",
+    "validate",
+    "plan",
+    "status",
+    "report",
+    "evaluate",
+    "keys",
+    "sweep",
+    "replay",
+    "table",
+    "reprice",
+    "submit",
+    "model",
+    "study",
+)
 COMMANDS = [
     *((name,) for name in TOP),
     *(("model", name) for name in ("tiny", "smollm2", "from")),
