@@ -31,7 +31,7 @@ def command(
       grid:                                        every combination is a run
         env.advice_cost: [0.1, 0.3, 0.5]
         seed: [0, 1, 2]
-      runs: [[credit.mode=none, run.name=none]]    further runs, a list of overrides each
+      runs: [[credit.mode=none, run.name=plain]]   further runs, a list of overrides each
       compare: {key: env.advice_cost, to: 0.3}     pair runs that differ by this key alone
       together: true                               one process for all: shared engines, shared imitation
 
