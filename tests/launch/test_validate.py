@@ -79,6 +79,13 @@ def test_several_specs_are_checked_at_once_and_each_fault_is_a_line(call, tmp_pa
     assert "model.path: nowhere is no folder" in fourth
 
 
+def test_streams_that_take_long_to_read_are_listed_as_unchecked(call, tmp_path, model, monkeypatch):
+    monkeypatch.setattr("launch.validate.spec.READ_S", -1.0)
+    code, out, _ = call("validate", "quickstart", f"model.path={model}", f"run.folder={tmp_path}")
+    assert code == 0
+    assert "quickstart: unchecked: env.data: 3 streams were not read within -1 s; a training reads all" in out
+
+
 def test_the_resolved_configuration_has_every_default(call, model):
     code, out, _ = call("validate", "quickstart", f"model.path={model}", "--resolved")
     assert code == 0
