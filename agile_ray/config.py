@@ -1,9 +1,10 @@
-"""The configuration of a run. All knobs are defined in this file."""
+"""The schemas of a spec: the configuration of a run, with all knobs, and the axes of a sweep."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -494,3 +495,44 @@ class RunConfig(Section):
     def yaml(self) -> str:
         """The resolved configuration, every default spelled out."""
         return yaml.safe_dump(json.loads(self.model_dump_json()), sort_keys=False)
+
+
+class ComparedKey(Section):
+    """A configuration key, and its value in the runs that all others are compared with."""
+
+    key: str
+    """The key, such as credit.mode."""
+    to: str
+    """Its value in the baseline run, such as heuristic."""
+
+    def value(self, config: RunConfig) -> str:
+        """The key's value in a configuration.
+
+        Raises:
+            ConfigError: the configuration has no such key.
+        """
+        try:
+            return str(reduce(getattr, self.key.split("."), config))
+        except AttributeError as error:
+            raise ConfigError(
+                f"compare {self.key}={self.to}: the key must be one of a run's, found {self.key}; "
+                "`agile-ray keys` lists them"
+            ) from error
+
+
+class Axes(Section):
+    """The runs of a sweep. A spec without any of these keys is one run."""
+
+    runs: tuple[tuple[str, ...], ...] = ()
+    """One list of overrides per run."""
+    grid: dict[str, tuple[str | None, ...]] = {}
+    """Values by key; every combination is a run. Seeds are those of the key `seed`."""
+    together: bool = False
+    """Train all runs in one process, on the same engines and learners, sharing imitation."""
+    compare: ComparedKey | None = None
+    """Which runs to compare."""
+
+    @property
+    def vary(self) -> bool:
+        """Whether they name runs."""
+        return bool(self.runs or self.grid)

@@ -1,26 +1,37 @@
-"""Reads a run's configuration: YAML and dotted overrides, merged by OmegaConf, then the schema in config.py.
+"""Reads specs: YAML files and dotted overrides, merged by OmegaConf, then the schemas in config.py.
 
-Where the schema has a text or a path, a plain value keeps its spelling: `run.name=001` is the name 001, and
-`run.folder=/d/x #1` the folder `/d/x #1`.
+A spec is the configuration of a run. It may include other specs, of which the later wins and the file itself last, and
+name the axes of a sweep. Where a schema has a text or a path, a plain value keeps its spelling: `run.name=001` is the
+name 001, and `run.folder=/d/x #1` the folder `/d/x #1`.
 """
 
 import difflib
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from agile_ray.config import RunConfig
+from agile_ray.config import Axes, RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.knobs import is_text
 from agile_ray.yaml_files import Keys, parse_yaml, read_yaml
 
+INCLUDE = "include"
+"""Top-level key of a file: the specs that it starts from, of which the later wins."""
 BASE = "base"
-"""Top-level key of a file: the config that it starts from."""
+"""The same for a single one."""
+SCHEMA_KEY = "schema"
+"""Top-level key of a file: the version of the form of specs that it is written in; it may be left out."""
+OF_A_SPEC = (INCLUDE, BASE, SCHEMA_KEY, *Axes.model_fields)
+"""Top-level keys of a spec that are no knobs of a run."""
+SCHEMA = 1
+"""The version that this code reads."""
+RULE = "a sweep has `base` or `include`, and `runs`, each a list such as [seed=1, credit.mode=linked], or `grid`"
 SHOWN_CHARACTERS = 100
 """Length to which an error message cuts the value that was found."""
 
@@ -51,24 +62,74 @@ FIXED: Mapping[str, object] = {
 """Removed keys, and the value that each is fixed at: a file with this value is read, as those of older runs are."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """A spec with everything that it includes. It is checked when it is resolved."""
+
+    path: Path
+    config: DictConfig  # of a run, unresolved
+    axes: Axes
+    origin: str  # name or path of the spec that a run of it starts from: this one, or what it only adds axes to
+
+    def resolve(self, overrides: Sequence[str] = ()) -> RunConfig:
+        """The configuration with `key.path=value` overrides.
+
+        Raises:
+            ConfigError: names the file, every bad key with the nearest known one, and its value.
+        """
+        try:
+            merged = OmegaConf.merge(self.config, _overlay(overrides))
+            values = _without_fixed(OmegaConf.to_container(merged, resolve=True))
+        except (OmegaConfBaseException, ValueError, RecursionError) as error:
+            raise ConfigError(f"{self.path}: {_said(error)}") from error
+        try:
+            return RunConfig.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(f"{self.path}: " + "; ".join(explain(error, RunConfig))) from error
+
+
 def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Path] = Path) -> RunConfig:
-    """Read a YAML file on top of its base, then apply `key.path=value` overrides.
+    """Read the configuration of one run, then apply `key.path=value` overrides.
 
     Args:
-        find: returns the path of a base that is not a file next to the one that names it.
+        find: returns the path of an included spec that is not a file next to the one that names it.
 
     Raises:
-        ConfigError: names the file, every bad key with the nearest known one, and its value.
+        ConfigError: names the file, every bad key with the nearest known one, and its value; or the spec is a sweep,
+            and no override names the run.
     """
+    spec = read_spec(path, find=find)
+    if spec.axes.vary and not any(override.startswith("run.name=") for override in overrides):
+        raise ConfigError(
+            f"{path}: one run is needed, found a sweep; `agile-ray sweep` trains all of its runs, and with --dry-run "
+            "prints each as a command"
+        )
+    return spec.resolve(overrides)
+
+
+def read_spec(path: Path, *, find: Callable[[str], Path] = Path) -> Spec:
+    """Read a spec with everything that it includes.
+
+    Args:
+        find: returns the path of an included spec that is not a file next to the one that names it.
+
+    Raises:
+        ConfigError: a file can't be read, is no mapping, includes itself or has another schema; or the axes are wrong.
+    """
+    files = _files(path, find)
+    own = files[-1]
+    config, axes = OmegaConf.create(), OmegaConf.create()
     try:
-        merged = OmegaConf.merge(*_layers(path, find), _overlay(overrides))
-        values = _without_fixed(OmegaConf.to_container(merged, resolve=True))
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    try:
-        return RunConfig.model_validate(values)
+        for file in files:
+            config.merge_with(file.config)
+            axes.merge_with(file.axes)
+        checked = Axes.model_validate(OmegaConf.to_container(axes, resolve=False))
+    except (OmegaConfBaseException, TypeError) as error:
+        raise ConfigError(f"{path}: {_said(error)}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(explain(error, RunConfig))) from error
+        raise ConfigError(f"{path}: {RULE}; {'; '.join(explain(error, Axes))}") from error
+    only_adds_axes = len(own.included) == 1 and not own.config
+    return Spec(path=path, config=config, axes=checked, origin=own.included[0] if only_adds_axes else str(path))
 
 
 def overridden(values: Mapping[str, str], overrides: Sequence[str] = ()) -> RunConfig:
@@ -129,7 +190,7 @@ def _text(text: str) -> str | None:
 
 
 def _is_text(keys: Keys) -> bool:
-    return is_text(RunConfig, keys)
+    return is_text(Axes if keys and keys[0] in Axes.model_fields else RunConfig, keys)
 
 
 def _overlay(overrides: Sequence[str]) -> DictConfig:
@@ -139,22 +200,69 @@ def _overlay(overrides: Sequence[str]) -> DictConfig:
     return layer
 
 
-def _layers(path: Path, find: Callable[[str], Path], above: tuple[Path, ...] = ()) -> list[DictConfig]:
-    """The file and its chain of bases, from the lowest base to the file itself."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """One YAML file of a spec."""
+
+    config: DictConfig
+    axes: DictConfig
+    included: tuple[str, ...]  # names or paths, from the first to the last
+
+
+def _files(path: Path, find: Callable[[str], Path], above: tuple[Path, ...] = ()) -> list[_File]:
+    """What a file includes, from the first to the last, then the file itself."""
     above = (*above, path.resolve())
     content = read_yaml(path, _is_text)
     if not isinstance(content, dict):
         found = "an empty file" if content is None else type(content).__name__
         raise ConfigError(f"{path}: a config is a mapping of sections, found {found}")
-    file = OmegaConf.create(content)
-    name = file.pop(BASE, None)
-    if name is None:
-        return [file]
-    beside = path.parent / Path(str(name)).expanduser()
-    base = beside if beside.is_file() else find(str(name))
-    if base.resolve() in above:
-        raise ConfigError(f"{path}: {BASE}: a config can't be based on itself, found {name}")
-    return [*_layers(base, find, above), file]
+    _check_schema(path, content.pop(SCHEMA_KEY, SCHEMA))
+    files: list[_File] = []
+    included: list[str] = []
+    for name in _included(path, content):
+        beside = path.parent / Path(name).expanduser()
+        target = beside if beside.is_file() else find(name)
+        if target.resolve() in above:
+            raise ConfigError(f"{path}: {INCLUDE}: a config can't be based on itself, found {name}")
+        files += _files(target, find, above)
+        included.append(str(beside) if target == beside else name)
+    axes = {key: content.pop(key) for key in Axes.model_fields if key in content}
+    try:
+        return [
+            *files,
+            _File(config=OmegaConf.create(content), axes=OmegaConf.create(axes), included=tuple(included)),
+        ]
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{path}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """What OmegaConf says, in one line that begins with the key."""
+    key = str(getattr(error, "full_key", None) or "")
+    if isinstance(error, RecursionError) or "Recursive interpolation" in str(error):
+        return f"{key or 'a value'} refers to itself through ${{...}}; break the circle"
+    said = " ".join(str(error).partition("\n    full_key")[0].split())
+    return f"{key}: {said}" if key else said
+
+
+def _included(path: Path, content: dict[object, object]) -> list[str]:
+    """Take the names of the included specs out of a file's content."""
+    given = [key for key in (BASE, INCLUDE) if key in content]
+    if len(given) > 1:
+        raise ConfigError(f"{path}: {BASE} is short for {INCLUDE} with one name, found both; leave one out")
+    value = content.pop(given[0], None) if given else None
+    names = value if isinstance(value, list) else [] if value is None else [value]
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise ConfigError(f"{path}: {given[0]}: names or paths of configs are needed, found {wrong[0]!r}")
+    return [str(name) for name in names]
+
+
+def _check_schema(path: Path, found: object) -> None:
+    if found != SCHEMA or isinstance(found, bool):
+        raise ConfigError(
+            f"{path}: {SCHEMA_KEY}: this version of agile-ray reads specs of schema {SCHEMA}, found {found}; use the "
+            "version that the spec was written for, or write it anew"
+        )
 
 
 def explain(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:
@@ -162,7 +270,7 @@ def explain(error: ValidationError, section: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, list(keys(section)), n=1, cutoff=0)
+            near = difflib.get_close_matches(key, [*keys(section), *OF_A_SPEC], n=1, cutoff=0)
             fixed = f"it is fixed at {FIXED[key]}" if key in FIXED else f"the nearest known one is {near[0]}"
             yield f"unknown key {key}; {REPLACED.get(key, fixed)}"
         elif problem["type"] == "missing":

@@ -11,13 +11,10 @@ from typer.core import TyperGroup
 
 from launch.border import border, interrupted
 from launch.commands import (
-    check,
-    data,
     evaluate,
     frontier,
     keys,
     model,
-    new,
     replay,
     report,
     reprice,
@@ -28,6 +25,8 @@ from launch.commands import (
     table,
     train,
 )
+from launch.commands.environments import check, data, new
+from launch.commands.specs import plan, status, validate
 
 if TYPE_CHECKING:
     from typer._click.core import Context  # the type that TyperGroup.invoke takes
@@ -43,6 +42,9 @@ First steps:
 \b
 Next:
   agile-ray keys                                   every setting, its default and its meaning
+  agile-ray validate spec.yaml                     check a spec, and start nothing
+  agile-ray plan spec.yaml --cluster 2x8xH100-80   what it takes, and whether it fits
+  agile-ray status runs/quickstart                 where a training is
   agile-ray train quickstart env.advice_cost=0.5 run.name=price-0.5
   agile-ray evaluate quickstart --policy always_ask
 \b
@@ -89,6 +91,9 @@ def _options(
 
 app.add_typer(model.app, name="model")
 app.command("train")(train.command)
+app.command("validate")(validate.command)
+app.command("plan")(plan.command)
+app.command("status")(status.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
 app.command("show")(show.command)

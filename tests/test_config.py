@@ -6,7 +6,7 @@ import yaml
 from pydantic import ValidationError
 
 from agile_ray.config import Env, RunConfig
-from agile_ray.config_file import FIXED, REPLACED, keys, load
+from agile_ray.config_file import FIXED, REPLACED, keys, load, read_spec
 from agile_ray.errors import ConfigError
 from agile_ray.knobs import knobs
 from agile_ray.units import PARTS
@@ -246,3 +246,71 @@ def test_a_temperature_that_vllm_would_raise_is_refused(tmp_path, temperature):
     with pytest.raises(ConfigError, match=r"rollout.temperature: Input should be greater than or equal to 0.01"):
         config(tmp_path, f"rollout.temperature={temperature}")
     assert config(tmp_path, "rollout.temperature=0.01").rollout.temperature == 0.01
+
+
+def test_of_several_included_files_the_later_wins_and_the_file_itself_last(tmp_path):
+    (tmp_path / "one.yaml").write_text(MINIMAL + "ppo: {clip: 0.1, epochs: 7}\nloop: {iterations: 3}\n")
+    (tmp_path / "two.yaml").write_text("ppo: {clip: 0.2, minibatches: 1}\nloop: {iterations: 4}\n")
+    (tmp_path / "top.yaml").write_text("schema: 1\ninclude: [one.yaml, two.yaml]\nloop: {iterations: 5}\n")
+    one = load(tmp_path / "top.yaml")
+    assert (one.ppo.clip, one.ppo.epochs, one.ppo.minibatches, one.loop.iterations) == (0.2, 7, 1, 5)
+
+
+def test_two_files_may_include_the_same_third_one_but_none_may_include_itself(tmp_path):
+    (tmp_path / "low.yaml").write_text(MINIMAL)
+    (tmp_path / "a.yaml").write_text("base: low.yaml\nseed: 3\n")
+    (tmp_path / "b.yaml").write_text("base: low.yaml\nloop: {iterations: 4}\n")
+    (tmp_path / "top.yaml").write_text("include: [a.yaml, b.yaml]\n")
+    assert (load(tmp_path / "top.yaml").seed, load(tmp_path / "top.yaml").loop.iterations) == (3, 4)
+    (tmp_path / "low.yaml").write_text("include: [b.yaml]\n")
+    with pytest.raises(ConfigError, match=r"low.yaml: include: a config can't be based on itself, found b.yaml"):
+        load(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("base: low.yaml\ninclude: [low.yaml]\n", "base is short for include with one name, found both"),
+        ("include: [3]\n", "include: names or paths of configs are needed, found 3"),
+        ("schema: 2\nbase: low.yaml\n", "schema: this version of agile-ray reads specs of schema 1, found 2"),
+        (
+            "base: low.yaml\nppo: {clip: '${ppo.gae_lambda}', gae_lambda: '${ppo.clip}'}\n",
+            r"ppo.clip refers to itself through \$\{...\}; break the circle",
+        ),
+        ("base: low.yaml\nseed: '${sed}'\n", "seed: Interpolation key 'sed' not found"),
+        ("base: low.yaml\nincludes: [a]\n", "unknown key includes; the nearest known one is include"),
+        ("base: low.yaml\ngrid: {seed: [1, 2]}\n", "one run is needed, found a sweep; `agile-ray sweep` trains all"),
+    ],
+)
+def test_a_wrong_spec_is_an_error_of_one_line_that_names_its_file(tmp_path, text, says):
+    (tmp_path / "low.yaml").write_text(MINIMAL)
+    (tmp_path / "top.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"top.yaml: .*{says}") as error:
+        load(tmp_path / "top.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_spec_with_axes_is_read_as_a_run_if_an_override_names_the_run(tmp_path):
+    (tmp_path / "low.yaml").write_text(MINIMAL)
+    (tmp_path / "top.yaml").write_text(
+        "base: low.yaml\nseed: 9\ngrid: {env.advice_cost: [0.1, 0.50]}\ntogether: true\n"
+    )
+    one = load(tmp_path / "top.yaml", ["run.name=one", "env.advice_cost=0.1"])
+    assert (one.seed, one.env.advice_cost) == (9, 0.1)
+    spec = read_spec(tmp_path / "top.yaml")
+    assert spec.axes.grid == {"env.advice_cost": ("0.1", "0.50")}
+    assert (spec.axes.together, spec.axes.vary, spec.origin) == (True, True, str(tmp_path / "top.yaml"))
+
+
+def test_a_spec_that_only_adds_axes_starts_its_runs_from_what_it_includes(tmp_path):
+    (tmp_path / "low.yaml").write_text(MINIMAL)
+    (tmp_path / "top.yaml").write_text("include: [low.yaml]\ngrid: {seed: [1]}\n")
+    assert read_spec(tmp_path / "top.yaml").origin == str(tmp_path / "low.yaml")
+
+
+def test_axes_of_an_included_sweep_are_extended(tmp_path):
+    (tmp_path / "low.yaml").write_text(MINIMAL + "grid: {seed: [1, 2], ppo.clip: [0.1]}\n")
+    (tmp_path / "top.yaml").write_text("base: low.yaml\ngrid: {seed: [7]}\ncompare: {key: seed, to: 7}\n")
+    axes = read_spec(tmp_path / "top.yaml").axes
+    assert axes.grid == {"seed": ("7",), "ppo.clip": ("0.1",)}
+    assert axes.compare.to == "7"

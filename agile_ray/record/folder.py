@@ -15,6 +15,7 @@ runs/quickstart/
     logs                               logs of the engines
     asked-0.jsonl                      purchases of rollout actor 0 in the running collection
     abandoned.jsonl                    purchases of work that a resumed run discarded
+    progress.json                      where the training is, for scripts and `agile-ray status`
     report.json, report.html           the results; report.json marks the run as finished
     replay.json                        only of a replay: the run that it repeats, and how they compare
     reprice-0.5.json                   the results at another price of advice
@@ -71,6 +72,11 @@ class RunFolder:
     def history(self) -> Path:
         """What happened, one line per event."""
         return self.path / "history.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """Where the training is, as its process last said."""
+        return self.path / "progress.json"
 
     @property
     def segments(self) -> Path:

@@ -42,6 +42,7 @@ class RunRecorder:
         run: RunFolder,
         *,
         console: Callable[[ShownMetrics], None] | None = None,
+        phase: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Open a run's record, creating its folder.
@@ -49,12 +50,14 @@ class RunRecorder:
         Args:
             run: the run's folder.
             console: called with the metrics of each line.
+            phase: called with the name of each timed phase, when it begins.
             clock: returns seconds since any fixed moment.
         """
         from agile_ray.record.tensorboard import EventLog  # slow to import, so only a training imports it
 
         self._run = run
         self._console = console
+        self._phase = phase
         self._clock = clock
         self._seconds: dict[str, float] = {}
         self._calls: Counter[str] = Counter()
@@ -67,6 +70,8 @@ class RunRecorder:
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Add the wall time of the block to the phase, even if the block raises."""
+        if self._phase is not None:
+            self._phase(phase)
         start = self._clock()
         try:
             yield

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, TypeVar
 from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError, DeadlineError
 from launch.border import INTERRUPTED
+from launch.cluster.dashboard import Dashboard
 from launch.extend.ship import ship
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ def install(project: Path, package: Path) -> None:
 
 
 def _connect(address: str) -> "JobSubmissionClient":
+    if address.startswith(("http://", "https://")):
+        Dashboard(address).check()  # answers within seconds, where Ray's client waits for a minute
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 

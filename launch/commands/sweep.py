@@ -23,6 +23,18 @@ def command(
     the same command again resumes: finished runs are skipped, and an interrupted one continues from its last
     checkpoint. --table also works while another process trains the sweep.
 
+    A sweep's file names what it starts from and the axes. It may also hold any section of a run's configuration:
+
+    \b
+      include: [quickstart]                        shipped configs by name, or paths; the later wins
+      loop: {iterations: 10}                       for every run
+      grid:                                        every combination is a run
+        env.advice_cost: [0.1, 0.3, 0.5]
+        seed: [0, 1, 2]
+      runs: [[credit.mode=none, run.name=plain]]   further runs, a list of overrides each
+      compare: {key: env.advice_cost, to: 0.3}     pair runs that differ by this key alone
+      together: true                               one process for all: shared engines, shared imitation
+
     \b
     Examples:
       agile-ray sweep study --dry-run

@@ -183,10 +183,10 @@ def open_record(
         lanes: of the rollouts; saved and restored by checkpoints.
         credit: earlier iterations that credit assignment uses; saved and restored by checkpoints.
         sft: the last checkpoint of imitation, where a run without checkpoints begins.
-        progress: shows the recorder's lines, and what a resumed run discards.
+        progress: shows the recorder's lines and phases, and what a resumed run discards.
     """
     run = RunFolder.of(config)
-    recorder = RunRecorder(run, console=progress.line)
+    recorder = RunRecorder(run, console=progress.line, phase=progress.phase)
 
     def resumed(state: RunState) -> None:
         rollback = recorder.resume(state)

@@ -97,7 +97,7 @@ def prepare(config: RunConfig) -> Environment:
 def progress_of(config: RunConfig) -> Progress:
     """The progress display of a run."""
     steps = -(-(config.imitation.sessions + config.imitation.search_rows) // config.imitation.batch)
-    return Progress(imitation_steps=steps, iterations=config.loop.iterations)
+    return Progress(imitation_steps=steps, iterations=config.loop.iterations, run=RunFolder.of(config))
 
 
 def cpus(config: RunConfig) -> int:

@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: a bar for each long step, a line for each result."""
+"""What a run shows: a bar for each long step and a line for each result in the terminal, and `progress.json`."""
 
 import threading
 import time
@@ -11,8 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from agile_ray.errors import described
+from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
 from launch.report.console import plain_console
+from launch.status.progress_file import ProgressFile, State
 
 IMITATION_LINES = 10
 """Number of lines printed during imitation; TensorBoard has every step."""
@@ -22,14 +25,15 @@ SIGN_OF_LIFE_S = 20.0
 
 
 class Progress:
-    """Prints lines, and on a terminal shows bars too."""
+    """Prints lines, on a terminal shows bars too, and keeps the run's `progress.json` up to date."""
 
-    def __init__(self, *, imitation_steps: int, iterations: int) -> None:
+    def __init__(self, *, imitation_steps: int, iterations: int, run: RunFolder | None = None) -> None:
         """Prepare the display; nothing is shown yet.
 
         Args:
             imitation_steps: estimated number of optimizer steps of imitation, which spaces their lines.
             iterations: number of iterations of PPO, shown in their lines.
+            run: folder of the run that this process trains; None: nothing is written.
         """
         self._console = plain_console(soft_wrap=True)
         self._bars = Bars(
@@ -45,15 +49,29 @@ class Progress:
         self._every = max(1, imitation_steps // IMITATION_LINES)
         self._start = time.monotonic()
         self._imitated = 0
+        self._run = run
+        self._file = None if run is None else ProgressFile(run, iterations=iterations)
 
     def __enter__(self) -> Self:
         self._bars.start()
+        if self._file is not None:
+            self._file.begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        if self._file is not None and self._run is not None:
+            if isinstance(error, Exception):
+                self._file.end(State.FAILED, described(error))
+            else:
+                self._file.end(State.FINISHED if self._run.is_finished else State.STOPPED)
+
+    def phase(self, name: str) -> None:
+        """Note that a phase begins."""
+        if self._file is not None:
+            self._file.phase(name)
 
     def say(self, *parts: str | Text) -> None:
         """Print a line that begins with the minutes since the start."""
@@ -81,13 +99,21 @@ class Progress:
     def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar during the block; call the yielded function with the number of finished units."""
         task = self._bars.add_task(title, total=total)
+
+        def show(done: int) -> None:
+            self._bars.update(task, completed=done)
+            if self._file is not None:
+                self._file.count(done, total)
+
         try:
-            yield lambda done: self._bars.update(task, completed=done)
+            yield show
         finally:
             self._bars.remove_task(task)
 
     def line(self, metrics: Mapping[str, str | int | float]) -> None:
         """Print a recorded line: every iteration and evaluation, and some steps of imitation."""
+        if self._file is not None:
+            _note(self._file, metrics)
         match metrics["event"]:
             case Event.IMITATION:
                 self._imitated += 1
@@ -113,6 +139,20 @@ class Progress:
                 )
             case _:
                 pass
+
+
+def _note(file: ProgressFile, metrics: Mapping[str, str | int | float]) -> None:
+    match metrics["event"]:
+        case Event.IMITATION:
+            file.step(metrics)
+        case Event.ITERATION:
+            file.iteration(int(metrics["iteration"]), metrics)
+        case Event.EVALUATION if metrics["name"] == "validation":
+            file.validated(float(metrics["total_score"]))
+        case Event.RESUME:
+            file.resumed(int(metrics["iteration"]))
+        case _:
+            pass
 
 
 def _scores(metrics: Mapping[str, str | int | float]) -> Text:

@@ -1,10 +1,10 @@
-"""Finds configs: by the name of a shipped one, or by path."""
+"""Finds specs, of runs and of sweeps: by the name of a shipped one, or by path."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from agile_ray.config import RunConfig
-from agile_ray.config_file import load
+from agile_ray.config_file import Spec, load, read_spec
 from agile_ray.errors import ConfigError
 
 SWEEPS = "sweeps"
@@ -21,12 +21,21 @@ def read(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     return load(find(name), overrides, find=find)
 
 
+def spec(name: str) -> Spec:
+    """Read the spec of a run or a sweep that `find` finds.
+
+    Raises:
+        ConfigError: no such spec, or `agile_ray.config_file.read_spec` refuses it.
+    """
+    return read_spec(find(name), find=find)
+
+
 def find(name: str, *, folder: str = "") -> Path:
     """The path of a config.
 
     Args:
         name: a path to a YAML file, or the name of a shipped one without its ending, such as toy/three_prices.
-        folder: subfolder of the shipped configs to look in; "" is the top.
+        folder: subfolder of the shipped configs to look in; "" is the top, and after it the sweeps.
 
     Raises:
         ConfigError: neither exists; names the shipped ones.
@@ -34,6 +43,8 @@ def find(name: str, *, folder: str = "") -> Path:
     path, shipped = Path(name).expanduser(), shipped_in(folder)
     if name in shipped:
         return shipped[name]
+    if not folder and name in (sweeps := shipped_in(SWEEPS)):
+        return sweeps[name]
     if path.suffix.lower() in {".yaml", ".yml"} or path.parent != Path():
         if path.is_file():
             return path

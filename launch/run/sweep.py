@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from agile_ray.config_file import Spec
 from agile_ray.errors import AgileError
 from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.json_files import write_json
@@ -15,13 +16,13 @@ from launch.report import files, paired_runs, sweep_table
 from launch.run.finished import check_resumable
 from launch.run.lock import alone
 from launch.run.stop import EXIT_CODE
-from launch.run.sweep_plan import Job, Plan, pairs
+from launch.run.sweep_plan import Job, pairs
 
 STOP_S = 60.0
 """Longest wait for a training that was told to stop, seconds; it takes up to 20 (launch/run/stop.py)."""
 
 
-def train(name: str, sheet: Plan, jobs: Sequence[Job]) -> None:
+def train(name: str, sheet: Spec, jobs: Sequence[Job]) -> None:
     """Train every run that is not finished, then show the table.
 
     Raises:
@@ -33,13 +34,13 @@ def train(name: str, sheet: Plan, jobs: Sequence[Job]) -> None:
         if job.finished:
             check_resumable(job.config)
     with alone(SweepFolder(jobs[0].config.run.folder)):
-        failed = _train(jobs, together=sheet.together)
+        failed = _train(jobs, together=sheet.axes.together)
     show(name, sheet, jobs, failed=failed)
     if failed:
         raise AgileError(f"sweep {name}: {len(failed)} of {len(jobs)} runs failed: {', '.join(failed)}")
 
 
-def show(name: str, sheet: Plan, jobs: Sequence[Job], *, failed: Sequence[str] = ()) -> None:
+def show(name: str, sheet: Spec, jobs: Sequence[Job], *, failed: Sequence[str] = ()) -> None:
     """Print the table of the finished runs, and write it as sweep.json."""
     runs = [
         sweep_table.summarize(files.load(RunFolder.of(job.config)), group=job.group) for job in jobs if job.finished
@@ -47,7 +48,7 @@ def show(name: str, sheet: Plan, jobs: Sequence[Job], *, failed: Sequence[str] =
     compared = paired_runs.compare(
         [
             paired_runs.RunPair(group=job.group, run=RunFolder.of(job.config), baseline=RunFolder.of(baseline.config))
-            for job, baseline in (pairs(jobs, sheet.compare) if sheet.compare else ())
+            for job, baseline in (pairs(jobs, sheet.axes.compare) if sheet.axes.compare else ())
         ]
     )
     table = {

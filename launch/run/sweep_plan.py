@@ -1,11 +1,12 @@
-"""What a sweep trains: its YAML file, and the runs that follow from it.
+"""What a sweep trains: the runs that follow from a spec with axes.
 
-    base: quickstart                          a shipped config, or a path
-    runs:                                     one list of overrides per run
-      - [env.advice_cost=0.15, seed=0]
-    grid:                                     instead of runs, or beside them: every combination of these values
+    base: quickstart                          or include: [quickstart, gpu.yaml], of which the later wins
+    loop: {iterations: 10}                    any section of a run's configuration, for every run
+    grid:                                     every combination of these values is a run
       env.advice_cost: [0.15, 0.3, 0.5]
       seed: [0, 1, 2]
+    runs:                                     beside the grid, or instead of it: one list of overrides per run
+      - [env.advice_cost=0.15, seed=0]
     together: true                            one process for all runs: engines and learners start once, and runs with
                                               the same imitation share it; default: one process per run
     compare: {key: credit.mode, to: heuristic}    pair runs that differ by this key alone, and compare total scores
@@ -21,42 +22,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from agile_ray.config import RunConfig
-from agile_ray.config_file import explain
+from agile_ray.config import Axes, ComparedKey, RunConfig
+from agile_ray.config_file import Spec, read_spec
 from agile_ray.errors import ConfigError
-from agile_ray.knobs import Section, is_text
 from agile_ray.record.folder import SweepFolder
-from agile_ray.yaml_files import read_yaml
-from launch.report.compared_key import ComparedKey
 from launch.run.finished import is_finished
-from launch.run.shipped_configs import read
+from launch.run.shipped_configs import find
 
 NAME_LENGTH = 200
 """Letters to which the name of a run is shortened; the rest becomes a hash."""
-
-
-class Plan(Section):
-    """A sweep's file."""
-
-    base: str
-    """Name of a shipped config, or a path."""
-    runs: tuple[tuple[str, ...], ...] = ()
-    """One list of overrides per run."""
-    grid: dict[str, tuple[str | None, ...]] = {}
-    """Values by key; every combination is a run."""
-    together: bool = False
-    """Train all runs in one process, on the same engines and learners, sharing imitation."""
-    compare: ComparedKey | None = None
-    """Which runs to compare."""
-
-    def overrides(self) -> list[tuple[str, ...]]:
-        """The overrides of every run, in order."""
-        columns = [
-            [f"{key}={'null' if value is None else value}" for value in values] for key, values in self.grid.items()
-        ]
-        return [*(itertools.product(*columns) if columns else ()), *self.runs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,49 +48,51 @@ class Job:
         return is_finished(self.config)
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path) -> Spec:
     """Read a sweep's file.
 
     Raises:
         ConfigError: the file is not a sweep.
     """
-    content = read_yaml(path, lambda keys: is_text(Plan, keys))
-    try:
-        return Plan.model_validate(content)
-    except ValidationError as error:
-        rule = "a sweep has `base`, and `runs`, each a list such as [seed=1, credit.mode=linked], or `grid`"
-        raise ConfigError(f"{path}: {rule}; {'; '.join(explain(error, Plan))}") from error
+    return read_spec(path, find=find)
 
 
-def plan(path: Path, sheet: Plan, overrides: Sequence[str] = ()) -> list[Job]:
+def plan(path: Path, sheet: Spec, overrides: Sequence[str] = ()) -> list[Job]:
     """The runs of a sweep, each with its checked configuration.
 
     Args:
         path: of the sweep's file, for its name and for errors.
+        sheet: what it says.
         overrides: for every run.
 
     Raises:
         ConfigError: a configuration is wrong, two runs have the same name or differ by their spelling alone, `compare`
             matches no run, or an override sets a key that the sweep varies.
     """
-    _check_free(path, sheet, overrides)
+    _check_free(path, sheet.axes, overrides)
     if path.stem.startswith("."):
         raise ConfigError(f"{path}: the runs are in a folder named after the file, which must not begin with a dot")
-    folder = read(sheet.base, overrides).run.folder / path.stem
-    jobs = [_job(sheet, own, overrides, folder) for own in sheet.overrides()]
+    folder = sheet.resolve(overrides).run.folder / path.stem
+    jobs = [_job(sheet, own, overrides, folder) for own in varied(sheet.axes)]
     _check_names(path, jobs)
-    if sheet.compare:
-        _check_compared(path, sheet.compare, jobs)
+    if sheet.axes.compare:
+        _check_compared(path, sheet.axes.compare, jobs)
     return jobs
 
 
-def _job(sheet: Plan, own: Sequence[str], overrides: Sequence[str], folder: Path) -> Job:
+def varied(axes: Axes) -> list[tuple[str, ...]]:
+    """The overrides of every run, in order."""
+    columns = [[f"{key}={'null' if value is None else value}" for value in values] for key, values in axes.grid.items()]
+    return [*(itertools.product(*columns) if columns else ()), *axes.runs]
+
+
+def _job(sheet: Spec, own: Sequence[str], overrides: Sequence[str], folder: Path) -> Job:
     named = any(override.startswith("run.name=") for override in own)
     words = [*overrides, *own, *([] if named else [f"run.name={_name(own)}"]), f"run.folder={folder}"]
     group = _label([override for override in own if not override.startswith(("seed=", "run.name="))])
-    config = read(sheet.base, words)
+    config = sheet.resolve(words)
     pairs = dict(override.split("=", 1) for override in own)
-    return Job(config=config, words=("train", sheet.base, *words), group=group, overrides=pairs)
+    return Job(config=config, words=("train", sheet.origin, *words), group=group, overrides=pairs)
 
 
 def pairs(jobs: Sequence[Job], compare: ComparedKey) -> list[tuple[Job, Job]]:
@@ -152,17 +128,17 @@ def _check_names(path: Path, jobs: Sequence[Job]) -> None:
         alike[settings] = job.config.run.name
 
 
-def _check_free(path: Path, sheet: Plan, overrides: Sequence[str]) -> None:
-    for run in sheet.runs:
+def _check_free(path: Path, axes: Axes, overrides: Sequence[str]) -> None:
+    for run in axes.runs:
         keys = [own.partition("=")[0] for own in run]
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             raise ConfigError(f"{path}: runs: a run sets every key once, found {', '.join(twice)} twice")
-    for key, values in sheet.grid.items():
+    for key, values in axes.grid.items():
         if not values:
             raise ConfigError(f"{path}: grid.{key}: a key of the grid has at least one value, found none")
-    varied = {own.partition("=")[0] for run in sheet.overrides() for own in run}
+    own_keys = {own.partition("=")[0] for run in varied(axes) for own in run}
     for override in overrides:
-        if (key := override.partition("=")[0]) in {*varied, "run.name"}:
+        if (key := override.partition("=")[0]) in {*own_keys, "run.name"}:
             raise ConfigError(
                 f"override {override}: the sweep {path.stem} sets {key} itself; copy {path} and change it there"
             )

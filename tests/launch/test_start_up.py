@@ -19,6 +19,9 @@ HEAVY = {
 }
 TOP = (
     "train",
+    "validate",
+    "plan",
+    "status",
     "report",
     "frontier",
     "show",
@@ -29,6 +32,8 @@ TOP = (
     "table",
     "reprice",
     "submit",
+    "check",
+    "data",
     "model",
     "study",
 )

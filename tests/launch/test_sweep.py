@@ -127,8 +127,8 @@ def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path)
             "compare.to must be a value that a run gives credit.mode, found fitted; there are: none, linked",
         ),
         (
-            "base: quickstart\nrun: [[seed=1]]",
-            "[seed=1, credit.mode=linked], or `grid`; unknown key run; the nearest known one is runs",
+            "base: quickstart\ngrids: {seed: [1]}",
+            "bad.yaml: unknown key grids; the nearest known one is grid",
         ),
         (
             "base: quickstart\ngrid: {seed: [3], env.advice_cost: [0.2], seed: [4]}",

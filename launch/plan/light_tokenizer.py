@@ -1,0 +1,45 @@
+"""A model's tokenizer without transformers, for sessions that are played to see how long they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agile_ray.agent.functions import Function
+from agile_ray.errors import ConfigError
+from launch.models.folder import named_tokens, read_encoder
+
+
+class LightTokenizer:
+    """Implements the agent's `Tokenizer`; encodes as `rollout.tokenizer.HFTokenizer` does."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read tokenizer.json.
+
+        Raises:
+            ConfigError: there is none, or it lacks an end token or a function token.
+        """
+        self._encoder = read_encoder(folder)
+        named = named_tokens(folder)
+        begin, end = named.get("bos_token"), named.get("eos_token")
+        self.eos_id = self._id(folder, end or "")
+        self.bos_id = self._id(folder, begin or end or "")
+        self._ids = {function: self._id(folder, function.value) for function in Function}
+        self._functions = {token_id: function for function, token_id in self._ids.items()}
+
+    def encode(self, text: str) -> list[int]:
+        return self._encoder.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        kept = [int(token_id) for token_id in ids if token_id not in (self.bos_id, self.eos_id)]
+        return self._encoder.decode(kept, skip_special_tokens=False)
+
+    def function_id(self, function: Function) -> int:
+        return self._ids[function]
+
+    def function_at(self, token_id: int) -> Function | None:
+        return self._functions.get(token_id)
+
+    def _id(self, folder: Path, text: str) -> int:
+        found = self._encoder.token_to_id(text)
+        if found is None:
+            raise ConfigError(f"model.path: the tokenizer of {folder} lacks the token {text!r}")
+        return found

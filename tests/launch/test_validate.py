@@ -1,0 +1,296 @@
+"""`agile-ray validate`: every shipped spec passes, and each wrong one is one line, with nothing started or written."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agile_ray.errors import ConfigError
+from agile_ray.record import provenance
+from launch.cluster.dashboard import Dashboard
+from launch.run import shipped_configs
+from launch.run.shipped_configs import read
+from launch.validate import machines
+from tests.conftest import one_line
+from tests.fakes.dashboard import dashboard, node
+from tests.fakes.model_folder import write_model_folder
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 300,
+}
+SHIPPED = sorted({**shipped_configs.shipped_in(), **shipped_configs.shipped_in(shipped_configs.SWEEPS)})
+DATA = {
+    "productqa": Path(os.environ.get("AGILE_DATA", "data")).resolve() / "productqa",
+    "medmcqa": Path(os.environ.get("AGILE_DATA", "data")).resolve() / "medmcqa",
+    "hotpotqa": Path(os.environ.get("AGILE_DATA", "data")).resolve() / "hotpotqa",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model_folder(tmp_path_factory.mktemp("models") / "tiny", **SIZES)
+
+
+@pytest.fixture
+def no_token(monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in DATA])
+def test_a_shipped_spec_is_right(call, tmp_path, model, name):
+    code, out, err = call("validate", name, f"model.path={model}", f"run.folder={tmp_path}")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{name}: right, ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name in DATA])
+def test_a_shipped_spec_with_data_is_right(call, tmp_path, model, name):
+    if not DATA[name].is_dir():
+        pytest.skip(f"needs {DATA[name]}")
+    words = (f"model.path={model}", f"run.folder={tmp_path}", f"env.data={DATA[name]}", "memory.embedder=hashed")
+    code, _, err = call("validate", name, *words)
+    assert (code, err) == (0, "")
+
+
+def test_several_specs_are_checked_at_once_and_each_fault_is_a_line(call, tmp_path, model):
+    (tmp_path / "one.yaml").write_text("base: quickstart\nppo: {clipp: 0.1}\nloop: {iterations: many}\n")
+    (tmp_path / "two.yaml").write_text("base: quickstart\nenv: {name: shopp}\nmodel: {path: nowhere}\n")
+    code, out, err = call(
+        "validate", "quickstart", tmp_path / "one.yaml", tmp_path / "two.yaml", f"run.folder={tmp_path}"
+    )
+    assert code == 2
+    assert out == ""
+    first, second, third, fourth = err.splitlines()
+    assert first.startswith("agile-ray: quickstart: model.path: models/tiny is no folder")
+    assert second.startswith(f"agile-ray: {tmp_path / 'one.yaml'}: ")
+    assert "unknown key ppo.clipp; the nearest known one is ppo.clip; loop.iterations: " in second
+    assert "env.name: one of shop, productqa" in third
+    assert "model.path: nowhere is no folder" in fourth
+
+
+def test_streams_that_take_long_to_read_are_listed_as_unchecked(call, tmp_path, model, monkeypatch):
+    monkeypatch.setattr("launch.validate.spec.READ_S", -1.0)
+    code, out, _ = call("validate", "quickstart", f"model.path={model}", f"run.folder={tmp_path}")
+    assert code == 0
+    assert "quickstart: unchecked: env.data: 3 streams were not read within -1 s; a training reads all" in out
+
+
+def test_the_resolved_configuration_has_every_default(call, model):
+    code, out, _ = call("validate", "quickstart", f"model.path={model}", "--resolved")
+    assert code == 0
+    assert "  early_stop_kl: null\n" in out
+    assert read("quickstart", [f"model.path={model}"]).yaml() in out
+
+
+LINES = {
+    "a typo": ("ppo: {clp: 0.1}", "unknown key ppo.clp; the nearest known one is ppo.clip"),
+    "a type": ("loop: {iterations: many}", "loop.iterations: Input should be a valid integer"),
+    "a contradiction": (
+        "rollout: {transport: nccl}",
+        "rollout.transport is nccl, but cluster.device is cpu; use ray_shm or cluster.device=gpu",
+    ),
+    "impossible resources": (
+        "cluster: {device: gpu}\nrollout: {dtype: bfloat16, actors: 6}\nlearner: {ranks: 4}",
+        "10 GPUs are needed, one for each of 4 ranks and 1 for each of 6 engines, found 0",
+    ),
+    "a cache for no session": (
+        "rollout: {kv_cache_gib: 0.00001}",
+        "rollout.kv_cache_gib: the cache must hold a session",
+    ),
+    "a missing included file": ("include: [quickstart, gone.yaml]", "config gone.yaml: no such file"),
+    "missing data": ("env: {name: medmcqa, data: /nowhere/medmcqa}", "/nowhere/medmcqa"),
+    "a cyclic interpolation": (
+        "ppo: {clip: '${ppo.gae_lambda}', gae_lambda: '${ppo.clip}'}",
+        "ppo.clip refers to itself through ${...}; break the circle",
+    ),
+    "an unknown axis": (
+        "grid: {ppo.epoch: [1, 2]}",
+        "unknown key ppo.epoch; the nearest known one is ppo.epochs",
+    ),
+    "an axis without a value": ("grid: {seed: []}", "grid.seed: a key of the grid has at least one value, found none"),
+    "a pair that is none": (
+        "grid: {seed: [1]}\ncompare: {key: seed, to: 4}",
+        "compare.to must be a value that a run gives seed, found 4; there are: 1",
+    ),
+    "an expert without receipts": ("env: {recorded: /nowhere/run}", "must hold "),
+    "another schema": ("schema: 7", "this version of agile-ray reads specs of schema 1, found 7"),
+    "sessions that the model is too short for": (
+        "agent: {session_tokens: 3000}",
+        "agent.session_tokens (3000) reaches the model's limit of 2048 positions",
+    ),
+    "an unknown environment": ("env: {name: market}", "env.name: one of shop, productqa"),
+}
+
+
+@pytest.mark.parametrize("wrong", LINES)
+def test_a_wrong_spec_is_one_line_with_code_2_and_nothing_is_written(
+    call, tmp_path, model, monkeypatch, no_token, wrong
+):
+    text, said = LINES[wrong]
+    runs = tmp_path / "runs"
+    base = "" if "include" in text else "base: quickstart\n"
+    (tmp_path / "spec.yaml").write_text(base + text + "\n")
+    monkeypatch.setattr(machines, "_gpus", list)
+    code, out, err = call("validate", tmp_path / "spec.yaml", f"model.path={model}", f"run.folder={runs}")
+    assert (code, out) == (2, "")
+    assert said in one_line(err)
+    assert str(tmp_path / "spec.yaml") in err
+    assert not runs.exists()
+
+
+def test_a_model_without_function_tokens_is_one_line(call, tmp_path, model):
+    import json
+
+    plain = write_model_folder(tmp_path / "plain", **SIZES)
+    content = json.loads((plain / "tokenizer.json").read_text())
+    content["added_tokens"] = [token for token in content["added_tokens"] if not token["content"].startswith("[")]
+    (plain / "tokenizer.json").write_text(json.dumps(content))
+    code, _, err = call("validate", "quickstart", f"model.path={plain}", f"run.folder={tmp_path}")
+    assert code == 2
+    assert "function tokens ([" in one_line(err)
+    assert "add them with `agile-ray model from" in err
+
+
+def test_a_name_in_use_by_another_run_is_one_line(call, tmp_path, model):
+    words = (f"model.path={model}", f"run.folder={tmp_path}", "run.name=taken")
+    provenance.write(read("quickstart", words))
+    assert call("validate", "quickstart", *words)[0] == 0
+    code, _, err = call("validate", "quickstart", *words, "ppo.clip=0.11")
+    assert code == 2
+    assert "ppo.clip was 0.3, is 0.11" in one_line(err)
+
+
+def test_a_folder_that_a_cluster_can_not_share_is_one_line(call, model):
+    code, _, err = call("validate", "quickstart", f"model.path={model}", "--cluster", "2x8xcpu-64")
+    assert code == 2
+    assert "run.folder=runs: on a cluster a path must be absolute, and on a disk that every node shares" in one_line(
+        err
+    )
+
+
+def test_without_an_address_the_paths_of_a_cluster_are_listed_as_unchecked(call):
+    words = ("run.folder=/mnt/runs", "model.path=/mnt/models/a", "--cluster", "2x8xcpu-64")
+    code, out, err = call("validate", "quickstart", *words)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "quickstart: as far as it is checked, right, 1 run",
+        "quickstart: unchecked: model.path: /mnt/models/a is on the cluster",
+    ]
+
+
+@pytest.fixture
+def silent():
+    """Address of a socket that takes connections and never answers."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        one.listen()
+        yield f"http://127.0.0.1:{one.getsockname()[1]}"
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.parametrize("command", ["validate", "submit"])
+def test_a_cluster_that_nobody_runs_is_one_line(call, tmp_path, model, no_token, command):
+    address = f"http://127.0.0.1:{free_port()}"
+    code, _, err = call(command, "quickstart", "--address", address, f"run.folder={tmp_path}", f"model.path={model}")
+    assert code == 2
+    assert f"--address {address}: no Ray dashboard answers there (" in one_line(err)
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "submit"])
+def test_a_socket_that_never_answers_is_one_line_within_five_seconds(call, tmp_path, model, no_token, silent, command):
+    begin = time.monotonic()
+    words = (command, "quickstart", "--address", silent, f"run.folder={tmp_path}", f"model.path={model}")
+    code, _, err = call(*words)
+    assert time.monotonic() - begin < 5
+    assert code == 2
+    assert "a Ray dashboard answers within 3 s, nothing came; does a firewall drop the connection" in one_line(err)
+
+
+@pytest.mark.parametrize("command", ["validate", "submit"])
+@pytest.mark.parametrize("given", [None, "wrong"])
+def test_a_refused_token_is_one_line(call, monkeypatch, tmp_path, model, no_token, given, command):
+    if given:
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", given)
+    with dashboard(node("127.0.0.1"), token="right") as (address, _):
+        code, _, err = call(
+            command, "quickstart", "--address", address, f"run.folder={tmp_path}", f"model.path={model}"
+        )
+    assert code == 2
+    assert f"--address {address}: token refused; set RAY_AUTH_MODE=token" in one_line(err)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", "ray://10.0.0.1:10001", "http://"])
+def test_an_address_that_is_no_dashboards_is_one_line(call, address):
+    code, _, err = call("validate", "quickstart", "--address", address)
+    assert code == 2
+    assert "the dashboard's address is needed, such as http://10.0.0.1:8265" in one_line(err)
+
+
+def test_another_web_server_is_no_cluster(no_token):
+    with dashboard(version=False) as (address, _), pytest.raises(ConfigError, match="must be a Ray dashboard, found"):
+        Dashboard(address).check()
+
+
+def test_the_nodes_of_a_cluster_are_those_that_live(monkeypatch, no_token):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
+    nodes = (node("10.0.0.1", cores=32, gib=256), node("10.0.0.2", gpus=8), node("10.0.0.3", gpus=8, state="DEAD"))
+    with dashboard(*nodes, token="right") as (address, _):
+        cpu, gpu = machines.nodes_of(Dashboard(address))
+    assert (cpu.name, cpu.cores, cpu.memory_bytes, cpu.gpus) == ("10.0.0.1", 32, 256 * 2**30, 0)
+    assert (gpu.gpus, gpu.gpu_kind, gpu.gpu_bytes) == (8, "H100", 81559 * 2**20)
+
+
+def test_a_cluster_on_this_machine_has_the_paths_of_this_machine(call, tmp_path, model, no_token):
+    with dashboard(node("127.0.0.1", cores=16)) as (address, server):
+        words = ("validate", "quickstart", f"run.folder={tmp_path}", "--address", address)
+        code, out, err = call(*words, f"model.path={model}")
+        assert (code, out, err) == (0, "quickstart: right, 1 run\n", "")
+        code, _, err = call(*words, "model.path=/nowhere/model")
+        assert (code, server.jobs) == (2, {})
+    assert "/nowhere/model is no folder" in one_line(err)
+
+
+def test_a_cluster_elsewhere_is_asked_for_its_paths(call, monkeypatch, tmp_path, model, no_token):
+    monkeypatch.setattr(Dashboard, "is_here", False)
+    with dashboard(node("10.0.0.1", cores=16)) as (address, server):
+        words = ("validate", "quickstart", f"run.folder={tmp_path}", "--address", address)
+        code, out, err = call(*words, f"model.path={model}")
+        assert (code, out, err) == (0, "quickstart: right, 1 run\n", "")
+        code, _, err = call(*words, f"model.path={tmp_path}/it's gone")
+        assert len(server.jobs) == 2
+    assert code == 2
+    assert f"model.path: the cluster has no {tmp_path}/it's gone; put it on the disk that its nodes share" in one_line(
+        err
+    )
+
+
+def test_validating_loads_neither_torch_nor_ray(model):
+    code = (
+        "import sys\nfrom launch.main import main\n"
+        f"sys.argv = ['agile-ray', 'validate', 'quickstart', 'study', 'model.path={model}']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    print(end.code)\n"
+        "print('heavy', *{'torch', 'ray', 'vllm', 'deepspeed', 'transformers'} & set(sys.modules))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True, cwd=root
+    )
+    assert done.stdout.splitlines()[-2:] == ["0", "heavy"]
