@@ -39,6 +39,7 @@ REPLACED: Mapping[str, str] = {
     "ppo.stop_kl": "it is named ppo.early_stop_kl now",
     "ppo.value_clip": "it is fixed at 0.2",
     "rollout.deadline_s": "it is named cluster.deadline_s now",
+    "rollout.lanes": "it is rollout.seats for one actor, and loop.lanes for all actors together, now",
 }
 """Keys that were renamed or removed, and what stands for them, for the error message."""
 FIXED: Mapping[str, object] = {
@@ -60,7 +61,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Pat
     """
     try:
         merged = OmegaConf.merge(*_layers(path, find), _overlay(overrides))
-        values = _without_fixed(OmegaConf.to_container(merged, resolve=True))
+        values = _with_all_lanes(_without_fixed(OmegaConf.to_container(merged, resolve=True)))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
     try:
@@ -76,6 +77,19 @@ def _without_fixed(values: object) -> object:
         found = values.get(section) if isinstance(values, dict) else None
         if isinstance(found, dict) and name in found and found[name] == value:
             del found[name]
+    return values
+
+
+def _with_all_lanes(values: object) -> object:
+    """Read `rollout.lanes`, the lanes of each actor, as those of older runs are, unless `loop.lanes` is there."""
+    sections = values if isinstance(values, dict) else {}
+    rollout, loop = sections.get("rollout"), sections.setdefault("loop", {})
+    if not (isinstance(rollout, dict) and isinstance(loop, dict) and "lanes" not in loop):
+        return values
+    actors, lanes = rollout.get("actors", 1), rollout.get("lanes")
+    if isinstance(actors, int) and isinstance(lanes, int):
+        loop["lanes"] = actors * lanes
+        del rollout["lanes"]
     return values
 
 

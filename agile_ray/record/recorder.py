@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import Score, score
 from agile_ray.record import evaluations, history, store
@@ -43,6 +45,7 @@ class RunRecorder:
         *,
         console: Callable[[ShownMetrics], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        fleet: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Open a run's record, creating its folder.
 
@@ -50,12 +53,14 @@ class RunRecorder:
             run: the run's folder.
             console: called with the metrics of each line.
             clock: returns seconds since any fixed moment.
+            fleet: returns what happened to the rollout actors since it was called last, counted by name.
         """
         from agile_ray.record.tensorboard import EventLog  # slow to import, so only a training imports it
 
         self._run = run
         self._console = console
         self._clock = clock
+        self._fleet = fleet
         self._seconds: dict[str, float] = {}
         self._calls: Counter[str] = Counter()
         self._state = RunState(imitation_steps=0, iteration=0, version=0)
@@ -122,15 +127,16 @@ class RunRecorder:
         self._state = state
         rows = assigned.rows
         store.write(self._run, state.iteration, sessions, rows, update.advantages)
-        clear_journals(self._run)
+        clear_journals(self._run, state.iteration)
         self._write(
             Event.ITERATION,
             metrics=_session_metrics(sessions, score(sessions))
             | _row_metrics(rows)
+            | _ages(rows, version=state.version - 1)
             | assigned.metrics
             | _update_metrics(update)
             | self._speed_metrics(len(sessions)),
-            counts=_counts(sessions),
+            counts=_counts(sessions) | {f"fleet/{name}": count for name, count in self._fleet().items() if count},
             dropped=_dropped(sessions, rows),
         )
         self._ppo_events.flush()
@@ -224,6 +230,19 @@ def _row_metrics(rows: Sequence[TrainingRow]) -> dict[str, float]:
         "rows": len(rows),
         "tokens_per_session": sum(len(row.segment.token_ids) for row in rows) / sessions,
         "actions_per_session": sum(row.segment.actions for row in rows) / sessions,
+    }
+
+
+def _ages(rows: Sequence[TrainingRow], *, version: int) -> dict[str, float]:
+    """How many versions before the learner's the tokens were sampled."""
+    versions = np.concatenate([row.segment.versions[row.segment.action_mask] for row in rows])
+    ages, counts = np.unique(version - versions, return_counts=True)
+    return {
+        "age_mean": float((version - versions).mean()),
+        "age_max": float(ages.max()),
+        **{
+            f"age_share/{age}": count / len(versions) for age, count in zip(ages.tolist(), counts.tolist(), strict=True)
+        },
     }
 
 

@@ -1,6 +1,6 @@
 """Builds the parts of a training or a replay from a configuration: the only module that knows every class."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,7 +104,8 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
                 learners = start_learners(config, probes(environment, _rules(config, environment)), call)
                 rollouts.wait_until_ready()
                 if config.rollout.transport == "nccl":
-                    learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
+                    workers = config.rollout.actors * config.rollout.tensor_parallel
+                    rollouts.connect(lambda handles: learners.connect(handles, workers=workers))
         except BaseException:
             rollouts.shutdown()
             raise
@@ -152,6 +153,7 @@ def assemble(
         credit=credit,
         sft=RunFolder.of(config).sft,
         progress=progress,
+        fleet=machines.rollouts.counts,
     )
     return Parts(
         config=config,
@@ -175,6 +177,7 @@ def open_record(
     credit: Stateful,
     sft: CheckpointFolder,
     progress: Progress,
+    fleet: Callable[[], Mapping[str, int]] = dict,
 ) -> RunRecord:
     """Open the recorder and the checkpoints of a run's folder.
 
@@ -185,9 +188,10 @@ def open_record(
         credit: earlier iterations that credit assignment uses; saved and restored by checkpoints.
         sft: the last checkpoint of imitation, where a run without checkpoints begins.
         progress: shows the recorder's lines, and what a resumed run discards.
+        fleet: returns what happened to the rollout actors since it was called last.
     """
     run = RunFolder.of(config)
-    recorder = RunRecorder(run, console=progress.line)
+    recorder = RunRecorder(run, console=progress.line, fleet=fleet)
 
     def resumed(state: RunState) -> None:
         rollback = recorder.resume(state)

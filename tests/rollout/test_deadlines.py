@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 
 import pytest
+from rollout.watch import Watch
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey, GoldExpert
@@ -19,7 +20,6 @@ from rollout.engine_policy import EnginePolicy, Lockstep
 from rollout.player import Report
 from rollout.timed_session import play_session
 from rollout.waiting import wait
-from rollout.watch import Watch
 from tests.fakes.engine import FakeEngine
 from tests.fakes.worlds import ASKS, SESSION, Says, lane, question, rules
 

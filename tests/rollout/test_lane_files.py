@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rollout.lane_files import LaneFiles
 
 from agile_ray.agent.memory import QA, Entry
 from agile_ray.config import Agent, Memory
@@ -25,7 +26,6 @@ from envs.recurring import LENGTH, Recurring
 from rollout import pool as pool_module
 from rollout.actor import RolloutActor
 from rollout.engine_policy import Seating
-from rollout.lane_files import LaneFiles
 from rollout.player import Player
 from rollout.pool import RolloutPool
 from tests.fakes.checkpoint import export
