@@ -212,6 +212,7 @@ class RolloutPool:
             found = read_journals(RunFolder(self._settings.run_folder).journals())
             fleet.counts["unsure_asks"] += len(found.unsure)
             self._run(_done(lambda: fleet.open(found.receipts)))
+        self._run(_done(fleet.want))
         with self._bar("collect", self._settings.sessions * len(fleet.lanes)) as show:
             self._run(fleet.until_complete(), meanwhile=lambda: show(fleet.lanes.progress))
             while fleet.needs_weights and fleet.weights is not None:

@@ -167,7 +167,7 @@ class RunFolder:
         return self.path / f"asked-{iteration:05d}-{writer}.jsonl"
 
     def journals(self, writer: str | None = None) -> dict[Path, int]:
-        """The journals that exist, in alphabetical order, with their iterations; `writer`: only those of one process."""
+        """The journals of all processes, or of one, in alphabetical order, with their iterations."""
         found = ((path, _JOURNAL.fullmatch(path.name)) for path in sorted(self.path.glob("asked-*.jsonl")))
         return {path: int(match[1]) for path, match in found if match and writer in (None, match[2])}
 

@@ -234,16 +234,10 @@ def _row_metrics(rows: Sequence[TrainingRow]) -> dict[str, float]:
 
 
 def _ages(rows: Sequence[TrainingRow], *, version: int) -> dict[str, float]:
-    """How many versions before the learner's the tokens were sampled."""
-    versions = np.concatenate([row.segment.versions[row.segment.action_mask] for row in rows])
-    ages, counts = np.unique(version - versions, return_counts=True)
-    return {
-        "age_mean": float((version - versions).mean()),
-        "age_max": float(ages.max()),
-        **{
-            f"age_share/{age}": count / len(versions) for age, count in zip(ages.tolist(), counts.tolist(), strict=True)
-        },
-    }
+    """How many versions before the learner's the action tokens were sampled."""
+    ages = version - np.concatenate([row.segment.versions[row.segment.action_mask] for row in rows])
+    shares = {f"age_share/{age}": float((ages == age).mean()) for age in np.unique(ages).tolist()}
+    return {"age_mean": float(ages.mean()), "age_max": float(ages.max()), **shares}
 
 
 def _update_metrics(update: Update) -> dict[str, float]:

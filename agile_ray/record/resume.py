@@ -1,4 +1,4 @@
-"""Discards what a run stored after the checkpoint that it resumes from, except the receipts: the same asks come again."""
+"""Discards what a run stored after the checkpoint that it resumes from, but keeps receipts: the asks come again."""
 
 from contextlib import suppress
 

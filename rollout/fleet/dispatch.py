@@ -352,10 +352,18 @@ class Fleet:
         Raises:
             AgileError: the run can't go on.
         """
-        self.open()
+        self.want()
         await self._until(lambda: self.lanes.is_complete)
         self._reasons.clear()
         return self.lanes.collect()
+
+    def want(self) -> None:
+        """Ask for the next batch."""
+        self.open()
+        before = self.lanes.allowed
+        self.lanes.want()
+        if self.lanes.allowed != before:
+            self._send_all()
 
     def open(self, bought: Sequence[Receipt] = ()) -> None:
         """Let the lanes play, if they do not yet.

@@ -86,6 +86,7 @@ class Lanes:
         self._batch: int | None = None  # that is collected next; None: nothing was collected yet
         self._done = 0  # lanes that have played their slice of it
         self._live = 0
+        self._wanted = False  # the next batch was asked for
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -112,7 +113,13 @@ class Lanes:
         """A lane may begin a session as long as it has played fewer than this."""
         if self._batch is None:
             return 0
-        return self.sessions * min(self._live + self._max_age + 1, max(self._batches, self._batch + 1))
+        if self._max_age == 0:  # playing and learning take turns, so nothing is played while a run validates
+            return self.sessions * (self._batch + self._wanted)
+        return self.sessions * min(self._live + self._max_age + 1, max(self._batches, self._batch + self._wanted))
+
+    def want(self) -> None:
+        """The next batch is asked for."""
+        self._wanted = True
 
     @property
     def is_complete(self) -> bool:
@@ -135,6 +142,7 @@ class Lanes:
             lane.since = joined(one for one in (lane.since, *lane.later[: self.sessions]) if one is not None)
             del lane.later[: self.sessions]
         self._batch += 1
+        self._wanted = False
         self._done = sum(self._has_batch(lane) for lane in self._lanes)
         return found
 
@@ -229,7 +237,7 @@ class Lanes:
             lane.played, lane.faults, lane.fault = 0, 0, None
             lane.sessions, lane.later, lane.since = [], [], None
             lane.saved = positions[lane.number]
-        self._batch, self._done, self._live = None, 0, 0
+        self._batch, self._done, self._live, self._wanted = None, 0, 0, False
 
     def changes(self, *, whole: bool) -> Iterator[LanePosition]:
         """The position of every lane at the end of the latest batch.
