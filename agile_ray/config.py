@@ -41,8 +41,6 @@ class Run(Section):
     """Name of the run's folder. Training again under the same name resumes the run."""
     folder: Annotated[Path, Affects.NOTHING] = Path("runs")
     """Folder that holds one folder per run. On a cluster it must be absolute, and shared by all nodes."""
-    keep_checkpoints: Annotated[int, Affects.NOTHING] = Field(default=2, ge=1)
-    """Number of latest checkpoints to keep, besides the best one on validation."""
 
 
 class Model(Section):
@@ -217,9 +215,6 @@ class Imitation(Section):
     ] = "float32"
     """Data type of imitation's matrix products. Weights and optimizer keep `learner.dtype`. A CPU without bfloat16
     instructions uses float32."""
-    value_coefficient: float = Field(default=3.0, ge=0)
-    """Weight of the auxiliary value loss, which teaches the trunk how well each question can be guessed
-    (docs/credit.md)."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
 

@@ -45,7 +45,9 @@ REPLACED: Mapping[str, str] = {
 FIXED: Mapping[str, object] = {
     "agent.status_line": True,
     "cluster.dashboard_port": None,
+    "imitation.value_coefficient": 3.0,
     "learner.max_grad_norm": 1.0,
+    "run.keep_checkpoints": 2,
 }
 """Removed keys, and the value that each is fixed at: a file with this value is read, as those of older runs are."""
 
@@ -81,12 +83,12 @@ def _without_fixed(values: object) -> object:
 
 
 def _with_all_lanes(values: object) -> object:
-    """Read `rollout.lanes`, the lanes of each actor, as those of older runs are, unless `loop.lanes` is there."""
+    """Read `rollout.actors` with `rollout.lanes`, the lanes of each actor, as older runs have them, as `loop.lanes`."""
     sections = values if isinstance(values, dict) else {}
     rollout, loop = sections.get("rollout"), sections.setdefault("loop", {})
     if not (isinstance(rollout, dict) and isinstance(loop, dict) and "lanes" not in loop):
         return values
-    actors, lanes = rollout.get("actors", 1), rollout.get("lanes")
+    actors, lanes = rollout.get("actors"), rollout.get("lanes")
     if isinstance(actors, int) and isinstance(lanes, int):
         loop["lanes"] = actors * lanes
         del rollout["lanes"]

@@ -267,8 +267,9 @@ class Player:
         return True
 
     def _hand_back(self, number: int, *, fault: str | None = None) -> None:
-        lease = self._seated.pop(number).lease
-        self._returned.append(Returned(number=number, epoch=lease.epoch, fault=fault))
+        seated = self._seated.pop(number)
+        bought = seated.lane.bought if fault is not None and seated.lane is not None else ()
+        self._returned.append(Returned(number=number, epoch=seated.lease.epoch, fault=fault, bought=bought))
         self._news.set()
 
     def _next_stream(self, seated: _Seated) -> Lane:
@@ -283,6 +284,7 @@ class Player:
                         f"plays {seated.lane.stream.id} in this run"
                     )
                 seated.lane.restore(position.state)
+            seated.lane.own(seated.lease.bought)
         if seated.lane.finished:
             seated.round += 1
             seated.lane = self._open(seated)

@@ -92,7 +92,7 @@ class Lane:
             stream=self.stream.id,
             position=self.position,
             memory=self.memory.change(since),
-            receipts=self._expert.since(self.position),
+            receipts=self.bought,
         )
 
     def restore(self, state: LaneState) -> None:
@@ -100,6 +100,11 @@ class Lane:
         self.position = state.position
         self._expert.add(state.receipts)
         self.memory = Memory.restore(state.memory, self._rules.embedder, capacity=self._rules.memory.capacity)
+
+    @property
+    def bought(self) -> tuple[Receipt, ...]:
+        """Receipts of the next session and later ones, which earlier attempts paid for."""
+        return self._expert.since(self.position)
 
     def own(self, receipts: Iterable[Receipt]) -> None:
         """Take over receipts of this stream that earlier attempts at its sessions paid for."""

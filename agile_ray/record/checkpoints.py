@@ -31,6 +31,8 @@ SCHEMA = 6
 """Version of the contents of `resume/`."""
 WITHOUT_LANES = (4, 5)
 """Earlier versions, which are read where there are no lanes: these they kept in another way."""
+KEPT = 2
+"""Number of latest checkpoints that a run keeps, besides the best one on validation."""
 FULL_BELOW_BYTES = 1 << 20
 """A disk with less free space counts as full if something could not be written to it."""
 

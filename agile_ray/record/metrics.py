@@ -169,7 +169,12 @@ _SPEED_METRICS = (
     _metric("padding", "share", _MEAN, "share of the processed tokens that is padding"),
     _metric("learn_seconds", "s", _SUM, "wall time of the learner's call"),
     _metric("tokens_per_second", "tokens/s", _MEAN, "tokens learned from per second, without padding"),
-    _metric("sessions_per_second", "sessions/s", _MEAN, "sessions collected per second of waiting for them, with failed ones"),
+    _metric(
+        "sessions_per_second",
+        "sessions/s",
+        _MEAN,
+        "sessions collected per second of waiting for them, with failed ones",
+    ),
     _metric("sync_seconds", "s", _MEAN, "time to move the learner's weights into the engines and verify them"),
     _metric("discarded_seconds", "s", _SUM, "wall time of the work that a resumed run repeats"),
 )

@@ -13,7 +13,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
 from agile_ray.effects import machines_of
-from agile_ray.record.checkpoints import FolderCheckpoints, Lanes, Saved, Stateful
+from agile_ray.record.checkpoints import KEPT, FolderCheckpoints, Lanes, Saved, Stateful
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.record.roll_call import RollCall, roll_call
@@ -208,7 +208,7 @@ def open_record(
 
     checkpoints = FolderCheckpoints(
         run,
-        keep=config.run.keep_checkpoints,
+        keep=KEPT,
         learners=learners,
         lanes=lanes,
         credit=credit,

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from agile_ray.errors import ConfigError
-from agile_ray.types import Session
+from agile_ray.types import Receipt, Session
 from rollout.fleet.messages import LanePosition, Lease, Played, Returned, joined
 
 FAULTS = 2
@@ -37,7 +37,20 @@ class Unowned:
 class _Lane:
     """One lane."""
 
-    __slots__ = ("epoch", "fault", "faults", "home", "later", "number", "owner", "played", "saved", "sessions", "since")
+    __slots__ = (
+        "bought",
+        "epoch",
+        "fault",
+        "faults",
+        "home",
+        "later",
+        "number",
+        "owner",
+        "played",
+        "saved",
+        "sessions",
+        "since",
+    )
 
     def __init__(self, number: int, *, home: int) -> None:
         self.number = number
@@ -47,6 +60,7 @@ class _Lane:
         self.played = 0  # sessions, since version 0
         self.faults = 0  # failed attempts at its next session
         self.fault: str | None = None  # of the last one
+        self.bought: tuple[Receipt, ...] = ()  # by them
         self.sessions: list[Session] = []  # that are in no batch yet
         self.saved: LanePosition | None = None  # whole, at the latest checkpoint
         self.since: LanePosition | None = None  # at the end of the latest batch: what has changed since `saved`
@@ -168,6 +182,7 @@ class Lanes:
             epoch=lane.epoch,
             played=lane.played,
             position=lane.whole(),
+            bought=lane.bought,
             fault=lane.fault if lane.faults >= FAULTS else None,
         )
 
@@ -178,7 +193,7 @@ class Lanes:
             return False
         lane.sessions.append(played.session)
         lane.later.append(played.position)
-        lane.faults, lane.fault = 0, None
+        lane.faults, lane.fault, lane.bought = 0, None, ()
         before = self._has_batch(lane)
         lane.played += 1
         self._done += self._has_batch(lane) and not before
@@ -190,7 +205,7 @@ class Lanes:
         if lane.owner is None or lane.epoch != returned.epoch:
             return
         if returned.fault is not None:
-            lane.faults, lane.fault = lane.faults + 1, returned.fault
+            lane.faults, lane.fault, lane.bought = lane.faults + 1, returned.fault, returned.bought
         self._release(lane)
 
     def move(self, number: int, actor: int) -> None:
@@ -234,7 +249,7 @@ class Lanes:
         for lane in self._lanes:
             if lane.owner is not None:
                 self._release(lane)
-            lane.played, lane.faults, lane.fault = 0, 0, None
+            lane.played, lane.faults, lane.fault, lane.bought = 0, 0, None, ()
             lane.sessions, lane.later, lane.since = [], [], None
             lane.saved = positions[lane.number]
         self._batch, self._done, self._live, self._wanted = None, 0, 0, False

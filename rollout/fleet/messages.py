@@ -37,6 +37,7 @@ class Lease:
     epoch: int  # grows with every lease of this lane; what comes with an older one is refused
     played: int  # sessions of the lane so far, in all iterations
     position: LanePosition | None  # with the whole memory; None: the start of the lane's first stream
+    bought: tuple[Receipt, ...] = ()  # by failed attempts at the next session
     fault: str | None = None  # why the next session can't be played; it counts as failed
 
 
@@ -81,6 +82,7 @@ class Returned:
     number: int
     epoch: int
     fault: str | None = None  # what ended an attempt at its next session; None: it was recalled
+    bought: tuple[Receipt, ...] = ()  # by that attempt and earlier ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import random
+import secrets
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import numpy as np
 from agile_ray.agent.expert import Advice
 from agile_ray.config import Agent, Memory
 from agile_ray.errors import EngineError
+from agile_ray.record.receipts import Journals
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.weights import WeightsRef
 from envs.recurring import Recurring
@@ -68,7 +70,8 @@ class SlowPolicy:
         self.rig.turns += 1
         if self.engine.fails_in == "generate":
             raise EngineError("lost")
-        if (broken := self.rig.broken.get((view.stream.id, view.position))) is not None:
+        broken = self.rig.broken.get((view.stream.id, view.position))
+        if broken is not None and view.advised:
             raise broken
         written = await self.script.write(view)
         return replace(written, versions=np.full(len(written.ids), self.engine.version, np.int32))
@@ -86,7 +89,9 @@ class FakeWorker:
 
     def __init__(self, rig, index, hired):
         self.rig, self.index, self.hired = rig, index, hired
-        self.engine, self.books = FakeEngine(), Books()
+        self.engine = FakeEngine()
+        name = f"{index}.{hired}.{rig.start}"
+        self.books = Books() if rig.journals is None else Journals(rig.journals, name)
         self.dead = self.hung = False
         self.loaded = []
         self.played_before_loading = 0
@@ -179,12 +184,15 @@ class Rig:
         slow_s=0.002,
         lockstep=False,
         heartbeat_s=5.0,
+        expert=None,
+        journals=None,
     ):
         self.total, self.sessions, self.seats, self.lockstep = total, sessions, seats, lockstep
         self.random = random.Random(seed)
         self.slow_s, self.start_s, self.load_s, self.deadline_s = slow_s, 0.0, 0.0, 30.0
         self.turns, self.broken = 0, {}
-        self.expert = CountingExpert()
+        self.expert, self.journals = expert or CountingExpert(), journals
+        self.start = secrets.token_hex(3)
         agent = Agent(forced=True, turns=1, turn_tokens=2) if lockstep else Agent()
         self.rules = script_rules(WORLD, agent=agent, memory=Memory(threshold=0.65), expert=self.expert)
         self.workers = []

@@ -173,6 +173,8 @@ def test_a_session_that_fails_on_two_actors_is_at_fault_and_nobody_else_is():
         ("recurring/train/0/3", 4, "ValueError: bad row"),
     ]
     assert rig.fleet.counts["replaced"] == 0
+    check(batches, rig)
+    assert all(one.abandoned and not one.receipts for one in failed)  # paid once, by the first of two attempts
 
 
 def test_lanes_move_to_the_actor_that_has_nothing_to_do():
