@@ -417,4 +417,4 @@ def _rest(play: Play, part: Part | None) -> Play:
     """What is left to play of a stream, of which a part may be played."""
     if part is None:
         return play
-    return replace(play, begun=part.state) if part.state is not None else replace(play, sessions=0)
+    return replace(play, begun=part.state) if part.state is not None else replace(play, begun=None, sessions=0)
