@@ -105,7 +105,7 @@ def test_a_removed_key_may_keep_the_value_that_it_is_fixed_at(tmp_path, key):
 
     def written(value):
         sections = {"run": {"name": "t"}, "model": {"path": "m"}, "env": {"name": "shop"}}
-        return yaml.safe_dump(sections | {section: {name: value}})
+        return yaml.safe_dump(sections | {section: sections.get(section, {}) | {name: value}})
 
     assert config(tmp_path, text=written(FIXED[key])) == config(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(f"unknown key {key}; it is fixed at {FIXED[key]}")):

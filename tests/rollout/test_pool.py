@@ -178,8 +178,14 @@ class Rented(RolloutPool):
         self.wait_until_ready()
 
     def shutdown(self) -> None:
+        async def end() -> None:
+            await self._fleet.close()
+            for worker in self.rig.workers:
+                worker.player.close()
+            await asyncio.sleep(0)
+
         if not self._played.is_closed:
-            self._played.close(self._fleet.close())
+            self._played.close(end())
 
 
 SESSIONS = 5 * LENGTH // 2
