@@ -121,7 +121,7 @@ class Fleet:
         lanes: Lanes,
         lockstep: bool,
         brings: bool = True,
-        heartbeat_s: float = HEARTBEAT_S,
+        heartbeat_s: float | None = None,
     ) -> None:
         """Begin without actors; `start` hires them.
 
@@ -131,14 +131,14 @@ class Fleet:
             lanes: of the run.
             lockstep: lanes stay with their actors, which play them in lockstep.
             brings: weights can be loaded by one actor alone; otherwise a fresh one waits for `Fleet.served`.
-            heartbeat_s: longest time without a report of an actor.
+            heartbeat_s: longest time without a report of an actor; None: `HEARTBEAT_S`.
         """
         self.lanes = lanes
         self._hire = hire
         self._actors = actors
         self._lockstep = lockstep
         self._brings = brings
-        self._heartbeat_s = heartbeat_s
+        self._heartbeat_s = HEARTBEAT_S if heartbeat_s is None else heartbeat_s
         self._members: list[_Member] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._weights: WeightsRef | None = None
