@@ -2,8 +2,8 @@
 
 import asyncio
 import pickle
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
@@ -21,7 +21,10 @@ from rollout.settings import ActorSettings
 from rollout.waiting import LOWER
 
 if TYPE_CHECKING:
+    from ray import ObjectRef
     from ray.actor import ActorHandle
+
+Result = TypeVar("Result")
 
 START_S = 900.0
 """Longest wait for an engine to start, seconds; enough to read a large model from a slow disk."""
@@ -102,12 +105,12 @@ class RayWorker:
         found = read_journals(paths)
         return Bought(receipts=found.receipts, unsure=len(found.unsure))
 
-    async def _wait(self, call: str, answer: "ray.ObjectRef", *, deadline_s: float | None = None):  # noqa: ANN202
+    async def _wait(self, call: str, answer: "ObjectRef[Result]", *, deadline_s: float | None = None) -> Result:
         limit = self.common.deadline_s if deadline_s is None else deadline_s
         where = f"rollout.{call}: actor {self._settings.index}"
         try:
             async with asyncio.timeout(limit):
-                return await answer
+                return await cast("Awaitable[Result]", answer)
         except TimeoutError as error:
             raise DeadlineError(f"{where} must answer within {limit:g} s, it did not") from error
         except RayTaskError as error:

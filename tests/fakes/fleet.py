@@ -13,7 +13,7 @@ import numpy as np
 from agile_ray.agent.expert import Advice
 from agile_ray.config import Agent, Memory
 from agile_ray.errors import EngineError
-from agile_ray.record.receipts import Journals
+from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.weights import WeightsRef
 from envs.recurring import Recurring
@@ -90,8 +90,8 @@ class FakeWorker:
     def __init__(self, rig, index, hired):
         self.rig, self.index, self.hired = rig, index, hired
         self.engine = FakeEngine()
-        name = f"{index}.{hired}.{rig.start}"
-        self.books = Books() if rig.journals is None else Journals(rig.journals, name)
+        self.name = f"{index}.{hired}.{rig.start}"
+        self.books = Books() if rig.journals is None else Journals(rig.journals, self.name)
         self.dead = self.hung = False
         self.loaded = []
         self.played_before_loading = 0
@@ -163,6 +163,10 @@ class FakeWorker:
         self.player.close()
 
     def bought(self):
+        if self.rig.journals is not None:
+            found = read_journals(self.rig.journals.journals(self.name))
+            return Bought(receipts=found.receipts, unsure=len(found.unsure))
+        assert isinstance(self.books, Books)
         receipts = [receipt for _, receipt in self.books.receipts.values()]
         unsure = {key for _, key in self.books.asks} - self.books.receipts.keys()
         return Bought(receipts=receipts, unsure=len(unsure))
