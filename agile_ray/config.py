@@ -49,8 +49,6 @@ class Run(Section):
     """Name of the run's folder. Training again under the same name resumes the run."""
     folder: Annotated[Path, Affects.NOTHING] = Path("runs")
     """Folder that holds one folder per run. On a cluster it must be absolute, and shared by all nodes."""
-    keep_checkpoints: Annotated[int, Affects.NOTHING] = Field(default=2, ge=1)
-    """Number of latest checkpoints to keep, besides the best one on validation."""
 
 
 class Model(Section):
@@ -264,9 +262,6 @@ class Imitation(Section):
     ] = "float32"
     """Data type of imitation's matrix products. Weights and optimizer keep `learner.dtype`. A CPU without bfloat16
     instructions uses float32."""
-    value_coefficient: float = Field(default=3.0, ge=0)
-    """Weight of the auxiliary value loss, which teaches the trunk how well each question can be guessed
-    (docs/credit.md)."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
 
@@ -387,8 +382,8 @@ class Rollout(Section):
 
     actors: int = Field(default=1, ge=1)
     """Number of actors, each with one engine."""
-    lanes: int = Field(default=64, ge=1)
-    """Episodes that one actor plays at the same time."""
+    seats: int | None = Field(default=None, ge=1)
+    """Episodes that one actor plays at the same time; its other lanes wait. None: all of its share of `loop.lanes`."""
     temperature: float = Field(default=1.0, ge=0.01)
     """Sampling temperature in training and in sampled evaluations. The learner divides its logits by it as well. vLLM
     would raise one below 0.01."""
@@ -412,8 +407,15 @@ class Loop(Section):
 
     iterations: Annotated[int, Affects.COMPARISON] = Field(default=20, ge=0)
     """Iterations of collect, learn and publish in the whole run. 0: the run ends after imitation."""
+    lanes: Annotated[int, Affects.TRAINING | Affects.MACHINES | Affects.EVALUATION | Affects.COMPARISON] = Field(
+        default=64, ge=1
+    )
+    """Episodes that are played side by side, shared among the actors."""
     sessions_per_lane: Annotated[int, Affects.TRAINING | Affects.COMPARISON] = Field(default=48, ge=1)
     """Sessions that each lane plays in one iteration."""
+    max_age: Annotated[int, Affects.TRAINING | Affects.COMPARISON] = Field(default=0, ge=0)
+    """Maximum age of a token when it is learned from, in versions. Above 0, lanes play on while the learner works. 0:
+    playing and learning take turns."""
     checkpoint_every: Annotated[int, Affects.COMPARISON] = Field(default=5, ge=1)
     """Iterations between checkpoints."""
     evaluate_every: Annotated[int | None, Affects.COMPARISON] = Field(default=5, ge=1)
@@ -467,11 +469,21 @@ class RunConfig(Section):
     def _does_not_contradict_itself(self) -> Self:
         if self.rollout.transport == "nccl" and self.cluster.device != "gpu":
             raise ValueError("rollout.transport is nccl, but cluster.device is cpu; use ray_shm or cluster.device=gpu")
-        sessions = self.rollout.actors * self.rollout.lanes * self.loop.sessions_per_lane
+        if self.rollout.actors > self.loop.lanes:
+            raise ValueError(
+                f"rollout.actors ({self.rollout.actors}) exceeds loop.lanes ({self.loop.lanes}); every actor needs a "
+                "lane"
+            )
+        if self.rollout.deterministic and self.loop.max_age:
+            raise ValueError(
+                f"rollout.deterministic needs loop.max_age 0, found {self.loop.max_age}: how far lanes play ahead "
+                "depends on time"
+            )
+        sessions = self.loop.lanes * self.loop.sessions_per_lane
         if self.ppo.minibatches > sessions:
             raise ValueError(
                 f"ppo.minibatches ({self.ppo.minibatches}) exceeds the sessions of one iteration "
-                f"(rollout.actors x rollout.lanes x loop.sessions_per_lane = {sessions})"
+                f"(loop.lanes x loop.sessions_per_lane = {sessions})"
             )
         if self.agent.session_tokens > self.learner.micro_batch_tokens:
             raise ValueError(
@@ -481,6 +493,12 @@ class RunConfig(Section):
         if self.imitation.search_rows and {"Search", "SearchProduct"} & set(self.agent.bar):
             raise ValueError("imitation.search_rows teaches queries, which agent.bar forbids; leave one of them out")
         return self
+
+    @property
+    def seats(self) -> int:
+        """Episodes that one actor plays at the same time."""
+        share = -(-self.loop.lanes // self.rollout.actors)
+        return share if self.rollout.seats is None else min(self.rollout.seats, share)
 
     @property
     def run_folder(self) -> Path:

@@ -51,13 +51,16 @@ REPLACED: Mapping[str, str] = {
     "ppo.stop_kl": "it is named ppo.early_stop_kl now",
     "ppo.value_clip": "it is fixed at 0.2",
     "rollout.deadline_s": "it is named cluster.deadline_s now",
+    "rollout.lanes": "it is rollout.seats for one actor, and loop.lanes for all actors together, now",
 }
 """Keys that were renamed or removed, and what stands for them, for the error message."""
 FIXED: Mapping[str, object] = {
     "agent.status_line": True,
     "cluster.dashboard_port": None,
     "env.recorded": None,
+    "imitation.value_coefficient": 3.0,
     "learner.max_grad_norm": 1.0,
+    "run.keep_checkpoints": 2,
 }
 """Removed keys, and the value that each is fixed at: a file with this value is read, as those of older runs are."""
 
@@ -79,7 +82,7 @@ class Spec:
         """
         try:
             merged = OmegaConf.merge(self.config, _overlay(overrides))
-            values = _without_fixed(OmegaConf.to_container(merged, resolve=True))
+            values = _with_all_lanes(_without_fixed(OmegaConf.to_container(merged, resolve=True)))
         except (OmegaConfBaseException, ValueError, RecursionError) as error:
             raise ConfigError(f"{self.path}: {_said(error)}") from error
         try:
@@ -153,6 +156,19 @@ def _without_fixed(values: object) -> object:
         found = values.get(section) if isinstance(values, dict) else None
         if isinstance(found, dict) and name in found and found[name] == value:
             del found[name]
+    return values
+
+
+def _with_all_lanes(values: object) -> object:
+    """Read `rollout.actors` with `rollout.lanes`, the lanes of each actor, as older runs have them, as `loop.lanes`."""
+    sections = values if isinstance(values, dict) else {}
+    rollout, loop = sections.get("rollout"), sections.setdefault("loop", {})
+    if not (isinstance(rollout, dict) and isinstance(loop, dict) and "lanes" not in loop):
+        return values
+    actors, lanes = rollout.get("actors"), rollout.get("lanes")
+    if isinstance(actors, int) and isinstance(lanes, int):
+        loop["lanes"] = actors * lanes
+        del rollout["lanes"]
     return values
 
 

@@ -35,7 +35,7 @@ EXAMPLE = """example:
   python benchmarks/overhead.py quickstart model.path=runs/quickstart/sft
 
 prints a line for each repeat and the median ratio; 1.00 means that the agent costs nothing. More lanes or longer
-sessions change the ratio: set them as in the run that you want to know about, such as rollout.lanes=32.
+sessions change the ratio: set them as in the run that you want to know about, such as loop.lanes=32.
 """
 START_S = 900
 CALL_S = 900

@@ -7,7 +7,7 @@ micro-batches, so that the gradient depends on neither (`objectives.py` adds the
     PPO         [clipped_policy_loss + v auxiliary value_loss + w (clipped_value_loss + write_loss)
                   + b k3 + u binary_kl - h function_entropy] / N
 
-v = value_coefficient (of imitation or ppo), w = DETACHED_HEAD_WEIGHT, b = ppo.kl_coefficient as adapted by
+v = IMITATION_VALUE_WEIGHT or ppo.value_coefficient, w = DETACHED_HEAD_WEIGHT, b = ppo.kl_coefficient as adapted by
 `KLController`, h = ppo.entropy_coefficient, u = ppo.update_kl_coefficient. Logprobs, KLs and entropies are in nats,
 values and returns in reward, advantages whitened. A = action tokens of one micro-batch; all float32 [A] unless said
 otherwise. The model computes logits only where an action token is predicted, so logits_AV[k] predicts actions_A[k]; V =
@@ -24,6 +24,9 @@ from torch.nn import functional
 DETACHED_HEAD_WEIGHT = 0.1
 """Weight of the losses of heads that read the hidden state without gradient. Adam's steps do not depend on it; it is
 low so that these heads take little of the gradient norm that clipping allows."""
+IMITATION_VALUE_WEIGHT = 3.0
+"""Weight of the auxiliary value loss in imitation, which teaches the trunk how well each question can be guessed
+(docs/credit.md)."""
 VALUE_CLIP = 0.2
 """Half-width of the trust region on the critic's values, in reward."""
 MAX_LOG_RATIO = math.log(10.0)

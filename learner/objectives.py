@@ -29,7 +29,7 @@ def imitation_loss(
     auxiliary = losses.value_loss(predictions.auxiliary_values, returns_A=returns_A)
     write = losses.write_loss(predictions.write_logits, wrote_A=batch.select(targets.wrote))
     total = (
-        policy + step.imitation.value_coefficient * auxiliary + losses.DETACHED_HEAD_WEIGHT * (value + write)
+        policy + losses.IMITATION_VALUE_WEIGHT * auxiliary + losses.DETACHED_HEAD_WEIGHT * (value + write)
     ) / step.actions
     return total, _sums(len(batch.indices), loss=total, policy=policy, value=value, write=write)
 

@@ -83,6 +83,7 @@ def make_targets(rows: Sequence[TrainingRow], ppo: PPO) -> tuple[Targets, dict[s
         "own_explained_variance": explained_variance(scores.own_values, own_returns_A),
         "behavior_gap_nats": float(np.abs(scores.logprobs - behavior_A).mean()),
         "effective_share": effective_share(importance_weights_A),
+        "truncated_share": float((importance_weights_A >= MAX_IMPORTANCE_WEIGHT).mean()),
     }
     targets = Targets(
         old_logprobs=scores.logprobs,

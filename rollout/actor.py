@@ -4,7 +4,6 @@ import asyncio
 import pickle
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -13,16 +12,14 @@ from numpy.typing import NDArray
 import envs
 from agile_ray.agent.functions import STOPS, Function
 from agile_ray.errors import DeadlineError, EngineError, SyncError
-from agile_ray.evaluation.plays import Play
 from agile_ray.record.folder import RunFolder
-from agile_ray.record.receipts import Journal
+from agile_ray.record.receipts import Journals
 from agile_ray.record.roll_call import RollCall
-from agile_ray.scripted.guided import Guide
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
-from rollout.lane_files import LaneFiles
+from rollout.fleet.messages import Orders
 from rollout.player import Player
 from rollout.rules import build_rules
 from rollout.settings import ActorSettings, EngineSettings, RolloutSettings
@@ -40,7 +37,6 @@ class RolloutActor:
         self._settings = settings
         self._started_engine: VLLMEngine | None = None
         self._opened_player: Player | None = None
-        self._opened_files: LaneFiles | None = None
 
     async def answer(self, call: RollCall, name: str) -> None:
         """Show that this node sees the run's folder.
@@ -67,13 +63,12 @@ class RolloutActor:
             ConfigError: environment or embedder do not fit the settings.
         """
         self._settings = replace(self._settings, common=common)
+        self._player.close()
         self._open_player()
 
     def _open_player(self) -> None:
-        common, index = self._settings.common, self._settings.index
-        rollout = common.rollout
+        common, rollout = self._settings.common, self._settings.common.rollout
         environment = envs.build(common.env, seed=common.seed)
-        first = index * rollout.lanes
         self._opened_player = Player(
             engine=self._engine,
             environment=environment,
@@ -85,14 +80,14 @@ class RolloutActor:
                 model=self._settings.model,
                 seed=common.seed,
             ),
-            numbers=range(first, first + rollout.lanes),
-            total=rollout.actors * rollout.lanes,
+            total=common.lanes,
+            sessions=common.sessions,
+            seats=common.seats,
             temperature=rollout.temperature,
             seed=common.seed if rollout.deterministic else None,
-            bought=Journal(RunFolder(common.run_folder).journal(index)).add,
+            books=Journals(RunFolder(common.run_folder), self._settings.writer),
             deadline_s=common.deadline_s,
         )
-        self._opened_files = LaneFiles(self._opened_player, actor=index)
 
     @property
     def _engine(self) -> VLLMEngine:
@@ -106,34 +101,22 @@ class RolloutActor:
             raise EngineError(f"rollout actor {self._settings.index}: start it before any other call")
         return self._opened_player
 
-    @property
-    def _files(self) -> LaneFiles:
-        if self._opened_files is None:
-            raise EngineError(f"rollout actor {self._settings.index}: start it before any other call")
-        return self._opened_files
+    async def spread(self, numbers: Sequence[int], shares: AskingShares) -> bytes:
+        """Grow the memories of lanes where they begin in their first streams; pickled positions."""
+        return pickle.dumps(await self._player.spread(numbers, shares, seed=self._settings.common.seed))
 
-    async def spread(self, shares: AskingShares) -> None:
-        """Move every lane to the place where it begins in its first stream."""
-        common = self._settings.common
-        await self._player.spread(shares, sessions=common.sessions, seed=common.seed)
+    async def order(self, orders: bytes) -> None:
+        """Carry out pickled `Orders`."""
+        found: Orders = pickle.loads(orders)  # noqa: S301  from our own driver
+        self._player.order(found)
 
-    async def collect(self, sessions: int) -> bytes:
-        """Play this many sessions on every lane.
+    async def report(self, wait_s: float) -> bytes:
+        """What has happened since the last report; waits up to `wait_s` seconds for something to happen.
 
         Returns:
-            Pickled sessions: Ray would serialize each of their many small arrays separately.
+            A pickled `Report`: Ray would serialize each of the sessions' many small arrays separately.
         """
-        return pickle.dumps(await self._player.collect(sessions))
-
-    async def evaluate(
-        self, plays: Sequence[Play], split: str, greedy: bool, keeps: bool, call: int, guide: Guide | None
-    ) -> None:
-        """Play streams; `report` returns what is played, also after this has returned."""
-        await self._player.evaluate(plays, split=split, greedy=greedy, keeps=keeps, call=call, guide=guide)
-
-    async def report(self, call: int, seen: int) -> bytes:
-        """How far the current call is, as a pickled `Report`; `Player.report` explains the arguments."""
-        return pickle.dumps(self._player.report(call, seen))
+        return pickle.dumps(await self._player.report(wait_s))
 
     async def prepare(self, weights: WeightsRef) -> None:
         """Score the probes with the old version and pause; the learner then sends the new one (nccl).
@@ -173,14 +156,6 @@ class RolloutActor:
                 f"rollout: fetching version {weights.version} took longer than cluster.deadline_s ({limit} s)"
             ) from error
         return await self._engine.load(weights, blobs)
-
-    async def save(self, folder: Path, earlier: Path | None) -> dict[str, int]:
-        """Write the lanes into a checkpoint; `LaneFiles.save` explains the arguments, result and errors."""
-        return self._files.save(folder, earlier=earlier)
-
-    async def restore(self, folder: Path) -> None:
-        """Put the lanes back to their positions in a checkpoint."""
-        self._files.restore(folder)
 
     async def shutdown(self) -> None:
         """End the engine's processes."""
@@ -222,7 +197,7 @@ def engine_settings(settings: ActorSettings) -> EngineSettings:
         session_tokens=common.agent.session_tokens,
         stops=(tokenizer.eos_id, *(tokenizer.function_id(stop) for stop in sorted(STOPS))),
         ask=tokenizer.function_id(Function.SEEK_ADVICE),
-        lanes=rollout.lanes,
+        lanes=common.seats,
         transport=rollout.transport,
         device=common.device,
         kv_cache_gib=rollout.kv_cache_gib,

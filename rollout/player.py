@@ -1,53 +1,68 @@
-"""Plays the lanes of one actor on one engine. The class does not need Ray; `rollout.actor` wraps it in a Ray actor.
+"""Plays the lanes that one actor has, on one engine. The class does not need Ray; `rollout.actor` wraps it.
 
-Lanes keep their positions and memories between calls of `collect`. Lane n of the N lanes of all actors plays the
-training streams n, n + N, n + 2N, ..., so two lanes never play the same stream. A training spreads the lanes over their
-first streams (agile_ray/scripted/head_start.py) before it collects.
+Lane n of the N lanes of a run plays the training streams n, n + N, n + 2N, ..., so two lanes never play the same
+stream. A training spreads the lanes over their first streams (agile_ray/scripted/head_start.py) before they play.
+
+There may be fewer seats than lanes. A seat plays one session of the lane that is furthest behind, then the next. In
+lockstep every seat has lanes of its own, so that two runs put the same lanes into the same batches.
+
+What goes wrong is classified here:
+
+    the engine lost a request, or is late    the engine is at fault: `Report.failure`, and the actor is replaced
+    a session raised, or a step is late      the lane is handed back with the fault, and another attempt is made
+    a full disk, a contract that is broken   `Report.fatal`: nobody else would do better
 """
 
 import asyncio
+import heapq
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from agile_ray.agent.environment import Environment
-from agile_ray.agent.lane import Lane, LaneState
-from agile_ray.agent.memory import Moment
-from agile_ray.agent.policy import Policy, Writer
+from agile_ray.agent.environment import Environment, Stream
+from agile_ray.agent.expert import AskKey
+from agile_ray.agent.lane import Lane
+from agile_ray.agent.policy import Completion, Policy, Prompt, Writer
 from agile_ray.agent.rules import Rules
-from agile_ray.errors import ConfigError
+from agile_ray.errors import AgileError, ConfigError, DeadlineError, EngineError, described, is_full_disk
 from agile_ray.evaluation.plays import Part, Play, balanced
-from agile_ray.scripted.guided import Guide, grow
+from agile_ray.scripted.guided import grow
 from agile_ray.scripted.head_start import AskingShares, first_position, head_start
 from agile_ray.types import Receipt, Session
 from rollout.engine_policy import Engine, EnginePolicy, Lockstep, Seating
+from rollout.fleet.messages import Errand, LanePosition, Lease, Orders, Played, Report, Returned
 from rollout.timed_session import play_session
 
 PART_S = 300.0
 """Time between two parts of a stream that is kept while it is played, seconds: what a stop loses of each stream."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LanePosition:
-    """The position of one lane between two sessions, for a checkpoint."""
+class Books(Protocol):
+    """Where purchases are written down; `agile_ray.record.receipts.Journals` implements it."""
 
-    number: int  # of the lane among the lanes of all actors, from 0
-    round: int  # streams that the lane has finished
-    state: LaneState  # within its current stream
+    def ask(self, iteration: int, key: str) -> None: ...
+
+    def buy(self, iteration: int, receipt: Receipt) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """How far the current call of a player is."""
+@dataclass(slots=True)
+class _Seated:
+    """A lane that this player has."""
 
-    played: int  # sessions that it has finished
-    steps: int  # grows whenever a policy is asked for a turn, or has written one
-    parts: list[Part]  # of an evaluation: those that were not reported before
+    lease: Lease
+    played: int  # sessions of the lane, in all iterations
+    round: int
+    lane: Lane | None = None  # opened when it is played first
+
+
+class _EngineFailedError(Exception):
+    """Carries what a policy raised through the lane that it played."""
 
 
 class Player:
-    """The lanes that one engine plays."""
+    """The lanes that one engine plays, and its part of evaluations."""
 
     def __init__(
         self,
@@ -55,101 +70,249 @@ class Player:
         engine: Engine,
         environment: Environment,
         rules: Rules,
-        numbers: range,
         total: int,
+        sessions: int,
+        seats: int,
         temperature: float,
         seed: int | None,
-        bought: Callable[[Receipt], None],
+        books: Books,
         deadline_s: float,
     ) -> None:
-        """Open every lane at the start of its first stream.
+        """Begin without lanes; `order` hands them over.
 
         Args:
-            numbers: of these lanes among the lanes of all actors.
-            total: number of lanes of all actors.
+            total: number of lanes of the run.
+            sessions: of each lane in one iteration.
+            seats: sessions that are played at the same time.
             temperature: of sampling.
             seed: of sampling in lockstep, so that sessions repeat exactly; None: lanes do not wait for one another.
-            bought: called with the receipt of every ask that training pays for.
+            books: of the asks that training pays for.
             deadline_s: longest wait for one step of a session, seconds.
         """
-        self._played = 0
-        self._steps = 0
-        self._call = -1  # number of the latest evaluation
-        self._parts: dict[int, Part] = {}  # of the latest evaluation, by number
         self._engine = engine
         self._environment = environment
         self._rules = rules
         self._total = total
+        self._sessions = sessions
+        self._seats = seats
         self._temperature = temperature
         self._seed = seed
-        self._bought = bought
+        self._books = books
         self._deadline_s = deadline_s
-        self._rounds = dict.fromkeys(numbers, 0)
-        self._lanes = {number: self._open(number) for number in numbers}
+        self._seated: dict[int, _Seated] = {}
+        self._waiting: list[tuple[int, int, int]] = []  # heap: sessions played, order of coming, number of the lane
+        self._resting: list[int] = []  # lanes that may not play before `allowed` grows
+        self._coming = itertools.count()
+        self._orders = Orders(number=0, allowed=0, paused=False)
+        self._bought: dict[str, list[Receipt]] = {}  # by stream, paid by earlier attempts
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._playing = 0
+        self._lockstep = False  # a slice is being played in lockstep
+        # For the next report:
+        self._news = asyncio.Event()
+        self._played: list[Played] = []
+        self._returned: list[Returned] = []
+        self._parts: list[Part] = []
+        self._evaluated = 0
+        self._evaluating = False
+        self._failure: str | None = None
+        self._fatal: AgileError | OSError | None = None
 
-    def _open(self, number: int) -> Lane:
-        index = number + self._rounds[number] * self._total
-        stream = self._environment.stream(split="train", index=index)
-        # Both also without credit: a replay of the stored sessions may compute another one.
-        return Lane(stream, self._rules, bought=self._bought, looks_ahead=True, imagines=True)
+    # Orders and reports.
 
-    async def spread(self, shares: AskingShares, *, sessions: int, seed: int) -> None:
-        """Move every lane to the place where it begins in its first stream; call it before any session is collected.
+    def order(self, orders: Orders) -> None:
+        """Carry out orders; call it on the event loop, in the order in which they were sent."""
+        self._orders = orders
+        for receipt in orders.bought:
+            self._bought.setdefault(AskKey.parse(receipt.key).stream, []).append(receipt)
+        for lease in orders.leases:
+            begun = 0 if lease.position is None else lease.position.round
+            self._seated[lease.number] = _Seated(lease=lease, played=lease.played, round=begun)
+            self._resting.append(lease.number)
+        resting, self._resting = self._resting, []
+        for number in resting:
+            self._queue(number)
+        for _ in range(min(orders.recalls, len(self._waiting))):
+            entry = max(self._waiting)  # the one that a seat would take last
+            self._waiting.remove(entry)
+            heapq.heapify(self._waiting)
+            self._hand_back(entry[2])
+        if orders.errand is not None:
+            self._evaluated, self._evaluating = 0, True
+            self._begin(self._evaluate(orders.errand))
+        self._fill()
+        self._news.set()
 
-        Args:
-            shares: of the sessions that asked, by which memories are grown.
-            sessions: of each lane in one collection.
-            seed: root seed of the run.
-        """
-        for number, lane in self._lanes.items():
-            place = first_position(lane.stream, number=number, lanes=self._total, sessions=sessions)
-            state = await head_start(
-                self._environment, lane.stream, self._rules, position=place, shares=shares, seed=seed
-            )
-            lane.restore(state)
-            await asyncio.sleep(0)  # scripts never wait, so nothing else could run in between
+    async def report(self, wait_s: float) -> Report:
+        """What has happened since the last report; waits up to `wait_s` seconds for something to happen."""
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        self._news.clear()
+        found = Report(
+            orders=self._orders.number,
+            playing=self._playing,
+            waiting=len(self._waiting),
+            free=self._seats - self._playing,
+            played=self._played,
+            returned=self._returned,
+            parts=self._parts,
+            evaluated=self._evaluated,
+            evaluating=self._evaluating,
+            failure=self._failure,
+            fatal=self._fatal,
+        )
+        self._played, self._returned, self._parts = [], [], []
+        return found
 
-    async def collect(self, sessions: int) -> list[Session]:
-        """Play this many sessions on every lane, all lanes at once.
+    def close(self) -> None:
+        """Stop playing."""
+        for task in self._tasks:
+            task.cancel()
 
-        Returns:
-            Lane by lane, each lane's sessions in stream order.
+    # Lanes.
 
-        Raises:
-            EngineError: the engine failed; the other lanes are stopped.
-            DeadlineError: the engine is late, or a step of a session is; likewise.
-        """
-        self._played = 0
-        seating = self._seating(seats=len(self._lanes), greedy=False)
+    def _queue(self, number: int) -> None:
+        """Let a lane wait for a seat, or for a later version."""
+        played = self._seated[number].played
+        if played < self._orders.allowed:
+            heapq.heappush(self._waiting, (played, next(self._coming), number))
+        else:
+            self._resting.append(number)
 
-        async def play(seat: int, number: int) -> list[Session]:
-            played = await self._play_on(number, sessions, seating.seat(seat))
+    def _fill(self) -> None:
+        """Give free seats to the lanes that are furthest behind."""
+        if self._orders.paused or not self._may_go_on:
+            return
+        if self._seed is not None:
+            if self._waiting and not self._lockstep:
+                self._lockstep = True
+                self._begin(self._play_in_lockstep())
+            return
+        while self._waiting and self._playing < self._seats:
+            self._playing += 1
+            self._begin(self._play_next(heapq.heappop(self._waiting)[2]))
+
+    @property
+    def _may_go_on(self) -> bool:
+        return self._failure is None and self._fatal is None
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)  # asyncio keeps only a weak reference to a task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _play_next(self, number: int) -> None:
+        if await self._attempt(number, self._seating(seats=self._seats, greedy=False).seat(0)):
+            self._queue(number)
+        self._playing -= 1
+        self._fill()
+        self._news.set()
+
+    async def _play_in_lockstep(self) -> None:
+        """Play what the lanes may play: seat s of S plays lanes s, s + S, ... of this player, in order of number."""
+        numbers = sorted(number for _, _, number in self._waiting)
+        self._waiting.clear()
+        seats = min(self._seats, len(numbers))
+        seating = self._seating(seats=seats, greedy=False)
+        self._playing += seats
+
+        async def sit(seat: int) -> None:
+            policy = seating.seat(seat)
+            for number in numbers[seat::seats]:
+                kept = True
+                while kept and self._may_go_on and self._seated[number].played < self._orders.allowed:
+                    kept = await self._attempt(number, policy)
+                if kept:
+                    self._queue(number)
             seating.leave(seat)
-            return played
+            self._playing -= 1
 
-        return await _together([play(seat, number) for seat, number in enumerate(self._lanes)])
+        await asyncio.gather(*(sit(seat) for seat in range(seats)))
+        self._lockstep = False
+        self._fill()
+        self._news.set()
 
-    def report(self, call: int, seen: int) -> Report:
-        """How far the current call is.
+    async def _attempt(self, number: int, policy: Writer) -> bool:
+        """Play one session of a lane; whether the lane is still here."""
+        seated = self._seated[number]
+        lease = seated.lease
+        try:
+            lane = self._next_stream(seated)
+            moment = lane.memory.moment
+            if lease.fault is not None and seated.played == lease.played:
+                session = lane.give_up(lease.fault)
+            else:
+                session = await self._play(lane, _Guarded(policy))
+        except _EngineFailedError as error:
+            self._failure = self._failure or str(error)
+            self._news.set()
+            return True
+        except (AgileError, OSError) as error:
+            if isinstance(error, DeadlineError) or not (isinstance(error, AgileError) or is_full_disk(error)):
+                self._hand_back(number, fault=described(error))
+                return False
+            self._fatal = error
+            self._news.set()
+            return True
+        except Exception as error:  # noqa: BLE001  whatever the environment's code raises, only this session ends
+            self._hand_back(number, fault=described(error))
+            return False
+        seated.played += 1
+        position = LanePosition(number=number, round=seated.round, state=lane.state(moment))
+        self._played.append(Played(number=number, epoch=lease.epoch, session=session, position=position))
+        self._news.set()
+        return True
 
-        Args:
-            call: number of the evaluation whose parts are wanted; there are none if another one is the latest.
-            seen: number of its parts that the caller has got; they are forgotten.
-        """
-        parts: list[Part] = []
-        if call == self._call:
-            for number in [number for number in self._parts if number < seen]:
-                del self._parts[number]
-            parts = list(self._parts.values())
-        return Report(played=self._played, steps=self._steps, parts=parts)
+    def _hand_back(self, number: int, *, fault: str | None = None) -> None:
+        seated = self._seated.pop(number)
+        bought = seated.lane.bought if fault is not None and seated.lane is not None else ()
+        self._returned.append(Returned(number=number, epoch=seated.lease.epoch, fault=fault, bought=bought))
+        self._news.set()
 
-    def _step(self) -> None:
-        self._steps += 1
+    def _next_stream(self, seated: _Seated) -> Lane:
+        """The lane, in a stream that has a session left."""
+        if seated.lane is None:
+            position = seated.lease.position
+            seated.lane = self._open(seated)
+            if position is not None:
+                if seated.lane.stream.id != position.state.stream:
+                    raise ConfigError(
+                        f"resume: lane {position.number} played stream {position.state.stream} in the checkpoint, but "
+                        f"plays {seated.lane.stream.id} in this run"
+                    )
+                seated.lane.restore(position.state)
+            seated.lane.own(seated.lease.bought)
+        if seated.lane.finished:
+            seated.round += 1
+            seated.lane = self._open(seated)
+        return seated.lane
+
+    def _open(self, seated: _Seated) -> Lane:
+        stream = self._stream(seated.lease.number, seated.round)
+        lane = Lane(
+            stream,
+            self._rules,
+            asks=lambda key: self._books.ask(self._iteration(seated), key),
+            bought=lambda receipt: self._books.buy(self._iteration(seated), receipt),
+            # Both also without credit: a replay of the stored sessions may compute another one.
+            looks_ahead=True,
+            imagines=True,
+        )
+        lane.own(self._bought.get(stream.id, ()))
+        return lane
+
+    def _stream(self, number: int, finished: int) -> Stream:
+        return self._environment.stream(split="train", index=number + finished * self._total)
+
+    def _iteration(self, seated: _Seated) -> int:
+        """The iteration, from 1, that the lane's next session belongs to."""
+        return seated.played // self._sessions + 1
 
     async def _play(self, lane: Lane, policy: Policy) -> Session:
-        session = await play_session(lane, policy, deadline_s=self._deadline_s, stepped=self._step)
-        self._played += 1
-        return session
+        return await play_session(lane, policy, deadline_s=self._deadline_s, stepped=lambda: None)
 
     def _seating(self, *, seats: int, greedy: bool) -> Seating:
         temperature = 0.0 if greedy else self._temperature
@@ -157,116 +320,84 @@ class Player:
             return Lockstep(self._engine, seats=seats, temperature=temperature, seed=self._seed or 0)
         return EnginePolicy(self._engine, temperature=temperature)
 
-    async def _play_on(self, number: int, sessions: int, policy: Policy) -> list[Session]:
-        played: list[Session] = []
-        for _ in range(sessions):
-            if self._lanes[number].finished:
-                self._rounds[number] += 1
-                self._lanes[number] = self._open(number)
-            played.append(await self._play(self._lanes[number], policy))
-        return played
-
-    async def evaluate(
-        self, plays: Sequence[Play], *, split: str, greedy: bool, keeps: bool, call: int, guide: Guide | None = None
-    ) -> None:
-        """Play streams with empty memories, as many at once as there are lanes, and report them in parts.
-
-        Greedy evaluations play in lockstep, so that they repeat exactly. The lanes of `collect` are not touched.
+    async def spread(self, numbers: Sequence[int], shares: AskingShares, *, seed: int) -> list[LanePosition]:
+        """Grow the memories of lanes that begin inside their first streams.
 
         Args:
-            plays: the streams.
-            split: of the streams.
-            greedy: whether the most probable token is taken, instead of a sampled one.
-            keeps: report a part of each stream about every `PART_S` seconds, not only what is left at its end.
-            call: number of the evaluation, for `report`; no two evaluations have the same.
-            guide: script that decides when to ask; None: the engine decides.
-
-        Raises:
-            EngineError: the engine failed.
-            DeadlineError: the engine is late, or a step of a session is.
+            numbers: of the lanes, which need not be here.
+            shares: of the sessions that asked, by which memories are grown.
+            seed: root seed of the run.
         """
-        parts: dict[int, Part] = {}
-        self._played, self._call, self._parts = 0, call, parts
-        await self._engine.forget()
-        shares = balanced(plays, shares=min(len(plays), len(self._lanes)))
-        seating = self._seating(seats=len(shares), greedy=greedy)
-        numbers = itertools.count()
+        found: list[LanePosition] = []
+        for number in numbers:
+            stream = self._environment.stream(split="train", index=number)
+            place = first_position(stream, number=number, lanes=self._total, sessions=self._sessions)
+            state = await head_start(self._environment, stream, self._rules, position=place, shares=shares, seed=seed)
+            found.append(LanePosition(number=number, round=0, state=state))
+            await asyncio.sleep(0)  # scripts never wait, so nothing else could run in between
+        return found
 
-        async def play(seat: int) -> list[Session]:
+    # Evaluations.
+
+    async def _evaluate(self, errand: Errand) -> None:
+        """Play streams with empty memories, as many at once as there are seats. Greedy ones play in lockstep."""
+        shares = balanced(errand.plays, shares=min(len(errand.plays), self._seats))
+        seating = self._seating(seats=len(shares), greedy=errand.greedy)
+
+        async def sit(seat: int) -> None:
             for one in shares[seat]:
-                async for part in self._play_stream(
-                    one, split=split, policy=seating.seat(seat), keeps=keeps, guide=guide
-                ):
-                    parts[next(numbers)] = part
+                async for part in self._play_stream(one, errand, _Guarded(seating.seat(seat))):
+                    self._parts.append(part)
+                    self._news.set()
             seating.leave(seat)
-            return []
 
-        await _together([play(seat) for seat in range(len(shares))])
+        tasks: list[asyncio.Future[None]] = []
+        try:
+            await self._engine.forget()
+            tasks = [asyncio.ensure_future(sit(seat)) for seat in range(len(shares))]
+            await asyncio.gather(*tasks)
+        except (_EngineFailedError, EngineError, DeadlineError) as error:
+            self._failure = self._failure or str(error)
+        except (AgileError, OSError) as error:
+            self._fatal = error
+        except Exception as error:  # noqa: BLE001  an evaluation leaves out no session, so another attempt is made
+            self._failure = self._failure or described(error)
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._evaluating = False
+            self._news.set()
 
-    async def _play_stream(
-        self, play: Play, *, split: str, policy: Writer, keeps: bool, guide: Guide | None
-    ) -> AsyncIterator[Part]:
-        lane = Lane(self._environment.stream(split=split, index=play.index), self._rules)
+    async def _play_stream(self, play: Play, errand: Errand, policy: Writer) -> AsyncIterator[Part]:
+        lane = Lane(self._environment.stream(split=errand.split, index=play.index), self._rules)
         if play.begun is not None:
             lane.restore(play.begun)
-        measured, plays = lane, policy
-        if guide is not None:
-            measured, plays = guide.measured(lane, self._rules), guide.policy(self._environment, policy)
+        measured: Lane = lane
+        plays: Policy = policy
+        if errand.guide is not None:
+            measured = errand.guide.measured(lane, self._rules)
+            plays = errand.guide.policy(self._environment, policy)
         sessions: list[Session] = []
         last, moment = time.monotonic(), lane.memory.moment
         while lane.position < play.sessions:
             measured.memory, measured.position = lane.memory, lane.position
             sessions.append(await self._play(measured, plays))
+            self._evaluated += 1
             await grow(lane, measured, self._environment)
             ends = lane.position == play.sessions
-            if ends or (keeps and time.monotonic() - last > PART_S):
+            if ends or (errand.keeps and time.monotonic() - last > PART_S):
                 yield Part(index=play.index, sessions=tuple(sessions), state=None if ends else lane.state(moment))
                 sessions, last, moment = [], time.monotonic(), lane.memory.moment
 
-    def positions(self, since: Mapping[int, Moment] | None = None) -> Iterator[LanePosition]:
-        """The position of every lane; call it only between two calls of `collect`.
 
-        Args:
-            since: moments of the lanes' memories, by the lane's number; what changed before is left out.
-        """
-        for number, lane in self._lanes.items():
-            state = lane.state(since.get(number) if since is not None else None)
-            yield LanePosition(number=number, round=self._rounds[number], state=state)
+class _Guarded:
+    """A policy whose failure is told apart from that of the session that it plays."""
 
-    def moments(self) -> dict[int, Moment]:
-        """Now, in the memory of every lane; for a later call of `positions`."""
-        return {number: lane.memory.moment for number, lane in self._lanes.items()}
+    def __init__(self, policy: Writer) -> None:
+        self._policy = policy
 
-    def restore(self, positions: Sequence[LanePosition]) -> None:
-        """Put all lanes back to these positions, with whole memories. One that stays in its stream keeps its receipts.
-
-        Raises:
-            ConfigError: these are not the lanes of this player, or its streams are not those of the checkpoint.
-        """
-        if [position.number for position in positions] != list(self._lanes):
-            raise ConfigError(
-                f"resume: the checkpoint has {len(positions)} lanes for an actor that plays {len(self._lanes)}; "
-                "set rollout.actors and rollout.lanes as they were"
-            )
-        for position in positions:
-            number, lane = position.number, self._lanes[position.number]
-            if self._rounds[number] != position.round:
-                self._rounds[number] = position.round
-                lane = self._open(number)
-            if lane.stream.id != position.state.stream:
-                raise ConfigError(
-                    f"resume: lane {number} played stream {position.state.stream} in the checkpoint, but plays "
-                    f"{lane.stream.id} in this run"
-                )
-            lane.restore(position.state)
-            self._lanes[number] = lane
-
-
-async def _together(work: Sequence[Coroutine[None, None, list[Session]]]) -> list[Session]:
-    """Run coroutines concurrently and join their results in order; the first error cancels the others."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        return [session for sessions in await asyncio.gather(*tasks) for session in sessions]
-    finally:
-        for task in tasks:
-            task.cancel()
+    async def write(self, view: Prompt) -> Completion:
+        try:
+            return await self._policy.write(view)
+        except (EngineError, DeadlineError) as error:
+            raise _EngineFailedError(str(error)) from error

@@ -1,27 +1,32 @@
-"""The driver's side of the rollout actors. Each call goes to every actor at once and blocks until all have answered.
+"""The driver's side of the rollout actors. Play goes on in the background while the loop learns.
 
-call        waits for                                          bounded by
-start       every engine to serve its first weights            START_S
-reopen      every actor to open new lanes                      cluster.deadline_s
-spread      every lane's first memory to be grown              cluster.deadline_s
-collect     every lane to play its sessions                    cluster.deadline_s for each step of a session
-evaluate    every stream to be played                          cluster.deadline_s for each step of a session
-report      every actor's last report of an evaluation         cluster.deadline_s
-load        every engine to fetch, load and check a version    cluster.deadline_s
-            nccl: to prepare; then to serve and check it       cluster.deadline_s each, and STOP_S to give up
-save        every actor to write its lanes                     cluster.deadline_s
-restore     every actor to put back its lanes                  cluster.deadline_s
-shutdown    every engine to end; then the actors are killed    STOP_S
+call        waits for                                          produces                          unblocked by
+start       every engine to serve its first weights            -                                 the engines; START_S
+spread      every lane's first memory to be grown              lanes inside their streams        every actor
+collect     slice k of every lane                              batch k; lanes play on, as far    the slowest lane
+                                                               as `loop.max_age` allows
+load        every engine that serves to load and check it      the version is live: more slices  the slowest engine;
+                                                               may begin                         nccl: learners too
+evaluate    the sessions that are being played; every stream   sessions, in parts; no lane       the longest stream
+            to be played                                       plays, versions are held
+save        nothing                                            lanes at the start of slice k     the disk
+restore     nothing                                            lanes as `save` wrote them        the disk
+reopen      the sessions that are being played                 other lanes on the same engines   every actor
+shutdown    every engine to end; then the actors are killed    -                                 STOP_S
 
-collect and evaluate take as long as there is something to play. A step is one request to the engine, or what one turn
-asks for: tool, judge, expert, memory. The actor bounds each step, and names the session that is late. Meanwhile the
-driver asks the actors for reports (rollout/watch.py); it gives up on an actor that reports no step for REPORT_S longer
-than that. Any other call into vLLM is bounded by cluster.deadline_s inside its actor, too.
+A batch, a slice, an age: rollout/fleet/lanes.py. Who plays which lane, and what happens when an actor dies or hangs:
+rollout/fleet/dispatch.py. What goes wrong in a session: rollout/player.py.
+
+No call is late because much is to be played. Every step of a session is bounded by cluster.deadline_s inside its actor,
+every call into vLLM too, and an actor that does not report for HEARTBEAT_S hangs. Such an actor, and one that dies or
+whose engine fails, is replaced. The fresh one loads the live weights and is checked before it plays.
 """
 
-import itertools
-import pickle
-from collections.abc import Callable, Sequence
+import asyncio
+import concurrent.futures
+import secrets
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,28 +35,33 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 import ray
 
 import envs
-from agile_ray.errors import AgileError, ConfigError, SyncError
+from agile_ray.errors import AgileError, SyncError
 from agile_ray.evaluation.plays import Part, Play, balanced, plays
 from agile_ray.record.evaluations import PlayedParts
-from agile_ray.record.roll_call import REMEDY, RULE, RollCall
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.receipts import read_journals
+from agile_ray.record.roll_call import RollCall
 from agile_ray.scripted.guided import Guide
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.actor import RolloutActor
-from rollout.lane_files import saved_actors
+from rollout.fleet.dispatch import Fleet
+from rollout.fleet.lane_files import LaneFiles
+from rollout.fleet.lanes import Lanes
+from rollout.fleet.messages import Errand
+from rollout.fleet.ray_worker import RayWorker
 from rollout.settings import ActorSettings, RolloutSettings
 from rollout.waiting import wait
-from rollout.watch import REPORT_S, Watch
 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
-START_S = 900.0
-"""Longest wait for the engines to start, seconds; enough to read a large model from a slow disk."""
 STOP_S = 15.0
 """Longest wait for the engines to end, seconds."""
+SHOW_S = 0.5
+"""Time between two looks at what has been played, seconds."""
 
 Result = TypeVar("Result")
 
@@ -89,23 +99,42 @@ class RolloutPool:
         """
         self._settings = settings
         self._bar = bar
-        self._calls = itertools.count()
         self._environment = envs.build(settings.env, seed=settings.seed)
         gpus = settings.rollout.tensor_parallel if settings.device == "gpu" else 0
-        kind = ray.remote(num_cpus=1, num_gpus=gpus)(RolloutActor)
-        model, logs = model.absolute(), logs.absolute()
-        each = (
-            ActorSettings(common=settings, index=index, model=model, log=logs / f"engine-{index}.log")
-            for index in range(settings.rollout.actors)
-        )
-        self.handles: list[ActorHandle] = [cast("ActorHandle", kind.remote(one)) for one in each]
+        self._kind = ray.remote(num_cpus=1, num_gpus=gpus)(RolloutActor)
+        self._model, self._logs = model.absolute(), logs.absolute()
+        self._start = secrets.token_hex(4)
         self._roll_call = roll_call
-        self._answers = (
-            [handle.answer.remote(roll_call, name) for handle, name in zip(self.handles, self._names, strict=True)]
-            if roll_call is not None
-            else []
+        self._connect: Callable[[list[ActorHandle]], None] | None = None
+        self._connected: list[ActorHandle] = []
+        self._files = LaneFiles()
+        self._played = Background()
+        self._fleet = Fleet(
+            self._hire,
+            actors=settings.rollout.actors,
+            lanes=_lanes(settings),
+            lockstep=settings.rollout.deterministic,
+            brings=settings.rollout.transport != "nccl",
         )
-        self._starts = [handle.start.remote() for handle in self.handles]
+        self._starting = self._played.begin(self._fleet.start())
+
+    def _hire(self, index: int, hired: int) -> RayWorker:
+        """Create the process of an actor."""
+        log = self._logs / f"engine-{index}.log"
+        one = ActorSettings(
+            common=self._settings, index=index, hired=hired, start=self._start, model=self._model, log=log
+        )
+        handle = cast("ActorHandle", self._kind.remote(one))
+        return RayWorker(handle, one, roll_call=None if hired else self._roll_call)
+
+    @property
+    def _workers(self) -> list[RayWorker]:
+        return [cast("RayWorker", worker) for worker in self._fleet.workers]
+
+    @property
+    def handles(self) -> "list[ActorHandle]":
+        """Of the actors' present processes."""
+        return [worker.handle for worker in self._workers]
 
     def wait_until_ready(self) -> None:
         """Wait until every engine serves the model; if one does not start, shut all of them down.
@@ -117,30 +146,45 @@ class RolloutPool:
             DeadlineError: an engine takes longer than `START_S`, for example because the cluster has no free resources.
         """
         try:
-            self._wait("answer", self._answers, deadline_s=START_S)
-            if self._roll_call is not None:
-                self._roll_call.check(self._names)
-            self._wait("start", self._starts, deadline_s=START_S)
+            self._played.wait(self._starting)
         except BaseException:
             self.shutdown()
             raise
 
-    @property
-    def _names(self) -> list[str]:
-        return [f"engine-{index}" for index in range(len(self.handles))]
+    def connect(self, connect: "Callable[[list[ActorHandle]], None]") -> None:
+        """Open the nccl transport from the learners to the actors, and again whenever an actor is replaced.
+
+        Args:
+            connect: opens it to these actors.
+        """
+        self._connect = connect
+        self._reconnect()
+
+    def _reconnect(self) -> None:
+        """Open the nccl transport if an actor was replaced since it was opened."""
+        self._run(self._fleet.until_started())
+        if self._connect is not None and self._connected != self.handles:
+            self._connect(self.handles)
+            self._connected = self.handles
 
     def reopen(self, settings: RolloutSettings, *, bar: Bar = no_bar) -> None:
         """Open lanes with other settings on the running engines, each at the start of its first stream.
 
         Args:
-            settings: equal to the previous ones in `rollout`, `device`, `exact` and `agent.session_tokens`.
+            settings: equal to the previous ones in `rollout`, `seats`, `device`, `exact` and `agent.session_tokens`.
 
         Raises:
             ConfigError: environment or embedder do not fit the settings.
         """
         self._settings, self._bar = settings, bar
         self._environment = envs.build(settings.env, seed=settings.seed)
-        self._wait("reopen", [handle.reopen.remote(settings) for handle in self.handles])
+        self._reopen()
+
+    def _reopen(self) -> None:
+        for worker in self._workers:
+            worker.common = self._settings
+        self._run(self._fleet.reopen(_lanes(self._settings), lockstep=self._settings.rollout.deterministic))
+        self._files = LaneFiles()
 
     def spread(self, shares: AskingShares) -> None:
         """Move every lane to the place where it begins in its first stream; call it before any session is collected.
@@ -149,28 +193,38 @@ class RolloutPool:
             shares: of the starting policy's sessions that asked; memories are grown by them.
 
         Raises:
-            EngineError: an actor died.
-            DeadlineError: an actor took longer than `cluster.deadline_s`.
+            EngineError: actors die again and again.
         """
-        self._wait("spread", [handle.spread.remote(shares) for handle in self.handles])
+        self._run(self._fleet.spread(shares))
 
     def collect(self) -> list[Session]:
-        """Play `settings.sessions` sessions on every lane.
+        """The sessions of the next batch: `settings.sessions` of every lane.
 
         Returns:
-            Actor by actor, lane by lane, each lane's sessions in stream order.
+            Lane by lane, each lane's sessions in stream order.
 
         Raises:
-            EngineError: an actor died or its engine failed; the message names the actor.
-            DeadlineError: a step of a session took longer than `cluster.deadline_s`; the message names the session. Or
-                an actor reports no step at all.
+            EngineError: actors die or hang again and again; the message has the commonest reason.
+            ConfigError: an actor can't write down what it buys.
         """
-        sessions, rollout = self._settings.sessions, self._settings.rollout
-        answers = [handle.collect.remote(sessions) for handle in self.handles]
-        with self._bar("collect", sessions * rollout.lanes * rollout.actors) as show:
-            watch = Watch(self.handles, call=next(self._calls), show=show)
-            played: list[bytes] = self._wait_for_steps("collect", answers, watch)
-        return [session for part in played for session in pickle.loads(part)]  # noqa: S301  from our own actors
+        fleet = self._fleet
+        if not fleet.lanes.is_open:
+            found = read_journals(RunFolder(self._settings.run_folder).journals())
+            fleet.counts["unsure_asks"] += len(found.unsure)
+            self._run(_done(lambda: fleet.open(found.receipts)))
+        self._run(_done(fleet.want))
+        with self._bar("collect", self._settings.sessions * len(fleet.lanes)) as show:
+            self._run(fleet.until_complete(), meanwhile=lambda: show(fleet.lanes.progress))
+            while fleet.needs_weights and fleet.weights is not None:
+                self._load_together(fleet.weights)
+                self._run(fleet.until_complete(), meanwhile=lambda: show(fleet.lanes.progress))
+        return self._run(fleet.collect())
+
+    def counts(self) -> Mapping[str, int]:
+        """What happened to the actors since the last call, by the names in `Fleet.counts`."""
+        found = dict(self._fleet.counts)
+        self._fleet.counts.clear()
+        return found
 
     def evaluate(
         self,
@@ -195,25 +249,16 @@ class RolloutPool:
 
         Raises:
             ConfigError: the split is unknown, or it never ends and `sessions` is None.
-            EngineError: an actor died or its engine failed; the message names the actor.
-            DeadlineError: as `collect`.
+            EngineError: as `collect`.
         """
         parts = PlayedParts(None) if parts is None else parts
         chosen = plays(self._environment, split=split, sessions=sessions)
-        left = [play for play in (_rest(play, parts.streams.get(play.index)) for play in chosen) if play.left]
-        total = sum(play.sessions for play in chosen)
-        before = total - sum(play.left for play in left)
-        call = next(self._calls)
-        shares = balanced(left, shares=len(self.handles))
-        answers = [
-            handle.evaluate.remote(share, split, greedy, parts.keeps, call, guide)
-            for handle, share in zip(self.handles, shares, strict=True)
-        ]
-        with self._bar(title := f"evaluate {split}", total) as show:
-            watch = Watch(self.handles, call=call, show=lambda played: show(before + played), take=parts.add)
-            self._wait_for_steps(title, answers, watch)
-            for actor, last in enumerate(self._wait("report", watch.ask())):
-                watch.note(actor, last)
+        before = parts.sessions
+        shares = balanced(_left(chosen, parts), shares=self._settings.rollout.actors)
+        errand = Errand(plays=(), split=split, greedy=greedy, keeps=parts.keeps, guide=guide)
+        evaluation = self._fleet.evaluate(lambda index: _left(shares[index], parts), errand, take=parts.add)
+        with self._bar(f"evaluate {split}", sum(play.sessions for play in chosen)) as show:
+            self._run(evaluation, meanwhile=lambda: show(before + self._fleet.evaluated))
         return [session for play in chosen for session in parts.streams[play.index].sessions]
 
     def load(self, weights: WeightsRef) -> None:
@@ -222,12 +267,18 @@ class RolloutPool:
         Raises:
             SyncError: an engine refused a bucket, or its logprobs are not those of the version; or the transfer failed
                 while engines were loading, and these are held.
-            EngineError: an actor died or its engine failed.
-            DeadlineError: an actor took longer than `cluster.deadline_s`.
+            EngineError: as `collect`; with a transfer, also if an actor died.
+            DeadlineError: with a transfer, an actor took longer than `cluster.deadline_s`.
         """
         if weights.transfer is None:
-            self._wait("load", [handle.load.remote(weights) for handle in self.handles])
-            return
+            self._run(self._fleet.load(weights))
+        else:
+            self._load_together(weights)
+
+    def _load_together(self, weights: WeightsRef) -> None:
+        """Load a version that the learner sends to all engines at once (nccl)."""
+        assert weights.transfer is not None
+        self._reconnect()
         announced = replace(weights, transfer=None)
         try:
             self._wait("prepare", [handle.prepare.remote(announced) for handle in self.handles])
@@ -236,6 +287,7 @@ class RolloutPool:
         except AgileError as error:
             self._give_up(error)
             raise
+        self._run(_done(lambda: self._fleet.served(weights)))
 
     def _give_up(self, error: AgileError) -> None:
         """End a transfer that failed: engines whose model is untouched serve the old version again.
@@ -253,61 +305,47 @@ class RolloutPool:
             raise SyncError(f"rollout.load: {'; '.join(reasons)}") from error
 
     def save(self, folder: Path, *, earlier: Path | None) -> None:
-        """Write all lanes into a checkpoint; call it only between two collections. Each actor writes its own.
+        """Write all lanes into a checkpoint, as they were at the end of the batch that was collected last.
 
         Args:
             folder: an existing, empty folder.
             earlier: such a folder of the run's latest checkpoint; what has not changed since is linked to it.
 
         Raises:
-            ConfigError: the folder can't be written, or the driver does not see there what an actor wrote.
+            ConfigError: the folder can't be written.
         """
-        folder = folder.absolute()
-        before = None if earlier is None else earlier.absolute()
-        written = self._wait("save", [handle.save.remote(folder, before) for handle in self.handles])
-        for actor, files in enumerate(written):
-            for name, size in files.items():
-                path = folder / name
-                found = path.stat().st_size if path.is_file() else None
-                if found != size:
-                    raise ConfigError(
-                        f"{path}: {RULE}, but rollout actor {actor} wrote {size} bytes there and the driver finds "
-                        f"{'no file' if found is None else found}; {REMEDY}"
-                    )
+        self._run(_done(lambda: self._files.save(self._fleet.lanes, folder, earlier=earlier)))
 
     def restore(self, folder: Path) -> None:
         """Put every lane back to its position in a checkpoint, of which this is the folder that `save` filled.
 
+        What the lanes have bought after it is read from the run's books when they play again.
+
         Raises:
-            ConfigError: the checkpoint has another number of actors or lanes, or other streams.
+            ConfigError: the checkpoint has another number of lanes.
         """
-        folder = folder.absolute()
-        found = saved_actors(folder)
-        if found != set(range(len(self.handles))):
-            raise ConfigError(
-                f"resume: the checkpoint has lanes of {len(found)} actors, rollout.actors is {len(self.handles)}; set "
-                "it as it was"
-            )
-        self._wait("restore", [handle.restore.remote(folder) for handle in self.handles])
+        if self._fleet.lanes.is_open:
+            self._reopen()
+        self._run(_done(lambda: self._files.restore(self._fleet.lanes, folder)))
 
     def shutdown(self) -> None:
         """End engines and actors. It raises nothing, since it also runs after a failure; a second call does nothing.
 
         An actor whose engine is still starting can't answer, and is killed at once.
         """
-        pairs = zip(self.handles, self._starts, strict=True)
+        if self._played.is_closed:
+            return
+        self._played.close(self._fleet.close())
         calls: list[ObjectRef[None]] = [
-            handle.shutdown.remote() for handle, start in pairs if ray.wait([start], timeout=0)[0]
+            worker.handle.shutdown.remote() for worker in self._workers if worker.is_started
         ]
         if calls:
             ray.wait(calls, num_returns=len(calls), timeout=STOP_S)
         for handle in self.handles:
             ray.kill(handle)
-        self.handles, self._starts = [], []
 
-    def _wait_for_steps(self, call: str, answers: "Sequence[ObjectRef[Result]]", watch: Watch) -> list[Result]:
-        limit = self._settings.deadline_s + REPORT_S  # so that an actor that is late can say so itself
-        return wait(call, answers, deadline_s=limit, meanwhile=watch.look)
+    def _run(self, work: Coroutine[None, None, Result], *, meanwhile: Callable[[], None] = lambda: None) -> Result:
+        return self._played.wait(self._played.begin(work), meanwhile=meanwhile)
 
     def _wait(
         self, call: str, answers: "Sequence[ObjectRef[Result]]", *, deadline_s: float | None = None
@@ -316,8 +354,67 @@ class RolloutPool:
         return wait(call, answers, deadline_s=limit, meanwhile=None)
 
 
+class Background:
+    """An event loop in a thread of its own, on which the fleet lives."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fleet", daemon=True)
+        self._thread.start()
+        self.is_closed = False
+
+    def begin(self, work: Coroutine[None, None, Result]) -> "concurrent.futures.Future[Result]":
+        """Run a coroutine; `wait` waits for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def wait(
+        self, future: "concurrent.futures.Future[Result]", *, meanwhile: Callable[[], None] = lambda: None
+    ) -> Result:
+        """Wait for what `begin` returned; an exception that comes meanwhile, such as an interrupt, cancels it.
+
+        Args:
+            meanwhile: is called about every `SHOW_S` seconds.
+        """
+        try:
+            while True:
+                done, _ = concurrent.futures.wait([future], timeout=SHOW_S)
+                meanwhile()
+                if done:
+                    return future.result(timeout=0)
+        finally:
+            future.cancel()
+
+    def close(self, last: Coroutine[None, None, None]) -> None:
+        """Run a last coroutine and end the thread; what still runs is cancelled."""
+        self.is_closed = True
+        concurrent.futures.wait([self.begin(last)], timeout=STOP_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_S)
+
+
+def _lanes(settings: RolloutSettings) -> Lanes:
+    return Lanes(
+        total=settings.lanes,
+        sessions=settings.sessions,
+        max_age=settings.max_age,
+        batches=settings.iterations,
+        actors=settings.rollout.actors,
+    )
+
+
+async def _done(call: Callable[[], Result]) -> Result:
+    """Call something on the event loop."""
+    return call()
+
+
+def _left(chosen: Sequence[Play], parts: PlayedParts) -> list[Play]:
+    """What is left to play of streams, of which parts may be played."""
+    rests = (_rest(play, parts.streams.get(play.index)) for play in chosen)
+    return [play for play in rests if play.left]
+
+
 def _rest(play: Play, part: Part | None) -> Play:
     """What is left to play of a stream, of which a part may be played."""
     if part is None:
         return play
-    return replace(play, begun=part.state) if part.state is not None else replace(play, sessions=0)
+    return replace(play, begun=part.state) if part.state is not None else replace(play, begun=None, sessions=0)

@@ -17,7 +17,7 @@ POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 class RolloutSettings:
     """The part of a run's configuration that rollouts depend on.
 
-    An engine reads `rollout`, `device`, `exact`, `seed` and `agent.session_tokens` once, when it starts.
+    An engine reads `rollout`, `seats`, `device`, `exact`, `seed` and `agent.session_tokens` once, when it starts.
     `RolloutPool.reopen` opens lanes with other settings on the same engines; what an engine has read stays.
     """
 
@@ -25,11 +25,15 @@ class RolloutSettings:
     env: Env  # the environment, its expert and the price of advice
     agent: Agent  # rules and budgets of a session; `session_tokens` also sets the engines' context length
     memory: Memory  # embedder, retrieval and capacity of the lanes' memories
-    rollout: Rollout  # number of actors and lanes, sampling, engines, transport
+    rollout: Rollout  # number of actors, sampling, engines, transport
     device: str  # "cpu" or "gpu"
     deadline_s: float  # longest wait for one call
     exact: bool  # engines and learner all compute in float32, so their logprobs must be equal
-    sessions: int  # of each lane in one collection
+    lanes: int  # of all actors
+    seats: int  # episodes that one actor plays at the same time
+    sessions: int  # of each lane in one iteration
+    iterations: int  # of the run
+    max_age: int  # of a token when it is learned from, in versions
     run_folder: Path  # absolute; actors write the receipts of their lanes there
 
     @classmethod
@@ -44,7 +48,11 @@ class RolloutSettings:
             device=config.cluster.device,
             deadline_s=config.cluster.deadline_s,
             exact=config.rollout.dtype == config.learner.dtype == "float32",
+            lanes=config.loop.lanes,
+            seats=config.seats,
             sessions=config.loop.sessions_per_lane,
+            iterations=config.loop.iterations,
+            max_age=config.loop.max_age,
             run_folder=config.run_folder.absolute(),
         )
 
@@ -55,8 +63,15 @@ class ActorSettings:
 
     common: RolloutSettings  # the same for every actor
     index: int  # of the actor, from 0
+    hired: int  # processes that this actor has had before
+    start: str  # of the run, a random word: another start hires processes with the same numbers
     model: Path  # Hugging Face folder with the engine's first weights and the tokenizer; absolute
     log: Path  # of the engine; absolute
+
+    @property
+    def writer(self) -> str:
+        """Names the process in the books of purchases."""
+        return f"{self.index}.{self.hired}.{self.start}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 """Time between two calls of `meanwhile`, seconds."""
-LOWER = "rollout.lanes, rollout.actors or rollout.kv_cache_gib"
+LOWER = "rollout.seats, rollout.actors or rollout.kv_cache_gib"
 """What needs less memory on an engine's node when it is smaller."""
 FETCH_S = 15.0
 """Longest wait for an answer that is ready, seconds."""

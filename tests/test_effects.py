@@ -37,7 +37,12 @@ def test_a_resumed_run_may_change_how_long_and_where_it_runs():
 
 def test_machines_are_restarted_if_a_setting_of_their_start_changes():
     machines = beginning("model.", "rollout.", "learner.", "cluster.")
-    assert set(machines_of(config())) == machines | {"agent.session_tokens", "imitation.dtype", "ppo.dtype"}
+    assert set(machines_of(config())) == machines | {
+        "loop.lanes",
+        "agent.session_tokens",
+        "imitation.dtype",
+        "ppo.dtype",
+    }
 
 
 IMITATION = beginning("seed", "model.", "env.", "agent.", "memory.", "imitation.", "learner.", "ppo.critic")
@@ -49,7 +54,8 @@ def test_imitation_depends_on_the_price_since_its_returns_contain_it(asking):
 
 
 def test_the_evaluation_of_the_sft_policy_depends_on_imitation_price_sampling_and_number_of_sessions():
-    everything = IMITATION | (beginning("rollout.", "evaluate.sessions") - ENGINE_MEMORY) | {"cluster.device"}
+    played = beginning("rollout.", "loop.lanes", "evaluate.sessions") - ENGINE_MEMORY
+    everything = IMITATION | played | {"cluster.device"}
     assert set(sft_evaluation_of(config())) == everything
 
 

@@ -95,7 +95,7 @@ def test_out_of_memory_says_who_used_how_much_of_how_much_and_what_to_lower(monk
         wait("collect", ["an answer"], deadline_s=1)  # pyright: ignore[reportArgumentType]
     assert str(caught.value) == (
         "rollout.collect: actor 0 died (out of memory: process 4711 used 31.20 GB, the node 10.0.0.7 60.81 of 64.00 "
-        "GB; lower rollout.lanes, rollout.actors or rollout.kv_cache_gib, or use a node with more memory); the same "
+        "GB; lower rollout.seats, rollout.actors or rollout.kv_cache_gib, or use a node with more memory); the same "
         "run name resumes"
     )
 

@@ -1,6 +1,6 @@
 """A lane: one episode being played, session after session, with its memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from agile_ray.agent.environment import Stream, remembered
@@ -15,7 +15,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import GivenMemory, SessionMemory, given_memory
 from agile_ray.agent.threads import in_thread
 from agile_ray.errors import SessionError
-from agile_ray.types import Int64, Receipt, Session
+from agile_ray.types import Ending, Int64, Receipt, Session
 
 AHEAD = 16
 """Questions that are embedded together: the model is faster on several texts."""
@@ -44,6 +44,7 @@ class Lane:
         rules: Rules,
         *,
         sessions: int | None = None,
+        asks: Callable[[str], None] | None = None,
         bought: Callable[[Receipt], None] | None = None,
         observed: bool = True,
         looks_ahead: bool = False,
@@ -55,7 +56,8 @@ class Lane:
             stream: the stream to play.
             rules: shared with the other lanes of the run.
             sessions: how many will be played, which oracles look at; None: the whole stream.
-            bought: called with the receipt of every ask that is paid for.
+            asks: called with the key of every ask before the expert is asked.
+            bought: called with the receipt of every ask that is paid for, before the policy reads the advice.
             observed: whether sessions record their hindsight; on a long stream that takes most of a script's time.
             looks_ahead: count the similar questions that follow each one, for credit. Embeds the whole stream.
             imagines: build the counterfactual prefixes that credit may score.
@@ -73,7 +75,7 @@ class Lane:
         self._later: Int64 | None = None  # similar questions that follow each one, once they are counted
         self._held = Held(stream.questions)
         self._before: GivenMemory | None = None  # what memory held before the first session, once it is embedded
-        self._expert = PaidExpert(rules.expert, deadline_s=rules.agent.expert_s, bought=bought)
+        self._expert = PaidExpert(rules.expert, deadline_s=rules.agent.expert_s, asks=asks, bought=bought)
 
     @property
     def finished(self) -> bool:
@@ -90,7 +92,7 @@ class Lane:
             stream=self.stream.id,
             position=self.position,
             memory=self.memory.change(since),
-            receipts=self._expert.since(self.position),
+            receipts=self.bought,
         )
 
     def restore(self, state: LaneState) -> None:
@@ -98,6 +100,40 @@ class Lane:
         self.position = state.position
         self._expert.add(state.receipts)
         self.memory = Memory.restore(state.memory, self._rules.embedder, capacity=self._rules.memory.capacity)
+
+    @property
+    def bought(self) -> tuple[Receipt, ...]:
+        """Receipts of the next session and later ones, which earlier attempts paid for."""
+        return self._expert.since(self.position)
+
+    def own(self, receipts: Iterable[Receipt]) -> None:
+        """Take over receipts of this stream that earlier attempts at its sessions paid for."""
+        self._expert.add(receipts)
+
+    def give_up(self, reason: str) -> Session:
+        """Leave out the next session because it can't be played; it counts as failed. Memory stays as it is."""
+        question = self.stream.questions[self.position]
+        session = Session(
+            stream=self.stream.id,
+            position=self.position,
+            stream_length=len(self.stream.questions),
+            question_id=question.id,
+            kind=question.kind,
+            topic=question.topic,
+            price=self._price,
+            turns=(),
+            ending=Ending.FAILED,
+            error=reason,
+            answer=None,
+            correct=False,
+            receipts=(),
+            abandoned=self._expert.unused(self.position, ()),
+            reads=(),
+            writes=(),
+            remarks=(),
+        )
+        self.position += 1
+        return session
 
     def skip(self) -> None:
         """Leave out the next session. Memory stays as it is, as after a session that does not ask."""

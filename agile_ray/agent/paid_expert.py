@@ -20,16 +20,26 @@ class PaidExpert:
     no receipt of an earlier position.
     """
 
-    def __init__(self, expert: Expert, *, deadline_s: float, bought: Callable[[Receipt], None] | None = None) -> None:
+    def __init__(
+        self,
+        expert: Expert,
+        *,
+        deadline_s: float,
+        asks: Callable[[str], None] | None = None,
+        bought: Callable[[Receipt], None] | None = None,
+    ) -> None:
         """Start without receipts.
 
         Args:
             expert: answers the questions.
             deadline_s: longest wait for one answer.
+            asks: called with the key of every new purchase, before the expert is asked. A key without a receipt may
+                have been paid for; it is asked again under the same key.
             bought: called with the receipt of every new purchase, before the answer is used.
         """
         self._expert = expert
         self._deadline_s = deadline_s
+        self._asks = asks
         self._bought = bought
         self._receipts: dict[int, dict[AskKey, Receipt]] = {}  # by position
 
@@ -56,6 +66,8 @@ class PaidExpert:
         """
         bought = self._receipts.setdefault(key.position, {})
         if key not in bought:
+            if self._asks is not None:
+                self._asks(str(key))
             receipt = await self._buy(question, key=key, price=price)
             if self._bought is not None:
                 self._bought(receipt)
@@ -111,7 +123,7 @@ class PaidExpert:
         return tuple(receipt for receipt in self._receipts.get(position, {}).values() if receipt not in used)
 
     def add(self, receipts: Iterable[Receipt]) -> None:
-        """Take over receipts from a checkpoint."""
+        """Take over receipts from a checkpoint, or of earlier attempts."""
         for receipt in receipts:
             key = AskKey.parse(receipt.key)
             self._receipts.setdefault(key.position, {})[key] = receipt

@@ -27,10 +27,12 @@ from agile_ray.record.whole import link, remove_unfinished, whole_file, whole_fo
 from agile_ray.record.wholeness import resume_fault, resume_sizes, weights_fault
 from agile_ray.types import RunState, ValidationScore
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of the contents of `resume/`."""
-WITHOUT_LANES = 4
-"""An earlier version, which is read where there are no lanes: these it kept in another way."""
+WITHOUT_LANES = (4, 5)
+"""Earlier versions, which are read where there are no lanes: these they kept in another way."""
+KEPT = 2
+"""Number of latest checkpoints that a run keeps, besides the best one on validation."""
 FULL_BELOW_BYTES = 1 << 20
 """A disk with less free space counts as full if something could not be written to it."""
 
@@ -358,7 +360,7 @@ def _read_record(folder: CheckpointFolder) -> _Record | str:
         schema = content["schema"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{folder.state.name} can't be read ({type(error).__name__}: {error})"
-    if schema != SCHEMA and (schema != WITHOUT_LANES or folder.lanes.exists()):
+    if schema != SCHEMA and (schema not in WITHOUT_LANES or folder.lanes.exists()):
         raise ConfigError(
             f"{folder.state}: checkpoint schema must be {SCHEMA}, found {schema}; "
             "resume with the version that wrote it, or choose another run.name"

@@ -13,8 +13,8 @@ runs/quickstart/
     checkpoints/iteration-00010        the last few checkpoints; `best` links to the best one on validation
     sft                                the last checkpoint of imitation, kept for good
     logs                               logs of the engines
-    asked-0.jsonl                      purchases of rollout actor 0 in the running collection
-    abandoned.jsonl                    purchases of work that a resumed run discarded
+    asked-00012-0.3.5d0c81aa.jsonl     purchases for iteration 12, which is not stored, by a process of rollout actor 0
+    abandoned.jsonl                    purchases of work that a run of an earlier version discarded
     progress.json                      where the training is, for scripts and `agile-ray status`
     report.json, report.html           the results; report.json marks the run as finished
     replay.json                        only of a replay: the run that it repeats, and how they compare
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _SEGMENTS = re.compile(r"iteration-([0-9]{5,})\.parquet")
 _CHECKPOINT = re.compile(r"(?:iteration|imitation)-[0-9]{5,}")
+_JOURNAL = re.compile(r"asked-([0-9]{5,})-([a-z0-9.]+)\.jsonl")
 _ENTRY = re.compile(r"[a-z_]+")
 
 
@@ -167,17 +168,18 @@ class RunFolder:
         """Folder of the engines' logs."""
         return self.path / "logs"
 
-    def journal(self, actor: int) -> Path:
-        """The purchases of one rollout actor in the running collection."""
-        return self.path / f"asked-{actor}.jsonl"
+    def journal(self, iteration: int, writer: str) -> Path:
+        """The purchases of one process for an iteration that is not stored."""
+        return self.path / f"asked-{iteration:05d}-{writer}.jsonl"
 
-    def journals(self) -> list[Path]:
-        """The journals that exist, in alphabetical order."""
-        return sorted(self.path.glob("asked-*.jsonl"))
+    def journals(self, writer: str | None = None) -> dict[Path, int]:
+        """The journals of all processes, or of one, in alphabetical order, with their iterations."""
+        found = ((path, _JOURNAL.fullmatch(path.name)) for path in sorted(self.path.glob("asked-*.jsonl")))
+        return {path: int(match[1]) for path, match in found if match and writer in (None, match[2])}
 
     @property
     def abandoned(self) -> Path:
-        """Purchases of work that resumed runs discarded."""
+        """Purchases of work that a run of an earlier version discarded."""
         return self.path / "abandoned.jsonl"
 
     @property

@@ -3,8 +3,8 @@
 account      receipts of
 trained      sessions that were trained on
 failed       sessions that a tool or expert error ended
-abandoned    discarded work: iterations and collections after the checkpoint that a run resumed from, attempts at a
-             session that was played again, sessions without a training row
+abandoned    attempts at a session that was played again, sessions without a training row, asks whose sessions are not
+             stored
 
 Evaluations are in no account. Money is in integer thousandths, so sums are exact.
 """
@@ -17,7 +17,7 @@ from agile_ray.errors import ContractError
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event, Line
-from agile_ray.record.receipts import read_abandoned
+from agile_ray.record.receipts import read_abandoned, read_journals
 from agile_ray.record.store import Earned
 from agile_ray.types import Ending, Receipt, Session
 
@@ -77,9 +77,11 @@ def audit(run: RunFolder, lines: Iterable[Line]) -> Ledger:
         ContractError: as in `books`.
     """
     recorded = [line for line in lines if line.event is Event.ITERATION]
+    last = max((line.iteration for line in recorded), default=0)
     stored = ((line, store.earned(run, line.iteration)) for line in recorded)
     discarded = (attempt.receipts for attempt in read_abandoned(run))
-    return books(stored, discarded=list(chain.from_iterable(discarded)))
+    waiting = read_journals(path for path, iteration in run.journals().items() if iteration > last)
+    return books(stored, discarded=[*chain.from_iterable(discarded), *waiting.receipts])
 
 
 def books(iterations: Iterable[tuple[Line, Sequence[Earned]]], *, discarded: Sequence[Receipt] = ()) -> Ledger:
@@ -87,7 +89,7 @@ def books(iterations: Iterable[tuple[Line, Sequence[Earned]]], *, discarded: Seq
 
     Args:
         iterations: the history line of each iteration, and its stored sessions.
-        discarded: receipts of work that is no longer stored.
+        discarded: receipts of work that is not stored.
 
     Raises:
         ContractError: a trained session was charged twice for one ask; its rewards differ from its receipts and its

@@ -91,6 +91,9 @@ _CREDIT_METRICS = (
     _metric("credit_worth_high", "reward/entry", _LAST, "upper bound of the 95% interval of credit_worth"),
     _metric("tokens_per_session", "tokens/session", _MEAN, "tokens read and written by a trained session"),
     _metric("actions_per_session", "tokens/session", _MEAN, "tokens that the policy wrote in a trained session"),
+    _metric("age_mean", "versions", _MEAN, "mean age of the action tokens: the learner's version - the token's"),
+    _metric("age_max", "versions", _MEAN, "age of the oldest action token"),
+    _metric("age_share", "share", _MEAN, "share of the action tokens that have the age after the slash"),
 )
 _LEARNER_METRICS = (
     _metric("loss", "", _LAST, "weighted sum of all loss terms, per action token"),
@@ -141,6 +144,7 @@ _LEARNER_METRICS = (
         _LAST,
         "effective sample size of the importance weights min(ratio, 2), as a share of the action tokens",
     ),
+    _metric("truncated_share", "share", _LAST, "share of action tokens whose importance weight is cut to 2"),
     _metric("advantage_mean", "reward", _LAST, "mean advantage before whitening"),
     _metric("advantage_std", "reward", _LAST, "standard deviation of the advantages before whitening"),
     _metric(
@@ -165,7 +169,12 @@ _SPEED_METRICS = (
     _metric("padding", "share", _MEAN, "share of the processed tokens that is padding"),
     _metric("learn_seconds", "s", _SUM, "wall time of the learner's call"),
     _metric("tokens_per_second", "tokens/s", _MEAN, "tokens learned from per second, without padding"),
-    _metric("sessions_per_second", "sessions/s", _MEAN, "sessions collected per second, with failed ones"),
+    _metric(
+        "sessions_per_second",
+        "sessions/s",
+        _MEAN,
+        "sessions collected per second of waiting for them, with failed ones",
+    ),
     _metric("sync_seconds", "s", _MEAN, "time to move the learner's weights into the engines and verify them"),
     _metric("discarded_seconds", "s", _SUM, "wall time of the work that a resumed run repeats"),
 )

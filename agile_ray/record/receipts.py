@@ -1,23 +1,26 @@
-"""Receipts of asks whose sessions are not stored: those of the running collection, and those of discarded work.
+"""Receipts of asks whose sessions are not stored yet, in journals: so no ask is paid twice, whatever dies.
 
-asked-0.jsonl, the journal of rollout actor 0, one line per purchase:
+asked-00012-0.3.5d0c81aa.jsonl: the asks for iteration 12 by the fourth process of rollout actor 0 since the run's start
+5d0c81aa. Two lines per purchase:
 
+    {"asks": "train/0#3#0"}
     {"key": "train/0#3#0", "price": 300, "source": "gold", "latency_s": 0.1, "advice": "...", "answer": "..."}
 
-Sessions are stored when their whole collection is played. Until then an actor keeps their receipts in memory and here.
-Once the collection is stored, the journals are deleted. A journal that a resumed run finds belongs to a collection that
-was cut short: its receipts are booked as abandoned.
+The first is written before the expert is asked, the second before the policy reads the advice. A session that is played
+again, by a replaced actor or a resumed run, gets its answers from these receipts. An ask without a receipt may have
+been paid for: it is asked again under the same key, and counted as unsure.
 
-abandoned.jsonl, one line per segment file or journal that a resumed run deleted:
+Once an iteration is stored, its journals are deleted: every receipt in them is a receipt of its sessions, or of their
+abandoned attempts. If a resumed run discards a stored iteration, its receipts become a journal again
+(asked-00012-discarded.jsonl). Journals that are left when a run ends hold purchases that no session uses.
+
+abandoned.jsonl, one line per file that a run of an earlier version discarded, whose asks were paid again:
 
     {"iteration": 12, "attempt": "9f2c41d07ab3e865", "receipts": [{"key": "train/0#3#0", "price": 300, ...}]}
-
-The line is written before the file is deleted. If the process is killed between the two, the next start finds the
-attempt booked and does not book it again.
 """
 
-import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,40 +31,82 @@ from agile_ray.record.json_files import read_json_lines
 from agile_ray.record.whole import write_whole
 from agile_ray.types import Receipt
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ask:
+    """An ask that is about to be made."""
+
+    asks: str  # its key
+
+
+_LINE = TypeAdapter(_Ask | Receipt)
 _RECEIPT = TypeAdapter(Receipt)
 
 
-class Journal:
-    """The purchases of one rollout actor in the running collection."""
+class Journals:
+    """The purchases of one rollout actor's process, a file for each iteration."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
+    def __init__(self, run: RunFolder, writer: str) -> None:
+        """Write into a run's folder; `writer` names the process, and no other process has the same name."""
+        run.path.mkdir(parents=True, exist_ok=True)
+        self._run = run
+        self._writer = writer
 
-    def add(self, receipt: Receipt) -> None:
-        """Append a receipt, which then survives the end of this process."""
-        with self._path.open("ab", buffering=0) as file:
-            file.write(_RECEIPT.dump_json(receipt) + b"\n")  # one write, so a line is whole or absent
+    def ask(self, iteration: int, key: str) -> None:
+        """Write down an ask before it is made."""
+        self._add(iteration, json.dumps({"asks": key}).encode())
+
+    def buy(self, iteration: int, receipt: Receipt) -> None:
+        """Write down a purchase before its advice is read; the line survives the end of this process."""
+        self._add(iteration, _RECEIPT.dump_json(receipt))
+
+    def _add(self, iteration: int, line: bytes) -> None:
+        with self._run.journal(iteration, self._writer).open("ab", buffering=0) as file:
+            file.write(line + b"\n")  # one write, so a line is whole or absent
 
 
-def read_journal(path: Path) -> list[Receipt]:
-    """The receipts of a journal in the order of purchase; a last line that was cut off is left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bought:
+    """What journals hold."""
+
+    receipts: tuple[Receipt, ...] = ()  # in the order of purchase within a journal
+    unsure: tuple[str, ...] = ()  # keys of asks without a receipt
+
+
+def read_journals(paths: Iterable[Path]) -> Bought:
+    """What journals hold together, each purchase once; a last line that was cut off is left out.
 
     Raises:
-        ConfigError: the file was not written by this version.
+        ConfigError: a file was not written by this version.
     """
-    return read_json_lines(path, _RECEIPT.validate_json, expected="a receipt")
+    asked: dict[str, None] = {}
+    found: dict[str, Receipt] = {}
+    for path in paths:
+        for line in read_json_lines(path, _LINE.validate_json, expected="an ask or a receipt"):
+            if isinstance(line, _Ask):
+                asked[line.asks] = None
+            else:
+                found.setdefault(line.key, line)
+    return Bought(receipts=tuple(found.values()), unsure=tuple(key for key in asked if key not in found))
 
 
-def clear_journals(run: RunFolder) -> None:
-    """Delete every journal, because the sessions of its receipts are stored."""
-    for path in run.journals():
-        path.unlink()
+def clear_journals(run: RunFolder, iteration: int) -> None:
+    """Delete the journals of an iteration and of earlier ones, because their sessions are stored."""
+    for path, number in run.journals().items():
+        if number <= iteration:
+            path.unlink()
+
+
+def keep_discarded(run: RunFolder, iteration: int, receipts: Sequence[Receipt]) -> None:
+    """Write the receipts of a stored iteration that is about to be deleted into a journal."""
+    if receipts:
+        lines = (_RECEIPT.dump_json(receipt) + b"\n" for receipt in receipts)
+        write_whole(run.journal(iteration, "discarded"), b"".join(lines))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A discarded iteration. The same iteration may be attempted, and paid for, several times."""
+    """An iteration that a run of an earlier version discarded."""
 
     iteration: int
     attempt: str  # content hash of the deleted file; the same ask in two attempts is two purchases
@@ -71,24 +116,10 @@ class Attempt:
 _ATTEMPT = TypeAdapter(Attempt)
 
 
-def abandon(run: RunFolder, file: Path, *, iteration: int, receipts: Sequence[Receipt]) -> None:
-    """Book the receipts of a file that is about to be deleted; a file that is already booked is not booked again.
-
-    Raises:
-        ConfigError: abandoned.jsonl was not written by this version.
-    """
-    attempt = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    booked = read_abandoned(run)
-    if not receipts or any((one.iteration, one.attempt) == (iteration, attempt) for one in booked):
-        return
-    booked.append(Attempt(iteration=iteration, attempt=attempt, receipts=tuple(receipts)))
-    write_whole(run.abandoned, b"".join(_ATTEMPT.dump_json(one) + b"\n" for one in booked))
-
-
 def read_abandoned(run: RunFolder) -> list[Attempt]:
     """Every abandoned attempt in the order of booking; [] if there is none.
 
     Raises:
-        ConfigError: abandoned.jsonl was not written by this version.
+        ConfigError: abandoned.jsonl was not written by an earlier version.
     """
     return read_json_lines(run.abandoned, _ATTEMPT.validate_json, expected="an abandoned attempt")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import Score, score
 from agile_ray.record import evaluations, history, store
@@ -44,6 +46,7 @@ class RunRecorder:
         console: Callable[[ShownMetrics], None] | None = None,
         phase: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        fleet: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Open a run's record, creating its folder.
 
@@ -52,6 +55,7 @@ class RunRecorder:
             console: called with the metrics of each line.
             phase: called with the name of each timed phase, when it begins.
             clock: returns seconds since any fixed moment.
+            fleet: returns what happened to the rollout actors since it was called last, counted by name.
         """
         from agile_ray.record.tensorboard import EventLog  # slow to import, so only a training imports it
 
@@ -59,6 +63,7 @@ class RunRecorder:
         self._console = console
         self._phase = phase
         self._clock = clock
+        self._fleet = fleet
         self._seconds: dict[str, float] = {}
         self._calls: Counter[str] = Counter()
         self._state = RunState(imitation_steps=0, iteration=0, version=0)
@@ -127,15 +132,16 @@ class RunRecorder:
         self._state = state
         rows = assigned.rows
         store.write(self._run, state.iteration, sessions, rows, update.advantages)
-        clear_journals(self._run)
+        clear_journals(self._run, state.iteration)
         self._write(
             Event.ITERATION,
             metrics=_session_metrics(sessions, score(sessions))
             | _row_metrics(rows)
+            | _ages(rows, version=state.version - 1)
             | assigned.metrics
             | _update_metrics(update)
             | self._speed_metrics(len(sessions)),
-            counts=_counts(sessions),
+            counts=_counts(sessions) | {f"fleet/{name}": count for name, count in self._fleet().items() if count},
             dropped=_dropped(sessions, rows),
         )
         self._ppo_events.flush()
@@ -230,6 +236,13 @@ def _row_metrics(rows: Sequence[TrainingRow]) -> dict[str, float]:
         "tokens_per_session": sum(len(row.segment.token_ids) for row in rows) / sessions,
         "actions_per_session": sum(row.segment.actions for row in rows) / sessions,
     }
+
+
+def _ages(rows: Sequence[TrainingRow], *, version: int) -> dict[str, float]:
+    """How many versions before the learner's the action tokens were sampled."""
+    ages = version - np.concatenate([row.segment.versions[row.segment.action_mask] for row in rows])
+    shares = {f"age_share/{age}": float((ages == age).mean()) for age in np.unique(ages).tolist()}
+    return {"age_mean": float(ages.mean()), "age_max": float(ages.max()), **shares}
 
 
 def _update_metrics(update: Update) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Discards what a run stored after the checkpoint that it resumes from, and books its receipts as abandoned."""
+"""Discards what a run stored after the checkpoint that it resumes from, but keeps receipts: the asks come again."""
 
 from contextlib import suppress
 
@@ -7,15 +7,15 @@ from agile_ray.record import history, provenance, store
 from agile_ray.record.checkpoints import latest_checkpoint
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.parquet.tables import DamagedFileError, is_readable
-from agile_ray.record.receipts import abandon, read_abandoned, read_journal
+from agile_ray.record.receipts import clear_journals, keep_discarded, read_abandoned, read_journals
 from agile_ray.record.whole import remove_unfinished
 from agile_ray.types import Receipt
 
 
 def discard_after(run: RunFolder, iteration: int) -> int:
-    """Delete the segments stored after an iteration, the journals, and files that a killed process left unfinished.
+    """Delete the segments stored after an iteration, and files that a killed process left unfinished.
 
-    Receipts are booked in abandoned.jsonl before their file is deleted, except those in a damaged file.
+    Their receipts are kept in a journal before a file is deleted, except those in a damaged file.
 
     Returns:
         Segments deleted, without those in damaged files.
@@ -23,15 +23,15 @@ def discard_after(run: RunFolder, iteration: int) -> int:
     Raises:
         ConfigError: a file was written by another version.
     """
-    _discard_journals(run)  # first, because it compares with the last stored iteration
     discarded = 0
     for number in run.stored_iterations():
         if number > iteration:
             path = run.segment_file(number)
             with suppress(DamagedFileError):
-                abandon(run, path, iteration=number, receipts=_bought(run, number))
+                keep_discarded(run, number, _bought(run, number))
                 discarded += store.count_segments(run, number)
             path.unlink()
+    clear_journals(run, iteration)  # of a process that was killed between storing an iteration and doing this
     for folder in (run.path, run.segments, run.evaluations):
         remove_unfinished(folder)
     return discarded
@@ -77,24 +77,7 @@ def check_record(run: RunFolder, sft: CheckpointFolder) -> None:
     history.read(run.history)  # read again once engines run: an error here comes minutes earlier
     provenance.read(run)
     read_abandoned(run)
-    for path in run.journals():
-        read_journal(path)
-
-
-def _discard_journals(run: RunFolder) -> None:
-    """Book and delete the journals of a killed process.
-
-    They belong to a collection that was cut short, or to one that had just been stored.
-    """
-    last = max(run.stored_iterations(), default=0)
-    try:
-        booked = set(_bought(run, last)) if last else set()
-    except DamagedFileError:
-        booked = set()
-    for path in run.journals():
-        left = [receipt for receipt in read_journal(path) if receipt not in booked]
-        abandon(run, path, iteration=last + 1, receipts=left)
-        path.unlink()
+    read_journals(run.journals())
 
 
 def _bought(run: RunFolder, iteration: int) -> list[Receipt]:

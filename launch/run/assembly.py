@@ -1,6 +1,6 @@
 """Builds the parts of a training or a replay from a configuration: the only module that knows every class."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
 from agile_ray.effects import machines_of
-from agile_ray.record.checkpoints import FolderCheckpoints, Lanes, Saved, Stateful
+from agile_ray.record.checkpoints import KEPT, FolderCheckpoints, Lanes, Saved, Stateful
 from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.record.roll_call import RollCall, roll_call
@@ -103,7 +103,8 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
                 learners = start_learners(config, probes(environment, _rules(config, environment)), call)
                 rollouts.wait_until_ready()
                 if config.rollout.transport == "nccl":
-                    learners.connect(rollouts.handles, workers=config.rollout.actors * config.rollout.tensor_parallel)
+                    workers = config.rollout.actors * config.rollout.tensor_parallel
+                    rollouts.connect(lambda handles: learners.connect(handles, workers=workers))
         except BaseException:
             rollouts.shutdown()
             raise
@@ -151,6 +152,7 @@ def assemble(
         credit=credit,
         sft=RunFolder.of(config).sft,
         progress=progress,
+        fleet=machines.rollouts.counts,
     )
     return Parts(
         config=config,
@@ -174,6 +176,7 @@ def open_record(
     credit: Stateful,
     sft: CheckpointFolder,
     progress: Progress,
+    fleet: Callable[[], Mapping[str, int]] = dict,
 ) -> RunRecord:
     """Open the recorder and the checkpoints of a run's folder.
 
@@ -184,9 +187,10 @@ def open_record(
         credit: earlier iterations that credit assignment uses; saved and restored by checkpoints.
         sft: the last checkpoint of imitation, where a run without checkpoints begins.
         progress: shows the recorder's lines and phases, and what a resumed run discards.
+        fleet: returns what happened to the rollout actors since it was called last.
     """
     run = RunFolder.of(config)
-    recorder = RunRecorder(run, console=progress.line, phase=progress.phase)
+    recorder = RunRecorder(run, console=progress.line, phase=progress.phase, fleet=fleet)
 
     def resumed(state: RunState) -> None:
         rollback = recorder.resume(state)
@@ -203,7 +207,7 @@ def open_record(
 
     checkpoints = FolderCheckpoints(
         run,
-        keep=config.run.keep_checkpoints,
+        keep=KEPT,
         learners=learners,
         lanes=lanes,
         credit=credit,

@@ -199,9 +199,8 @@ def _spread_lanes(parts: Parts) -> None:
 
 
 def _lanes_are_spread(parts: Parts) -> bool:
-    rollout, loop_ = parts.config.rollout, parts.config.loop
-    lanes = rollout.actors * rollout.lanes
-    return loop_.iterations > 0 and are_spread(parts.environment, lanes=lanes, sessions=loop_.sessions_per_lane)
+    loop_ = parts.config.loop
+    return loop_.iterations > 0 and are_spread(parts.environment, lanes=loop_.lanes, sessions=loop_.sessions_per_lane)
 
 
 def _habit(config: RunConfig) -> str:

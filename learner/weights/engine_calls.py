@@ -12,7 +12,7 @@ from agile_ray.ray_errors import explain
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-LOWER = "rollout.gpu_memory or rollout.lanes"
+LOWER = "rollout.gpu_memory or rollout.seats"
 """What needs less memory on an engine's node when it is smaller."""
 
 

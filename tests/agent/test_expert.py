@@ -11,7 +11,7 @@ from agile_ray.errors import ConfigError, ContractError, ExpertError
 from agile_ray.experts import build_expert
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
-from agile_ray.record.receipts import Journal, read_journal
+from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.replay.expert import RecordedExpert
 from agile_ray.types import Ending, Origin, Receipt
 from launch.run.preflight import check_recorded
@@ -77,13 +77,36 @@ def test_a_replayed_ask_keeps_the_price_that_was_paid():
 
 
 def test_a_journal_records_every_purchase_once_and_before_its_answer_is_used(tmp_path):
-    path = tmp_path / "run" / "asked-0.jsonl"
-    expert = PaidExpert(Counting(), deadline_s=1.0, bought=Journal(path).add)
+    run = RunFolder(tmp_path / "run")
+    books = Journals(run, "0.0.ab")
+    expert = PaidExpert(
+        Counting(),
+        deadline_s=1.0,
+        asks=lambda key: books.ask(7, key),
+        bought=lambda receipt: books.buy(7, receipt),
+    )
     bought = []
     for key in ("s#0#0", "s#1#0", "s#0#0"):
         bought.append(asyncio.run(expert.ask(WET, key=AskKey.parse(key), price=300)))
-        assert read_journal(path)[-1] in bought
-    assert read_journal(path) == bought[:2]
+        assert read_journals(run.journals()).receipts[-1] in bought
+    assert run.journals() == {run.journal(7, "0.0.ab"): 7}
+    found = read_journals(run.journals("0.0.ab"))
+    assert (list(found.receipts), found.unsure) == (bought[:2], ())
+
+
+def test_an_ask_whose_answer_was_lost_is_known_to_be_unsure(tmp_path):
+    run = RunFolder(tmp_path)
+
+    class Dies(Counting):
+        async def advise(self, question, *, key):
+            raise SystemExit
+
+    books = Journals(run, "1.0.ab")
+    expert = PaidExpert(Dies(), deadline_s=1.0, asks=lambda key: books.ask(3, key))
+    with pytest.raises((SystemExit, ExpertError)):
+        asyncio.run(expert.ask(WET, key=AskKey.parse("s#4#0"), price=300))
+    found = read_journals(run.journals())
+    assert (found.receipts, found.unsure) == ((), ("s#4#0",))
 
 
 def test_a_session_lists_receipts_of_earlier_attempts_that_it_did_not_use_as_abandoned():

@@ -21,7 +21,7 @@ OVERRIDES = (
     *("run.name=small", "agent.turns=4", "imitation.sessions=96", "imitation.batch=16", "imitation.checkpoint_every=2"),
     *(
         "ppo.minibatches=2",
-        f"rollout.lanes={LANES}",
+        f"loop.lanes={LANES}",
         f"loop.sessions_per_lane={SESSIONS}",
         f"loop.iterations={ITERATIONS}",
     ),

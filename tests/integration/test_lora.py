@@ -85,7 +85,7 @@ def test_a_small_training_ends_and_is_replayed(tmp_path: Path):
         "agile-ray train quickstart": (
             *("run.name=lora", f"run.folder={tmp_path}", f"model.path={model}", "rollout.kv_cache_gib=0.25"),
             *("learner.lora_rank=4", "learner.ranks=1", "ppo.dtype=bfloat16", "rollout.dtype=bfloat16"),
-            *("agent.turns=4", "imitation.sessions=64", "imitation.batch=16", "rollout.lanes=4"),
+            *("agent.turns=4", "imitation.sessions=64", "imitation.batch=16", "loop.lanes=4"),
             *("loop.sessions_per_lane=4", "loop.iterations=2", "loop.evaluate_every=2", "evaluate.sessions=24"),
             *("ppo.minibatches=2", "evaluate.validation_sessions=24"),
         ),

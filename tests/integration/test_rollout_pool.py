@@ -7,19 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import ray
 
 from agile_ray.agent.memory import Entry
 from agile_ray.config import Agent, Cluster, Env, Learner, Loop, Model, Rollout, Run, RunConfig
-from agile_ray.errors import ConfigError, EngineError, SyncError
+from agile_ray.errors import ConfigError, SyncError
 from agile_ray.record.folder import RunFolder
-from agile_ray.record.receipts import clear_journals, read_journal
+from agile_ray.record.receipts import clear_journals, read_journals
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
-from rollout.player import LanePosition
+from rollout.fleet.messages import LanePosition
 from rollout.pool import RolloutPool
 from rollout.settings import RolloutSettings
 from tests.integration.rollout_model import copy_of, make_folder, pack, perturb, probes_of, stale_parts
@@ -49,8 +48,8 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         env=Env(name="shop"),
         agent=Agent(turns=4, turn_tokens=8, session_tokens=200),
         learner=Learner(micro_batch_tokens=256),
-        rollout=Rollout(lanes=LANES, kv_cache_gib=0.25),
-        loop=Loop(sessions_per_lane=SESSIONS),
+        rollout=Rollout(kv_cache_gib=0.25),
+        loop=Loop(lanes=LANES, sessions_per_lane=SESSIONS),
         cluster=Cluster(deadline_s=120.0),
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -94,9 +93,9 @@ def test_every_lane_plays_its_sessions_and_continues_from_its_position(rig: Rig)
 
 def test_every_ask_of_a_collection_is_in_the_journal_before_it_is_stored(rig: Rig) -> None:
     run = RunFolder.of(rig.config)
-    clear_journals(run)
+    clear_journals(run, 10**6)
     bought = [receipt for session in rig.pool.collect() for receipt in session.receipts]
-    written_down = [receipt for path in run.journals() for receipt in read_journal(path)]
+    written_down = read_journals(run.journals()).receipts
     assert sorted(written_down, key=lambda receipt: receipt.key) == sorted(bought, key=lambda receipt: receipt.key)
 
 
@@ -134,10 +133,7 @@ def test_a_checkpoint_of_other_lanes_is_refused(rig: Rig, tmp_path: Path) -> Non
     [file] = tmp_path.iterdir()
     kept = positions_in(file)
     file.write_bytes(b"".join(pickle.dumps(one) for one in kept[1:]))
-    with pytest.raises(ConfigError, match=f"has {LANES - 1} lanes for an actor that plays {LANES}"):
-        rig.pool.restore(tmp_path)
-    (tmp_path / file.name.replace("0.", "1.", 1)).touch()
-    with pytest.raises(ConfigError, match=r"has lanes of 2 actors, rollout\.actors is 1"):
+    with pytest.raises(ConfigError, match=rf"has {LANES - 1} lanes, loop\.lanes is {LANES}; set it as it was"):
         rig.pool.restore(tmp_path)
 
 
@@ -166,13 +162,15 @@ def test_a_folder_without_a_model_is_one_clear_line(rig: Rig, tmp_path: Path) ->
         RolloutPool(RolloutSettings.of(rig.config), model=tmp_path, logs=tmp_path).wait_until_ready()
 
 
-def test_a_killed_actor_is_named_and_its_engine_ends(rig: Rig) -> None:
+def test_a_killed_actor_is_replaced_by_one_that_serves_the_live_weights_and_its_engine_ends(rig: Rig) -> None:
     workers = [process for process in psutil.process_iter(["cmdline"]) if _is_actor_of_this_test(process)]
     actor, engine = next((worker, worker.children(recursive=True)) for worker in workers if worker.children())
     assert len(engine) >= 2  # the engine's core and its worker
     os.kill(actor.pid, signal.SIGKILL)
-    with pytest.raises(EngineError, match=r"rollout\.collect: actor 0 died"):
-        rig.pool.collect()
+    sessions = rig.pool.collect()
+    assert len(sessions) == LANES * SESSIONS
+    assert {version for session in sessions for turn in session.turns for version in turn.versions.tolist()} == {2}
+    assert rig.pool.counts()["replaced"] == 1
     _, alive = psutil.wait_procs(engine, timeout=20)
     assert not alive
 
@@ -185,4 +183,3 @@ def _is_actor_of_this_test(process: psutil.Process) -> bool:
 def test_shutdown_may_be_called_twice(rig: Rig) -> None:
     rig.pool.shutdown()
     rig.pool.shutdown()
-    assert np.array(rig.pool.handles).size == 0

@@ -20,7 +20,7 @@ grid:
   credit.mode: [heuristic, fitted, linked]
 """
 SMALL = (
-    *("imitation.sessions=3200", "imitation.batch=32", "rollout.lanes=4", "loop.iterations=2", "ppo.minibatches=2"),
+    *("imitation.sessions=3200", "imitation.batch=32", "loop.lanes=4", "loop.iterations=2", "ppo.minibatches=2"),
     *("evaluate.sessions=48", "evaluate.validation_sessions=48", "rollout.kv_cache_gib=0.25"),
 )
 

@@ -130,7 +130,7 @@ def test_lanes_of_a_checkpoint_stay_where_they_are(tmp_path: Path):
     assert (rollouts.log, rollouts.shares) == ([], [])
 
 
-@pytest.mark.parametrize("override", ["loop.sessions_per_lane=48", "loop.iterations=0", "rollout.lanes=1"])
+@pytest.mark.parametrize("override", ["loop.sessions_per_lane=48", "loop.iterations=0", "loop.lanes=1"])
 def test_lanes_that_all_begin_at_0_need_no_evaluation(tmp_path: Path, override: str):
     rollouts = run(config(tmp_path, override))
     assert (rollouts.log, rollouts.shares) == (["load", *TESTED], [])

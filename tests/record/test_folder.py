@@ -36,14 +36,15 @@ def test_a_run_folder_is_at_the_path_that_its_config_names():
 
 def test_stored_iterations_evaluations_and_journals_are_listed_in_order(tmp_path):
     run = RunFolder(tmp_path)
-    assert (run.stored_iterations(), run.evaluated_entries(), run.journals()) == ([], [], [])
-    for path in (*map(run.segment_file, (10, 2)), *map(run.evaluation_file, ("sft", "ppo")), run.journal(0)):
+    assert (run.stored_iterations(), run.evaluated_entries(), run.journals()) == ([], [], {})
+    for path in (*map(run.segment_file, (10, 2)), *map(run.evaluation_file, ("sft", "ppo")), run.journal(3, "0.2.ab")):
         path.parent.mkdir(exist_ok=True)
         path.touch()
         path.with_name(f".{path.name}.dead.aside").touch()
     assert run.stored_iterations() == [2, 10]
     assert run.evaluated_entries() == ["ppo", "sft"]
-    assert run.journals() == [run.journal(0)]
+    assert run.journals() == run.journals("0.2.ab") == {run.journal(3, "0.2.ab"): 3}
+    assert run.journals("0.1.ab") == {}
 
 
 @pytest.mark.parametrize("copy", ["{} (1)", "{} copy", "{}.bak", "._{}", "{}~", "old-{}"])

@@ -11,7 +11,7 @@ from agile_ray.record import history, resume, store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.ledger import Account, Ledger, audit, books
 from agile_ray.record.provenance import write
-from agile_ray.record.receipts import Journal, read_abandoned
+from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.segments import cut
 from agile_ray.types import Assigned, Ending, Receipt, RunState, TokenScores, TrainingRow, Update
@@ -146,15 +146,20 @@ def test_an_iteration_of_the_history_that_is_not_stored_is_refused(tmp_path):
         checked(tmp_path)
 
 
-def test_a_resumed_run_books_discarded_asks_as_abandoned_and_pays_again(tmp_path):
+def test_a_resumed_run_keeps_the_receipts_of_discarded_work_for_the_sessions_that_are_played_again(tmp_path):
     run(tmp_path, iterations=3)
-    for _ in range(2):  # the same iteration is thrown away twice: two purchases
+    for _ in range(2):
         recorder = RunRecorder(RunFolder(tmp_path))
         recorder.resume(FRESH.next().next())
+        kept = read_journals(RunFolder(tmp_path).journals()).receipts
+        assert sorted(receipt.key for receipt in kept) == sorted(
+            receipt.key for session in played(3) for receipt in session.receipts
+        )
+        assert checked(tmp_path).abandoned == Account(asks=4, charged=1200)  # until they are played again
         record(recorder, FRESH.next().next().next(), played(3))
         recorder.close()
     found = checked(tmp_path)
-    assert found.abandoned == Account(asks=8, charged=2400)
+    assert found.abandoned == Account()
     assert (found.trained, len(found.iterations)) == (Account(asks=9, charged=2700), 3)
 
 
@@ -164,11 +169,11 @@ def test_a_crash_while_discarding_neither_loses_nor_repeats_a_receipt(tmp_path):
     last = folder.segment_file(2)
     content = last.read_bytes()
     resume.discard_after(folder, 1)
-    booked = read_abandoned(folder)
-    last.write_bytes(content)  # as if it had been killed between booking and deleting
+    kept = read_journals(folder.journals())
+    last.write_bytes(content)  # as if it had been killed between writing and deleting
     resume.discard_after(folder, 1)
-    assert read_abandoned(folder) == booked
-    assert [receipt.key for receipt in booked[0].receipts] == [
+    assert read_journals(folder.journals()) == kept
+    assert [receipt.key for receipt in kept.receipts] == [
         "train/2#0#0",
         "train/2#2#0",
         "train/2#2#1",
@@ -176,44 +181,40 @@ def test_a_crash_while_discarding_neither_loses_nor_repeats_a_receipt(tmp_path):
     ]
 
 
-def test_an_interrupted_collection_is_booked_when_the_run_resumes(tmp_path):
+def test_asks_of_iterations_that_are_not_stored_are_kept_when_the_run_resumes(tmp_path):
     run(tmp_path, iterations=1)
+    folder = RunFolder(tmp_path)
     bought = [receipt for session in played(2) for receipt in session.receipts]
-    for actor, receipts in enumerate((bought[:3], bought[3:])):
-        journal = Journal(RunFolder(tmp_path).journal(actor))
-        for receipt in receipts:
-            journal.add(receipt)
-    with RunFolder(tmp_path).journal(1).open("ab") as file:
+    for number, receipt in enumerate(bought):
+        Journals(folder, f"{number % 2}.0.ab").buy(2 + number // 3, receipt)  # lanes had begun iteration 3, too
+    with folder.journal(2, "1.0.ab").open("ab") as file:
         file.write(b'{"key": "train/2#5')  # the disk was full, or the machine lost power
-    recorder = RunRecorder(RunFolder(tmp_path))
+    recorder = RunRecorder(folder)
     recorder.resume(FRESH.next())
     recorder.close()
-    assert [list(attempt.receipts) for attempt in read_abandoned(RunFolder(tmp_path))] == [bought[:3], bought[3:]]
-    assert {attempt.iteration for attempt in read_abandoned(RunFolder(tmp_path))} == {2}
-    assert not RunFolder(tmp_path).journals()
+    found = read_journals(folder.journals()).receipts
+    assert sorted(receipt.key for receipt in found) == sorted(receipt.key for receipt in bought)
     assert checked(tmp_path).abandoned == Account(asks=4, charged=1200)
 
 
 @pytest.mark.parametrize("checkpoint", [0, 1])
-def test_a_journal_of_a_stored_collection_is_not_booked_again(tmp_path, checkpoint):
+def test_a_journal_of_a_stored_iteration_is_not_booked_again(tmp_path, checkpoint):
     run(tmp_path, iterations=1)
-    journal = Journal(RunFolder(tmp_path).journal(0))
-    stored = store.outcomes(RunFolder(tmp_path), 1)
+    folder = RunFolder(tmp_path)
+    stored = store.outcomes(folder, 1)
     for receipt in (receipt for session in stored for receipt in session.receipts):
-        journal.add(receipt)  # as if it had been killed between storing and deleting the journal
-    resume.discard_after(RunFolder(tmp_path), checkpoint)
-    assert not RunFolder(tmp_path).journals()
-    assert sum(len(attempt.receipts) for attempt in read_abandoned(RunFolder(tmp_path))) == (
-        4 if checkpoint == 0 else 0
-    )
+        Journals(folder, "0.0.ab").buy(1, receipt)  # as if it had been killed between storing and deleting the journal
+    resume.discard_after(folder, checkpoint)
+    assert len(read_journals(folder.journals()).receipts) == (4 if checkpoint == 0 else 0)
 
 
-def test_a_journal_is_deleted_when_its_collection_is_stored(tmp_path):
+def test_journals_are_deleted_when_their_iteration_is_stored_and_no_others(tmp_path):
     recorder = RunRecorder(RunFolder(tmp_path))
-    Journal(RunFolder(tmp_path).journal(0)).add(played(1)[0].receipts[0])
+    for iteration in (1, 2):
+        Journals(RunFolder(tmp_path), "0.0.ab").buy(iteration, played(iteration)[0].receipts[0])
     record(recorder, FRESH.next(), played(1))
     recorder.close()
-    assert not RunFolder(tmp_path).journals()
+    assert list(RunFolder(tmp_path).journals().values()) == [2]
 
 
 def test_a_replayed_session_is_booked_once_and_its_unused_receipts_as_abandoned(tmp_path):

@@ -18,12 +18,12 @@ def run(tmp_path):
 
 def test_a_run_that_has_just_started_is_whole(run):
     run.history.write_text('{"event": "imit')  # cut off when its writer was killed
-    run.journal(0).write_text("")
+    run.journal(2, "0.0.ab").write_text("")
     check_record(run, run.sft)
 
 
 @pytest.mark.parametrize("content", ['{"event": 3}\n', '{"key": "a#0#0"\n', "[]\n"])
-@pytest.mark.parametrize("name", ["run.json", "history.jsonl", "abandoned.jsonl", "asked-2.jsonl"])
+@pytest.mark.parametrize("name", ["run.json", "history.jsonl", "abandoned.jsonl", "asked-00002-0.0.ab.jsonl"])
 def test_a_book_that_is_damaged_is_refused(run, name, content):
     path = run.path / name
     path.write_text("[" + content if name == "run.json" else content)

@@ -14,7 +14,7 @@ from agile_ray.record import evaluations, resume, store
 from agile_ray.record.checkpoints import FolderCheckpoints
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.parquet.tables import VERSION_KEY
-from agile_ray.record.receipts import Journal, read_abandoned
+from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
 from agile_ray.types import (
@@ -199,19 +199,21 @@ DAMAGES = pytest.mark.parametrize("damaged", [half, lambda _: b"", lambda conten
 
 
 @DAMAGES
-def test_a_damaged_file_after_the_checkpoint_is_discarded_and_counted_and_its_journal_is_booked(tmp_path, damaged):
+def test_a_damaged_file_after_the_checkpoint_is_discarded_and_counted_and_the_receipts_of_others_are_kept(
+    tmp_path, damaged
+):
     run = RunFolder(tmp_path)
     for iteration in (1, 2, 3):
         store.write(run, iteration, [ONE], rows(ONE))
     path = run.segment_file(3)
     path.write_bytes(damaged(path.read_bytes()))
-    journal = Journal(run.journal(0))
     for receipt in ONE.receipts:
-        journal.add(receipt)
+        Journals(run, "0.0.ab").buy(4, receipt)
     assert resume.damaged_after(run, 1) == ("iteration-00003.parquet",)
     assert resume.discard_after(run, 1) == 1
     assert run.stored_iterations() == [1]
-    assert [(one.iteration, one.receipts) for one in read_abandoned(run)] == [(4, ONE.receipts), (2, ONE.receipts)]
+    assert sorted(run.journals().values()) == [2, 4]
+    assert read_journals(run.journals()).receipts == ONE.receipts
 
 
 @DAMAGES

@@ -1,9 +1,7 @@
 """A stuck session is named, whatever else goes on; and what goes on never runs into a deadline."""
 
 import asyncio
-import pickle
 from collections.abc import Callable, Coroutine
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,16 +10,13 @@ from agile_ray.agent.expert import Advice, AskKey, GoldExpert
 from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Completion, Policy, SessionView
 from agile_ray.errors import DeadlineError
-from agile_ray.evaluation.plays import Part
 from agile_ray.types import Session
-from rollout import waiting, watch
+from rollout import waiting
 from rollout.engine_policy import EnginePolicy, Lockstep
-from rollout.player import Report
 from rollout.timed_session import play_session
 from rollout.waiting import wait
-from rollout.watch import Watch
 from tests.fakes.engine import FakeEngine
-from tests.fakes.worlds import ASKS, SESSION, Says, lane, question, rules
+from tests.fakes.worlds import ASKS, Says, lane, question, rules
 
 LIMIT_S = 1.0
 
@@ -127,54 +122,3 @@ def test_a_call_without_reports_keeps_its_deadline(clock: Callable[..., Clock]) 
     clock(a=3.0, b=11.0)
     with pytest.raises(DeadlineError, match=r"load: every actor must answer within 10 s, these did not: 1$"):
         wait("load", ["a", "b"], deadline_s=10.0)  # pyright: ignore[reportArgumentType]
-
-
-class Actor:
-    """Stands for the handle of an actor: reports what a test sets; None is late."""
-
-    def __init__(self) -> None:
-        self.steps: int | None = 0
-        self.parts: list[Part] = []
-        self.asked: list[int] = []
-        self.report = SimpleNamespace(remote=self._report)
-
-    def _report(self, call: int, seen: int) -> bytes | None:
-        assert call == 5
-        self.asked.append(seen)
-        if self.steps is None:
-            return None
-        return pickle.dumps(Report(played=self.steps, steps=self.steps, parts=self.parts[seen:]))
-
-
-class Answers:
-    """Stands for Ray: an answer is what the actor returned."""
-
-    @staticmethod
-    def wait(answers: list[bytes | None], *, num_returns: int, timeout: float) -> tuple[list[bytes], list[None]]:
-        return [answer for answer in answers if answer is not None], [None for answer in answers if answer is None]
-
-    @staticmethod
-    def get(answer: bytes, *, timeout: float) -> bytes:
-        return answer
-
-
-def part(index: int) -> Part:
-    return Part(index=index, sessions=(SESSION,), state=None)
-
-
-def test_every_part_is_taken_once_also_from_an_actor_that_was_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "ray", Answers)
-    actors, taken, shown = [Actor(), Actor()], [], []
-    one = Watch(actors, call=5, show=shown.append, take=lambda part: taken.append(part.index))  # pyright: ignore[reportArgumentType]
-    actors[1].steps = None
-    actors[0].parts.append(part(3))
-    assert one.look() == [0]
-    assert one.look() == []
-    actors[1].steps, actors[1].parts = 4, [part(8), part(9)]
-    actors[0].steps = 2
-    assert one.look() == [0, 1]
-    actors[0].parts.append(part(4))
-    assert one.look() == []
-    assert taken == [3, 8, 9, 4]
-    assert actors[0].asked == [0, 1, 1, 1]
-    assert shown == [0, 0, 6, 6]

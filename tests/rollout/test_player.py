@@ -1,11 +1,9 @@
 """Which lane plays which sessions, on a fake engine that never answers."""
 
-import asyncio
 import pickle
 from collections import Counter
 from dataclasses import replace
 from functools import reduce
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +16,6 @@ from agile_ray.credit.assign import CreditAssigner
 from agile_ray.credit.modes import MODES
 from agile_ray.errors import ConfigError, EngineError
 from agile_ray.evaluation.plays import Part, Play
-from agile_ray.record.receipts import Journal
 from agile_ray.scripted.guided import Guide
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.scripted.references import Habits, reference
@@ -30,6 +27,7 @@ from envs.stretches import Stretches
 from rollout.engine_policy import Seating
 from rollout.player import Player
 from tests.fakes.engine import FakeEngine
+from tests.fakes.fleet import Alone, Books
 from tests.fakes.parts import zeros
 from tests.fakes.streams import script_rules
 
@@ -38,7 +36,6 @@ RULES = script_rules(WORLD, agent=Agent(forced=True, turns=1, turn_tokens=2), me
 
 
 def player(
-    folder: Path,
     *,
     engine: FakeEngine | None = None,
     numbers: range = range(2),
@@ -47,25 +44,28 @@ def player(
     deadline_s: float = 60.0,
     kind: type[Player] = Player,
     rules: Rules = RULES,
-) -> Player:
-    return kind(
+    seats: int | None = None,
+) -> Alone:
+    one = kind(
         engine=engine or FakeEngine(),
         environment=Recurring(seed=seed),
         rules=rules,
-        numbers=numbers,
         total=4,
+        sessions=1,
+        seats=seats or len(numbers),
         temperature=1.0,
         seed=seed if deterministic else None,
-        bought=Journal(folder / "receipts.jsonl").add,
+        books=Books(),
         deadline_s=deadline_s,
     )
+    return Alone(one, numbers=numbers)
 
 
 def stations(sessions: list[Session]) -> list[tuple[str, int]]:
     return [(session.stream, session.position) for session in sessions]
 
 
-def standing(player: Player) -> list[tuple[int, int, str, int]]:
+def standing(player: Alone) -> list[tuple[int, int, str, int]]:
     """The positions of lanes without their memories, which contain arrays."""
     return [(one.number, one.round, one.state.stream, one.state.position) for one in player.positions()]
 
@@ -74,53 +74,56 @@ def stream(index: int, *, split: str = "train") -> str:
     return f"recurring/{split}/0/{index}"
 
 
-def test_lanes_continue_from_call_to_call_and_sessions_are_returned_lane_by_lane(tmp_path: Path) -> None:
-    one = player(tmp_path, numbers=range(2, 4))
-    assert stations(asyncio.run(one.collect(2))) == [(stream(n), position) for n in (2, 3) for position in (0, 1)]
-    assert stations(asyncio.run(one.collect(1))) == [(stream(2), 2), (stream(3), 2)]
-    assert one.report(0, 0).played == 2
+def test_lanes_continue_from_call_to_call_and_sessions_are_returned_lane_by_lane() -> None:
+    one = player(numbers=range(2, 4))
+    assert stations(one.collect(2)) == [(stream(n), position) for n in (2, 3) for position in (0, 1)]
+    assert stations(one.collect(1)) == [(stream(2), 2), (stream(3), 2)]
 
 
-def test_a_lane_continues_with_a_stream_that_no_other_lane_plays(tmp_path: Path) -> None:
-    sessions = asyncio.run(player(tmp_path).collect(LENGTH + 1))
+def test_a_lane_continues_with_a_stream_that_no_other_lane_plays() -> None:
+    sessions = player().collect(LENGTH + 1)
     assert stations(sessions)[LENGTH] == (stream(4), 0)  # lane 0 of 4
     assert stations(sessions)[-1] == (stream(5), 0)
 
 
-def test_restored_lanes_play_the_same_sessions_again(tmp_path: Path) -> None:
-    one = player(tmp_path)
-    asyncio.run(one.collect(LENGTH - 1))
+def test_restored_lanes_play_the_same_sessions_again() -> None:
+    one = player()
+    one.collect(LENGTH - 1)
     positions, before = list(one.positions()), standing(one)
-    first = asyncio.run(one.collect(3))
+    first = one.collect(3)
     one.restore(positions)
-    assert stations(asyncio.run(one.collect(3))) == stations(first)
-    other = player(tmp_path)
+    assert stations(one.collect(3)) == stations(first)
+    other = player()
     other.restore(positions)
     assert standing(other) == before
-    assert stations(asyncio.run(other.collect(3))) == stations(first)
+    assert stations(other.collect(3)) == stations(first)
 
 
-def test_positions_in_other_streams_are_refused(tmp_path: Path) -> None:
+def test_positions_in_other_streams_are_refused() -> None:
+    one, other = player(), player(seed=1)
+    one.collect(1)
+    other.restore(one.positions())
     with pytest.raises(ConfigError, match=r"resume: lane 0 played stream recurring/train/0/0 .* recurring/train/1/0"):
-        player(tmp_path, seed=1).restore(list(player(tmp_path).positions()))
+        other.collect(1)
 
 
-def evaluate(player: Player, *plays: Play, greedy: bool = True, keeps: bool = False, call: int = 0) -> list[Part]:
-    asyncio.run(player.evaluate(plays, split="test", greedy=greedy, keeps=keeps, call=call))
-    return player.report(call, 0).parts
+def evaluate(
+    player: Alone, *plays: Play, greedy: bool = True, keeps: bool = False, guide: Guide | None = None
+) -> list[Part]:
+    return player.evaluate(*plays, greedy=greedy, keeps=keeps, guide=guide)
 
 
-def test_every_collected_session_knows_how_many_similar_questions_follow(tmp_path: Path) -> None:
-    found = [one.hindsight for one in asyncio.run(player(tmp_path).collect(LENGTH))]
+def test_every_collected_session_knows_how_many_similar_questions_follow() -> None:
+    found = [one.hindsight for one in player().collect(LENGTH)]
     assert sum(one.later_similar for one in found) >= 2 * ITEMS * (RECUR * (RECUR - 1) // 2)
     for position, one in [(n % LENGTH, one) for n, one in enumerate(found)]:
         assert one.later_similar >= sum(later > position for later in one.same_item)
 
 
 @pytest.mark.parametrize("greedy", [True, False])
-def test_an_evaluation_reports_every_stream_once_and_does_not_move_the_lanes(tmp_path: Path, greedy: bool) -> None:
+def test_an_evaluation_reports_every_stream_once_and_does_not_move_the_lanes(greedy: bool) -> None:
     engine = FakeEngine()
-    one = player(tmp_path, engine=engine)
+    one = player(engine=engine)
     before = standing(one)
     chosen = [Play(index=5, sessions=2), Play(index=1, sessions=1), Play(index=3, sessions=3)]
     parts = {part.index: part for part in evaluate(one, *chosen, greedy=greedy)}
@@ -133,21 +136,11 @@ def test_an_evaluation_reports_every_stream_once_and_does_not_move_the_lanes(tmp
     assert standing(one) == before
 
 
-def test_a_long_stream_has_a_seat_of_its_own_while_the_others_share(tmp_path: Path) -> None:
+def test_a_long_stream_has_a_seat_of_its_own_while_the_others_share() -> None:
     engine = FakeEngine()
     lengths = [2, 2, 6, 2]
-    evaluate(player(tmp_path, engine=engine), *(Play(index=n, sessions=m) for n, m in enumerate(lengths)))
+    evaluate(player(engine=engine), *(Play(index=n, sessions=m) for n, m in enumerate(lengths)))
     assert [len(batch) for batch in engine.batches] == [2] * 6
-
-
-def test_parts_are_reported_once_and_only_to_their_own_evaluation(tmp_path: Path) -> None:
-    one = player(tmp_path)
-    first = evaluate(one, Play(index=0, sessions=1), Play(index=1, sessions=2), call=7)
-    assert [part.index for part in one.report(7, 1).parts] == [first[1].index]
-    assert one.report(7, 2).parts == []
-    assert evaluate(one, Play(index=4, sessions=1), call=8)[0].index == 4
-    assert one.report(7, 1).parts == []
-    assert [part.index for part in one.report(8, 0).parts] == [4]
 
 
 class Scripted(Player):
@@ -159,10 +152,10 @@ class Scripted(Player):
         return SimpleNamespace(seat=lambda _: policy, leave=lambda _: None)  # pyright: ignore[reportReturnType]
 
 
-def test_counterfactuals_are_built_where_credit_may_score_them_and_nowhere_else(tmp_path: Path) -> None:
+def test_counterfactuals_are_built_where_credit_may_score_them_and_nowhere_else() -> None:
     rules = script_rules(WORLD, agent=Agent(), memory=Memory(threshold=0.65))
-    collected = asyncio.run(player(tmp_path, kind=Scripted, rules=rules).collect(LENGTH))
-    evaluated = evaluate(player(tmp_path, kind=Scripted, rules=rules), Play(index=0, sessions=LENGTH))[0].sessions
+    collected = player(kind=Scripted, rules=rules).collect(LENGTH)
+    evaluated = evaluate(player(kind=Scripted, rules=rules), Play(index=0, sessions=LENGTH))[0].sessions
     built = [sum(len(one.hindsight.counterfactuals) for one in played) for played in (collected, evaluated)]
     assert built[0] > 0
     assert built[1] == 0
@@ -177,15 +170,13 @@ def outcome(session: Session) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("stop", [1, 4])
-def test_a_stream_goes_on_from_any_part_as_if_it_had_not_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
-) -> None:
+def test_a_stream_goes_on_from_any_part_as_if_it_had_not_stopped(monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
     monkeypatch.setattr("rollout.player.PART_S", -1.0)
     rules = script_rules(WORLD, agent=Agent(), memory=Memory(threshold=0.65))
     play = Play(index=0, sessions=6)
 
     def run(play: Play) -> list[Part]:
-        return evaluate(player(tmp_path, kind=Scripted, rules=rules), play, Play(index=1, sessions=2), keeps=True)
+        return evaluate(player(kind=Scripted, rules=rules), play, Play(index=1, sessions=2), keeps=True)
 
     whole = [part for part in run(play) if part.index == 0]
     assert [len(part.sessions) for part in whole] == [1] * 6
@@ -199,15 +190,13 @@ def test_a_stream_goes_on_from_any_part_as_if_it_had_not_stopped(
 
 @pytest.mark.parametrize("guide", [Guide(name="own_non_adaptive", first=3), Guide(name="own_answer")])
 def test_a_guided_stream_goes_on_with_the_memory_that_its_script_grew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guide: Guide
+    monkeypatch: pytest.MonkeyPatch, guide: Guide
 ) -> None:
     monkeypatch.setattr("rollout.player.PART_S", -1.0)
     rules = script_rules(WORLD, agent=Agent(turns=4, turn_tokens=24), memory=Memory(threshold=0.65))
 
     def run(play: Play) -> list[Part]:
-        one = player(tmp_path, rules=rules)
-        asyncio.run(one.evaluate([play], split="test", greedy=True, keeps=True, call=0, guide=guide))
-        return one.report(0, 0).parts
+        return evaluate(player(rules=rules), play, keeps=True, guide=guide)
 
     whole = run(Play(index=0, sessions=6))
     state = pickle.loads(pickle.dumps(reduce(Part.then, whole[:4]).state))
@@ -220,10 +209,10 @@ def test_a_guided_stream_goes_on_with_the_memory_that_its_script_grew(
     assert sum(session.asks for part in whole for session in part.sessions) == guide.first
 
 
-def test_deterministic_lanes_write_each_turn_together_and_end_together(tmp_path: Path) -> None:
+def test_deterministic_lanes_write_each_turn_together_and_end_together() -> None:
     engine = FakeEngine()
-    one = player(tmp_path, engine=engine, numbers=range(3), deterministic=True)
-    asyncio.run(one.collect(2))
+    one = player(engine=engine, numbers=range(3), deterministic=True)
+    one.collect(2)
     assert [len(batch) for batch in engine.batches] == [3, 3]
     evaluate(one, *(Play(index=n, sessions=n + 1) for n in range(2)), greedy=False)
     assert [len(batch) for batch in engine.batches] == [3, 3, 2, 1]
@@ -231,9 +220,9 @@ def test_deterministic_lanes_write_each_turn_together_and_end_together(tmp_path:
     assert len({*drawn}) == 9
 
 
-def test_an_engine_that_fails_ends_the_collection(tmp_path: Path) -> None:
+def test_an_engine_that_fails_ends_the_collection() -> None:
     with pytest.raises(EngineError, match="lost"):
-        asyncio.run(player(tmp_path, engine=FakeEngine(fails_in="generate")).collect(1))
+        player(engine=FakeEngine(fails_in="generate")).collect(1)
 
 
 # Lanes that begin at different places.
@@ -243,21 +232,23 @@ LANES = 8
 SHARES = AskingShares(kinds={}, overall=0.6)
 
 
-def spread(folder: Path, world: Environment, *, sessions: int, numbers: range = range(LANES), seed: int = 0) -> Player:
+def spread(world: Environment, *, sessions: int, numbers: range = range(LANES), seed: int = 0) -> Alone:
     """A player of some of eight lanes, which begin as those of a training do."""
     one = Player(
         engine=FakeEngine(),
         environment=world,
         rules=script_rules(world, agent=Agent(forced=True, turns=4), memory=Memory(threshold=0.65)),
-        numbers=numbers,
         total=LANES,
+        sessions=sessions,
+        seats=len(numbers),
         temperature=1.0,
         seed=None,
-        bought=Journal(folder / "receipts.jsonl").add,
+        books=Books(),
         deadline_s=60.0,
     )
-    asyncio.run(one.spread(SHARES, sessions=sessions, seed=seed))
-    return one
+    alone = Alone(one, numbers=numbers)
+    alone.spread(SHARES, seed=seed)
+    return alone
 
 
 def length(world: Environment) -> int:
@@ -269,16 +260,16 @@ def remembered(session: Session) -> int:
     return sum(session.hindsight.memory_sizes.values())
 
 
-def memories(player: Player) -> list[tuple[str, int, tuple[Entry, ...]]]:
+def memories(player: Alone) -> list[tuple[str, int, tuple[Entry, ...]]]:
     return [(one.state.stream, one.state.position, one.state.memory.entries) for one in player.positions()]
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_a_batch_covers_the_whole_stream_evenly_and_memories_grow_along_it(tmp_path: Path, world: Environment) -> None:
+def test_a_batch_covers_the_whole_stream_evenly_and_memories_grow_along_it(world: Environment) -> None:
     whole = length(world)
     sessions = -(-whole // LANES)
-    one = spread(tmp_path, world, sessions=sessions)
-    played = asyncio.run(one.collect(sessions))
+    one = spread(world, sessions=sessions)
+    played = one.collect(sessions)
     times = Counter(session.position for session in played)
     assert set(times) == set(range(whole))
     assert max(times.values()) <= 2
@@ -288,24 +279,24 @@ def test_a_batch_covers_the_whole_stream_evenly_and_memories_grow_along_it(tmp_p
     sizes = [remembered(session) for session in begins]
     assert sizes[0] == 0
     assert 2 < sum(sizes[1:4]) < sum(sizes[5:])
-    later = asyncio.run(one.collect(sessions))  # the lanes keep their distances, also over the ends of streams
+    later = one.collect(sessions)  # the lanes keep their distances, also over the ends of streams
     assert len({session.position for session in later}) >= 0.7 * whole
-    assert not (tmp_path / "receipts.jsonl").exists()  # nothing was bought
+    assert not one.player._books.receipts  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("streams", [1, 2])
-def test_lanes_that_collect_whole_streams_begin_at_0(tmp_path: Path, world: Environment, streams: int) -> None:
+def test_lanes_that_collect_whole_streams_begin_at_0(world: Environment, streams: int) -> None:
     sessions = streams * length(world)
-    one = spread(tmp_path, world, sessions=sessions)
+    one = spread(world, sessions=sessions)
     assert [(position, entries) for _, position, entries in memories(one)] == [(0, ())] * LANES
-    played = asyncio.run(one.collect(sessions))
+    played = one.collect(sessions)
     assert Counter(session.position for session in played) == dict.fromkeys(range(length(world)), streams * LANES)
 
 
-def test_a_later_stream_begins_at_0_with_an_empty_memory_and_no_two_lanes_play_the_same(tmp_path: Path) -> None:
-    one = spread(tmp_path, WORLD, sessions=LENGTH + 1)
-    played = asyncio.run(one.collect(LENGTH + 1))
+def test_a_later_stream_begins_at_0_with_an_empty_memory_and_no_two_lanes_play_the_same() -> None:
+    one = spread(WORLD, sessions=LENGTH + 1)
+    played = one.collect(LENGTH + 1)
     assert len(set(stations(played))) == len(played)
     lanes = [played[first : first + LENGTH + 1] for first in range(0, len(played), LENGTH + 1)]
     streams = [{session.stream for session in lane} for lane in lanes]
@@ -317,29 +308,29 @@ def test_a_later_stream_begins_at_0_with_an_empty_memory_and_no_two_lanes_play_t
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_restored_lanes_go_on_as_if_they_had_not_stopped(tmp_path: Path, world: Environment) -> None:
-    one = spread(tmp_path, world, sessions=5)
-    asyncio.run(one.collect(5))
+def test_restored_lanes_go_on_as_if_they_had_not_stopped(world: Environment) -> None:
+    one = spread(world, sessions=5)
+    one.collect(5)
     positions = list(one.positions())
-    following = [(session.stream, session.position, remembered(session)) for session in asyncio.run(one.collect(5))]
-    fresh = spread(tmp_path, world, sessions=5, seed=9)
+    following = [(session.stream, session.position, remembered(session)) for session in one.collect(5)]
+    fresh = spread(world, sessions=5, seed=9)
     fresh.restore(positions)
-    again = [(session.stream, session.position, remembered(session)) for session in asyncio.run(fresh.collect(5))]
+    again = [(session.stream, session.position, remembered(session)) for session in fresh.collect(5)]
     assert again == following
     assert memories(fresh) == memories(one)
 
 
-def test_lanes_begin_the_same_however_they_are_divided_among_actors(tmp_path: Path) -> None:
+def test_lanes_begin_the_same_however_they_are_divided_among_actors() -> None:
     world = Shop(seed=4)
-    together = memories(spread(tmp_path, world, sessions=12))
-    divided = [spread(tmp_path, world, sessions=12, numbers=numbers) for numbers in (range(3), range(3, LANES))]
+    together = memories(spread(world, sessions=12))
+    divided = [spread(world, sessions=12, numbers=numbers) for numbers in (range(3), range(3, LANES))]
     assert [memory for one in divided for memory in memories(one)] == together
-    assert memories(spread(tmp_path, world, sessions=12, seed=1)) != together
+    assert memories(spread(world, sessions=12, seed=1)) != together
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_credit_mode_takes_readers_whose_writers_were_not_collected(tmp_path: Path, mode: str) -> None:
-    played = asyncio.run(spread(tmp_path, Recurring(seed=0), sessions=6).collect(6))
+def test_every_credit_mode_takes_readers_whose_writers_were_not_collected(mode: str) -> None:
+    played = spread(Recurring(seed=0), sessions=6).collect(6)
     writers = [(session.stream, writer) for session in played for writer in {use.writer for use in session.reads}]
     assert writers
     assert not set(writers) & set(stations(played))

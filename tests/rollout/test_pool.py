@@ -1,11 +1,10 @@
-"""Transfers by nccl: their order, and which engines are held when one fails. Evaluations: what is played, and by whom.
+"""Transfers by nccl: their order, and which engines are held when one fails. The pool on fakes, from its own thread.
 
 Fakes in place of Ray, vLLM and nccl.
 """
 
 import asyncio
-import itertools
-import pickle
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,29 +13,30 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agile_ray.config import Agent, Memory
 from agile_ray.errors import AgileError, LearnerError, SyncError
-from agile_ray.evaluation.plays import Part, Play
+from agile_ray.evaluation.plays import Part
+from agile_ray.record import history, store
 from agile_ray.record.evaluations import PlayedParts
-from agile_ray.record.receipts import Journal
-from agile_ray.scripted.guided import Guide
-from agile_ray.scripted.head_start import AskingShares
-from agile_ray.types import Session
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.ledger import audit
+from agile_ray.record.recorder import RunRecorder
+from agile_ray.types import Assigned, Ending, RunState
 from agile_ray.weights import Probe, WeightsRef
-from envs.recurring import LENGTH, Recurring
+from envs.recurring import LENGTH
 from rollout import pool as pool_module
-from rollout.actor import RolloutActor
-from rollout.player import Player
-from rollout.pool import RolloutPool, no_bar
+from rollout.fleet.lane_files import LaneFiles
+from rollout.pool import Background, RolloutPool, no_bar
 from rollout.weights.loader import VersionLoader
 from rollout.weights.sync_check import SyncCheck
 from tests.fakes.engine import FakeEngine
-from tests.fakes.streams import script_rules
+from tests.fakes.fleet import WORLD, CountingExpert, Rig, stations, version
+from tests.fakes.parts import UPDATE
+from tests.fakes.stored import rows
 
 Answer = Callable[[], Coroutine[None, None, object]]
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeActor:
     """Stands for the handle of a rollout actor: `handle.call.remote(...)` returns what `wait` then runs."""
 
@@ -78,12 +78,33 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> list[FakeActor]:
     return [FakeActor(), FakeActor()]
 
 
-def load(actors: list[FakeActor], transfer: Callable[[], None]) -> None:
+class NoFleet:
+    """A fleet whose actors all serve."""
+
+    def __init__(self, actors: list[FakeActor]) -> None:
+        self.workers = [SimpleNamespace(handle=actor) for actor in actors]
+        self.live: list[int] = []
+
+    async def until_started(self) -> None:
+        pass
+
+    def served(self, weights: WeightsRef) -> None:
+        self.live.append(weights.version)
+
+
+def pool_of(actors: list[FakeActor]) -> RolloutPool:
     pool = RolloutPool.__new__(RolloutPool)
-    pool.handles = actors  # pyright: ignore[reportAttributeAccessIssue]
+    pool._fleet = NoFleet(actors)  # pyright: ignore[reportAttributeAccessIssue]
+    pool._played, pool._connect, pool._connected = Background(), None, []
+    return pool
+
+
+def load(actors: list[FakeActor], transfer: Callable[[], None]) -> RolloutPool:
+    pool = pool_of(actors)
     pool._settings = SimpleNamespace(deadline_s=1.0)  # pyright: ignore[reportAttributeAccessIssue]
     probe = Probe(ids=np.array([1, 2], np.int32), logprobs=np.array([0, -1], np.float32))
     pool.load(WeightsRef(version=1, buckets=(), blobs=(), probes=(probe,), transfer=transfer))
+    return pool
 
 
 def test_every_engine_is_probed_and_paused_before_the_learner_sends(actors: list[FakeActor]) -> None:
@@ -92,7 +113,8 @@ def test_every_engine_is_probed_and_paused_before_the_learner_sends(actors: list
         for actor in actors:
             actor.receive(1)
 
-    load(actors, transfer)
+    pool = load(actors, transfer)
+    assert pool._fleet.live == [1]  # pyright: ignore[reportAttributeAccessIssue]
     assert [actor.engine.calls[-3:] for actor in actors] == [["version", "release", "score"]] * 2
 
 
@@ -127,80 +149,58 @@ def test_an_engine_that_can_not_be_probed_stops_the_transfer(actors: list[FakeAc
     assert actors[1].engine.calls[-1] == "release"
 
 
-def test_every_actor_spreads_its_own_lanes_by_the_runs_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "wait", run_all)
-    told: list[tuple[str, AskingShares, int, int]] = []
-
-    def actor(name: str) -> SimpleNamespace:
-        async def spread(shares: AskingShares, *, sessions: int, seed: int) -> None:
-            told.append((name, shares, sessions, seed))
-
-        one = RolloutActor(SimpleNamespace(common=SimpleNamespace(sessions=12, seed=5)))  # pyright: ignore[reportArgumentType]
-        one._opened_player = SimpleNamespace(spread=spread)  # pyright: ignore[reportAttributeAccessIssue]
-        return SimpleNamespace(spread=FakeActor._remote(one.spread))
-
-    pool = RolloutPool.__new__(RolloutPool)
-    pool.handles = [actor("first"), actor("second")]  # pyright: ignore[reportAttributeAccessIssue]
-    pool._settings = SimpleNamespace(deadline_s=1.0)  # pyright: ignore[reportAttributeAccessIssue]
-    shares = AskingShares(kinds={"fact": 0.5}, overall=0.25)
-    pool.spread(pickle.loads(pickle.dumps(shares)))
-    assert told == [("first", shares, 12, 5), ("second", shares, 12, 5)]
+def test_the_transport_is_opened_again_if_an_actor_was_replaced(actors: list[FakeActor]) -> None:
+    opened: list[list[object]] = []
+    pool = pool_of(actors)
+    pool.connect(lambda handles: opened.append([*handles]))
+    pool._reconnect()
+    assert opened == [actors]
+    fresh = FakeActor()
+    pool._fleet.workers[1] = SimpleNamespace(handle=fresh)  # pyright: ignore[reportAttributeAccessIssue]
+    pool._reconnect()
+    assert opened == [actors, [actors[0], fresh]]
 
 
-# Evaluations.
+# The whole pool, on a fleet of fakes.
 
 
-def evaluating(monkeypatch: pytest.MonkeyPatch, folder: Path, *, actors: int = 2) -> tuple[RolloutPool, list[Player]]:
-    """A pool whose actors are players on fake engines."""
-    monkeypatch.setattr(pool_module, "wait", run_all)
-    world = Recurring(seed=0)
-    players = [
-        Player(
-            engine=FakeEngine(),
-            environment=world,
-            rules=script_rules(world, agent=Agent(forced=True, turns=1, turn_tokens=2), memory=Memory()),
-            numbers=range(3),
-            total=3 * actors,
-            temperature=1.0,
-            seed=None,
-            bought=Journal(folder / "receipts.jsonl").add,
-            deadline_s=60.0,
+class Rented(RolloutPool):
+    """A pool whose actors are fakes."""
+
+    def __init__(self, rig: Rig, folder: Path) -> None:
+        self.rig = rig
+        self._settings = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
+            run_folder=folder, sessions=rig.sessions, rollout=SimpleNamespace(actors=rig.actors)
         )
-        for _ in range(actors)
-    ]
+        self._environment, self._bar = WORLD, no_bar
+        self._files, self._played, self._fleet = LaneFiles(), Background(), rig.fleet
+        self._starting = self._played.begin(rig.fleet.start())
+        self.wait_until_ready()
 
-    def handle(player: Player) -> SimpleNamespace:
-        async def evaluate(
-            plays: Sequence[Play], split: str, greedy: bool, keeps: bool, call: int, guide: Guide | None
-        ) -> None:
-            await player.evaluate(plays, split=split, greedy=greedy, keeps=keeps, call=call, guide=guide)
+    def shutdown(self) -> None:
+        async def end() -> None:
+            await self._fleet.close()
+            for worker in self.rig.workers:
+                worker.player.close()
+            await asyncio.sleep(0)
 
-        async def report(call: int, seen: int) -> bytes:
-            return pickle.dumps(player.report(call, seen))
-
-        return SimpleNamespace(evaluate=FakeActor._remote(evaluate), report=FakeActor._remote(report))
-
-    pool = RolloutPool.__new__(RolloutPool)
-    pool.handles = [handle(player) for player in players]  # pyright: ignore[reportAttributeAccessIssue]
-    pool._settings = SimpleNamespace(deadline_s=1.0)  # pyright: ignore[reportAttributeAccessIssue]
-    pool._environment, pool._bar, pool._calls = world, no_bar, itertools.count()
-    return pool, players
-
-
-def stations(sessions: Sequence[Session]) -> list[tuple[str, int]]:
-    return [(session.stream, session.position) for session in sessions]
+        if not self._played.is_closed:
+            self._played.close(end())
 
 
 SESSIONS = 5 * LENGTH // 2
 WANTED = [(f"recurring/test/0/{number // LENGTH}", number % LENGTH) for number in range(SESSIONS)]
 
 
-def test_an_evaluation_returns_all_sessions_in_the_order_of_the_split(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    pool, _ = evaluating(monkeypatch, tmp_path)
+def evaluated(rig: Rig) -> int:
+    return sum(worker.player._evaluated for worker in rig.workers)
+
+
+def test_an_evaluation_returns_all_sessions_in_the_order_of_the_split(tmp_path: Path) -> None:
+    pool = Rented(Rig(), tmp_path)
     for _ in range(2):
         assert stations(pool.evaluate(split="test", sessions=SESSIONS, greedy=True)) == WANTED
+    pool.shutdown()
 
 
 @pytest.mark.parametrize("fails_after", [1, LENGTH + 3, 2 * LENGTH + 5])
@@ -208,23 +208,79 @@ def test_an_evaluation_that_was_stopped_plays_only_what_is_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails_after: int
 ) -> None:
     monkeypatch.setattr("rollout.player.PART_S", -1.0)
-    pool, _ = evaluating(monkeypatch, tmp_path, actors=1)
     played: list[int] = []
 
     class Stopped(PlayedParts):
         def add(self, part: Part) -> None:
             if len(played) == fails_after:
-                raise KeyboardInterrupt
+                raise OSError(28, "No space left on device")
             super().add(part)
             played.append(part.index)
 
-    with pytest.raises(KeyboardInterrupt):
+    pool = Rented(Rig(actors=1), tmp_path)
+    with pytest.raises(OSError, match="No space left"):
         pool.evaluate(split="test", sessions=SESSIONS, greedy=True, parts=Stopped(tmp_path / "parts"))
-    pool, players = evaluating(monkeypatch, tmp_path, actors=2)
+    pool.shutdown()
     kept = PlayedParts(tmp_path / "parts")
     assert kept.sessions == fails_after
+    pool = Rented(rig := Rig(actors=2), tmp_path)
     assert stations(pool.evaluate(split="test", sessions=SESSIONS, greedy=True, parts=kept)) == WANTED
-    assert sum(player.report(-1, 0).played for player in players) == SESSIONS - fails_after
-    again, _ = evaluating(monkeypatch, tmp_path)
+    assert evaluated(rig) == SESSIONS - fails_after
     finished = PlayedParts(tmp_path / "parts")
-    assert stations(again.evaluate(split="test", sessions=SESSIONS, greedy=True, parts=finished)) == WANTED
+    assert stations(pool.evaluate(split="test", sessions=SESSIONS, greedy=True, parts=finished)) == WANTED
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("max_age", [0, 2])
+@pytest.mark.parametrize("links", [True, False])
+def test_a_run_that_resumes_after_play_beyond_its_checkpoint_pays_no_ask_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_age: int, links: bool
+) -> None:
+    """A checkpoint after two batches, two more batches stored, a kill in the middle of a fifth; then eight in all."""
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError(95, "no links")))
+    run, expert = RunFolder(tmp_path), CountingExpert()
+
+    def begin() -> tuple[Rented, RunRecorder]:
+        rig = Rig(max_age=max_age, total=5, batches=8, expert=expert, journals=run)
+        return Rented(rig, tmp_path), RunRecorder(run)
+
+    def train(pool: Rented, recorder: RunRecorder, batches: range) -> None:
+        pool.load(version(batches.start))
+        for number in batches:
+            sessions = pool.collect()
+            assert {one.ending for one in sessions} == {Ending.DONE}
+            state = RunState(imitation_steps=0, iteration=number + 1, version=number + 1)
+            pool.load(version(number + 1))
+            with recorder.timed("collect"):
+                pass
+            assigned = Assigned(rows=rows(*sessions, credit=0.0), metrics={})
+            recorder.iteration(state, sessions=sessions, assigned=assigned, update=UPDATE)
+            if number == 1:
+                (tmp_path / "lanes").mkdir()
+                pool.save(tmp_path / "lanes", earlier=None)
+
+    pool, recorder = begin()
+    train(pool, recorder, range(4))
+    pool._run(pool_module._done(pool._fleet.want))
+    while 5 not in run.journals().values():  # until somebody has asked in the fifth
+        time.sleep(0.01)
+    pool.shutdown()
+    paid = expert.asked.total()
+
+    pool, recorder = begin()
+    pool.restore(tmp_path / "lanes")
+    recorder.resume(RunState(imitation_steps=0, iteration=2, version=2))
+    train(pool, recorder, range(2, 8))
+    pool.shutdown()
+    recorder.close()
+    assert expert.asked.total() > paid
+    found = [store.outcomes(run, iteration) for iteration in range(1, 9)]
+    assert len({station for sessions in found for station in stations(sessions)}) == 8 * 5 * 3
+    asked = [receipt.key for sessions in found for one in sessions for receipt in (*one.receipts, *one.abandoned)]
+    assert len(asked) == len(set(asked))
+    unsure = expert.asked.total() - len(asked)
+    assert 0 <= unsure <= pool._fleet.counts["unsure_asks"] <= 5
+    assert not run.journals()
+    ledger = audit(run, history.read(run.history))
+    assert ledger.trained.asks + ledger.abandoned.asks == len(asked)
