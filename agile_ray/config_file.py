@@ -45,6 +45,7 @@ FIXED: Mapping[str, object] = {
     "agent.status_line": True,
     "cluster.dashboard_port": None,
     "learner.max_grad_norm": 1.0,
+    "run.keep_checkpoints": 2,
 }
 """Removed keys, and the value that each is fixed at: a file with this value is read, as those of older runs are."""
 

@@ -9,6 +9,7 @@ evaluate    every stream to be played                          cluster.deadline_
 report      every actor's last report of an evaluation         cluster.deadline_s
 load        every engine to fetch, load and check a version    cluster.deadline_s
             nccl: to prepare; then to serve and check it       cluster.deadline_s each, and STOP_S to give up
+sleep, wake every engine to leave its GPU, or to come back     cluster.deadline_s
 save        every actor to write its lanes                     cluster.deadline_s
 restore     every actor to put back its lanes                  cluster.deadline_s
 shutdown    every engine to end; then the actors are killed    STOP_S
@@ -47,6 +48,7 @@ from rollout.watch import REPORT_S, Watch
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 START_S = 900.0
 """Longest wait for the engines to start, seconds; enough to read a large model from a slow disk."""
@@ -79,6 +81,8 @@ class RolloutPool:
         logs: Path,
         bar: Bar = no_bar,
         roll_call: RollCall | None = None,
+        places: "Sequence[PlacementGroupSchedulingStrategy] | None" = None,
+        take_turn: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to start the actors; call `wait_until_ready` before any other method.
 
@@ -86,19 +90,25 @@ class RolloutPool:
             model: Hugging Face folder, readable on every node.
             logs: folder for the engines' logs.
             roll_call: of the run's folder, into which the actors write receipts; None if they only play.
+            places: where each actor runs; None: wherever Ray finds room.
+            take_turn: called before the engines compute, who then have the GPUs.
         """
         self._settings = settings
         self._bar = bar
         self._calls = itertools.count()
         self._environment = envs.build(settings.env, seed=settings.seed)
-        gpus = settings.rollout.tensor_parallel if settings.device == "gpu" else 0
-        kind = ray.remote(num_cpus=1, num_gpus=gpus)(RolloutActor)
+        self._take_turn = take_turn
+        kind = ray.remote(num_cpus=1, num_gpus=settings.gpu_share * settings.rollout.tensor_parallel)(RolloutActor)
+        strategies = ["DEFAULT"] * settings.rollout.actors if places is None else places
         model, logs = model.absolute(), logs.absolute()
         each = (
             ActorSettings(common=settings, index=index, model=model, log=logs / f"engine-{index}.log")
             for index in range(settings.rollout.actors)
         )
-        self.handles: list[ActorHandle] = [cast("ActorHandle", kind.remote(one)) for one in each]
+        self.handles: list[ActorHandle] = [
+            cast("ActorHandle", kind.options(scheduling_strategy=strategy).remote(one))
+            for one, strategy in zip(each, strategies, strict=True)
+        ]
         self._roll_call = roll_call
         self._answers = (
             [handle.answer.remote(roll_call, name) for handle, name in zip(self.handles, self._names, strict=True)]
@@ -165,6 +175,7 @@ class RolloutPool:
             DeadlineError: a step of a session took longer than `cluster.deadline_s`; the message names the session. Or
                 an actor reports no step at all.
         """
+        self._take_turn()
         sessions, rollout = self._settings.sessions, self._settings.rollout
         answers = [handle.collect.remote(sessions) for handle in self.handles]
         with self._bar("collect", sessions * rollout.lanes * rollout.actors) as show:
@@ -198,6 +209,7 @@ class RolloutPool:
             EngineError: an actor died or its engine failed; the message names the actor.
             DeadlineError: as `collect`.
         """
+        self._take_turn()
         parts = PlayedParts(None) if parts is None else parts
         chosen = plays(self._environment, split=split, sessions=sessions)
         left = [play for play in (_rest(play, parts.streams.get(play.index)) for play in chosen) if play.left]
@@ -225,6 +237,7 @@ class RolloutPool:
             EngineError: an actor died or its engine failed.
             DeadlineError: an actor took longer than `cluster.deadline_s`.
         """
+        self._take_turn()
         if weights.transfer is None:
             self._wait("load", [handle.load.remote(weights) for handle in self.handles])
             return
@@ -251,6 +264,23 @@ class RolloutPool:
         reasons = [f"actor {index}: {reason}" for index, reason in enumerate(held) if reason is not None]
         if reasons:
             raise SyncError(f"rollout.load: {'; '.join(reasons)}") from error
+
+    def sleep(self) -> None:
+        """Leave the GPUs: weights go to main memory, the key-value cache is dropped, requests are kept.
+
+        Raises:
+            EngineError: an actor died or its engine failed.
+            DeadlineError: an actor took longer than `cluster.deadline_s`.
+        """
+        self._wait("sleep", [handle.sleep.remote() for handle in self.handles])
+
+    def wake(self) -> None:
+        """Come back to the GPUs, with the weights that were there.
+
+        Raises:
+            EngineError, DeadlineError: as `sleep`.
+        """
+        self._wait("wake", [handle.wake.remote() for handle in self.handles])
 
     def save(self, folder: Path, *, earlier: Path | None) -> None:
         """Write all lanes into a checkpoint; call it only between two collections. Each actor writes its own.

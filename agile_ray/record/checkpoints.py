@@ -31,6 +31,8 @@ SCHEMA = 5
 """Version of the contents of `resume/`."""
 WITHOUT_LANES = 4
 """An earlier version, which is read where there are no lanes: these it kept in another way."""
+KEPT = 2
+"""Number of latest checkpoints that a run keeps, besides the best one on validation."""
 FULL_BELOW_BYTES = 1 << 20
 """A disk with less free space counts as full if something could not be written to it."""
 

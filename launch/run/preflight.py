@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
+from agile_ray.record.checkpoints import KEPT
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.wholeness import weights_fault
 from launch.cluster.address import check_shared, joins, temporary_folder
@@ -48,7 +49,7 @@ def check(config: RunConfig) -> None:
         choose_folder()
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
     factor = CHECKPOINT_FACTOR if config.learner.lora_rank is None else LORA_FACTOR
-    copies = config.run.keep_checkpoints + 2  # the best on validation, and the one being written
+    copies = KEPT + 2  # the best on validation, and the one being written
     check_space(config.run.folder, need_bytes=factor * copies * weights + SPARE_BYTES)
     if not joins(config.cluster):
         check_shared_memory(config)
@@ -161,5 +162,5 @@ def check_space(folder: Path, *, need_bytes: int) -> None:
     if free < need_bytes:
         raise ConfigError(
             f"run.folder: {folder} has {free >> 20} MiB free, checkpoints of this model may take "
-            f"{need_bytes >> 20} MiB; free some, choose another run.folder, or lower run.keep_checkpoints"
+            f"{need_bytes >> 20} MiB; free some, or choose another run.folder"
         )

@@ -82,6 +82,7 @@ def load(actors: list[FakeActor], transfer: Callable[[], None]) -> None:
     pool = RolloutPool.__new__(RolloutPool)
     pool.handles = actors  # pyright: ignore[reportAttributeAccessIssue]
     pool._settings = SimpleNamespace(deadline_s=1.0)  # pyright: ignore[reportAttributeAccessIssue]
+    pool._take_turn = lambda: None
     probe = Probe(ids=np.array([1, 2], np.int32), logprobs=np.array([0, -1], np.float32))
     pool.load(WeightsRef(version=1, buckets=(), blobs=(), probes=(probe,), transfer=transfer))
 
@@ -184,6 +185,7 @@ def evaluating(monkeypatch: pytest.MonkeyPatch, folder: Path, *, actors: int = 2
     pool.handles = [handle(player) for player in players]  # pyright: ignore[reportAttributeAccessIssue]
     pool._settings = SimpleNamespace(deadline_s=1.0)  # pyright: ignore[reportAttributeAccessIssue]
     pool._environment, pool._bar, pool._calls = world, no_bar, itertools.count()
+    pool._take_turn = lambda: None
     return pool, players
 
 
