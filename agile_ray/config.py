@@ -421,7 +421,9 @@ class RunConfig(Section):
     def _can_take_turns(self) -> Self:
         if not self.cluster.colocate:
             return self
-        rules = (  # what the rule demands, whether it holds, what was found
+        # Each: what sharing needs, whether it holds, what was found. Whatever lets engines play while ranks learn
+        # belongs here, too.
+        rules = (
             (
                 "rollout.actors = learner.ranks",
                 self.rollout.actors == self.learner.ranks,
