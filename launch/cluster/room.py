@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from agile_ray.config import RunConfig
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOM_S = 50.0
 """Longest wait for room, seconds: a command that finds none ends within a minute."""
+CLOSE_S = 5.0
+"""Longest wait for Ray to take room back, seconds. It does so anyway when this process ends."""
 
 Bundle = Mapping[str, float]
 """Resources of one place, by Ray's names: CPU and GPU."""
@@ -71,12 +74,13 @@ class Room:
         self.ranks = [_place(group, bundle) for bundle in needs.ranks]
 
     def close(self) -> None:
-        """Give the room back; Ray ends what still runs in it. It raises nothing, since it also runs after a failure."""
-        from ray.exceptions import RayError
-        from ray.util import remove_placement_group
+        """Give the room back; Ray ends what still runs in it. It raises nothing, since it also runs after a failure.
 
-        with suppress(RayError):
-            remove_placement_group(self._group)
+        Ray itself may be dead then, and would be waited for: after `CLOSE_S` it goes on without an answer.
+        """
+        asking = Thread(target=_remove, args=(self._group,), daemon=True)
+        asking.start()
+        asking.join(CLOSE_S)
 
 
 def reserve(config: RunConfig, *, engines: int, ranks: int, deadline_s: float = ROOM_S) -> Room:
@@ -143,6 +147,14 @@ def _place(group: "PlacementGroup", bundle: int) -> "PlacementGroupSchedulingStr
     return PlacementGroupSchedulingStrategy(
         placement_group=group, placement_group_bundle_index=bundle, placement_group_capture_child_tasks=False
     )
+
+
+def _remove(group: "PlacementGroup") -> None:
+    from ray.exceptions import RayError
+    from ray.util import remove_placement_group
+
+    with suppress(RayError):
+        remove_placement_group(group)
 
 
 def _nodes() -> list[Bundle]:
