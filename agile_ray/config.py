@@ -219,9 +219,6 @@ class Memory(Section):
     `hashed`, set about 0.7 here and in `credit.threshold`."""
     entry_tokens: int = Field(default=64, ge=1)
     """Maximum number of tokens that the policy reads of one entry; the rest is cut off."""
-    capacity: int = Field(default=10_000, ge=1)
-    """Maximum number of different texts of each kind. A new text is refused by a full memory, and counted as the remark
-    `memory_full`. A text that memory holds always takes the question of another session."""
 
 
 class Imitation(Section):
@@ -441,9 +438,19 @@ class Cluster(Section):
     variable RAY_ADDRESS names, as it does in a Ray job, or else a new local one."""
     device: Annotated[Literal["cpu", "gpu"], Affects.MACHINES | Affects.EVALUATION] = "cpu"
     """Device that learners and engines compute on."""
+    colocate: Annotated[bool, Affects.MACHINES] = False
+    """Each GPU holds one engine and one learner rank, which take turns: while one computes, the other keeps its weights
+    in main memory (docs/cluster.md). For few GPUs, down to one."""
     deadline_s: Annotated[float, Affects.MACHINES] = Field(default=1800.0, gt=0)
-    """Longest wait for one call to learners or rollout actors, in seconds. While these play, for one step of a session:
-    a request to the engine, or what one turn asks for."""
+    """Longest wait for one unit of an actor's work, in seconds: of play, a step of a session (a request to the engine,
+    or what one turn asks for); of learning, a micro-batch; of published weights, a bucket; of all else, the call."""
+
+    @property
+    def gpu_share(self) -> float:
+        """What an actor takes of each GPU that it uses; 0 on a CPU."""
+        if self.device == "cpu":
+            return 0.0
+        return 0.5 if self.colocate else 1.0
 
 
 class RunConfig(Section):
@@ -464,6 +471,30 @@ class RunConfig(Section):
     loop: Loop = Loop()
     evaluate: Evaluate = Evaluate()
     cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _can_take_turns(self) -> Self:
+        if not self.cluster.colocate:
+            return self
+        # Each: what sharing needs, whether it holds, what was found.
+        rules = (
+            (
+                "rollout.actors = learner.ranks",
+                self.rollout.actors == self.learner.ranks,
+                f"{self.rollout.actors} and {self.learner.ranks}",
+            ),
+            ("rollout.tensor_parallel = 1", self.rollout.tensor_parallel == 1, self.rollout.tensor_parallel),
+            ("rollout.transport = ray_shm", self.rollout.transport == "ray_shm", self.rollout.transport),
+            ("loop.max_age = 0", self.loop.max_age == 0, self.loop.max_age),
+            ("learner.zero_stage 1 or 2", self.learner.zero_stage < 3, self.learner.zero_stage),
+        )
+        for rule, holds, found in rules:
+            if not holds:
+                raise ValueError(
+                    f"cluster.colocate puts one engine and one learner rank on each GPU, which needs {rule}, found "
+                    f"{found}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _does_not_contradict_itself(self) -> Self:

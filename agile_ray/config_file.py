@@ -60,6 +60,7 @@ FIXED: Mapping[str, object] = {
     "env.recorded": None,
     "imitation.value_coefficient": 3.0,
     "learner.max_grad_norm": 1.0,
+    "memory.capacity": 10_000,
     "run.keep_checkpoints": 2,
 }
 """Removed keys, and the value that each is fixed at: a file with this value is read, as those of older runs are."""

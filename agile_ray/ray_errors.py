@@ -11,7 +11,8 @@ LENGTH = 500
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _OUT_OF_MEMORY = re.compile(r"low on memory|OutOfMemory|OUT_OF_MEMORY|Memory on the node")
 _NODE = re.compile(r"on the node \(IP: ([^,)]+).*?was (?:running was )?([\d.]+) ?GB(?: used)? ?/ ?([\d.]+) ?GB", re.S)
-_PROCESS = re.compile(r"pid=(\d+), (?:actual )?memory used=([\d.]+) ?GB")
+_PROCESS = re.compile(r"(?:name=(\w+)[\w.]*\W[^)]*?)?pid=(\d+), (?:actual )?memory\s+used=([\d.]+) ?GB", re.S)
+_KILLED = re.compile(r"Selected to kill: (.*?)(?=\n\w|\n\]|$)", re.S)  # beside processes that Ray only considered
 _TRACEBACK = re.compile(r"^(Traceback |ray::|\s*File \")", re.M)
 
 
@@ -38,7 +39,12 @@ def explain(error: object, *, lower: str) -> str:
 
 
 def _memory(text: str, lower: str) -> str:
-    process, node = _PROCESS.search(text), _NODE.search(text)
-    used = f"process {process[1]} used {process[2]} GB" if process else "Ray ended a process"
+    listed = _KILLED.findall(text) or [text]
+    killed = [found for found in map(_PROCESS.search, listed) if found]
+    used = " and ".join(
+        f"{f'{name} (process {pid})' if name else f'process {pid}'} used {size} GB"
+        for name, pid, size in (found.groups() for found in killed)
+    )
+    node = _NODE.search(text)
     of = f", the node {node[1]} {node[2]} of {node[3]} GB" if node else ""
-    return f"out of memory: {used}{of}; lower {lower}, or use a node with more memory"
+    return f"out of memory: {used or 'Ray ended a process'}{of}; lower {lower}, or use a node with more memory"

@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import ray
 
+from agile_ray.errors import EngineError
 from agile_ray.types import Session
 from launch.border import border
 from launch.run import shipped_configs
 from rollout.actor import RolloutActor
 from rollout.engine import Traffic
+from rollout.fleet.dispatch import REPORT_S
+from rollout.fleet.messages import Lease, Orders, Report
 from rollout.settings import ActorSettings, RolloutSettings
 
 if TYPE_CHECKING:
@@ -68,6 +71,36 @@ class Repeat:
             f"{count / self.bare_s:.1f} sessions/s, ratio {self.bare_s / self.played_s:.2f}; prompt tokens from the "
             f"prefix cache {self.cached_tokens / self.prompt_tokens:.1%}"
         )
+
+
+class Driver:
+    """Lets one actor play, as a run's driver does: it gives it all lanes, and takes its reports."""
+
+    def __init__(self, actor: "ActorHandle", *, lanes: int) -> None:
+        self._actor, self._lanes = actor, lanes
+        self._orders = self._allowed = 0
+
+    def collect(self, sessions: int) -> list[list[Session]]:
+        """Play this many sessions on every lane, in stream order within a lane.
+
+        Raises:
+            EngineError: the engine is lost, or a session can't be played.
+        """
+        first = [Lease(number=number, epoch=1, played=0, position=None) for number in range(self._lanes)]
+        leases = () if self._orders else tuple(first)
+        self._orders += 1
+        self._allowed += sessions
+        orders = Orders(number=self._orders, allowed=self._allowed, paused=False, leases=leases)
+        self._actor.order.remote(pickle.dumps(orders))
+        played: list[list[Session]] = [[] for _ in range(self._lanes)]
+        while any(len(lane) < sessions for lane in played):
+            report: Report = pickle.loads(ray.get(self._actor.report.remote(REPORT_S), timeout=CALL_S))
+            faults = [report.failure, *(returned.fault for returned in report.returned)]
+            if report.fatal is not None or any(faults):
+                raise report.fatal or EngineError(f"rollout: {next(filter(None, faults))}")
+            for one in report.played:
+                played[one.number].append(one.session)
+        return played
 
 
 class BenchmarkActor(RolloutActor):
@@ -141,14 +174,13 @@ def compare(settings: ActorSettings, *, repeats: int) -> Iterator[Repeat]:
     try:
         ray.get(actor.start.remote(), timeout=START_S)
         block: int = ray.get(actor.block_tokens.remote(), timeout=CALL_S)
-        ray.get(actor.collect.remote(each), timeout=CALL_S)  # warm up
+        driver = Driver(actor, lanes=settings.common.lanes)
+        driver.collect(each)  # warm up
         for _ in range(repeats):
             ray.get(actor.forget.remote(), timeout=CALL_S)
             before: Traffic = ray.get(actor.traffic.remote(), timeout=CALL_S)
-            played_s, answer = timed(lambda: ray.get(actor.collect.remote(each), timeout=CALL_S))
+            played_s, lanes = timed(lambda: driver.collect(each))
             after: Traffic = ray.get(actor.traffic.remote(), timeout=CALL_S)
-            sessions: list[Session] = pickle.loads(answer)
-            lanes = [sessions[first : first + each] for first in range(0, len(sessions), each)]
             ray.get(actor.forget.remote(), timeout=CALL_S)
             bare_s, _ = timed(lambda lanes=lanes: ray.get(actor.replay.remote(lanes), timeout=CALL_S))
             yield Repeat(
@@ -179,6 +211,8 @@ def benchmark_actor(name: str, overrides: Sequence[str]) -> Iterator[ActorSettin
         yield ActorSettings(
             common=replace(RolloutSettings.of(config), run_folder=folder),
             index=0,
+            hired=0,
+            start="benchmark",
             model=config.model.path.absolute(),
             log=folder / "engine.log",
         )

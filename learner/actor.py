@@ -120,19 +120,29 @@ class LearnerActor:
                 "cluster.deadline_s, and did not; let the nodes reach one another on all ports"
             ) from error
 
+    # Ray streams what a generator yields: None for each unit of work, then the result.
+
     def imitate(
         self, ragged: Ragged, targets: DemonstrationTargets, micro_batches: MicroBatches, step: ImitationStep
-    ) -> Sums:
-        return self._started_learner.imitate(ragged, targets, micro_batches, step)
+    ) -> "Iterator[Sums | None]":
+        yield (yield from self._started_learner.imitate(ragged, targets, micro_batches, step))
 
-    def learn(self, ragged: Ragged, targets: Targets, micro_batches: MicroBatches, step: PPOStep) -> Sums:
-        return self._started_learner.learn(ragged, targets, micro_batches, step)
+    def learn(
+        self, ragged: Ragged, targets: Targets, micro_batches: MicroBatches, step: PPOStep
+    ) -> "Iterator[Sums | None]":
+        yield (yield from self._started_learner.learn(ragged, targets, micro_batches, step))
+
+    def score(self, ragged: Ragged, micro_batches: MicroBatches) -> "Iterator[RankScores | None]":
+        yield (yield from self._started_learner.score(ragged, micro_batches))
 
     def set_reference(self, folder: Path) -> None:
         self._started_learner.set_reference(folder)
 
-    def score(self, ragged: Ragged, micro_batches: MicroBatches) -> RankScores:
-        return self._started_learner.score(ragged, micro_batches)
+    def offload(self) -> None:
+        self._started_learner.offload()
+
+    def reload(self) -> None:
+        self._started_learner.reload()
 
     def export(self, folder: Path) -> None:
         self._started_learner.export(folder)
@@ -146,21 +156,17 @@ class LearnerActor:
     def probe(self, probes: Sequence[Int32]) -> tuple[Probe, ...]:
         return self._started_weights.probe(probes)
 
-    def buckets(self) -> "Iterator[Bytes | list[int]]":
-        """On rank 0: each bucket as a separate return value, then the list of their checksums.
+    def buckets(self) -> "Iterator[Bytes | list[int] | None]":
+        """Yield the buckets on rank 0, None for each on the others, then the list of the buckets' checksums.
 
         Ray moves each into the object store before it asks for the next.
         """
         checksums: list[int] = []
         for bucket in self._started_weights.buckets():
-            checksums.append(zlib.crc32(bucket.data))
+            if bucket is not None:
+                checksums.append(zlib.crc32(bucket.data))
             yield bucket
         yield checksums
-
-    def help_buckets(self) -> None:
-        """On the other ranks: contribute their shards to rank 0's buckets."""
-        for _ in self._started_weights.buckets():
-            pass
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int, deadline_s: float) -> None:
         """Open the nccl transport to the rollout actors.

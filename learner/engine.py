@@ -207,6 +207,27 @@ class DeepSpeedEngine:
         with deepspeed.zero.GatheredParameters(list(parameters), enabled=self._config.zero_stage == 3):
             yield
 
+    def offload(self) -> None:
+        """Move everything of some size to main memory; nothing but `reload` may follow.
+
+        DeepSpeed moves what it trains, under ZeRO 1 and 2: under ZeRO 3 it moves only its own Adam's states.
+        """
+        self._move_others("cpu")
+        self._engine.offload_states(pin_memory=self.device.type == "cuda")
+
+    def reload(self) -> None:
+        """Move back what `offload` moved."""
+        self._engine.reload_states()
+        self._move_others(self.device)
+
+    def _move_others(self, device: torch.device | str) -> None:
+        """Move what DeepSpeed does not train: the reference, and with LoRA the frozen weights."""
+        if isinstance(self._reference, nn.Module):
+            self._reference.to(device)
+        for parameter in self.policy.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(device)
+
     def save(self, folder: Path) -> None:
         """Write every rank's shard of what is trained, weights, heads and optimizer."""
         state = {"global_step": self.global_step, "base": self._base}

@@ -6,11 +6,11 @@
     puts the arrays in the object store        ->   reduce gradients in ZeRO
     GAE, whitening, metrics                    <-   sums and scores
 
-Every call waits for all ranks, at most `cluster.deadline_s` seconds.
+Every call waits for all ranks; learner/rank_actors.py says what `cluster.deadline_s` bounds of it.
 """
 
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,16 +21,20 @@ from agile_ray.seeds import derive
 from agile_ray.types import Demonstration, Int32, Segment, TokenScores, TrainingRow, Update
 from agile_ray.weights import WeightsRef
 from learner import kl_controller
-from learner.messages import Attention, Dtype, ImitationStep, PPOStep, RankSettings, Sums, add, merge_scores
+from learner.messages import Attention, Dtype, ImitationStep, PPOStep, RankScores, RankSettings, Sums, add, merge_scores
 from learner.plan import MiniBatch, padding, plan
 from learner.ragged import Ragged, lay_out, split, split_scores
-from learner.rank_actors import RankActors
+from learner.rank_actors import RankActors, Yielded
 from learner.steps import imitation_metrics, imitation_rate, ppo_metrics, ppo_rate, take_steps
 from learner.targets import make_demonstration_targets, make_targets
 from learner.weights.publisher import Publisher
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+UNIT = "micro-batch"
+"""What a rank reports progress for."""
 
 
 class LearnerGroup:
@@ -49,6 +53,8 @@ class LearnerGroup:
         probes: Sequence[Int32],
         seed: int,
         roll_call: RollCall | None = None,
+        places: "Sequence[PlacementGroupSchedulingStrategy] | None" = None,
+        take_turn: Callable[[], None] = lambda: None,
     ) -> None:
         """Start one actor per rank and load the model's folder.
 
@@ -59,12 +65,15 @@ class LearnerGroup:
             probes: token ids, int32 [T] each, by which the engines check every published version.
             seed: root of the ranks' seeds.
             roll_call: of the folder that the ranks save into; None if they save nothing.
+            places: where each rank runs; None: wherever Ray finds room.
+            take_turn: called before the ranks use what they hold, who then have the GPUs.
 
         Raises:
             ConfigError: the folder holds no causal language model, or a rank's node does not share the run's folder.
             DeadlineError: the ranks did not meet in time.
             LearnerError: a rank died.
         """
+        self._take_turn = take_turn
         self._learner = learner
         self._ppo = ppo
         self._kl = kl_controller.configured(ppo)
@@ -79,7 +88,14 @@ class LearnerGroup:
             attention=_attention(cluster.device, {learner.dtype, imitation.dtype, ppo.dtype}),
             deadline_s=cluster.deadline_s,
         )
-        self._ranks = RankActors(ranks=learner.ranks, device=cluster.device, seed=seed, deadline_s=settings.deadline_s)
+        self._ranks = RankActors(
+            ranks=learner.ranks,
+            device=cluster.device,
+            gpu_share=cluster.gpu_share,
+            seed=seed,
+            deadline_s=settings.deadline_s,
+            places=places,
+        )
         plans = self._ranks.start(settings, roll_call)
         self._publisher = Publisher(
             self._ranks,
@@ -100,6 +116,7 @@ class LearnerGroup:
             LearnerError: a rank died, or the loss or gradient is not finite (before the optimizer step).
             DeadlineError: a rank was late.
         """
+        self._take_turn()
         begin = time.perf_counter()
         ragged = lay_out([demonstration.segment for demonstration in demonstrations])
         minibatches = self._plan(ragged, seed=step, minibatches=1)
@@ -114,7 +131,7 @@ class LearnerGroup:
             actor.imitate.remote(*shared, micro_batches, values)
             for actor, micro_batches in zip(self._ranks.handles, minibatches[0].by_rank, strict=True)
         ]
-        sums = _over_ranks(self._ranks.wait("imitate", calls))
+        sums = _over_ranks(self._ranks.follow("imitate", calls, unit=UNIT))
         return _update(minibatches, begin, imitation_metrics(sums) | {"learning_rate": values.learning_rate})
 
     def score(
@@ -133,6 +150,7 @@ class LearnerGroup:
             LearnerError: `set_reference` was never called; or a rank died.
             DeadlineError: a rank was late.
         """
+        self._take_turn()
         together = [*segments, *prefixes]
         if not together:
             return [], []
@@ -143,7 +161,8 @@ class LearnerGroup:
             actor.score.remote(*shared, micro_batches)
             for actor, micro_batches in zip(self._ranks.handles, minibatch.by_rank, strict=True)
         ]
-        scores = split_scores(merge_scores(self._ranks.wait("score", calls)), ragged.action_starts)
+        parts: list[Yielded[RankScores]] = self._ranks.follow("score", calls, unit=UNIT)
+        scores = split_scores(merge_scores([part.result for part in parts]), ragged.action_starts)
         return scores[: len(segments)], scores[len(segments) :]
 
     def learn(self, rows: Sequence[TrainingRow], *, seed: int, progress: float) -> Update:
@@ -157,6 +176,7 @@ class LearnerGroup:
             LearnerError: a rank died, or a loss or gradient is not finite (before the optimizer step).
             DeadlineError: a rank was late.
         """
+        self._take_turn()
         begin = time.perf_counter()
         segments = [row.segment for row in rows]
         order = sorted(range(len(rows)), key=lambda k: (segments[k].stream, segments[k].position, segments[k].index))
@@ -177,7 +197,7 @@ class LearnerGroup:
                 actor.learn.remote(*shared, micro_batches, step)
                 for actor, micro_batches in zip(self._ranks.handles, minibatch.by_rank, strict=True)
             ]
-            return _over_ranks(self._ranks.wait("learn", calls))
+            return _over_ranks(self._ranks.follow("learn", calls, unit=UNIT))
 
         taken = take_steps(minibatches, take_step, early_stop_kl=early_stop_kl)
         metrics |= ppo_metrics(taken, planned=len(minibatches), early_stop_kl=early_stop_kl)
@@ -196,6 +216,7 @@ class LearnerGroup:
             LearnerError: a rank died; or the folder holds no adapter of this model.
             DeadlineError: a rank was late.
         """
+        self._take_turn()
         self._ranks.wait("set_reference", [actor.set_reference.remote(folder) for actor in self._ranks.handles])
 
     def publish(self, version: int) -> WeightsRef:
@@ -205,6 +226,7 @@ class LearnerGroup:
             LearnerError: a rank died; or the transport is nccl and `connect` was never called.
             DeadlineError: a rank was late.
         """
+        self._take_turn()
         return self._publisher.publish(version)
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
@@ -230,6 +252,7 @@ class LearnerGroup:
             LearnerError: a rank died.
             DeadlineError: a rank was late.
         """
+        self._take_turn()
         self._ranks.wait("export", [actor.export.remote(folder) for actor in self._ranks.handles])
 
     def save(self, folder: Path) -> None:
@@ -239,6 +262,7 @@ class LearnerGroup:
             LearnerError: a rank died.
             DeadlineError: a rank was late.
         """
+        self._take_turn()
         self._ranks.wait("save", [actor.save.remote(folder) for actor in self._ranks.handles])
         kl_controller.save(self._kl, self._ppo, folder)
 
@@ -249,8 +273,26 @@ class LearnerGroup:
             LearnerError: the folder holds no state of this model and number of ranks; or a rank died.
             DeadlineError: a rank was late.
         """
+        self._take_turn()
         self._ranks.wait("load", [actor.load.remote(folder) for actor in self._ranks.handles])
         self._kl = kl_controller.load(self._ppo, folder)
+
+    def offload(self) -> None:
+        """Leave the GPUs: weights, optimizer and reference go to main memory.
+
+        Raises:
+            LearnerError: a rank died.
+            DeadlineError: a rank was late.
+        """
+        self._ranks.wait("offload", [actor.offload.remote() for actor in self._ranks.handles])
+
+    def reload(self) -> None:
+        """Come back to the GPUs.
+
+        Raises:
+            LearnerError, DeadlineError: as `offload`.
+        """
+        self._ranks.wait("reload", [actor.reload.remote() for actor in self._ranks.handles])
 
     def shutdown(self) -> None:
         """End the ranks' processes."""
@@ -272,9 +314,9 @@ def _attention(device: Literal["cpu", "gpu"], dtypes: Set[Dtype]) -> Attention:
     return "eager" if device == "cpu" and "bfloat16" in dtypes else "sdpa"
 
 
-def _over_ranks(sums: Sequence[Sums]) -> Sums:
+def _over_ranks(parts: Sequence[Yielded[Sums]]) -> Sums:
     """Add up what all ranks measured in one optimizer step."""
-    return add(sums, gradient_norm=sums[0].gradient_norm)
+    return add((part.result for part in parts), gradient_norm=parts[0].result.gradient_norm)
 
 
 def _update(minibatches: Sequence[MiniBatch], begin: float, metrics: dict[str, float]) -> Update:

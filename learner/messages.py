@@ -1,7 +1,7 @@
 """What the driver and the ranks send each other; it loads neither torch nor DeepSpeed.
 
     driver -> rank   RankSettings at the start, an ImitationStep or a PPOStep with every optimizer step
-    rank -> driver   Sums of an optimizer step, RankScores of a scoring pass
+    rank -> driver   Sums of an optimizer step, RankScores of a scoring pass; of long calls what it Yielded
 
 A = action tokens.
 """
@@ -9,7 +9,7 @@ A = action tokens.
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from agile_ray.config import PPO, Imitation, Learner
 from agile_ray.types import Int64, TokenScores
 from learner.ragged import join_scores
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+Result = TypeVar("Result")
 Device = Literal["cpu", "gpu"]
 Dtype = Literal["float32", "bfloat16"]
 
@@ -100,3 +104,11 @@ def merge_scores(parts: Sequence[RankScores]) -> TokenScores:
     order = np.argsort(np.concatenate([part.indices for part in parts]))
     joined = join_scores([part.scores for part in parts])
     return TokenScores(**{name: getattr(joined, name)[order] for name in TokenScores.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Yielded(Generic[Result]):
+    """What a rank yielded in one long call."""
+
+    units: "Sequence[ObjectRef[Result | None]]"  # one for each unit of its work, in order
+    result: Result

@@ -1,11 +1,14 @@
 """One learner rank: computes its micro-batches of every imitation step, PPO step and scoring pass. It needs no Ray.
 
+These three are generators: they yield after each micro-batch, so that a caller sees progress, and return the result.
+
 A = action tokens of one micro-batch, V = vocabulary.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +32,10 @@ from learner.targets import DemonstrationTargets, Targets
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
 """Endings of files that hold weights."""
 
+Result = TypeVar("Result")
+Steps = Generator[None, None, Result]
+"""Yields after each micro-batch; returns the result."""
+
 
 class LearnerRank:
     """One rank's share of every call. All ranks make the same calls in the same order."""
@@ -42,7 +49,7 @@ class LearnerRank:
 
     def imitate(
         self, ragged: Ragged, targets: DemonstrationTargets, micro_batches: MicroBatches, step: ImitationStep
-    ) -> Sums:
+    ) -> Steps[Sums]:
         """Take one SFT step, of the policy and of its heads.
 
         Args:
@@ -57,7 +64,7 @@ class LearnerRank:
         def loss(batch: MicroBatch) -> tuple[Tensor, Sums]:
             return imitation_loss(self._engine.forward(batch, matmul_dtype), batch, targets, step)
 
-        sums = self._accumulate(ragged, micro_batches, loss)
+        sums = yield from self._accumulate(ragged, micro_batches, loss)
         norm = self._engine.step(
             [measured.loss for measured in sums],
             learning_rate=step.learning_rate,
@@ -66,7 +73,7 @@ class LearnerRank:
         )
         return add(sums, gradient_norm=norm)
 
-    def learn(self, ragged: Ragged, targets: Targets, micro_batches: MicroBatches, step: PPOStep) -> Sums:
+    def learn(self, ragged: Ragged, targets: Targets, micro_batches: MicroBatches, step: PPOStep) -> Steps[Sums]:
         """Take one PPO step. The weights stay unchanged if the policy has moved further than `ppo.early_stop_kl`.
 
         Args:
@@ -87,7 +94,7 @@ class LearnerRank:
                 temperature=self._temperature,
             )
 
-        sums = self._accumulate(ragged, micro_batches, loss)
+        sums = yield from self._accumulate(ragged, micro_batches, loss)
         update_kl = self._engine.total(add(sums, gradient_norm=0.0).update_kl)
         over_all_ranks = Sums(loss=0.0, actions=step.actions, update_kl=update_kl)
         # With learning rate 0 a step keeps the weights, yet clears the gradients and keeps the ranks in step. It still
@@ -111,7 +118,7 @@ class LearnerRank:
         self._engine.set_reference(folder)
 
     @torch.no_grad()
-    def score(self, ragged: Ragged, micro_batches: MicroBatches) -> RankScores:
+    def score(self, ragged: Ragged, micro_batches: MicroBatches) -> Steps[RankScores]:
         """Score this rank's rows with the policy, the reference policy and the heads.
 
         Raises:
@@ -132,7 +139,16 @@ class LearnerRank:
                     write_probabilities=_numpy(predictions.write_logits.sigmoid()),
                 )
             )
+            yield
         return RankScores(indices=np.concatenate(indices), scores=join_scores(scores))
+
+    def offload(self) -> None:
+        """Move weights, optimizer and reference to main memory; nothing but `reload` may follow."""
+        self._engine.offload()
+
+    def reload(self) -> None:
+        """Move back what `offload` moved."""
+        self._engine.reload()
 
     def export(self, folder: Path) -> None:
         """Write the policy as a Hugging Face folder, with the source folder's tokenizer; rank 0 writes.
@@ -169,13 +185,14 @@ class LearnerRank:
 
     def _accumulate(
         self, ragged: Ragged, micro_batches: MicroBatches, loss: Callable[[MicroBatch], tuple[Tensor, Sums]]
-    ) -> list[Sums]:
+    ) -> Steps[list[Sums]]:
         """Add up the gradients of all micro-batches; returns what each of them measured."""
         sums: list[Sums] = []
         for rows in micro_batches:
             total, measured = loss(make_micro_batch(ragged, rows, self._engine.device))
             self._engine.backward(total)
             sums.append(measured)
+            yield
         return sums
 
     def _logprobs(self, logits_AV: Tensor, batch: MicroBatch) -> Tensor:

@@ -1,6 +1,16 @@
-"""The driver's handles of the ranks' Ray actors: starts the ranks together and waits for them with a deadline."""
+"""The driver's handles of the ranks' Ray actors: starts the ranks together and waits for them with a deadline.
 
-from collections.abc import Sequence
+call                                     bounded by cluster.deadline_s
+imitate, score, learn                    each micro-batch, with the ranks' exchange of gradients
+publish                                  each bucket
+start, load, save, export, set_reference,
+offload, reload, probe, connect, send    the whole call: it takes as long as a model is large
+
+So a call with much to do may take long. A rank that is stuck is late with its next unit; so are those that wait for it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import ray
@@ -11,16 +21,20 @@ from agile_ray.ray_errors import explain
 from agile_ray.record.roll_call import RollCall
 from agile_ray.seeds import derive
 from learner.actor import LearnerActor
-from learner.messages import Device, RankSettings
+from learner.messages import Device, RankSettings, Yielded
 
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     from learner.weights.buckets import BucketPlan
 
 LOWER = "learner.micro_batch_tokens or learner.ranks"
 """What needs less memory on a rank's node when it is smaller."""
+
+POLL_S = 0.5
+"""Time between two looks at the deadlines, seconds."""
 
 Result = TypeVar("Result")
 
@@ -28,18 +42,35 @@ Result = TypeVar("Result")
 class RankActors:
     """One actor per rank."""
 
-    def __init__(self, *, ranks: int, device: Device, seed: int, deadline_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        ranks: int,
+        device: Device,
+        gpu_share: float,
+        seed: int,
+        deadline_s: float,
+        places: "Sequence[PlacementGroupSchedulingStrategy] | None" = None,
+    ) -> None:
         """Create the actors; `start` makes them ready.
 
         Args:
+            gpu_share: what a rank takes of its GPU; 0 on a CPU.
             seed: root of the ranks' seeds.
-            deadline_s: longest time that `wait` waits.
+            deadline_s: longest time that `wait` waits, and that `follow` waits for one unit.
+            places: where each rank runs; None: wherever Ray finds room.
         """
         self._deadline_s = deadline_s
-        kind = ray.remote(num_cpus=1, num_gpus=1 if device == "gpu" else 0)(LearnerActor)
+        kind = ray.remote(num_cpus=1, num_gpus=gpu_share)(LearnerActor)
+        strategies = ["DEFAULT"] * ranks if places is None else places
         self.handles = [
-            cast("ActorHandle", kind.remote(rank=rank, ranks=ranks, device=device, seed=derive(seed, "learner", rank)))
-            for rank in range(ranks)
+            cast(
+                "ActorHandle",
+                kind.options(scheduling_strategy=strategy).remote(
+                    rank=rank, ranks=ranks, device=device, seed=derive(seed, "learner", rank)
+                ),
+            )
+            for rank, strategy in zip(range(ranks), strategies, strict=True)
         ]
 
     def start(self, settings: RankSettings, roll_call: RollCall | None) -> "tuple[BucketPlan, ...]":
@@ -80,9 +111,11 @@ class RankActors:
         try:
             return ray.get(list(answers), timeout=self._deadline_s)
         except GetTimeoutError as error:
+            _, missing = ray.wait(list(answers), num_returns=len(answers), timeout=0)
+            late = [f"rank {rank}" for rank, answer in enumerate(answers) if answer in missing]
             raise DeadlineError(
-                f"learner.{call}: every rank must answer within cluster.deadline_s ({self._deadline_s:g} s), one did "
-                "not"
+                f"learner.{call}: every rank must answer within cluster.deadline_s ({self._deadline_s:g} s), these did "
+                f"not: {', '.join(late)}"
             ) from error
         except RayTaskError as error:
             if isinstance(error.cause, AgileError):
@@ -96,6 +129,43 @@ class RankActors:
             ) from error
         except RayError as error:
             raise LearnerError(f"learner.{call}: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
+
+    def follow(
+        self, call: str, streams: "Sequence[Iterator[ObjectRef[Result | None]]]", *, unit: str
+    ) -> list[Yielded[Result]]:
+        """Wait until every rank has yielded its units and then its result.
+
+        Args:
+            call: its name, for error messages.
+            streams: one of each rank: what it yields, by reference.
+            unit: what a rank yields something for, for error messages.
+
+        Raises:
+            AgileError, LearnerError: as `wait`.
+            DeadlineError: a rank takes longer than `deadline_s` for one unit.
+        """
+        yielded: list[list[ObjectRef[Result | None]]] = [[] for _ in streams]
+        results: dict[int, Result] = {}
+        late_at = [time.monotonic() + self._deadline_s] * len(streams)
+        pending = dict(enumerate(streams))
+        while pending:
+            waiting = cast("list[ObjectRef[object]]", [*pending.values()])  # Ray takes streams, too
+            ready, _ = ray.wait(waiting, num_returns=1, timeout=POLL_S, fetch_local=False)
+            for rank in [rank for rank, stream in pending.items() if stream in ready]:
+                item = next(pending[rank], None)
+                if item is None:  # the stream has ended; its last item may be an error
+                    del pending[rank]
+                    results[rank] = cast("Result", self.wait(call, [yielded[rank].pop()])[0])
+                else:
+                    yielded[rank].append(item)
+                    late_at[rank] = time.monotonic() + self._deadline_s
+            now = time.monotonic()
+            if late := [f"rank {rank} (after {len(yielded[rank])})" for rank in pending if now > late_at[rank]]:
+                raise DeadlineError(
+                    f"learner.{call}: every rank must finish a {unit} within cluster.deadline_s "
+                    f"({self._deadline_s:g} s), these did not finish the next one: {', '.join(late)}"
+                )
+        return [Yielded(units=units, result=results[rank]) for rank, units in enumerate(yielded)]
 
     def share(self, *values: object) -> "list[ObjectRef[object]]":
         """Put values into the object store, where every rank reads them.

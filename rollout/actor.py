@@ -157,6 +157,14 @@ class RolloutActor:
             ) from error
         return await self._engine.load(weights, blobs)
 
+    async def sleep(self) -> None:
+        """Leave the GPU until `wake`."""
+        await self._engine.sleep()
+
+    async def wake(self) -> None:
+        """Come back to the GPU."""
+        await self._engine.wake()
+
     async def shutdown(self) -> None:
         """End the engine's processes."""
         if self._started_engine is not None:
@@ -203,6 +211,7 @@ def engine_settings(settings: ActorSettings) -> EngineSettings:
         kv_cache_gib=rollout.kv_cache_gib,
         gpu_memory=rollout.gpu_memory,
         tensor_parallel=rollout.tensor_parallel,
+        sleeps=0 < common.gpu_share < 1,
         seed=derive(common.seed, "engine", settings.index),
         pinned=rollout.actors == 1,
         deadline_s=common.deadline_s,

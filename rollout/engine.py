@@ -9,7 +9,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,8 @@ class VLLMEngine:
                     kv_cache_memory_bytes=int(settings.kv_cache_gib * 2**30) if on_cpu else None,
                     gpu_memory_utilization=settings.gpu_memory,
                     tensor_parallel_size=settings.tensor_parallel,
+                    distributed_executor_backend=executor_of(settings),
+                    enable_sleep_mode=settings.sleeps,
                     seed=settings.seed % 2**31,
                     disable_log_stats=True,
                 )
@@ -190,6 +192,23 @@ class VLLMEngine:
     async def release(self) -> None:
         """Resume the scheduler; requests in flight are prefilled again with the weights that are then loaded."""
         await self.wait("resume", self.llm.resume_generation())
+
+    async def sleep(self) -> None:
+        """Pause the scheduler and keep requests; on a shared GPU also move the weights to main memory, drop the cache.
+
+        Level 2 would drop the weights, but the check of the next version compares it with the old one.
+        """
+        await self.wait("sleep", self.llm.sleep(level=1 if self.settings.sleeps else 0, mode="keep"))
+
+    async def wake(self) -> None:
+        """Bring the weights back and resume the scheduler.
+
+        Raises:
+            EngineError: a part of the engine still sleeps.
+        """
+        tags = None if self.settings.sleeps else ["scheduling"]
+        if not await self.wait("wake_up", self.llm.wake_up(tags)):
+            raise EngineError("rollout: vLLM's wake_up must bring back the whole engine, but a part of it sleeps")
 
     async def init_weight_transfer_engine(self, request: "WeightTransferInitRequest") -> None:
         """Open the transport in every worker."""
@@ -296,3 +315,8 @@ class VLLMEngine:
     def shutdown(self) -> None:
         """End the engine's processes."""
         self.llm.shutdown()
+
+
+def executor_of(settings: EngineSettings) -> Literal["uni", "mp"]:
+    """Where vLLM's workers run: in the core's process or in their own. In some actors vLLM itself would choose Ray."""
+    return "uni" if settings.device == "gpu" and settings.tensor_parallel == 1 else "mp"

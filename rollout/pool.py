@@ -9,6 +9,10 @@ load        every engine that serves to load and check it      the version is li
                                                                may begin                         nccl: learners too
 evaluate    the sessions that are being played; every stream   sessions, in parts; no lane       the longest stream
             to be played                                       plays, versions are held
+sleep       actors that are being replaced; every engine to    GPUs for the learners             every engine
+            leave its GPU
+wake        every engine to come back to its GPU               engines; lost actors are          every engine
+                                                               replaced again
 save        nothing                                            lanes at the start of slice k     the disk
 restore     nothing                                            lanes as `save` wrote them        the disk
 reopen      the sessions that are being played                 other lanes on the same engines   every actor
@@ -57,6 +61,7 @@ from rollout.waiting import wait
 if TYPE_CHECKING:
     from ray import ObjectRef
     from ray.actor import ActorHandle
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 STOP_S = 15.0
 """Longest wait for the engines to end, seconds."""
@@ -89,6 +94,8 @@ class RolloutPool:
         logs: Path,
         bar: Bar = no_bar,
         roll_call: RollCall | None = None,
+        places: "Sequence[PlacementGroupSchedulingStrategy] | None" = None,
+        take_turn: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to start the actors; call `wait_until_ready` before any other method.
 
@@ -96,12 +103,17 @@ class RolloutPool:
             model: Hugging Face folder, readable on every node.
             logs: folder for the engines' logs.
             roll_call: of the run's folder, into which the actors write receipts; None if they only play.
+            places: where each actor runs; None: wherever Ray finds room.
+            take_turn: called before the engines compute, who then have the GPUs.
         """
         self._settings = settings
         self._bar = bar
         self._environment = envs.build(settings.env, seed=settings.seed)
-        gpus = settings.rollout.tensor_parallel if settings.device == "gpu" else 0
-        self._kind = ray.remote(num_cpus=1, num_gpus=gpus)(RolloutActor)
+        self._take_turn = take_turn
+        self._places = places
+        self._kind = ray.remote(num_cpus=1, num_gpus=settings.gpu_share * settings.rollout.tensor_parallel)(
+            RolloutActor
+        )
         self._model, self._logs = model.absolute(), logs.absolute()
         self._start = secrets.token_hex(4)
         self._roll_call = roll_call
@@ -119,12 +131,13 @@ class RolloutPool:
         self._starting = self._played.begin(self._fleet.start())
 
     def _hire(self, index: int, hired: int) -> RayWorker:
-        """Create the process of an actor."""
+        """Create the process of an actor, in the place of the one before."""
         log = self._logs / f"engine-{index}.log"
         one = ActorSettings(
             common=self._settings, index=index, hired=hired, start=self._start, model=self._model, log=log
         )
-        handle = cast("ActorHandle", self._kind.remote(one))
+        place = "DEFAULT" if self._places is None else self._places[index]
+        handle = cast("ActorHandle", self._kind.options(scheduling_strategy=place).remote(one))
         return RayWorker(handle, one, roll_call=None if hired else self._roll_call)
 
     @property
@@ -195,6 +208,7 @@ class RolloutPool:
         Raises:
             EngineError: actors die again and again.
         """
+        self._take_turn()
         self._run(self._fleet.spread(shares))
 
     def collect(self) -> list[Session]:
@@ -207,6 +221,7 @@ class RolloutPool:
             EngineError: actors die or hang again and again; the message has the commonest reason.
             ConfigError: an actor can't write down what it buys.
         """
+        self._take_turn()
         fleet = self._fleet
         if not fleet.lanes.is_open:
             found = read_journals(RunFolder(self._settings.run_folder).journals())
@@ -251,6 +266,7 @@ class RolloutPool:
             ConfigError: the split is unknown, or it never ends and `sessions` is None.
             EngineError: as `collect`.
         """
+        self._take_turn()
         parts = PlayedParts(None) if parts is None else parts
         chosen = plays(self._environment, split=split, sessions=sessions)
         before = parts.sessions
@@ -270,6 +286,7 @@ class RolloutPool:
             EngineError: as `collect`; with a transfer, also if an actor died.
             DeadlineError: with a transfer, an actor took longer than `cluster.deadline_s`.
         """
+        self._take_turn()
         if weights.transfer is None:
             self._run(self._fleet.load(weights))
         else:
@@ -303,6 +320,25 @@ class RolloutPool:
         reasons = [f"actor {index}: {reason}" for index, reason in enumerate(held) if reason is not None]
         if reasons:
             raise SyncError(f"rollout.load: {'; '.join(reasons)}") from error
+
+    def sleep(self) -> None:
+        """Leave the GPUs: weights go to main memory, the key-value cache is dropped, requests are kept.
+
+        An actor whose engine does not leave is killed, and replaced after `wake`, as those are that are lost meanwhile.
+
+        Raises:
+            EngineError: actors die again and again.
+            DeadlineError: an engine does not leave, and its actor can't be killed.
+        """
+        self._run(self._fleet.sleep())
+
+    def wake(self) -> None:
+        """Come back to the GPUs, with the weights that were there.
+
+        Raises:
+            EngineError, DeadlineError: as `sleep`.
+        """
+        self._run(self._fleet.wake())
 
     def save(self, folder: Path, *, earlier: Path | None) -> None:
         """Write all lanes into a checkpoint, as they were at the end of the batch that was collected last.

@@ -24,9 +24,10 @@ class RolloutSettings:
     seed: int  # root of the seeds of environment and engines
     env: Env  # the environment, its expert and the price of advice
     agent: Agent  # rules and budgets of a session; `session_tokens` also sets the engines' context length
-    memory: Memory  # embedder, retrieval and capacity of the lanes' memories
+    memory: Memory  # embedder and retrieval of the lanes' memories
     rollout: Rollout  # number of actors, sampling, engines, transport
     device: str  # "cpu" or "gpu"
+    gpu_share: float  # of each GPU that an engine uses; below 1 it sleeps while a learner rank has the rest
     deadline_s: float  # longest wait for one call
     exact: bool  # engines and learner all compute in float32, so their logprobs must be equal
     lanes: int  # of all actors
@@ -46,6 +47,7 @@ class RolloutSettings:
             memory=config.memory,
             rollout=config.rollout,
             device=config.cluster.device,
+            gpu_share=config.cluster.gpu_share,
             deadline_s=config.cluster.deadline_s,
             exact=config.rollout.dtype == config.learner.dtype == "float32",
             lanes=config.loop.lanes,
@@ -90,6 +92,7 @@ class EngineSettings:
     kv_cache_gib: float  # on CPU
     gpu_memory: float  # share of one GPU, in (0, 1]
     tensor_parallel: int  # GPUs
+    sleeps: bool  # `sleep` frees the GPU; never on CPU, where vLLM refuses it
     seed: int  # of sampling
     pinned: bool  # on CPU, pin threads to cores; False where several engines would all pick the same cores
     deadline_s: float  # longest wait for one request or one weight transfer

@@ -71,6 +71,25 @@ def test_a_bad_value_is_an_error_of_one_line_that_names_file_key_and_rule(tmp_pa
     assert "\n" not in message
 
 
+COLOCATED = ("cluster.colocate=true", "cluster.device=gpu", "rollout.actors=2", "learner.ranks=2")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("rollout.actors=1", "needs rollout.actors = learner.ranks, found 1 and 2"),
+        ("rollout.tensor_parallel=2", "needs rollout.tensor_parallel = 1, found 2"),
+        ("rollout.transport=nccl", "needs rollout.transport = ray_shm, found nccl"),
+        ("loop.max_age=1", "needs loop.max_age = 0, found 1"),
+        ("learner.zero_stage=3", "needs learner.zero_stage 1 or 2, found 3"),
+    ],
+)
+def test_gpus_are_shared_only_by_pairs_that_can_leave_them(tmp_path, override, says):
+    assert config(tmp_path, *COLOCATED).cluster.gpu_share == 0.5
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        config(tmp_path, *COLOCATED, override)
+
+
 @pytest.mark.parametrize("text", ["- a\n", "run: {name: t", "", "run: {name: ${nowhere}}"])
 def test_a_file_that_is_not_a_config_is_an_error_of_one_line(tmp_path, text):
     with pytest.raises(ConfigError) as error:

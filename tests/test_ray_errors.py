@@ -22,12 +22,25 @@ from agile_ray.ray_errors import LENGTH, explain
 from learner.rank_actors import RankActors
 from rollout.waiting import wait
 
-PAGE = """2 worker(s) were killed due to the node running low on memory.
-Memory on the node (IP: 10.0.0.7, ID: 5a0b) was 60.81GB used / 64.00GB limit (0.950156)
-Object store memory usage: [- objects spillable: 0]
-Ray killed 2 worker(s) based on the killing policy
-(job ID=01000000, lease ID=02, task name=RolloutActor.start, required resources={CPU: 1}, pid=4711, actual memory
-used=31.20GB, worker ID=77)
+PAGE = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: dc8157) \
+was 60.81GB used / 64.00GB limit (0.950156)
+OOM kill reason: Memory usage 65294241792B exceeded threshold of 65283502899B (95.0% of 68719476736B limit)
+Object store memory usage: [- objects spillable: 0
+- bytes spillable: 0
+
+Eviction Stats:
+(global lru) capacity: 5235897139
+(global lru) bytes evicted: 0]
+Ray killed 1 worker(s) based on the killing policy
+Considered workers: [
+(Actor(31c0): job ID=01000000, lease ID=01, task name=LearnerActor.__init__, required resources={CPU: 1}, pid=4712, \
+actual memory used=12.00GB, worker ID=70)
+Selected to kill: (Actor(7747): job ID=01000000, lease ID=02, task name=RolloutActor.__init__, required \
+resources={CPU: 1}, pid=4711, actual memory used=31.20GB, worker ID=77)
+]
+Total non-selected idle workers: 1
+Total non-selected idle workers USS bytes: 0.04GB
+To see more information about memory usage on this node, use `ray logs raylet.out -ip 10.0.0.7`
 Top 10 memory users: PID\tMEM(GB)\tCOMMAND
 4711\t31.20\tray::RolloutActor.load
 4712\t12.00\tray::LearnerActor.learn
@@ -90,22 +103,29 @@ def test_an_error_of_rays_is_one_short_line(error: Exception, monkeypatch: pytes
 
 
 def test_out_of_memory_says_who_used_how_much_of_how_much_and_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
-    raising(OutOfMemoryError(PAGE.replace("memory\nused", "memory used")), monkeypatch)
+    raising(OutOfMemoryError(PAGE), monkeypatch)
     with pytest.raises(EngineError) as caught:
         wait("collect", ["an answer"], deadline_s=1)  # pyright: ignore[reportArgumentType]
     assert str(caught.value) == (
-        "rollout.collect: actor 0 died (out of memory: process 4711 used 31.20 GB, the node 10.0.0.7 60.81 of 64.00 "
-        "GB; lower rollout.seats, rollout.actors or rollout.kv_cache_gib, or use a node with more memory); the same "
-        "run name resumes"
+        "rollout.collect: actor 0 died (out of memory: RolloutActor (process 4711) used 31.20 GB, the node 10.0.0.7 "
+        "60.81 of 64.00 GB; lower rollout.seats, rollout.actors or rollout.kv_cache_gib, or use a node with more "
+        "memory); the same run name resumes"
     )
 
 
 def test_out_of_memory_is_read_from_older_messages_and_from_parts_of_one() -> None:
     assert explain(OLDER, lower="x").startswith(
-        "out of memory: process 664672 used 0.05 GB, the node 172.31.23.1 219.41 of 230.40 GB; lower x"
+        "out of memory: RolloutActor (process 664672) used 0.05 GB, the node 172.31.23.1 219.41 of 230.40 GB; lower x"
     )
     assert explain("Worker exit type: NODE_OUT_OF_MEMORY", lower="x").startswith(
         "out of memory: Ray ended a process; lower x"
+    )
+
+
+def test_every_process_that_ran_out_of_memory_is_named() -> None:
+    both = PAGE.replace("\n(Actor(31c0)", "\nSelected to kill: (Actor(31c0)")
+    assert explain(both, lower="x").startswith(
+        "out of memory: LearnerActor (process 4712) used 12.00 GB and RolloutActor (process 4711) used 31.20 GB, the "
     )
 
 

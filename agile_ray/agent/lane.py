@@ -19,6 +19,9 @@ from agile_ray.types import Ending, Int64, Receipt, Session
 
 AHEAD = 16
 """Questions that are embedded together: the model is faster on several texts."""
+CAPACITY = 10_000
+"""Maximum number of different texts of each kind in a memory. A new text is refused by a full memory, and counted as
+the remark `memory_full`. A text that memory holds always takes the question of another session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ class Lane:
         """
         self.stream = stream
         self.position = 0
-        self.memory = Memory(rules.embedder, capacity=rules.memory.capacity)
+        self.memory = Memory(rules.embedder, capacity=CAPACITY)
         self._rules = rules
         self._recurrence = Recurrence(stream.questions)
         self._price = rules.prices.at(stream.id)
@@ -99,7 +102,7 @@ class Lane:
         """Continue from the state of a lane of the same stream, with its whole memory; own receipts are kept."""
         self.position = state.position
         self._expert.add(state.receipts)
-        self.memory = Memory.restore(state.memory, self._rules.embedder, capacity=self._rules.memory.capacity)
+        self.memory = Memory.restore(state.memory, self._rules.embedder, capacity=CAPACITY)
 
     @property
     def bought(self) -> tuple[Receipt, ...]:

@@ -92,6 +92,12 @@ def _words(node: Node) -> str:
 def actors_of(config: RunConfig, *, rank_bytes: int, engine_bytes: int) -> list[Actor]:
     """The actors of a run, those first that need most GPUs on one node."""
     gpu = config.cluster.device == "gpu"
+    if config.cluster.colocate:  # launch/cluster/room.py reserves one place for both
+        memory = 0 if gpu else engine_bytes + rank_bytes
+        return [
+            Actor(name=f"engine-{index} and rank-{index}", gpus=1 if gpu else 0, memory_bytes=memory)
+            for index in range(config.learner.ranks)
+        ]
     engines = [
         Actor(
             name=f"engine-{index}",

@@ -1,6 +1,7 @@
 """Builds the parts of a training or a replay from a configuration: the only module that knows every class."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from agile_ray.record.folder import CheckpointFolder, RunFolder
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.record.roll_call import RollCall, roll_call
 from agile_ray.types import Int32, RunState
+from launch.cluster.room import Room, reserve
+from launch.cluster.turns import Turns
 from launch.run.progress import Progress
 from rollout.settings import RolloutSettings
 
@@ -67,6 +70,7 @@ class Machines:
     """Running engines and learner ranks; several runs may use them one after the other."""
 
     config: RunConfig  # the one that they were started with
+    room: Room  # that they run in
     learners: "LearnerGroup"
     rollouts: "RolloutPool"
 
@@ -80,44 +84,72 @@ class Machines:
         self.rollouts.reopen(RolloutSettings.of(config), bar=progress.bar)
 
     def close(self) -> None:
-        """End the engines, then the ranks, so that neither waits for the other."""
+        """End the engines, then the ranks, so that neither waits for the other; then give their room back."""
         self.rollouts.shutdown()
         self.learners.shutdown()
+        self.room.close()
 
 
 def start(config: RunConfig, environment: Environment, progress: Progress) -> Machines:
-    """Start engines and learners in parallel.
+    """Reserve the run's room, and start engines and learners there in parallel.
+
+    With `cluster.colocate` the engines start first and sleep, because each measures the memory of its GPU.
 
     Raises:
-        AgileError: a part did not start; the others are ended.
+        ConfigError: the cluster has less room than the run needs.
+        AgileError: a part did not start; the others are ended, and the room is free again.
     """
     from rollout.pool import RolloutPool
 
-    run = RunFolder.of(config)
-    with roll_call(run) as call:
+    run, turns = RunFolder.of(config), Turns()
+    with ExitStack() as undo, roll_call(run) as call:
+        room = reserve(config, engines=config.rollout.actors, ranks=config.learner.ranks)
+        undo.callback(room.close)
         rollouts = RolloutPool(
-            RolloutSettings.of(config), model=config.model.path, logs=run.logs, bar=progress.bar, roll_call=call
+            RolloutSettings.of(config),
+            model=config.model.path,
+            logs=run.logs,
+            bar=progress.bar,
+            roll_call=call,
+            places=room.engines,
+            take_turn=turns.play,
         )
-        try:
-            with progress.waiting(f"still starting engines and learners; the engines write to {run.logs}"):
-                learners = start_learners(config, probes(environment, _rules(config, environment)), call)
+        undo.callback(rollouts.shutdown)
+        with progress.waiting(f"still starting engines and learners; the engines write to {run.logs}"):
+            if config.cluster.colocate:
                 rollouts.wait_until_ready()
-                if config.rollout.transport == "nccl":
-                    workers = config.rollout.actors * config.rollout.tensor_parallel
-                    rollouts.connect(lambda handles: learners.connect(handles, workers=workers))
-        except BaseException:
-            rollouts.shutdown()
-            raise
-    return Machines(config=config, learners=learners, rollouts=rollouts)
+                rollouts.sleep()
+            learners = start_learners(
+                config, probes(environment, _rules(config, environment)), call, room, take_turn=turns.learn
+            )
+            undo.callback(learners.shutdown)
+            if config.cluster.colocate:
+                turns.begin(learners, rollouts)
+            else:
+                rollouts.wait_until_ready()
+            if config.rollout.transport == "nccl":
+                workers = config.rollout.actors * config.rollout.tensor_parallel
+                rollouts.connect(lambda handles: learners.connect(handles, workers=workers))
+        undo.pop_all()
+    return Machines(config=config, room=room, learners=learners, rollouts=rollouts)
 
 
-def start_learners(config: RunConfig, probes: Sequence[Int32], call: RollCall) -> "LearnerGroup":
+def start_learners(
+    config: RunConfig,
+    probes: Sequence[Int32],
+    call: RollCall,
+    room: Room,
+    *,
+    take_turn: Callable[[], None] = lambda: None,
+) -> "LearnerGroup":
     """Start the learner ranks without engines.
 
     Args:
         config: of the run.
         probes: token sequences that every published version is checked with.
         call: roll call of the run's folder, which the ranks answer.
+        room: where they run.
+        take_turn: called before the ranks compute; by default they share their GPUs with nobody.
 
     Raises:
         AgileError: a rank did not start; the others are ended.
@@ -137,6 +169,8 @@ def start_learners(config: RunConfig, probes: Sequence[Int32], call: RollCall) -
         probes=probes,
         seed=config.seed,
         roll_call=call,
+        places=room.ranks,
+        take_turn=take_turn,
     )
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from agile_ray.config import RunConfig
@@ -11,6 +12,7 @@ from agile_ray.scripted.guided import Guide
 from agile_ray.types import Session
 from agile_ray.units import Split
 from launch.cluster.ray_cluster import cluster
+from launch.cluster.room import reserve
 from launch.models.folder import check_model
 from launch.run.preflight import check_engine_path, check_engines
 from launch.run.progress import Progress
@@ -47,11 +49,13 @@ def play_checkpoint(config: RunConfig, folder: Path, *, split: Split, guide: Gui
     with (
         Progress(imitation_steps=0, iterations=0) as progress,
         cluster(config.cluster, cpus=2 * config.rollout.actors + 1),
+        closing(reserve(config, engines=config.rollout.actors, ranks=0)) as room,
     ):
         from rollout.pool import RolloutPool
 
         logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if an engine fails: its error names the log
-        rollouts = RolloutPool(RolloutSettings.of(config), model=folder, logs=logs, bar=progress.bar)
+        settings = RolloutSettings.of(config)
+        rollouts = RolloutPool(settings, model=folder, logs=logs, bar=progress.bar, places=room.engines)
         try:
             rollouts.wait_until_ready()
             played = rollouts.evaluate(split=split, sessions=config.evaluate.sessions, greedy=True, guide=guide)

@@ -1,7 +1,7 @@
 """A replay from start to end: trains on the stored sessions of a run, then compares."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -19,6 +19,7 @@ from agile_ray.record.roll_call import roll_call
 from agile_ray.replay.rollouts import RecordedRollouts
 from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
+from launch.cluster.room import reserve
 from launch.report.replay_table import conclude, name_run
 from launch.run import shipped_configs
 from launch.run.assembly import open_record, start_learners
@@ -62,10 +63,11 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
         stop.explained(folder, run.sft, progress),
         resumable(folder, stopping=stop),
         cluster(config.cluster, cpus=ranks + 1),
+        closing(reserve(config, engines=0, ranks=ranks)) as room,
     ):
         progress.say(f"replay of {run} in {folder}: starting learners")
         with roll_call(folder) as call:
-            learners = start_learners(config, (), call)  # no engine serves the weights, so there is no sync to check
+            learners = start_learners(config, (), call, room)  # no engine serves weights: there is no sync to check
         with ExitStack() as ending:
             ending.callback(learners.shutdown)
             ending.enter_context(stop.working())

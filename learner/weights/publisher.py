@@ -8,12 +8,13 @@ Every version carries probes: token ids and the logprobs that the new weights gi
 version must agree with them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from agile_ray.errors import LearnerError
 from agile_ray.types import Int32
 from agile_ray.weights import Bucket, Probe, WeightsRef
+from learner.messages import Yielded
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -30,6 +31,10 @@ class Ranks(Protocol):
     handles: "list[ActorHandle]"
 
     def wait(self, call: str, answers: "Sequence[ObjectRef[Result]]") -> list[Result]: ...
+
+    def follow(
+        self, call: str, streams: "Sequence[Iterator[ObjectRef[Result | None]]]", *, unit: str
+    ) -> list[Yielded[Result]]: ...
 
 
 class Publisher:
@@ -71,15 +76,15 @@ class Publisher:
                     "learner.publish: the nccl transport must be connected, found it closed; call connect"
                 )
             return WeightsRef(version=version, buckets=(), blobs=(), probes=self._probe(), transfer=self._broadcast)
-        first, *others = self._ranks.handles
-        # The driver owns the buckets, so they outlive the ranks.
-        answer = first.buckets.options(num_returns=1 + len(self._plans)).remote()
-        checksums, *_ = self._ranks.wait("publish", [answer[-1], *(actor.help_buckets.remote() for actor in others)])
+        streams = [actor.buckets.remote() for actor in self._ranks.handles]
+        published: list[Yielded[list[int]]] = self._ranks.follow("publish", streams, unit="bucket")
+        first = published[0]
         buckets = tuple(
             Bucket(index=index, size_bytes=plan.size_bytes, checksum=checksum, tensors=plan.tensors)
-            for index, (plan, checksum) in enumerate(zip(self._plans, checksums, strict=True))
+            for index, (plan, checksum) in enumerate(zip(self._plans, first.result, strict=True))
         )
-        return WeightsRef(version=version, buckets=buckets, blobs=tuple(answer[:-1]), probes=self._probe())
+        blobs = tuple(first.units)  # the driver owns them, so they outlive the ranks
+        return WeightsRef(version=version, buckets=buckets, blobs=blobs, probes=self._probe())
 
     def connect(self, handles: "list[ActorHandle]", *, workers: int) -> None:
         """Open the nccl transport. Untested: it needs GPUs.

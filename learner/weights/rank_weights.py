@@ -33,10 +33,10 @@ class RankWeights:
         shapes = ((name, _shape(weight.parameter)) for name, weight in self._weights.items())
         self.plans = plan_buckets(shapes, dtype)  # the same for every version
 
-    def buckets(self) -> Iterator[Bytes]:
+    def buckets(self) -> Iterator[Bytes | None]:
         """Pack the present weights, one bucket at a time, so that they are never in memory twice.
 
-        On rank 0 it yields the buckets. The others only help to gather, and yield none.
+        On rank 0 it yields the buckets. The others only help to gather, and yield None for each.
         """
         for plan in self.plans:
             weights = [self._weights[spec.name] for spec in plan.tensors]
@@ -44,8 +44,7 @@ class RankWeights:
             with self._engine.gathered({weight.parameter for weight in weights}):
                 if self._engine.rank == 0:
                     bucket = pack(plan, (weight.value() for weight in weights), self.dtype)
-            if bucket is not None:
-                yield bucket
+            yield bucket
 
     def parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every parameter complete, in the published dtype."""

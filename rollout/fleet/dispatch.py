@@ -5,7 +5,8 @@ Each actor has one task, which lives as long as the fleet:
     hire     a process starts, and its engine
     bring    the live weights are loaded and checked; nothing is played before
     follow   lanes are dealt, reports are taken
-    lose     the process is killed, its lanes go on elsewhere from their last session boundary; hire again
+    lose     the process is killed, its lanes go on elsewhere from their last session boundary; hire again,
+             but not while the engines sleep and others use their GPUs (`cluster.colocate`)
 
 Whatever is lost, no session is: a session that was not reported is played again, and what its first attempt paid for
 is read from the books of the dead process. What a dead process said last is not listened to: its task has ended, and
@@ -14,7 +15,7 @@ its lanes have another epoch.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -65,6 +66,10 @@ class Worker(Protocol):
     async def spread(self, numbers: Sequence[int], shares: AskingShares) -> list[LanePosition]: ...
 
     async def reopen(self) -> None: ...  # opens lanes with the settings that hold now
+
+    async def sleep(self) -> None: ...  # its engine leaves the GPU
+
+    async def wake(self) -> None: ...  # and comes back
 
     async def kill(self) -> None: ...  # returns once it is dead
 
@@ -143,6 +148,7 @@ class Fleet:
         self._tasks: list[asyncio.Task[None]] = []
         self._weights: WeightsRef | None = None
         self._paused = False
+        self._asleep = False  # the engines' GPUs are for others
         self._bought: list[Receipt] = []  # paid by attempts at sessions that are played again
         self._evaluation: _Evaluation | None = None
         self._reasons: list[str] = []  # of the losses since the latest batch or evaluation
@@ -185,11 +191,12 @@ class Fleet:
             except (EngineError, DeadlineError) as error:
                 if not self._started:
                     return self._end(error)
-                await self._lose(member, error)
+                await self._lose(member, member.failure or error)
             except Exception as error:  # noqa: BLE001  raised again by whoever waits
                 return self._end(error)
             hired += 1
             if self._fatal is None:
+                await self._until(lambda: not self._asleep)
                 self._members[index] = _Member(index=index, worker=self._hire(index, hired))
                 self._changed()
         return None
@@ -489,6 +496,34 @@ class Fleet:
                     await self._until(lambda member=member: not member.serving)
 
         await asyncio.gather(*(on(index) for index in range(self._actors)))
+
+    async def sleep(self) -> None:
+        """Let every engine leave its GPU. Until `wake` no lost actor is replaced, since a fresh engine needs a GPU.
+
+        Raises:
+            DeadlineError: an engine stays, and its process can't be killed.
+        """
+        await self._until(lambda: all(member.serving for member in self._members))
+        self._asleep = True
+        await asyncio.gather(*(self._move(member, member.worker.sleep) for member in self._members))
+
+    async def wake(self) -> None:
+        """Let every engine come back to its GPU, and replace the actors that were lost meanwhile.
+
+        Raises:
+            DeadlineError: an engine does not come back, and its process can't be killed.
+        """
+        self._asleep = False
+        self._changed()
+        await asyncio.gather(*(self._move(member, member.worker.wake) for member in self._members if member.serving))
+
+    async def _move(self, member: _Member, move: Callable[[], Awaitable[None]]) -> None:
+        """Let an engine leave its GPU or come back. One that fails is killed at once, so that the GPU is free."""
+        try:
+            await move()
+        except (EngineError, DeadlineError) as error:
+            member.failure = error
+            await member.worker.kill()
 
     async def reopen(self, lanes: Lanes, *, lockstep: bool) -> None:
         """Play other lanes on the running engines."""

@@ -88,6 +88,14 @@ class RayWorker:
         """Open lanes with `common`."""
         await self._wait("reopen", self.handle.reopen.remote(self.common))
 
+    async def sleep(self) -> None:
+        """Let its engine leave the GPU."""
+        await self._wait("sleep", self.handle.sleep.remote())
+
+    async def wake(self) -> None:
+        """Let its engine come back to the GPU."""
+        await self._wait("wake", self.handle.wake.remote())
+
     async def kill(self) -> None:
         """Kill the process, and wait until Ray says that it is gone."""
         ray.kill(self.handle)

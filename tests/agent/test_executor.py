@@ -11,7 +11,6 @@ from agile_ray.agent.memory import Memory
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.config import Agent
-from agile_ray.config import Memory as MemoryConfig
 from agile_ray.errors import ContractError, ExpertError
 from agile_ray.segments import cut
 from agile_ray.types import Ending, Hindsight
@@ -306,17 +305,18 @@ def test_forced_functions_are_observations():
     assert session.correct
 
 
-def test_a_write_to_a_full_memory_is_remarked_but_one_that_memory_has_is_not():
-    with_rules = replace(rules(), memory=MemoryConfig(capacity=1))
-    one = lane(RUST, RUST, WET, with_rules=with_rules)
+def test_a_write_to_a_full_memory_is_remarked_but_one_that_memory_has_is_not(monkeypatch):
+    monkeypatch.setattr("agile_ray.agent.lane.CAPACITY", 1)
+    one = lane(RUST, RUST, WET, with_rules=rules())
     first, again, other = (asyncio.run(one.play(Says(*ASKS))) for _ in range(3))
     assert ([use.kind for use in first.writes], first.remarks) == (["qa", "knowledge"], ())
     assert (again.writes, again.remarks) == ((), ())
     assert ([use.kind for use in other.writes], other.remarks) == (["knowledge"], ("memory_full",))
 
 
-def test_knowledge_that_memory_has_is_written_again_under_another_question():
-    with_rules = replace(rules(), memory=MemoryConfig(capacity=2))
+def test_knowledge_that_memory_has_is_written_again_under_another_question(monkeypatch):
+    monkeypatch.setattr("agile_ray.agent.lane.CAPACITY", 2)
+    with_rules = rules()
     one = lane(RUST, WET, WET, with_rules=with_rules)
     first, again, reader = (asyncio.run(one.play(Says(*turns))) for turns in (ASKS, ASKS, PREDICTS))
     assert [use.kind for use in first.writes] == [use.kind for use in again.writes] == ["qa", "knowledge"]

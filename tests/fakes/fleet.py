@@ -92,7 +92,8 @@ class FakeWorker:
         self.engine = FakeEngine()
         self.name = f"{index}.{hired}.{rig.start}"
         self.books = Books() if rig.journals is None else Journals(rig.journals, self.name)
-        self.dead = self.hung = False
+        self.dead = self.hung = self.asleep = False
+        self.stays = None  # the call that it fails in: sleep or wake
         self.loaded = []
         self.played_before_loading = 0
         self.player = self.build()
@@ -153,6 +154,19 @@ class FakeWorker:
         self.check()
         self.player.close()
         self.player = self.build()
+
+    async def sleep(self):
+        self.move("sleep")
+        self.asleep = True
+
+    async def wake(self):
+        self.move("wake")
+        self.asleep = False
+
+    def move(self, call):
+        self.check()
+        if self.stays == call:
+            raise EngineError("it stays where it is")
 
     async def kill(self):
         self.die()

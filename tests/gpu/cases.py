@@ -11,10 +11,10 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from tests.gpu.sizes import CASES, ENGINE, SIZES, Case, Size
 
 if TYPE_CHECKING:
     import torch
+
+Result = TypeVar("Result")
 
 MISSING = 3
 """Exit code if a package is not installed; the last line names it."""
@@ -129,10 +131,19 @@ def learner(folder: Path, size: Size, case: Case, device: str) -> Callable[[], f
     targets = DemonstrationTargets(returns=none_A, wrote=none_A)
 
     def take() -> float:
-        sums = rank.imitate(ragged, targets, minibatch.by_rank[0], step)
+        sums = finished(rank.imitate(ragged, targets, minibatch.by_rank[0], step))
         return sums.policy / sums.actions
 
     return take
+
+
+def finished(steps: Generator[None, None, Result]) -> Result:
+    """The result of a rank's call, which yields after each micro-batch."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def timed(step: Callable[[], float], size: Size, device: "torch.device") -> dict[str, object]:

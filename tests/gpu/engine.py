@@ -63,6 +63,7 @@ def _settings(folder: Path, size: Size, device: str) -> EngineSettings:
         kv_cache_gib=0.1,
         gpu_memory=0.5,
         tensor_parallel=1,
+        sleeps=False,
         seed=0,
         pinned=False,
         deadline_s=DEADLINE_S,
@@ -77,7 +78,7 @@ def _other_version(folder: Path, size: Size) -> tuple[WeightsRef, list[np.ndarra
         for parameter in model.parameters():
             parameter += CHANGE * size.hidden**-0.5 * torch.randn_like(parameter)
     weights = RankWeights(WholeEngine(policy(model)), torch.bfloat16)
-    blobs = list(weights.buckets())
+    blobs = [blob for blob in weights.buckets() if blob is not None]
     buckets = (
         Bucket(index=index, size_bytes=plan.size_bytes, checksum=zlib.crc32(blob.data), tensors=plan.tensors)
         for index, (plan, blob) in enumerate(zip(weights.plans, blobs, strict=True))

@@ -302,6 +302,25 @@ def test_updates_do_not_depend_on_how_the_work_is_split(
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2])
+def test_learners_that_leave_the_gpus_and_come_back_learn_the_same(
+    alone: Course, folder: Path, begin: Begin, zero_stage: int
+):
+    learners = begin(ranks=1, zero_stage=zero_stage)
+
+    class Leaving:
+        """Takes every state away and back before each call."""
+
+        def __getattr__(self, name: str) -> object:
+            learners.offload()
+            learners.reload()
+            return getattr(learners, name)
+
+    other = course(Leaving(), folder)  # pyright: ignore[reportArgumentType]
+    assert distance(alone.imitated, other.imitated) < 1e-5
+    assert distance(alone.learned, other.learned) < 1e-5
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2])
 def test_updates_in_bfloat16_are_close_to_those_in_float32(alone: Course, folder: Path, zero_stage: int):
     with group(folder, ranks=2, zero_stage=zero_stage, dtype="bfloat16", micro_batch_tokens=64) as learners:
         other = course(learners, folder)

@@ -56,6 +56,7 @@ def start(folder: Path, *, dtype: str, tied: bool) -> Iterator[Rig]:
         kv_cache_gib=0.25,
         gpu_memory=0.5,
         tensor_parallel=1,
+        sleeps=False,
         seed=1,
         pinned=True,
         deadline_s=60.0,

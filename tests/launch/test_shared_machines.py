@@ -65,7 +65,8 @@ def test_machines_do_not_fit_a_run_that_imitates_in_another_dtype():
 def machines(config: RunConfig) -> Machines:
     learners = SimpleNamespace(save=lambda _: None, load=lambda _: None, shutdown=lambda: None, reopen=lambda **_: None)
     rollouts = SimpleNamespace(shutdown=lambda: None, reopen=lambda *_, **__: None)
-    return Machines(config=config, learners=learners, rollouts=rollouts)  # pyright: ignore[reportArgumentType]
+    room = SimpleNamespace(close=lambda: None)
+    return Machines(config=config, room=room, learners=learners, rollouts=rollouts)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture

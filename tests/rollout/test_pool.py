@@ -96,6 +96,7 @@ def pool_of(actors: list[FakeActor]) -> RolloutPool:
     pool = RolloutPool.__new__(RolloutPool)
     pool._fleet = NoFleet(actors)  # pyright: ignore[reportAttributeAccessIssue]
     pool._played, pool._connect, pool._connected = Background(), None, []
+    pool._take_turn = lambda: None
     return pool
 
 
@@ -172,7 +173,7 @@ class Rented(RolloutPool):
         self._settings = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
             run_folder=folder, sessions=rig.sessions, rollout=SimpleNamespace(actors=rig.actors)
         )
-        self._environment, self._bar = WORLD, no_bar
+        self._environment, self._bar, self._take_turn = WORLD, no_bar, lambda: None
         self._files, self._played, self._fleet = LaneFiles(), Background(), rig.fleet
         self._starting = self._played.begin(rig.fleet.start())
         self.wait_until_ready()

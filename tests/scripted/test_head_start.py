@@ -168,11 +168,11 @@ def test_the_gold_expert_answers_whatever_the_runs_expert_knows():
     assert grown(30, rules=replace(RULES, expert=Silent())).memory.entries == grown(30).memory.entries
 
 
-def test_a_memory_in_forced_mode_and_one_that_is_full_keep_the_runs_rules():
+def test_a_memory_in_forced_mode_and_one_that_is_full_keep_the_runs_rules(monkeypatch):
     forced = replace(RULES, agent=Agent(forced=True))
     assert grown(30, rules=forced).memory.entries == grown(30).memory.entries
-    small = replace(RULES, memory=Memory(capacity=2))
-    kept = grown(48, rules=small).memory.entries
+    monkeypatch.setattr("agile_ray.agent.lane.CAPACITY", 2)
+    kept = grown(48).memory.entries
     assert [len({entry.text for entry in kept if entry.kind == kind}) for kind in ("qa", "knowledge")] == [2, 2]
 
 

@@ -142,6 +142,74 @@ def test_what_an_actor_says_after_it_was_given_up_is_refused():
     assert set(Counter(charged(batch)).values()) == {1}
 
 
+def test_an_actor_that_is_lost_while_the_engines_sleep_is_replaced_when_they_wake():
+    rig = Rig()
+
+    async def work(rig):
+        await rig.fleet.load(version(0))
+        batches = [await rig.fleet.collect()]
+        await rig.fleet.sleep()
+        first, second = rig.workers
+        assert first.asleep
+        assert second.asleep
+        first.die()
+        await asyncio.sleep(0.1)
+        assert rig.fleet.counts["replaced"] == 1
+        assert rig.workers == [first, second]  # others use its GPU
+        await rig.fleet.wake()
+        assert not second.asleep
+        await rig.fleet.load(version(1))
+        batches.append(await rig.fleet.collect())
+        return batches
+
+    check(play(rig, work), rig)
+    assert len(rig.workers) == 3
+    assert rig.workers[2].loaded == [1]
+
+
+@pytest.mark.parametrize("when", ["sleep", "wake"])
+def test_an_engine_that_does_not_move_is_killed_before_others_use_its_gpu(when):
+    rig = Rig()
+
+    async def work(rig):
+        await rig.fleet.load(version(0))
+        batches = [await rig.fleet.collect()]
+        first, second = rig.workers
+        first.stays = when
+        await rig.fleet.sleep()
+        assert second.asleep
+        assert first.asleep == (when == "wake")
+        assert first.dead == (when == "sleep")
+        await rig.fleet.wake()
+        assert first.dead
+        await rig.fleet.load(version(1))
+        batches.append(await rig.fleet.collect())
+        return batches
+
+    check(play(rig, work), rig)
+    assert len(rig.workers) == 3
+
+
+def test_engines_sleep_only_once_a_lost_actor_is_replaced():
+    rig = Rig()
+
+    async def work(rig):
+        await rig.fleet.load(version(0))
+        batches = [await rig.fleet.collect()]
+        rig.start_s = 0.1
+        rig.workers[0].die()
+        while not rig.fleet.counts["replaced"]:
+            await asyncio.sleep(0.005)
+        await rig.fleet.sleep()
+        assert [worker.asleep for worker in rig.workers] == [False, True, True]
+        await rig.fleet.wake()
+        await rig.fleet.load(version(1))
+        batches.append(await rig.fleet.collect())
+        return batches
+
+    check(play(rig, work), rig)
+
+
 def test_actors_that_die_again_and_again_end_the_run_with_the_commonest_reason():
     rig = Rig(actors=2)
 
