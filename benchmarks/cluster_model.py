@@ -32,6 +32,7 @@ import envs
 from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Completion, Policy, SessionView
 from agile_ray.config import RunConfig
+from agile_ray.errors import DeadlineError
 from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
 from agile_ray.types import Session
@@ -44,7 +45,7 @@ from learner.ragged import lay_out
 from rollout.rules import build_rules
 
 EXAMPLE = """examples:
-  python -m benchmarks.cluster_model quickstart rollout.lanes=256 --model FOLDER --measure
+  python -m benchmarks.cluster_model quickstart loop.lanes=256 --model FOLDER --measure
   python -m benchmarks.cluster_model quickstart --model FOLDER --driver-ms 0.5 --agent-ms 3 --gpus 8 64 1000
   python -m benchmarks.cluster_model quickstart --fake 10
 """
@@ -55,6 +56,8 @@ FAKE_LANES = 16
 LEARNED_PER_SECOND = 20_000.0
 """Of the fake learner, tokens."""
 ACTORS = (1, 2, 4)
+ANSWER_S = 600.0
+"""Longest wait for what an actor plays at once, seconds."""
 
 
 class Slowed:
@@ -114,6 +117,17 @@ def _serve(config: RunConfig, number: int, speed: float, pipe: Connection) -> No
         pipe.send(pickle.dumps(actor.play(FAKE_SESSIONS)))
 
 
+def _answer(pipe: Connection) -> bytes:
+    """What an actor's process answers.
+
+    Raises:
+        DeadlineError: it takes longer than `ANSWER_S`.
+    """
+    if not pipe.poll(ANSWER_S):
+        raise DeadlineError(f"cluster_model: an actor must answer within {ANSWER_S:g} s, it did not")
+    return pipe.recv()
+
+
 def digest(parts: Sequence[bytes], config: RunConfig) -> tuple[int, int]:
     """What the driver does with collected sessions; returns their number and tokens."""
     sessions = [session for part in parts for session in pickle.loads(part)]  # noqa: S301  from our own processes
@@ -154,7 +168,7 @@ def work_of(config: RunConfig, played: Sequence[Session]) -> Work:
     lengths = [len(segment.token_ids) for segment in rows]
     mean = statistics.mean(lengths)
     return Work(
-        lanes=config.rollout.lanes,
+        lanes=config.seats,
         sessions=config.loop.sessions_per_lane,
         tokens=sum(lengths) / len(played),
         actions=sum(segment.actions for segment in rows) / len(played),
@@ -199,18 +213,18 @@ def fake(config: RunConfig, *, speed: float, own: OwnCosts, work: Work) -> None:
             pipes.append(ours)
             processes.append(process)
         for pipe in pipes:
-            pipe.recv()
+            _answer(pipe)
         begin = time.perf_counter()
         for pipe in pipes:
             pipe.send(True)
-        parts = [pipe.recv() for pipe in pipes]
+        parts = [_answer(pipe) for pipe in pipes]
         collected = time.perf_counter()
         count, tokens = digest(parts, config)
         time.sleep(tokens / LEARNED_PER_SECOND)
         ended = time.perf_counter()
         for pipe, process in zip(pipes, processes, strict=True):
             pipe.send(False)
-            process.join()
+            process.join(ANSWER_S)
         collect_s, total_s = collected - begin, ended - begin
         total = predicted.seconds(overlapped=False) - predicted.publish
         print(

@@ -46,7 +46,7 @@ def watched(process: psutil.Process, found: list[int]) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(1.0)
         found.append(max(largest[0], process.memory_info().rss))
 
 

@@ -19,6 +19,15 @@ ALLOWED = {
     ("envs/endpoints/chat.py", "Chat.ask", "self._seats"): "a queue: each request gives its seat back by its deadline",
     ("envs/endpoints/llm_judge.py", "LLMJudge.right", "self._lock"): SHORT,
     ("envs/sql.py", "SqlTool.close", "self._lock"): SHORT,
+    ("envs/tools/mcp_server.py", "_on_a_loop_of_its_own", "outcome.result"): "what it runs has a deadline (CONNECT_S)",
+    ("envs/tools/toolbox.py", "Toolbox._run", "self._lock"): SHORT,
+    ("envs/tools/toolbox.py", "Toolbox._run.run", "self._lock"): SHORT,
+    (
+        "rollout/fleet/dispatch.py",
+        "Fleet._serve",
+        "member.failure",
+    ): "follows an actor for life; each report is bounded",
+    ("rollout/fleet/dispatch.py", "Fleet._bring", "member.lock"): "whoever holds it loads, within cluster.deadline_s",
     ("envs/sql.py", "SqlTool._connected", "self._lock"): SHORT,
     ("rollout/embedder.py", "BatchedEmbedder._work", "in_thread"): SESSION,
     ("rollout/embedder.py", "BatchedEmbedder._cached", "self._lock"): SHORT,
@@ -27,6 +36,7 @@ ALLOWED = {
     ("rollout/prompted/policies.py", "Prompt.write", "in_thread"): "Chat.ask has a deadline",
     ("rollout/prompted/policies.py", "PromptedAgent.write", "in_thread"): "Chat.ask has a deadline",
     ("rollout/weights/plugin.py", "_die_with", "os.getppid"): "watches as long as its process lives",
+    ("launch/commands/specs/status.py", "command", "True"): "--follow watches until the runs end, or Ctrl-C",
     ("launch/cluster/job.py", "_exit_code", "not (info"): "its caller waits for it with a deadline",
     (
         "launch/run/sweep.py",
@@ -34,6 +44,8 @@ ALLOWED = {
         "child.wait",
     ): "a training takes as long as it has work; it has deadlines of its own",
     ("benchmarks/across_commits.py", "_agile_ray", "subprocess.run"): "likewise",
+    ("benchmarks/cluster_model.py", "_serve", "pipe.recv"): "a child waits for work, and ends with its parent",
+    ("benchmarks/cluster_model.py", "_answer", "pipe.recv"): "something is there: `poll` before it has a deadline",
 }
 """Module, function and how the wait's code begins; and why it needs no deadline."""
 

@@ -47,7 +47,7 @@ def test_it_trains(tmp_path):
 
     model, small = (
         f"{tmp_path}/model",
-        ("imitation.sessions=64", "loop.iterations=1", "rollout.lanes=4", "learner.ranks=1"),
+        ("imitation.sessions=64", "loop.iterations=1", "loop.lanes=4", "learner.ranks=1"),
     )
     run("model", "tiny", "--config", "trivia.yaml", "--hidden", "64", "--layers", "1", "--output", model)
     run("train", "trivia.yaml", f"model.path={model}", f"run.folder={tmp_path}", *small)

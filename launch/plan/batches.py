@@ -43,7 +43,7 @@ class Batches:
 
 def sessions_per_iteration(config: RunConfig) -> int:
     """Sessions that all lanes play in one iteration."""
-    return config.rollout.actors * config.rollout.lanes * config.loop.sessions_per_lane
+    return config.loop.lanes * config.loop.sessions_per_lane
 
 
 def batches(config: RunConfig, lengths: Lengths) -> Batches:

@@ -174,9 +174,9 @@ def _room_problems(config: RunConfig, nodes: Sequence[Node], placement: Placemen
 
 
 def _warnings(config: RunConfig, engine: EngineMemory) -> Iterator[str]:
-    lanes, session = config.rollout.lanes, config.agent.session_tokens
-    if session < engine.cached_tokens < lanes * session:
+    seats, session = config.seats, config.agent.session_tokens
+    if session < engine.cached_tokens < seats * session:
         yield (
             f"the cache of an engine holds {engine.cached_tokens} tokens, {engine.cached_tokens // session} of its "
-            f"{lanes} lanes with the longest sessions: the others then wait, and prompts are computed again"
+            f"{seats} seats with the longest sessions: the others then wait, and prompts are computed again"
         )

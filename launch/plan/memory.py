@@ -151,6 +151,4 @@ def engine_memory(config: RunConfig, network: Network, *, gpu_bytes: int | None)
 def _engine_working(config: RunConfig, network: Network) -> int:
     """What vLLM sets aside on a GPU beside weights and cache: activations of its largest step, with float32 logits."""
     prefilled = max(8192, config.agent.session_tokens)  # vLLM's step, in tokens
-    return prefilled * 2 * (2 * network.hidden + 2 * network.intermediate) + 2 * 4 * config.rollout.lanes * (
-        network.vocabulary
-    )
+    return prefilled * 2 * (2 * network.hidden + 2 * network.intermediate) + 2 * 4 * config.seats * network.vocabulary

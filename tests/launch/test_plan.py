@@ -245,7 +245,7 @@ def test_a_cache_smaller_than_a_session_is_a_problem_and_one_smaller_than_all_la
     assert any("rollout.kv_cache_gib: the cache must hold a session of 225 tokens" in one for one in small.problems)
     full = fit(quickstart("rollout.kv_cache_gib=1"), large, nodes, action_share=0.5)
     assert full.problems == ()
-    assert "holds 4096 tokens, 18 of its 32 lanes" in full.warnings[0]
+    assert "holds 4096 tokens, 18 of its 32 seats" in full.warnings[0]
 
 
 def line(event, **seconds):
@@ -288,7 +288,7 @@ def test_a_plan_is_printed_and_starts_nothing(call, tmp_path):
     lines = dict(row.split(None, 1) for row in out.splitlines())
     assert lines["machines"] == "1 x (16 cores, 64 GiB of memory)"
     assert lines["placement"] == "node-0: engine-0, rank-0, rank-1"
-    assert lines["iteration"].startswith("384 sessions (1 actors x 32 lanes x 12), 384 rows, ")
+    assert lines["iteration"].startswith("384 sessions (32 lanes x 12), 384 rows, ")
     assert "96 sessions of the teacher, played here" in lines["lengths"]
     assert lines["imitation"] == "48000 sessions, 1500 optimizer steps of 32"
     assert lines["fits"] == "yes"

@@ -71,7 +71,7 @@ def test_gradients_between_nodes_travel_over_the_network(network):
 def test_the_benchmark_plays_the_sessions_that_it_counts():
     import pickle
 
-    config = read("quickstart", ["rollout.lanes=3", "loop.sessions_per_lane=2"])
+    config = read("quickstart", ["loop.lanes=3", "loop.sessions_per_lane=2"])
     played = Actor(config, number=1, lanes=3, speed=1e6).play(2)
     work = work_of(config, played)
     count, tokens = digest([pickle.dumps(played[:4]), pickle.dumps(played[4:])], config)

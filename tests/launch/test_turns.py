@@ -174,7 +174,7 @@ def test_the_pool_takes_the_turn_before_an_engine_computes(call: Callable[[Rollo
 @pytest.mark.parametrize(
     "call",
     [
-        lambda group: group.imitate([], step=0),
+        lambda group: group.imitate([], step=0, steps=1),
         lambda group: group.score([], []),
         lambda group: group.learn([], seed=0, progress=0.0),
         lambda group: group.set_reference(NOWHERE),

@@ -34,14 +34,14 @@ def show_placement(fitted: Fit) -> None:
 
 def show_batches(config: RunConfig, found: Batches, lengths: Lengths) -> None:
     """The arithmetic of an iteration and of the run."""
-    learner, rollout = config.learner, config.rollout
+    learner = config.learner
     mean, most = float(lengths.tokens.mean()), int(lengths.tokens.max())
     print(f"lengths     {mean:.0f} tokens a row, at most {most}: {lengths.source}")
     imitation = config.imitation
     print(f"imitation   {imitation.sessions} sessions, {found.imitation_steps} optimizer steps of {imitation.batch}")
     print(
-        f"iteration   {found.sessions} sessions ({rollout.actors} actors x {rollout.lanes} lanes x "
-        f"{config.loop.sessions_per_lane}), {found.rows} rows, {found.tokens} tokens"
+        f"iteration   {found.sessions} sessions ({config.loop.lanes} lanes x {config.loop.sessions_per_lane}), "
+        f"{found.rows} rows, {found.tokens} tokens"
     )
     print(
         f"learning    {found.steps} optimizer steps an iteration, each of {found.micro_batches} micro-batches of at "
