@@ -153,7 +153,12 @@ def _room_problems(config: RunConfig, nodes: Sequence[Node], placement: Placemen
     if config.cluster.device == "gpu":
         need = learner.ranks + rollout.actors * rollout.tensor_parallel
         have, most = sum(node.gpus for node in nodes), max((node.gpus for node in nodes), default=0)
-        if rollout.tensor_parallel > most > 0:
+        if config.cluster.colocate:
+            why = (
+                f"{learner.ranks} GPUs are needed, one for each rank and its engine, found {have}; lower learner.ranks "
+                "and rollout.actors, or add nodes"
+            )
+        elif rollout.tensor_parallel > most > 0:
             why = (
                 f"an engine needs {rollout.tensor_parallel} GPUs of one node, which has at most {most}; lower "
                 "rollout.tensor_parallel"

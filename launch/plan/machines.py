@@ -37,6 +37,7 @@ class Actor:
     """What one actor of a run takes."""
 
     name: str
+    cores: int = 1
     gpus: int
     memory_bytes: int  # of main memory; 0 if it computes on GPUs
 
@@ -95,7 +96,7 @@ def actors_of(config: RunConfig, *, rank_bytes: int, engine_bytes: int) -> list[
     if config.cluster.colocate:  # launch/cluster/room.py reserves one place for both
         memory = 0 if gpu else engine_bytes + rank_bytes
         return [
-            Actor(name=f"engine-{index} and rank-{index}", gpus=1 if gpu else 0, memory_bytes=memory)
+            Actor(name=f"engine-{index} with rank-{index}", cores=2, gpus=1 if gpu else 0, memory_bytes=memory)
             for index in range(config.learner.ranks)
         ]
     engines = [
@@ -114,7 +115,7 @@ def actors_of(config: RunConfig, *, rank_bytes: int, engine_bytes: int) -> list[
 
 
 def place(actors: Sequence[Actor], nodes: Sequence[Node], *, count_cores: bool) -> Placement:
-    """Put each actor on the first node that has room for it: one core, its GPUs, and its memory.
+    """Put each actor on the first node that has room for it: its cores, its GPUs, and its memory.
 
     Args:
         actors: in order.
@@ -131,11 +132,11 @@ def place(actors: Sequence[Actor], nodes: Sequence[Node], *, count_cores: bool) 
             free, left = cores[index], memory[index]
             if (
                 gpus[index] >= actor.gpus
-                and (not count_cores or free is None or free > 0)
+                and (not count_cores or free is None or free >= actor.cores)
                 and (left is None or left >= actor.memory_bytes)
             ):
                 gpus[index] -= actor.gpus
-                cores[index] = None if free is None else free - 1
+                cores[index] = None if free is None else free - actor.cores
                 memory[index] = None if left is None else left - actor.memory_bytes
                 by_node[node.name].append(actor.name)
                 break

@@ -13,7 +13,7 @@ from launch.plan import duration
 from launch.plan.batches import batches
 from launch.plan.fit import fit
 from launch.plan.lengths import Lengths, longest
-from launch.plan.machines import Actor, Node, parse_shape, place
+from launch.plan.machines import Actor, Node, actors_of, parse_shape, place
 from launch.plan.memory import engine_memory, rank_memory
 from launch.plan.network import read_network, shapes
 from launch.run.shipped_configs import read
@@ -128,8 +128,8 @@ def test_batches_are_those_of_the_learners_planner():
 
 
 def test_a_step_of_very_many_rows_is_extrapolated():
-    small = quickstart("ppo.minibatches=1", "rollout.actors=2", "loop.sessions_per_lane=64")
-    large = quickstart("ppo.minibatches=1", "rollout.actors=64", "loop.sessions_per_lane=64")
+    small = quickstart("ppo.minibatches=1", "loop.lanes=64", "loop.sessions_per_lane=64")
+    large = quickstart("ppo.minibatches=1", "loop.lanes=2048", "loop.sessions_per_lane=64")
     lengths = Lengths(tokens=np.array([200], np.int64), action_share=0.5, rows_per_session=1.0, source="here")
     assert batches(large, lengths).micro_batches == pytest.approx(32 * batches(small, lengths).micro_batches, rel=0.05)
 
@@ -192,6 +192,17 @@ def test_actors_are_placed_where_they_find_room():
     assert place(tight, [Node(name="a", cores=1, memory_bytes=10)], count_cores=False).left_out == ()
 
 
+def test_an_engine_and_a_rank_that_share_a_gpu_are_placed_together():
+    pairs = quickstart("cluster.device=gpu", "cluster.colocate=true", "rollout.actors=2", "learner.ranks=2")
+    actors = actors_of(pairs, rank_bytes=2, engine_bytes=1)
+    placed = place(actors, [Node(name="a", gpus=2, cores=4)], count_cores=True)
+    assert placed.by_node == {"a": ("engine-0 with rank-0", "engine-1 with rank-1")}
+    assert place(actors, [Node(name="a", gpus=2, cores=3)], count_cores=True).left_out == ("engine-1 with rank-1",)
+    assert place(actors, [Node(name="a", gpus=1)], count_cores=True).left_out == ("engine-1 with rank-1",)
+    cpu = quickstart("cluster.colocate=true", "rollout.actors=2", "learner.ranks=2")
+    assert [actor.memory_bytes for actor in actors_of(cpu, rank_bytes=2, engine_bytes=1)] == [3, 3]
+
+
 GPU = ("cluster.device=gpu", "rollout.dtype=bfloat16", "learner.dtype=bfloat16")
 
 
@@ -230,6 +241,11 @@ def test_what_would_make_a_rank_fit_does_make_it_fit(large):
             "1x8xH100-80",
             ("rollout.tensor_parallel=3", "learner.lora_rank=8"),
             "must divide the model's 32 heads; choose one of 1, 2, 4, 8",
+        ),
+        (
+            "1x1xH100-80",
+            ("cluster.colocate=true", "learner.ranks=2", "rollout.actors=2", "learner.lora_rank=8"),
+            "2 GPUs are needed, one for each rank and its engine, found 1",
         ),
         ("1x8xT4-16", ("learner.lora_rank=8",), "an engine's weights take 15.0 GiB of each of its GPUs"),
         ("2x1xcpu-8", ("cluster.device=cpu",), "no room: 3 cores and "),
