@@ -156,7 +156,7 @@ class RolloutPool:
             ConfigError: model, environment or embedder do not fit the settings; or an actor's node does not share the
                 run's folder.
             EngineError: an engine does not start.
-            DeadlineError: an engine takes longer than `START_S`, for example because the cluster has no free resources.
+            DeadlineError: an engine takes longer than `START_S`.
         """
         try:
             self._played.wait(self._starting)

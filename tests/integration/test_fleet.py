@@ -15,6 +15,7 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.weights import WeightsRef
 from envs.recurring import Recurring
+from launch.cluster.room import reserve
 from rollout import pool as pool_module
 from rollout.actor import RolloutActor
 from rollout.fleet import dispatch
@@ -27,7 +28,7 @@ from tests.fakes.streams import script_rules
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 
-LANES, SESSIONS = 6, 4
+LANES, SESSIONS, CPUS = 6, 4, 4
 
 
 class _Rig:
@@ -73,6 +74,12 @@ class ScriptedActor(RolloutActor):
     async def load(self, weights: WeightsRef) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         self.fake.version = weights.version
 
+    async def sleep(self) -> None:
+        pass
+
+    async def wake(self) -> None:
+        pass
+
     async def shutdown(self) -> None:
         pass
 
@@ -90,12 +97,14 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RolloutPoo
         loop=Loop(lanes=LANES, sessions_per_lane=SESSIONS, max_age=1, iterations=9),
         cluster=Cluster(deadline_s=60.0),
     )
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
     try:
-        one = RolloutPool(RolloutSettings.of(config), model=tmp_path, logs=tmp_path)
+        room = reserve(config, engines=2, ranks=0)
+        one = RolloutPool(RolloutSettings.of(config), model=tmp_path, logs=tmp_path, places=room.engines)
         one.wait_until_ready()
         yield one
         one.shutdown()
+        room.close()
     finally:
         ray.shutdown()
 
@@ -131,6 +140,24 @@ def test_batches_go_on_whatever_happens_to_the_actors(pool: RolloutPool, tmp_pat
         assert time.monotonic() < end
         time.sleep(0.2)
     assert len(pool.evaluate(split="test", sessions=30, greedy=False)) == 30
+
+
+def test_an_actor_that_is_lost_asleep_comes_back_in_its_place_once_the_engines_wake(
+    pool: RolloutPool, tmp_path: Path
+) -> None:
+    pool.load(version(0))
+    pool.sleep()
+    os.kill(process(tmp_path, 0, 0), signal.SIGKILL)
+    time.sleep(5)
+    assert not (tmp_path / "0.1").exists()
+    pool.wake()
+    assert len(pool.collect()) == LANES * SESSIONS
+    assert pool.counts()["replaced"] == 1
+    end = time.monotonic() + 30
+    while not (tmp_path / "0.1").exists():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert ray.available_resources().get("CPU", 0.0) == CPUS - 2  # it holds no room beside the run's own
 
 
 def test_an_actor_that_does_not_start_is_one_clear_error(

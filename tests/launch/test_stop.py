@@ -193,6 +193,7 @@ def test_a_replay_that_is_told_to_stop_is_finished_only_after_its_last_iteration
     )
     monkeypatch.setattr(replay, "configure", lambda *_, **__: config)
     monkeypatch.setattr(replay, "cluster", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(replay, "reserve", lambda *_, **__: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(replay, "start_learners", lambda *_, **__: SimpleNamespace(shutdown=lambda: None))
     monkeypatch.setattr(replay, "conclude", lambda *_: concluded.append(True))
 
