@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import ray
 
-from agile_ray.errors import EngineError
+from agile_ray.errors import DeadlineError, EngineError
 from agile_ray.types import Session
 from launch.border import border
 from launch.run import shipped_configs
@@ -85,6 +85,7 @@ class Driver:
 
         Raises:
             EngineError: the engine is lost, or a session can't be played.
+            DeadlineError: it takes longer than `CALL_S`.
         """
         first = [Lease(number=number, epoch=1, played=0, position=None) for number in range(self._lanes)]
         leases = () if self._orders else tuple(first)
@@ -93,7 +94,10 @@ class Driver:
         orders = Orders(number=self._orders, allowed=self._allowed, paused=False, leases=leases)
         self._actor.order.remote(pickle.dumps(orders))
         played: list[list[Session]] = [[] for _ in range(self._lanes)]
+        end = time.monotonic() + CALL_S
         while any(len(lane) < sessions for lane in played):
+            if time.monotonic() > end:
+                raise DeadlineError(f"overhead: an actor must play {sessions} sessions on each lane in {CALL_S} s")
             report: Report = pickle.loads(ray.get(self._actor.report.remote(REPORT_S), timeout=CALL_S))
             faults = [report.failure, *(returned.fault for returned in report.returned)]
             if report.fatal is not None or any(faults):
