@@ -15,7 +15,7 @@ from agile_ray.record import history
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
 from agile_ray.record.ledger import audit
-from agile_ray.record.receipts import Journal
+from agile_ray.record.receipts import Journals
 from agile_ray.record.recorder import RunRecorder
 from agile_ray.segments import cut
 from agile_ray.types import Receipt, RunState, Update
@@ -121,7 +121,7 @@ def test_tokens_that_are_too_old_are_found(tmp_path: Path) -> None:
 
 
 def test_a_purchase_that_no_book_holds_is_found(run: RunFolder) -> None:
-    Journal(run.journal(0)).add(RECEIPT)
+    Journals(run, "0.0.start").buy(1, RECEIPT)
     assert broken(run) == ["exact_ledger"]
 
 

@@ -50,7 +50,7 @@ def model(tmp_path):
         ("rollout.actors=0", "rollout.actors"),
         ("env.advice_cost=1.5", "env.advice_cost"),
         ("env.advice_cost=-0.1", "env.advice_cost"),
-        ("env.name=sohp", "env.name: one of shop, productqa, medmcqa, hotpotqa, recurring, recurring_long; found sohp"),
+        ("env.name=sohp", "found sohp; did you mean shop?"),
         ("run.name=a/b", "run.name"),
         ("seed", "overrides are written key=value"),
     ],

@@ -75,7 +75,7 @@ def test_several_specs_are_checked_at_once_and_each_fault_is_a_line(call, tmp_pa
     assert first.startswith("agile-ray: quickstart: model.path: models/tiny is no folder")
     assert second.startswith(f"agile-ray: {tmp_path / 'one.yaml'}: ")
     assert "unknown key ppo.clipp; the nearest known one is ppo.clip; loop.iterations: " in second
-    assert "env.name: one of shop, productqa" in third
+    assert "env.name: one of dataset, hotpotqa" in third
     assert "model.path: nowhere is no folder" in fourth
 
 
@@ -123,13 +123,13 @@ LINES = {
         "grid: {seed: [1]}\ncompare: {key: seed, to: 4}",
         "compare.to must be a value that a run gives seed, found 4; there are: 1",
     ),
-    "an expert without receipts": ("env: {recorded: /nowhere/run}", "must hold "),
+    "an expert without receipts": ("env: {expert: 'recorded:/nowhere/run'}", "must hold "),
     "another schema": ("schema: 7", "this version of agile-ray reads specs of schema 1, found 7"),
     "sessions that the model is too short for": (
         "agent: {session_tokens: 3000}",
         "agent.session_tokens (3000) reaches the model's limit of 2048 positions",
     ),
-    "an unknown environment": ("env: {name: market}", "env.name: one of shop, productqa"),
+    "an unknown environment": ("env: {name: market}", "env.name: one of dataset, hotpotqa"),
 }
 
 

@@ -187,14 +187,15 @@ def test_another_schema_is_an_error_that_says_what_to_do(tmp_path):
     checkpoints(tmp_path, Memo()).save(at(1), score=None)
     record = RunFolder(tmp_path).checkpoint(at(1)).state
     record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 99}))
-    with pytest.raises(ConfigError, match="schema must be 5, found 99; resume with"):
+    with pytest.raises(ConfigError, match="schema must be 6, found 99; resume with"):
         saved_checkpoints(RunFolder(tmp_path))
 
 
-def test_an_earlier_version_is_read_where_it_has_no_lanes_and_refused_where_it_has(tmp_path):
+@pytest.mark.parametrize("schema", [4, 5])
+def test_an_earlier_version_is_read_where_it_has_no_lanes_and_refused_where_it_has(tmp_path, schema):
     def as_earlier(state):
         record = RunFolder(tmp_path).checkpoint(state).state
-        record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 4}))
+        record.write_text(json.dumps({**json.loads(record.read_text()), "schema": schema}))
 
     imitated = RunState(imitation_steps=3, iteration=0, version=0)
     checkpoints(tmp_path, Memo(5)).save(imitated, score=None)
@@ -203,7 +204,9 @@ def test_an_earlier_version_is_read_where_it_has_no_lanes_and_refused_where_it_h
     assert (checkpoints(tmp_path, memo).restore(), memo.number) == (imitated, 5)
     checkpoints(tmp_path, Memo(6)).save(at(1), score=None)
     as_earlier(at(1))
-    with pytest.raises(ConfigError, match="iteration-00001/resume/state.json: .* must be 5, found 4; resume with"):
+    with pytest.raises(
+        ConfigError, match=f"iteration-00001/resume/state.json: .* must be 6, found {schema}; resume with"
+    ):
         checkpoints(tmp_path, memo).restore()
 
 
