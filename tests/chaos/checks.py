@@ -109,7 +109,7 @@ def exact_ledger(run: RunFolder, expected: Expected) -> None:
     books = ledger.audit(run, history.read(run.history))
     if left := run.journals():
         raise ContractError(
-            f"{run}: receipts of a finished run are booked, but {len(left)} journals are left: {left[0]}"
+            f"{run}: receipts of a finished run are booked, but {len(left)} journals are left: {min(left)}"
         )
     reported = json.loads(run.report.read_text())["ledger"]
     for account in ("trained", "failed", "abandoned"):

@@ -11,7 +11,7 @@ from gguf.quants import dequantize, quantize
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import PAPER
 from agile_ray.errors import ConfigError
 from launch.commands.model import from_
 from launch.models.folder import check_model
@@ -88,7 +88,7 @@ def test_a_file_becomes_a_plain_model_tied_where_head_and_embeddings_differ_by_q
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "ready")
     assert tokenizer.decode(tokenizer(TEXT).input_ids) == TEXT
     assert tokenizer.convert_ids_to_tokens(tokenizer(" 12").input_ids) == ["Ġ", "1", "2"]
-    for token in (TURN, *(function.value for function in Function)):
+    for token in (TURN, *(function.value for function in PAPER)):
         assert len(tokenizer(token).input_ids) == 1, token
     assert model(torch.tensor([[0, len(head) + 3]])).logits.shape == (1, 2, len(tokenizer))
 
