@@ -74,7 +74,12 @@ class LLMJudge:
                     del self._verdicts[key]
                 verdict.set_exception(error)
                 raise
-        return verdict.result()
+        try:
+            return verdict.result(timeout=REQUEST_S)
+        except TimeoutError as error:
+            raise JudgeError(
+                f"judge: the verdict that another session asks for must come within {REQUEST_S:g} s, and did not"
+            ) from error
 
     def _judged(self, question: str, gold: str, said: str) -> bool:
         content = f"Question: {question}\nRight answer: {gold}\nAnswer of the candidate: {said}"
