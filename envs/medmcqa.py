@@ -22,8 +22,8 @@ from agile_ray.agent.environment import Found, Question, Remembered
 from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from envs.one_stream import OneStream, commonest
-from envs.rows import MaybeText, Row, Rows, Text, clean, normalised, read_rows, short
+from envs.one_stream import OneStream
+from envs.rows import MaybeText, Row, Rows, Text, clean, commonest, normalised, read_rows, short
 from envs.splits import share
 
 LETTERS = ("A", "B", "C", "D")

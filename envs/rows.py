@@ -7,7 +7,8 @@ import html
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
@@ -127,3 +128,16 @@ def normalised(answer: str) -> str:
 def short(text: str, words: int) -> str:
     """The first words of a cleaned text."""
     return " ".join(clean(text).split()[:words])
+
+
+def commonest(labelled: Iterable[tuple[str, str]]) -> dict[str, tuple[str, float]]:
+    """Label -> its most common answer, the first one in a tie, and that answer's share.
+
+    Args:
+        labelled: pairs of a label and an answer.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for label, answer in labelled:
+        counts.setdefault(label, Counter())[answer] += 1
+    best = {label: answers.most_common(1)[0] for label, answers in counts.items()}
+    return {label: (answer, times / counts[label].total()) for label, (answer, times) in best.items()}
