@@ -30,8 +30,8 @@ from agile_ray.agent.environment import Found, Question
 from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from envs.one_stream import OneStream, commonest
-from envs.rows import Row, Rows, Text, clean, read_rows, short
+from envs.one_stream import OneStream
+from envs.rows import Row, Rows, Text, clean, commonest, read_rows, short
 from envs.splits import share
 
 SEARCHES = 5

@@ -21,8 +21,8 @@ from pathlib import Path
 from agile_ray.agent.environment import Question, Remembered
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from envs.one_stream import OneStream, commonest
-from envs.rows import MaybeText, Row, Rows, Text, clean, normalised, read_rows, short
+from envs.one_stream import OneStream
+from envs.rows import MaybeText, Row, Rows, Text, clean, commonest, normalised, read_rows, short
 from envs.splits import share
 
 LETTERS = ("A", "B", "C", "D")
@@ -88,11 +88,12 @@ def build(env: Env, *, seed: int) -> OneStream:
         raise ConfigError(f"env.categories: medmcqa has none, found {dict(env.categories)}; leave it out")
     files = read(env.data, skip_bad=env.skip_bad)
     training = files["train"].rows
-    if "validation" not in files:
-        held = [row for row in training if share(f"validation/{row.id}", of=VALIDATION_SHARES) == 0]
-        training = tuple(row for row in training if row not in held)
-    else:
+    if "validation" in files:
         held = files["validation"].rows
+    else:
+        shares = [share(f"validation/{row.id}", of=VALIDATION_SHARES) for row in training]
+        held = tuple(row for row, number in zip(training, shares, strict=True) if number == 0)
+        training = tuple(row for row, number in zip(training, shares, strict=True) if number != 0)
     guesses = commonest((row.choice_type, LETTERS[row.cop - 1]) for row in training)
 
     def questions(rows: Sequence[ExamQuestion]) -> tuple[Question, ...]:

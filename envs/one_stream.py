@@ -1,7 +1,6 @@
 """Environments each of whose splits is one stream: the questions of a file, in its order."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agile_ray.agent.environment import Found, Judgement, Question, Remembered, Submission
 from agile_ray.agent.functions import Function
@@ -141,19 +140,6 @@ class OneStream:
             last = max(place for place, question in enumerate(questions) if question.id in played)
             exported[split] = [_prediction(question, played.get(question.id)) for question in questions[: last + 1]]
         return exported
-
-
-def commonest(labelled: Iterable[tuple[str, str]]) -> dict[str, tuple[str, float]]:
-    """Label -> its most common answer, the first one in a tie, and that answer's share.
-
-    Args:
-        labelled: pairs of a label and an answer.
-    """
-    counts: dict[str, Counter[str]] = {}
-    for label, answer in labelled:
-        counts.setdefault(label, Counter())[answer] += 1
-    best = {label: answers.most_common(1)[0] for label, answers in counts.items()}
-    return {label: (answer, times / counts[label].total()) for label, (answer, times) in best.items()}
 
 
 def _prediction(question: Question, session: Session | None) -> PredictionRow:

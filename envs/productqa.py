@@ -36,12 +36,11 @@ from envs.productqa_files import (
     AnnotatedQuestion,
     Category,
     known_categories,
-    majority,
     open_folder,
 )
 from envs.productqa_items import items
 from envs.productqa_text import answers, columns_shown, gold_query, product_shown, wrong_query
-from envs.rows import clean, normalised, short
+from envs.rows import clean, commonest, normalised, short
 from envs.splits import TRAINING, check_apart, round_offset
 from envs.sql import SqlTool
 
@@ -290,9 +289,13 @@ class ProductQA:
         """Kind -> most common short answer and its share in the training files; test files are not read."""
         named = {*self._splits["train"], *self._splits.get("imitation", ())}
         trained = [self._known[name] for name in self._under("train") if name in named]
-        questions = [annotated for category in trained for annotated in category.questions]
-        guesses = {kind: majority(questions, kind) or UNKNOWN_GUESS for kind in (FACT, REASONING)}
-        return guesses | {SEARCH: ("yes", 0.0)}
+        known = commonest(
+            (annotated.kind, normalised(clean(annotated.short_answer)))
+            for category in trained
+            for annotated in category.questions
+            if isinstance(annotated.short_answer, str)
+        )
+        return {kind: known.get(kind, UNKNOWN_GUESS) for kind in (FACT, REASONING)} | {SEARCH: ("yes", 0.0)}
 
 
 def build(env: Env, *, seed: int) -> ProductQA:

@@ -7,7 +7,7 @@
 """
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from agile_ray.errors import ConfigError
-from envs.rows import LENIENT, MaybeText, Record, Row, Rows, Text, clean, first, normalised, read_rows, read_text
+from envs.rows import LENIENT, MaybeText, Record, Row, Rows, Text, first, read_rows, read_text
 
 FACT, REASONING, SEARCH = "fact", "reasoning", "search"
 """Kinds of question; the files say fact_qa, reasoning_qa, search_qa."""
@@ -170,19 +170,6 @@ def known_categories(folder: Path) -> dict[str, Path]:
                 )
             known[name] = file.parent
     return known
-
-
-def majority(questions: Iterable[AnnotatedQuestion], kind: str) -> tuple[str, float] | None:
-    """The most common short answer to questions of a kind, the first one in a tie, and its share; None without any."""
-    counts: dict[str, int] = {}
-    for question in questions:
-        if question.kind == kind and isinstance(question.short_answer, str):
-            answer = normalised(clean(question.short_answer))
-            counts[answer] = counts.get(answer, 0) + 1
-    if not counts:
-        return None
-    best = max(counts, key=counts.__getitem__)
-    return best, counts[best] / sum(counts.values())
 
 
 def _problem(question: AnnotatedQuestion) -> str:

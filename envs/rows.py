@@ -10,7 +10,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
@@ -180,3 +181,16 @@ def normalised(answer: str) -> str:
 def short(text: str, words: int) -> str:
     """The first words of a cleaned text."""
     return " ".join(clean(text).split()[:words])
+
+
+def commonest(labelled: Iterable[tuple[str, str]]) -> dict[str, tuple[str, float]]:
+    """Label -> its most common answer, the first one in a tie, and that answer's share.
+
+    Args:
+        labelled: pairs of a label and an answer.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for label, answer in labelled:
+        counts.setdefault(label, Counter())[answer] += 1
+    best = {label: answers.most_common(1)[0] for label, answers in counts.items()}
+    return {label: (answer, times / counts[label].total()) for label, (answer, times) in best.items()}

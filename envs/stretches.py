@@ -33,6 +33,7 @@ from agile_ray.agent.environment import (
 from agile_ray.agent.functions import Function
 from agile_ray.types import Session
 from envs.predictions import PredictionRow, exported
+from envs.splits import TRAINING
 
 
 class Stretch:
@@ -153,8 +154,7 @@ class Stretches:
 
     def _end(self, length: int, split: str) -> int:
         """Questions of a stream that are played."""
-        trains = split in ("train", "imitation")
-        return length - length % self._sessions if trains and length >= self._sessions else length
+        return length - length % self._sessions if split in TRAINING and length >= self._sessions else length
 
     def _stretch(self, stream: Stream, *, start: int) -> Stream:
         end = min(start + self._sessions, len(stream.questions))

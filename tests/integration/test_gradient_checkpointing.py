@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from torch import distributed
 from agile_ray.config import Learner
+from learner.compiler.folder import choose_folder
+from learner.compiler.lock import compile_alone
 from learner.engine import DeepSpeedEngine, RankInfo
 from learner.losses import token_logprobs
 from learner.messages import RankSettings
@@ -23,6 +25,7 @@ from learner.micro_batch import make_micro_batch
 from learner.ragged import lay_out
 from tests.fakes.tiny_policy import SEGMENTS, tiny
 
+compile_alone(choose_folder())  # as an actor does: where it is compiled already, and never behind a dead owner
 folder, stage, again = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "again"
 tiny(attention_dropout=0.5).save_pretrained(folder)
 learner = Learner(ranks=1, zero_stage=stage, gradient_checkpointing=again)

@@ -18,6 +18,7 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import clear_journals, read_journals
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
+from launch.cluster.ray_cluster import cluster
 from rollout.fleet.messages import LanePosition
 from rollout.pool import RolloutPool
 from rollout.settings import RolloutSettings
@@ -54,12 +55,11 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_RPC_BASE_PATH", str(folder))  # vLLM does not remove its sockets
-        ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False)
-        pool = RolloutPool(RolloutSettings.of(config), model=folder, logs=folder / "logs")
-        pool.wait_until_ready()
-        yield Rig(pool=pool, config=config, folder=folder)
-        pool.shutdown()
-        ray.shutdown()
+        with cluster(config.cluster, cpus=8):  # which unlinks the shared memory of an actor that a test kills
+            pool = RolloutPool(RolloutSettings.of(config), model=folder, logs=folder / "logs")
+            pool.wait_until_ready()
+            yield Rig(pool=pool, config=config, folder=folder)
+            pool.shutdown()
 
 
 def positions_in(file: Path) -> list[LanePosition]:
