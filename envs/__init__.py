@@ -8,11 +8,11 @@ from agile_ray.errors import ConfigError
 from agile_ray.plugins.resolver import resolve
 from envs import hotpotqa, medmcqa, productqa, recurring, shop
 from envs.dataset import dataset
-from envs.dataset.changed import Change, Changed
 from envs.dataset.judges import JUDGES, Judge
-from envs.endpoints.llm_judge import Judged
+from envs.endpoints.llm_judge import LLMJudged
 from envs.splits import check_apart
-from envs.stretches import Stretches
+from envs.wrappers.judged import Judged
+from envs.wrappers.stretches import Stretches
 
 
 class Build(Protocol):
@@ -55,11 +55,11 @@ def build(env: Env, *, seed: int) -> Environment:
         return environment
     if "#" in env.judge:
         url, _, model = env.judge.partition("#")
-        return Judged(environment, url=url, model=model)
+        return LLMJudged(environment, url=url, model=model)
     judge = resolve(env.judge, key="env.judge", kind="judges", built_in=JUDGES)
     if not callable(judge):
         raise ConfigError(f"env.judge: {env.judge} must be a function of the question and the words, found {judge!r}")
-    return Changed(environment, Change(judge=cast(Judge, judge)))
+    return Judged(environment, cast(Judge, judge))
 
 
 def _built(env: Env, *, seed: int) -> Environment:

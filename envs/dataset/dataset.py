@@ -20,8 +20,8 @@ from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from agile_ray.seeds import derive
 from envs.dataset.judges import exact
-from envs.one_stream import OneStream, commonest
-from envs.rows import Row, Text, read_rows
+from envs.one_stream import OneStream
+from envs.rows import Row, Text, commonest, read_rows
 
 HELD_OUT = 5  # one of so many items is for validation, one for test
 SPLITS = ("imitation", "train", "validation", "test")

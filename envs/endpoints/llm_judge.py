@@ -8,28 +8,14 @@ end with a verdict of one form; anything else is an error of that session, never
 
 import re
 import threading
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable
 from concurrent.futures import Future
 
-from agile_ray.agent.environment import (
-    Environment,
-    Found,
-    Judgement,
-    Question,
-    Remembered,
-    Stream,
-    Submission,
-    remembered,
-    reward_range,
-    search,
-    skipped,
-    taught_split,
-)
+from agile_ray.agent.environment import Environment, Judgement, Question, Stream, Submission
 from agile_ray.agent.functions import Function
 from agile_ray.errors import JudgeError
-from agile_ray.types import Session
 from envs.endpoints.chat import Chat
-from envs.predictions import PredictionRow, exported
+from envs.wrappers.same import SameEnvironment, SameStream
 
 RUBRIC = """\
 You check answers. You get a question, the right answer, and the answer of a candidate.
@@ -97,7 +83,7 @@ class LLMJudge:
         return found[1] == "right"
 
 
-class JudgedStream:
+class LLMJudgedStream(SameStream):
     """A stream whose words are judged by a model where its own judge says wrong."""
 
     def __init__(self, stream: Stream, judge: LLMJudge, *, finds_rows: bool) -> None:
@@ -108,33 +94,9 @@ class JudgedStream:
             judge: the model.
             finds_rows: the tool answers with rows, not with a text to read.
         """
-        self.id = stream.id
-        self.questions: Sequence[Question] = stream.questions
-        self.reward_range = reward_range(stream)
-        self._stream = stream
+        super().__init__(stream)
         self._judge = judge
         self._finds_rows = finds_rows
-
-    @property
-    def remembered(self) -> Remembered:
-        """What memory holds before the first session."""
-        return remembered(self._stream)
-
-    def search(self, query: str) -> Found | Awaitable[Found]:
-        """Run the stream's tool.
-
-        Raises:
-            ToolError: the tool itself broke.
-        """
-        return self._stream.search(query)
-
-    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found | Awaitable[Found]:
-        """Run the stream's tool in a session.
-
-        Raises:
-            ToolError: the tool itself broke.
-        """
-        return search(self._stream, query, question=question, found=found)
 
     def judge(self, question: Question, submission: Submission) -> Judgement:
         """Judge as the stream does, then as the model does.
@@ -160,7 +122,7 @@ class JudgedStream:
         return highest if right else own
 
 
-class Judged:
+class LLMJudged(SameEnvironment):
     """An environment whose words are judged by a model."""
 
     def __init__(self, environment: Environment, *, url: str, model: str) -> None:
@@ -171,23 +133,8 @@ class Judged:
             url: of the endpoint.
             model: name by which it serves the judge.
         """
-        self._environment = environment
+        super().__init__(environment)
         self.judge = LLMJudge(Chat(url=url, model=model, deadline_s=REQUEST_S, name="judge"))
-
-    @property
-    def search_function(self) -> Function:
-        """How the tool is called."""
-        return self._environment.search_function
-
-    @property
-    def taught_split(self) -> str:
-        """The split of imitation."""
-        return taught_split(self._environment)
-
-    @property
-    def skipped(self) -> Sequence[str]:
-        """What is wrong with the rows that were left out."""
-        return skipped(self._environment)
 
     def stream(self, *, split: str, index: int) -> Stream:
         """Build the `index`-th stream of a split.
@@ -195,25 +142,5 @@ class Judged:
         Raises:
             ConfigError: there is no such split, or no such stream in it.
         """
-        stream = self._environment.stream(split=split, index=index)
-        return JudgedStream(stream, self.judge, finds_rows=self.search_function is Function.SEARCH_PRODUCT)
-
-    def streams(self, split: str) -> int | None:
-        """Number of streams of a split; None if they never end.
-
-        Raises:
-            ConfigError: there is no such split.
-        """
-        return self._environment.streams(split)
-
-    def texts(self) -> Sequence[str]:
-        """Texts to train a tokenizer on."""
-        return self._environment.texts()
-
-    def predictions(self, sessions: Sequence[Session]) -> Mapping[str, Sequence[PredictionRow]]:
-        """Name of a file -> its rows.
-
-        Raises:
-            ConfigError: the environment can't be exported.
-        """
-        return exported(self._environment, sessions)
+        stream = super().stream(split=split, index=index)
+        return LLMJudgedStream(stream, self.judge, finds_rows=self.search_function is Function.SEARCH_PRODUCT)

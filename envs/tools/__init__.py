@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from agile_ray.agent.environment import Environment
-from agile_ray.agent.functions import Function
-from envs.dataset.changed import Change, Changed
+from envs.tools.equipped import Equipped
 from envs.tools.mcp_server import mcp_tools
 from envs.tools.tool import Tool, call, function_tool
 from envs.tools.toolbox import CHARACTERS, Toolbox
@@ -17,7 +16,7 @@ def with_tools(
     *tools: Callable[..., object] | Tool | str,
     deadline_s: float,
     characters: int = CHARACTERS,
-) -> Changed:
+) -> Equipped:
     """An environment whose agent calls these tools, in place of the environment's own tool.
 
     Args:
@@ -35,5 +34,4 @@ def with_tools(
             found += mcp_tools(tool)
         else:
             found.append(tool if isinstance(tool, Tool) else function_tool(tool))
-    toolbox = Toolbox(found, deadline_s=deadline_s, characters=characters)
-    return Changed(environment, Change(tool=toolbox.call, search_function=Function.CALL_TOOL, note=toolbox.note))
+    return Equipped(environment, Toolbox(found, deadline_s=deadline_s, characters=characters))

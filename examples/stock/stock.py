@@ -7,12 +7,11 @@ drawn for every stream, so only the expert knows, and it is asked about twice. A
 from collections.abc import Sequence
 from random import Random
 
-from agile_ray.agent.environment import Found, Question, Submission
+from agile_ray.agent.environment import Environment, Found, Question, Submission
 from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from agile_ray.seeds import derive
-from envs.dataset.changed import Changed
 from envs.tools import call, with_tools
 
 PRICES = {"lamp": 12, "vase": 9, "chair": 40, "mirror": 25, "bowl": 4, "clock": 31, "shelf": 55, "candle": 2}
@@ -89,5 +88,5 @@ def _cost(item: str, pieces: int, number: int) -> Question:
     )  # fmt: skip
 
 
-def build(env: Env, *, seed: int) -> Changed:
+def build(env: Env, *, seed: int) -> Environment:
     return with_tools(Stock(seed), price, multiply, deadline_s=env.tool_s)

@@ -169,12 +169,12 @@ def _write_predictions(environment: "Environment", sessions: "Sequence[Session]"
 
 def _print_usage(environment: "Environment", usage: "Usage | None", token_prices: tuple[float, float] | None) -> None:
     """Print what chat models were used for; a checkpoint's sessions are judged in the actors, which don't tell."""
-    from envs.endpoints.llm_judge import Judged
+    from envs.endpoints.llm_judge import LLMJudged
     from launch.run.play_prompted import used
 
     if usage is not None:
         print(used(usage, token_prices))
-    if isinstance(environment, Judged):
+    if isinstance(environment, LLMJudged):
         print(used(environment.judge.chat.usage, None, of="judge"))
 
 

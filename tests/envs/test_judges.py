@@ -3,9 +3,9 @@ import asyncio
 import pytest
 
 from agile_ray.agent.environment import Question, Submission, judged
-from envs.dataset.changed import Change, Changed
 from envs.dataset.judges import JUDGES, within
 from envs.one_stream import OneStream
+from envs.wrappers.judged import Judged
 
 
 def says(judge, gold, said):
@@ -56,9 +56,7 @@ half.reward_range = (-0.5, 1.0)
 
 def stream(judge):
     asked = [Question(id="q", text="?", answer="oslo")]
-    return Changed(OneStream("x", splits={"test": asked}, judge=lambda *_: True), Change(judge=judge)).stream(
-        split="test", index=0
-    )
+    return Judged(OneStream("x", splits={"test": asked}, judge=lambda *_: True), judge).stream(split="test", index=0)
 
 
 @pytest.mark.parametrize(("said", "earned"), [("oslo", 1.0), ("ob", 0.5), ("lima", -0.5)])

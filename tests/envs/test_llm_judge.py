@@ -14,7 +14,7 @@ from agile_ray.errors import ConfigError, EndpointError, JudgeError, SessionErro
 from agile_ray.types import Ending
 from envs.endpoints import llm_judge
 from envs.endpoints.chat import Chat
-from envs.endpoints.llm_judge import JudgedStream, LLMJudge
+from envs.endpoints.llm_judge import LLMJudge, LLMJudgedStream
 from tests.fakes.endpoint import Reply, serving
 from tests.fakes.streams import script_rules
 from tests.fakes.worlds import Says, SmallStream, question
@@ -113,7 +113,7 @@ def test_the_endpoints_failures_stay_what_they_are():
 def test_the_model_judges_only_words_that_the_environment_takes_for_wrong():
     said = []
     model = SimpleNamespace(right=lambda **told: not said.append(told))
-    one = JudgedStream(SmallStream(question(0, "is it wet")), model, finds_rows=True)
+    one = LLMJudgedStream(SmallStream(question(0, "is it wet")), model, finds_rows=True)
     asked = one.questions[0]
     assert one.judge(asked, Submission(text="yes", rows=None))
     assert one.judge(asked, Submission(text="", rows=("p1",)))

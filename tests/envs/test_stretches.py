@@ -11,7 +11,7 @@ from agile_ray.scripted import demonstrations
 from agile_ray.scripted.references import Habits
 from envs.recurring import Recurring
 from envs.shop import Shop
-from envs.stretches import Stretches
+from envs.wrappers.stretches import Stretches
 from launch.commands.evaluate import play
 from launch.run import final_comparison
 from tests.fakes.streams import script_rules

@@ -23,7 +23,7 @@ from agile_ray.segments import cut
 from agile_ray.types import Session
 from envs.recurring import ITEMS, LENGTH, RECUR, Recurring
 from envs.shop import Shop
-from envs.stretches import Stretches
+from envs.wrappers.stretches import Stretches
 from rollout.engine_policy import Seating
 from rollout.player import Player
 from tests.fakes.engine import FakeEngine

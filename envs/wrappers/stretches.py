@@ -13,30 +13,15 @@ The first episodes of all streams come before the second ones, so a short evalua
 at most n questions keeps its id; an episode cut from a longer one adds the range of its questions to it.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
-from agile_ray.agent.environment import (
-    Environment,
-    Found,
-    Judgement,
-    Question,
-    Remembered,
-    Stream,
-    Submission,
-    remembered,
-    reward_range,
-    search,
-    skipped,
-    taught_split,
-)
-from agile_ray.agent.functions import Function
-from agile_ray.types import Session
-from envs.predictions import PredictionRow, exported
+from agile_ray.agent.environment import Environment, Question, Stream
 from envs.splits import TRAINING
+from envs.wrappers.same import SameEnvironment, SameStream
 
 
-class Stretch:
+class Stretch(SameStream):
     """Consecutive questions of a stream, with its tool and its judge."""
 
     def __init__(self, stream: Stream, *, start: int, end: int) -> None:
@@ -47,42 +32,12 @@ class Stretch:
             start: position of the first question.
             end: position after the last question.
         """
+        super().__init__(stream)
         self.id = f"{stream.id}/{start}-{end - 1}"
         self.questions: Sequence[Question] = stream.questions[start:end]
-        self._stream = stream
-
-    @property
-    def remembered(self) -> Remembered:
-        """What memory holds before the first session."""
-        return remembered(self._stream)
-
-    @property
-    def reward_range(self) -> tuple[float, float]:
-        """The lowest and the highest reward."""
-        return reward_range(self._stream)
-
-    def search(self, query: str) -> Found | Awaitable[Found]:
-        """Run the stream's tool.
-
-        Raises:
-            ToolError: the tool itself broke.
-        """
-        return self._stream.search(query)
-
-    def search_within(self, query: str, *, question: Question, found: Sequence[Found]) -> Found | Awaitable[Found]:
-        """Run the stream's tool in a session.
-
-        Raises:
-            ToolError: the tool itself broke.
-        """
-        return search(self._stream, query, question=question, found=found)
-
-    def judge(self, question: Question, submission: Submission) -> Judgement:
-        """Judge as the stream does."""
-        return self._stream.judge(question, submission)
 
 
-class Stretches:
+class Stretches(SameEnvironment):
     """An environment whose streams are cut."""
 
     def __init__(self, environment: Environment, *, sessions: int) -> None:
@@ -91,19 +46,9 @@ class Stretches:
         Args:
             sessions: largest number of questions in one stream.
         """
-        self._environment = environment
+        super().__init__(environment)
         self._sessions = sessions
         self._parts = lru_cache(maxsize=None)(self._cut)
-
-    @property
-    def search_function(self) -> Function:
-        """How the tool is called."""
-        return self._environment.search_function
-
-    @property
-    def taught_split(self) -> str:
-        """The split of imitation."""
-        return taught_split(self._environment)
 
     def stream(self, *, split: str, index: int) -> Stream:
         """Build the `index`-th episode of a split. Beyond the last one, the split's streams are asked for a next round.
@@ -126,23 +71,6 @@ class Stretches:
             ConfigError: there is no such split.
         """
         return None if self._environment.streams(split) is None else len(self._parts(split))
-
-    @property
-    def skipped(self) -> Sequence[str]:
-        """What is wrong with the rows that were left out."""
-        return skipped(self._environment)
-
-    def predictions(self, sessions: Sequence[Session]) -> Mapping[str, Sequence[PredictionRow]]:
-        """Name of a file -> its rows.
-
-        Raises:
-            ConfigError: the environment can't be exported.
-        """
-        return exported(self._environment, sessions)
-
-    def texts(self) -> Sequence[str]:
-        """Texts to train a tokenizer on."""
-        return self._environment.texts()
 
     def _cut(self, split: str) -> list[tuple[int, int]]:
         """The episodes of a split that ends: index of the stream, and position of the first question."""
