@@ -59,15 +59,40 @@ def interval(valued: Sequence[tuple[Session, float]], *, seed: int) -> tuple[tup
     Returns:
         the interval, in units of reward, None for a single unit; and a description of the units and the method.
     """
-    names, described = units([session for session, _ in valued])
-    index = {name: number for number, name in enumerate(sorted(set(names)))}
-    unit = [index[name] for name in names]
-    worth = np.array([value for _, value in valued], dtype=np.float64)  # thousandths, so that equal ones stay equal
-    sums = np.bincount(unit, weights=worth).astype(np.float64)
-    counts = np.bincount(unit).astype(np.float64)
+    sums, counts, described = _sums(valued)
     ci95, method = unit_interval(sums, counts, seed=seed)
     scaled = None if ci95 is None else (ci95[0] / 1000, ci95[1] / 1000)
     return scaled, f"{described} ({method})"
+
+
+def within_streams(valued: Sequence[tuple[Session, float]]) -> tuple[tuple[float, float] | None, str]:
+    """Compute the 95 % interval of the mean over sessions of these very streams.
+
+    It says what other questions of the same streams would give.
+
+    Units are runs of consecutive sessions in each stream. The error is that of a stratified sample: with stream s's N_s
+    of N sessions, its K_s runs, and its error e_s, it is sqrt(sum (N_s / N)^2 e_s^2), with sum (K_s - 1) degrees of
+    freedom.
+
+    Args:
+        valued: sessions with their values, thousandths.
+
+    Returns:
+        the interval, in units of reward, None if a stream has a single run; and a description of the units.
+    """
+    by_stream: dict[str, list[tuple[Session, float]]] = {}
+    for session, value in valued:
+        by_stream.setdefault(session.stream, []).append((session, value))
+    total, squares, freedom, mean = len(valued), 0.0, 0, sum(value for _, value in valued) / len(valued)
+    for part in by_stream.values():
+        sums, counts, _ = _sums(part)
+        if len(sums) < 2:
+            return None, "too few for an interval"
+        squares += (len(part) / total * standard_error(deviations(sums, counts))) ** 2
+        freedom += len(sums) - 1
+    width = _quantile(freedom) * math.sqrt(squares)
+    described = f"runs of sessions in {len(by_stream)} stream{'s' * (len(by_stream) > 1)} (Student's t)"
+    return ((mean - width) / 1000, (mean + width) / 1000), described
 
 
 def unit_interval(sums: Float64, counts: Float64, *, seed: int) -> tuple[tuple[float, float] | None, str]:
@@ -86,6 +111,15 @@ def unit_interval(sums: Float64, counts: Float64, *, seed: int) -> tuple[tuple[f
     if len(sums) >= FEW and (found := _bootstrap_t(sums, counts, seed=seed)) is not None:
         return found, "bootstrap-t"
     return _students(sums, counts), "Student's t"
+
+
+def _sums(valued: Sequence[tuple[Session, float]]) -> tuple[Float64, Float64, str]:
+    """Sum of the values and number of sessions, [K] each, in the units that `units` makes; and their description."""
+    names, described = units([session for session, _ in valued])
+    index = {name: number for number, name in enumerate(sorted(set(names)))}
+    unit = [index[name] for name in names]
+    worth = np.array([value for _, value in valued], dtype=np.float64)  # thousandths, so that equal ones stay equal
+    return np.bincount(unit, weights=worth).astype(np.float64), np.bincount(unit).astype(np.float64), described
 
 
 def units(sessions: Sequence[Session]) -> tuple[list[str], str]:
@@ -115,11 +149,16 @@ def standard_error(deviation: Float64) -> float:
 
 
 def _students(sums: Float64, counts: Float64) -> tuple[float, float]:
+    mean = float(sums.sum() / counts.sum())
+    width = _quantile(len(sums) - 1) * standard_error(deviations(sums, counts))
+    return mean - width, mean + width
+
+
+def _quantile(freedom: int) -> float:
+    """Of Student's t, at which a two-sided interval ends."""
     from scipy.special import stdtrit  # slow to import
 
-    mean = float(sums.sum() / counts.sum())
-    width = float(stdtrit(len(sums) - 1, (1 + CONFIDENCE) / 2)) * standard_error(deviations(sums, counts))
-    return mean - width, mean + width
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def _bootstrap_t(sums: Float64, counts: Float64, *, seed: int) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from agile_ray.errors import ContractError, StarvedError
 from agile_ray.evaluation import failures
-from agile_ray.evaluation.intervals import interval
+from agile_ray.evaluation.intervals import interval, within_streams
 from agile_ray.types import Ending, Origin, Session
 
 
@@ -153,6 +153,7 @@ def paired_difference(
     *,
     worth: Callable[[Session], float] = reward,
     seed: int = 0,
+    other_streams: bool = True,
 ) -> Difference:
     """Total score of `first` minus `second`, question by question.
 
@@ -161,6 +162,7 @@ def paired_difference(
         second: sessions of the other, on the same questions.
         worth: value of one session, thousandths.
         seed: of the bootstrap.
+        other_streams: the interval is for other streams; else for other questions of these streams.
 
     Raises:
         ContractError: they do not cover the same questions, or one was played twice.
@@ -183,7 +185,7 @@ def paired_difference(
         raise StarvedError(
             f"paired_difference: each of {len(left)} pairs has a failed session{failures.summary([*first, *second])}"
         )
-    ci95, units = interval(pairs, seed=seed)
+    ci95, units = interval(pairs, seed=seed) if other_streams else within_streams(pairs)
     return Difference(
         mean=sum(difference for _, difference in pairs) / (1000 * len(pairs)),
         ci95=ci95,

@@ -7,10 +7,10 @@ Let n = `env.stream_sessions`, and L the number of questions in a stream.
     of streams that never end     its first n questions: there are always more streams
     of files, training            floor(L / n), at least one: all have n questions, so a collection can hold them whole;
                                   the end of the stream, fewer than n questions, is left out
-    of files, other splits        ceil(L / n), the last one shorter: every question is played
+    of files, other splits        its first n questions: each stream is played from an empty memory, to the same length
 
-The first episodes of all streams come before the second ones, so a short evaluation covers many streams. A stream with
-at most n questions keeps its id; an episode cut from a longer one adds the range of its questions to it.
+In training, the first episodes of all streams come before the second ones. A stream with at most n questions keeps its
+id; an episode cut from a longer one adds the range of its questions to it.
 """
 
 from collections.abc import Sequence
@@ -82,7 +82,8 @@ class Stretches(SameEnvironment):
 
     def _end(self, length: int, split: str) -> int:
         """Questions of a stream that are played."""
-        return length - length % self._sessions if split in TRAINING and length >= self._sessions else length
+        whole = length - length % self._sessions if split in TRAINING else self._sessions
+        return min(length, max(whole, self._sessions))
 
     def _stretch(self, stream: Stream, *, start: int) -> Stream:
         end = min(start + self._sessions, len(stream.questions))

@@ -1,13 +1,14 @@
 """The report of a run: one value with everything that report.json, the page and the tables show. Does no I/O."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from agile_ray.config import RunConfig
 from agile_ray.evaluation.choice import Choice
 from agile_ray.evaluation.frontier.closed import closed
+from agile_ray.evaluation.intervals import FEW
 from agile_ray.evaluation.score import Bin, Difference, Score, curve, paired_difference, score
 from agile_ray.record.history import Dropped, Event, Line
 from agile_ray.record.ledger import Ledger
@@ -31,6 +32,8 @@ TRACES = (
     "gradient_norm",
 )
 """Metrics of an iteration that are shown over the iterations."""
+ALL = "all of these"
+"""The streams of an evaluation together, as they are: its intervals say nothing about other streams."""
 CURVES = ("sft", "ppo", ORACLE)
 """Entries that are shown over the position in the stream."""
 NO_BOOKS = Ledger()
@@ -108,6 +111,7 @@ class Report(BaseModel):
     card: Card | None = None  # these five are None or empty in reports of earlier versions
     warnings: list[str] = []  # what went wrong, a sentence each
     traces: dict[str, list[tuple[int, float]]] = {}  # metrics of TRACES, each with its iterations
+    streams: dict[str, dict[str, Difference]] = {}  # of few streams: in each, and in ALL, ppo minus each other entry
     asking: Asking | None = None  # of the sampled policy; None as well if no probabilities of asking are stored
     frontier: Frontier | None = None
 
@@ -162,6 +166,7 @@ def build(
         ),
         best_reference=best,
         closed=_closed(scores, best),
+        streams=_by_stream(results),
         progress=_progress(lines),
         curves={name: curve(results[name]) for name in CURVES if name in results},
         seconds=_sum(line.seconds for line in lines),
@@ -206,6 +211,24 @@ def _differences(
         other: paired_difference(results[name], sessions, seed=seed)
         for other, sessions in results.items()
         if other not in without
+    }
+
+
+def _by_stream(results: Mapping[str, Sequence[Session]]) -> dict[str, dict[str, Difference]]:
+    """PPO's lead in each stream and in all; empty if there is only one, or so many that each says little."""
+    names = sorted({session.stream for session in results.get("ppo", ())})
+    if not 1 < len(names) < FEW:
+        return {}
+    found = {name: _leads(results, lambda session, name=name: session.stream == name) for name in names}
+    return found | {ALL: _leads(results, lambda _: True)}
+
+
+def _leads(results: Mapping[str, Sequence[Session]], chosen: Callable[[Session], bool]) -> dict[str, Difference]:
+    kept = {entry: list(filter(chosen, sessions)) for entry, sessions in results.items()}
+    return {
+        entry: paired_difference(kept["ppo"], sessions, other_streams=False)
+        for entry, sessions in kept.items()
+        if entry != "ppo"
     }
 
 

@@ -31,6 +31,7 @@ def show(report: Report, console: Console) -> None:
     if report.entries:
         console.print(table)
     _show_prices(report, console)
+    _show_streams(report, console)
     for sentence in wording.headline(report):
         console.print(sentence, highlight=False)
     _show_ledger(report, console)
@@ -45,6 +46,19 @@ def _show_prices(report: Report, console: Console) -> None:
     for name, entry in report.entries.items():
         for price, part in entry.prices.items():
             table.add_row(name, f"{price / 1000:g}", *wording.price_cells(part))
+    if table.row_count:
+        console.print(table)
+
+
+def _show_streams(report: Report, console: Console) -> None:
+    """PPO's lead in each stream, if there are few; intervals over runs of sessions in it."""
+    table = Table(title="by stream", title_justify="left", box=None, padding=(0, 1), pad_edge=False)
+    for head in ("stream", "beside"):
+        table.add_column(head)
+    for head in (f"ppo {wording.MINUS}", "95 % interval"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for stream, other, lead in wording.stream_leads(report):
+        table.add_row(stream, other, wording.signed(lead.mean), wording.interval(lead.ci95))
     if table.row_count:
         console.print(table)
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agile_ray.evaluation.choice import Choice
-    from agile_ray.evaluation.score import PriceScore
+    from agile_ray.evaluation.score import Difference, PriceScore
     from agile_ray.record.ledger import Ledger
     from agile_ray.record.provenance import Git, Machine
     from launch.report.summary import Report
@@ -32,6 +32,17 @@ def headline(report: "Report") -> list[str]:
     return sentences
 
 
+def stream_leads(report: "Report") -> list[tuple[str, str, "Difference"]]:
+    """Stream, policy, and PPO's lead over it there: for the policies that a training is judged by."""
+    shown = ("sft", "always_ask", report.best_reference, "ask_unless_own_search")
+    return [
+        (stream, other, leads[other])
+        for other in dict.fromkeys(shown)
+        for stream, leads in report.streams.items()
+        if other in leads
+    ]
+
+
 def choice(chosen: "Choice") -> str:
     """Which iteration was chosen on validation, and why."""
     said, of = f"Iteration {chosen.iteration} was chosen", f"of {chosen.evaluated} evaluated"
@@ -44,7 +55,7 @@ def choice(chosen: "Choice") -> str:
         return f"{said}: it has the highest validation total {of}, {chosen.total:.3f} without the luck of guesses."
     return (
         f"{said}: it is the latest {of} whose validation total, {chosen.total:.3f} without the luck of guesses, is "
-        f"within one standard error ({chosen.error:.3f}) of the highest, {chosen.highest_total:.3f} at iteration "
+        f"within one standard error ({chosen.error:.2g}) of the highest, {chosen.highest_total:.3f} at iteration "
         f"{chosen.highest}."
     )
 

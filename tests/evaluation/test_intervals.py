@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from agile_ray.evaluation.intervals import FEW, Estimate, estimate, standard_error, unit_interval
+from agile_ray.evaluation.intervals import (
+    FEW,
+    Estimate,
+    estimate,
+    standard_error,
+    unit_interval,
+    within_streams,
+)
+from tests.fakes.worlds import SESSION, changed
 
 
 def draw(random, units, *, uneven):
@@ -67,3 +75,25 @@ def test_a_single_value_has_no_interval():
 def test_the_standard_error_of_equal_sizes_is_that_of_a_mean():
     values = np.array([1.0, 4.0, 4.0, 7.0])
     assert standard_error((values - 4.0) / 4) == pytest.approx(values.std(ddof=1) / 2)
+
+
+def test_within_a_few_streams_the_interval_is_about_these_streams_alone():
+    """Each stream has its own level, which says nothing about the error of the mean over these streams."""
+    random, length, levels = np.random.default_rng(0), 100, {"a": 0.9, "b": 0.5, "c": 0.1}
+    ids = [(stream, position) for stream in levels for position in range(length)]
+    sessions = [changed(SESSION, stream=stream, position=position, stream_length=length) for stream, position in ids]
+    repeats, covered = 400, 0
+    for _ in range(repeats):
+        values = [1000.0 * (random.random() < levels[stream]) for stream, _ in ids]
+        ends, described = within_streams(list(zip(sessions, values, strict=True)))
+        covered += ends[0] <= 0.5 <= ends[1]
+        assert 0.05 < ends[1] - ends[0] < 0.15  # 2 * 1.97 * sqrt(0.09 + 0.25 + 0.09) / 3 / 10 = 0.086 on average
+    assert 0.92 <= covered / repeats <= 0.98
+    assert described == "runs of sessions in 3 streams (Student's t)"
+
+
+def test_within_a_stream_of_one_session_there_is_no_interval():
+    sessions = [
+        changed(SESSION, stream=stream, position=int(position)) for stream, position in ("a0", "b0", "b1", "b2")
+    ]
+    assert within_streams([(one, 0.0) for one in sessions])[0] is None

@@ -97,6 +97,15 @@ def test_the_report_compares_ppo_with_every_other_policy():
     assert found.differences_sampled["sft_sampled"].mean == pytest.approx(0.5)
 
 
+def test_where_streams_are_few_the_report_compares_in_each_of_them():
+    found = reported().streams
+    assert list(found) == ["test/0", "test/1", "all of these"]
+    assert [leads["always_ask"].mean for leads in found.values()] == pytest.approx([0.0, 0.3, 0.15])
+    assert {leads["always_ask"].sessions for leads in found.values()} == {2, 4}
+    alone = [session for session in played("ppo") if session.stream == "test/0"]
+    assert build({"ppo": alone}, config=config("runs"), lines=[], starts=[]).streams == {}
+
+
 def test_closed_is_the_share_of_the_distance_from_the_best_reference_to_the_oracle():
     found = build({name: played(name) for name in PLAYED}, config=config("runs"), lines=[], starts=[])
     assert found.best_reference == "always_ask"

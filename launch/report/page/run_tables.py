@@ -26,6 +26,7 @@ def tables(report: Report) -> dict[str, Table | None]:
         "policies": policies(report),
         "failures": _failures("policy", [(name, entry.reasons) for name, entry in report.entries.items()]),
         "prices": _prices(report),
+        "streams": _streams(report),
         "ledger": table("account", "asks", "charged", rows=wording.accounts(report.ledger)),
         "seconds": _seconds(report),
         "speed": _speed(report),
@@ -72,6 +73,14 @@ def _prices(report: Report) -> Table | None:
         for price, part in entry.prices.items()
     ]
     return table("policy", "price", "total", "right", "asked", "~sessions", rows=rows)
+
+
+def _streams(report: Report) -> Table | None:
+    rows = [
+        [stream, other, wording.signed(one.mean), wording.interval(one.ci95), f"{one.sessions:,}"]
+        for stream, other, one in wording.stream_leads(report)
+    ]
+    return table("stream", "beside", f"ppo {wording.MINUS}", "95 % interval", "~sessions", rows=rows)
 
 
 def _failures(of: str, found: Iterable[tuple[str, Mapping[str, int]]]) -> Table | None:
