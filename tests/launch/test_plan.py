@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from agile_ray.agent.functions import Function
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event, Line
@@ -13,13 +14,14 @@ from launch.plan import duration
 from launch.plan.batches import batches
 from launch.plan.fit import fit
 from launch.plan.lengths import Lengths, longest
+from launch.plan.light_tokenizer import LightTokenizer
 from launch.plan.machines import Actor, Node, actors_of, parse_shape, place
 from launch.plan.memory import engine_memory, rank_memory
 from launch.plan.network import read_network, shapes
 from launch.run.shipped_configs import read
 from learner.plan import plan as deal
 from tests.conftest import one_line
-from tests.fakes.model_folder import write_model_folder
+from tests.fakes.model_folder import encoder, write_model_folder
 
 GIB = 2**30
 SMALL = {
@@ -111,6 +113,19 @@ def test_weights_are_counted_before_config_json_is(tmp_path):
     (model / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match="the parameters of a unheard_of are counted from its weights, found none"):
         read_network(model)
+
+
+def test_a_tokenizer_needs_the_call_of_tools_only_for_tasks_that_have_them(tmp_path):
+    folder = write_model_folder(tmp_path / "model")
+    assert LightTokenizer(folder).function_id(Function.CALL_TOOL) == encoder().token_to_id("[CallTool]")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [one for one in tokenizer["added_tokens"] if one["content"] != "[CallTool]"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    light = LightTokenizer(folder)
+    assert light.function_at(light.function_id(Function.SEEK_ADVICE)) is Function.SEEK_ADVICE
+    (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text().replace("[SeekAdvice]", "[Seek]"))
+    with pytest.raises(ConfigError, match=r"lacks the token '\[SeekAdvice\]'"):
+        LightTokenizer(folder)
 
 
 def test_batches_are_those_of_the_learners_planner():
