@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -97,8 +98,8 @@ async def _lessons(
                 told |= {question.shown} if tells else set()
     if len(lost) > config.played // 10:
         raise StarvedError(_complaint(lost, config.played, rules))
-    if refused and (not skip_bad or not demonstrations):
-        raise ConfigError(_named(refused, config))
+    if config.demonstrations is not None:
+        _check(config.demonstrations, refused, skip_bad=skip_bad, learned=len(demonstrations))
     rows, missing = search_rows(config.search_rows, environment, rules, split=split, seed=seed)
     demonstrations += rows
     random.Random(derive(seed, "imitation", "order")).shuffle(demonstrations)
@@ -124,10 +125,19 @@ async def _played(
         progress(number)
 
 
-def _named(refused: Sequence[Refused], config: Imitation) -> str:
-    """What is wrong with the first refused lines of the file."""
-    lines = "; ".join(f"{config.demonstrations}:{one.line}: {one.reason}" for one in refused[:NAMED])
-    return f"{lines}; mend or remove these lines and others like them, or set env.skip_bad=true to leave them out"
+def _check(file: Path, refused: Sequence[Refused], *, skip_bad: bool, learned: int) -> None:
+    """Refuse a file with wrong lines, unless they may be left out and others remain.
+
+    Raises:
+        ConfigError: names the first wrong lines.
+    """
+    lines = "; ".join(f"{file}:{one.line}: {one.reason}" for one in refused[:NAMED])
+    if refused and not skip_bad:
+        raise ConfigError(f"{lines}; mend or remove them and others like them, or set env.skip_bad=true")
+    if refused and not learned:
+        raise ConfigError(f"{lines}; no session is left to learn; mend these lines and others like them")
+    if not learned:
+        raise ConfigError(f"{file}: imitation.sessions: the file must hold at least one session to learn, found none")
 
 
 def _complaint(lost: Sequence[Session], played: int, rules: Rules) -> str:

@@ -52,10 +52,9 @@ def command(
 
     \b
     Examples:
-      agile-ray demonstrate quickstart --policy teacher --sessions 3200 --output demonstrations.jsonl
-      agile-ray demonstrate quickstart --policy prompted_agent --sessions 500 --output demonstrations.jsonl \\
-        --endpoint http://localhost:8000/v1 --model NAME
-      agile-ray train quickstart imitation.sessions=demonstrations.jsonl
+      agile-ray demonstrate quickstart --policy teacher --sessions 3200 -o script.jsonl
+      agile-ray demonstrate quickstart --policy prompted_agent --endpoint URL --model NAME --sessions 500 -o right.jsonl
+      agile-ray train quickstart imitation.sessions=right.jsonl
     """
     if policy not in (TEACHER, *PROMPTED):
         raise ConfigError(f"--policy: one of {', '.join((TEACHER, *PROMPTED))}, found {policy}")
