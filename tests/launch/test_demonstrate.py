@@ -15,6 +15,7 @@ from launch.run import pipeline, shipped_configs
 from launch.validate.spec import Target, check_spec
 from tests.conftest import one_line
 from tests.fakes.endpoint import Reply, serving
+from tests.fakes.model_folder import write_model_folder
 
 WORDS = ("demonstrate", "toy/three_prices", "model.path=/none")
 
@@ -92,3 +93,15 @@ def test_a_spec_with_lines_that_are_no_demonstrations_is_refused(tmp_path):
         named = [fault for fault in found.faults if "demos.jsonl:1: not a demonstration" in fault]
         assert len(named) == faults
         assert any("are played when a training starts" in one for one in found.unchecked) == (not faults)
+
+
+def test_a_training_ends_before_anything_starts_if_lines_are_wrong(call, tmp_path):
+    model, file = write_model_folder(tmp_path / "model"), tmp_path / "demos.jsonl"
+    (model / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    calls = [{"call": "[GetQuestion]"}, {"call": "[ClearContext]"}]
+    file.write_text(json.dumps({"stream": 1_000_000, "question": "none", "calls": calls}) + "\n")
+    words = (f"model.path={model}", f"run.folder={tmp_path / 'runs'}", f"imitation.sessions={file}")
+    code, out, err = call("train", "quickstart", *words)
+    assert (code, out) == (2, "")
+    assert f"{file}:1: no such question; 'none' is not in shop/" in one_line(err)
+    assert not (tmp_path / "runs").exists()

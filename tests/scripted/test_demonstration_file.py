@@ -74,7 +74,7 @@ def test_the_teachers_sessions_are_read_back_as_the_same_batches(
     found = taught(world, rules, script.model_copy(update={"sessions": tmp_path / "demos.jsonl"}))
     assert found.left_out == expected.left_out
     assert [len(batch) for batch in found.batches] == [len(batch) for batch in expected.batches]
-    assert sum(map(len, found.batches)) > 50
+    assert sum(map(len, found.batches)) > 40
     for batch, other in zip(found.batches, expected.batches, strict=True):
         assert all(same(one, its) for one, its in zip(batch, other, strict=True))
 
@@ -272,4 +272,4 @@ def test_the_example_of_the_docs_plays(tmp_path: Path):
 
 def test_the_schema_of_the_docs_is_current():
     written = json.loads((DOCS / "demonstration.schema.json").read_text())
-    assert written == Row.model_json_schema(), "write it: see docs/extending.md"
+    assert written == Row.model_json_schema(), "write json.dumps(Row.model_json_schema(), indent=2) there"
