@@ -76,7 +76,8 @@ class Env(Section):
     data: Path | None = None
     """Folder of the environment's data files, if it needs any; of `dataset`, the file."""
     skip_bad: bool = False
-    """Leave out broken rows of the data files, and count them. Otherwise the first one is an error."""
+    """Leave out broken rows of the data files, and demonstrations that can't be played, and count them. Otherwise they
+    are an error."""
     columns: Literal["names", "values"] | Mapping[str, str] = "values"
     """What questions of ProductQA show of the searchable table: the `names` of its columns, or also their `values`:
     those of texts, the units of numbers (the paper's schema; about 65 tokens more). Of `dataset`: the file's columns
@@ -222,7 +223,7 @@ class Memory(Section):
 
 
 class Imitation(Section):
-    """SFT on the teacher's sessions."""
+    """SFT on sessions of a teacher."""
 
     affects: ClassVar[Affects] = Affects.TRAINING | Affects.IMITATION | Affects.COMPARISON
 
@@ -241,8 +242,10 @@ class Imitation(Section):
     """Share of the teacher's episodes that start with the memory of an earlier pass, which asked wherever neither
     memory nor the tool helped. Without them, a teacher that asks rarely finds little in memory, and the policy hardly
     learns to read it."""
-    sessions: int = Field(default=20_000, ge=1)
-    """Number of the teacher's sessions. Each is trained on at most once."""
+    sessions: int | Path = 20_000
+    """What is learned. A number: so many sessions of the scripted teacher, which the other keys describe. A file, such
+    as `demonstrations.jsonl`: the sessions in it (docs/extending.md). 0: none, so PPO starts from `model.path`. Each
+    session is trained on at most once."""
     search_rows: int = Field(default=0, ge=0)
     """Number of further rows that are only a question and its gold query, each of another question that the tool
     answers. They are shorter than sessions, and teach queries faster."""
@@ -261,6 +264,27 @@ class Imitation(Section):
     instructions uses float32."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
+
+    @field_validator("sessions", mode="before")
+    @classmethod
+    def _is_a_number_or_a_file(cls, value: object) -> object:
+        try:
+            found = int(value) if isinstance(value, str) else value
+        except ValueError:
+            return value
+        if isinstance(found, Path) or (isinstance(found, int) and not isinstance(found, bool) and found >= 0):
+            return found
+        raise ValueError(f"a number from 0 on, or a file of demonstrations, found {value}")
+
+    @property
+    def played(self) -> int:
+        """Number of sessions that the scripted teacher plays; 0 if a file has them."""
+        return 0 if isinstance(self.sessions, Path) else self.sessions
+
+    @property
+    def demonstrations(self) -> Path | None:
+        """File of the sessions; None: the scripted teacher plays them."""
+        return self.sessions if isinstance(self.sessions, Path) else None
 
 
 class Credit(Section):

@@ -8,6 +8,7 @@ AgileError
         JudgeError       a judging model gave no verdict
         ExpertError      the expert broke or missed its deadline
         EndpointError    a chat endpoint refused a request, or missed its deadline
+        DemonstrationError  a demonstration can't be played as it is written
     EngineError      vLLM rejected or lost a request
     SyncError        a rollout engine does not serve the weights it was given
     LearnerError     a learner rank died or its loss is not finite; resume from the last checkpoint
@@ -65,6 +66,10 @@ class ExpertError(SessionError):
 
 class EndpointError(SessionError):
     """A chat endpoint refused a request, replied nonsense, or missed its deadline."""
+
+
+class DemonstrationError(SessionError):
+    """A demonstration can't be played as it is written."""
 
 
 class EngineError(AgileError):

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from launch.border import border, interrupted
 from launch.commands import (
+    demonstrate,
     evaluate,
     frontier,
     keys,
@@ -102,6 +103,7 @@ app.add_typer(new.app, name="new")
 app.command("check")(check.command)
 app.command("keys")(keys.command)
 app.command("data")(data.command)
+app.command("demonstrate")(demonstrate.command)
 app.command("sweep")(sweep.command)
 app.add_typer(study.app, name="study")
 app.command("replay")(replay.command)

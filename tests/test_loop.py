@@ -99,6 +99,21 @@ def test_imitate_learns_each_batch_once_and_resumes_after_the_last():
     assert run.log == ["imitate 1", "save 2 0 None", "imitate 2", "imitate 3", "save 4 0 None", "save 4 0 None"]
 
 
+def test_a_run_that_imitates_nothing_has_a_checkpoint_to_start_from():
+    run = Run()
+    state = imitate(
+        config(),
+        START,
+        [],
+        learners=run.learners,
+        checkpoints=run.checkpoints,
+        recorder=run.recorder,
+        stopping=lambda: False,
+        progress=lambda steps: None,
+    )
+    assert (state, run.log) == (START, ["save 0 0 None"])
+
+
 @pytest.mark.parametrize("checks", range(1, 6))
 def test_a_stop_that_comes_at_any_moment_leaves_a_checkpoint_of_the_last_iteration(checks):
     run = Run()

@@ -1,37 +1,35 @@
-"""What imitation learns from: sessions that a teacher plays through the agent's own executor."""
+"""What imitation learns from: sessions of a teacher, a script or a file, played through the agent's own executor."""
 
 import asyncio
-import math
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from agile_ray.agent.environment import Environment, Question, taught_split
-from agile_ray.agent.expert import GoldExpert
-from agile_ray.agent.lane import Lane
-from agile_ray.agent.policy import Policy
+from agile_ray.agent.environment import Environment, taught_split
 from agile_ray.agent.rules import Rules
 from agile_ray.config import Imitation
 from agile_ray.credit.gae import gae
-from agile_ray.errors import StarvedError
+from agile_ray.errors import ConfigError, StarvedError
 from agile_ray.evaluation import failures
+from agile_ray.scripted.demonstration_file import Refused
+from agile_ray.scripted.demonstration_player import play_file
+from agile_ray.scripted.played import Played
 from agile_ray.scripted.search_rows import search_rows
-from agile_ray.scripted.teacher import collector, teacher, unaided
+from agile_ray.scripted.teacher import teach, unaided
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
 from agile_ray.types import Demonstration, Ending, Session
 
-FIRST_STREAM = 1_000_000
-"""Index of the teacher's first stream; PPO's lanes play those from 0 on."""
-STREAMS = 32
-"""Minimum number of episodes, so that a batch mixes memories of all sizes and, where streams are long, categories."""
+NAMED = 5
+"""Refused lines of a file that an error names; after so many, the rest is not played."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lessons:
-    """What imitation learns from the teacher's sessions."""
+    """What imitation learns."""
 
     batches: list[list[Demonstration]]  # in the order in which they are learned
     left_out: dict[str, int]  # number of sessions that are not learned, by reason
@@ -44,20 +42,23 @@ def lessons(
     *,
     seed: int,
     progress: Callable[[int], None],
+    skip_bad: bool = False,
 ) -> Lessons:
-    """Play the teacher's sessions. The same seed gives the same lessons.
+    """Play the sessions of the teacher. The same seed gives the same lessons.
 
     Args:
-        config: the teacher, the number of its sessions, and sessions per batch.
+        config: the teacher and the number of its sessions, or the file of them; and sessions per batch.
         environment: provides the streams.
         rules: of the lanes; the gold expert replaces their expert.
         seed: root seed of the run.
         progress: called with the number of sessions played so far.
+        skip_bad: leave out the lines of a file that can't be played, and count them.
 
     Raises:
-        StarvedError: more than a tenth of the sessions ran out of a budget or failed.
+        StarvedError: more than a tenth of the script's sessions ran out of a budget or failed.
+        ConfigError: the file can't be read, or lines of it can't be played; names the first ones.
     """
-    return asyncio.run(_lessons(config, environment, rules, seed=seed, progress=progress))
+    return asyncio.run(_lessons(config, environment, rules, seed=seed, skip_bad=skip_bad, progress=progress))
 
 
 async def _lessons(
@@ -66,6 +67,7 @@ async def _lessons(
     rules: Rules,
     *,
     seed: int,
+    skip_bad: bool,
     progress: Callable[[int], None],
 ) -> Lessons:
     gold, split = config.answers == "gold", taught_split(environment)
@@ -73,61 +75,69 @@ async def _lessons(
     told: set[str] = set()  # questions whose gold answer is learned from an unaided session
     demonstrations: list[Demonstration] = []
     lost: list[Session] = []
+    refused: list[Refused] = []
     repeated = 0
-    async for session, questions in _sessions(config, environment, rules, seed=seed, progress=progress):
-        question = questions[session.position]
-        tells = gold and unaided(session, questions)
-        if session.ending is not Ending.DONE:
-            lost.append(replace(session, turns=()))
-        elif tells and finite and question.shown in told:
-            repeated += 1
-        else:
-            # A gold answer is always right, so its reward says nothing about how well the question can be guessed. The
-            # value to learn is what the likeliest answer earns. Sampled play earns less at first, the sum of squared
-            # probabilities, which no question states; PPO moves it towards this value.
-            learned = _without_slip(session, question, rules)
-            demonstrations += _demonstrations(learned, worth=question.guess_probability if tells else 1.0)
-            told |= {question.shown} if tells else set()
-    if len(lost) > config.sessions // 10:
-        raise StarvedError(_complaint(lost, config.sessions, rules))
+    async for played in _played(config, environment, rules, seed=seed, progress=progress):
+        if isinstance(played, Refused):
+            refused.append(played)
+            if len(refused) == NAMED and not skip_bad:
+                break
+        elif played.learned:
+            session, question = played.session, played.question
+            tells = gold and unaided(session, played.questions)
+            if session.ending is not Ending.DONE:
+                lost.append(replace(session, turns=()))
+            elif tells and finite and question.shown in told:
+                repeated += 1
+            else:
+                # A gold answer is always right, so its reward says nothing about how well the question can be guessed.
+                # The value to learn is what the likeliest answer earns. Sampled play earns less at first, the sum of
+                # squared probabilities, which no question states; PPO moves it towards this value.
+                worth = question.guess_probability if tells else 1.0
+                demonstrations += _demonstrations(played.without_slips, worth=worth)
+                told |= {question.shown} if tells else set()
+    if len(lost) > config.played // 10:
+        raise StarvedError(_complaint(lost, config.played, rules))
+    if config.demonstrations is not None:
+        _check(config.demonstrations, refused, skip_bad=skip_bad, learned=len(demonstrations))
     rows, missing = search_rows(config.search_rows, environment, rules, split=split, seed=seed)
     demonstrations += rows
     random.Random(derive(seed, "imitation", "order")).shuffle(demonstrations)
     return Lessons(
         batches=[demonstrations[start : start + config.batch] for start in range(0, len(demonstrations), config.batch)],
-        left_out=_left_out(lost, repeated) | missing,
+        left_out=_left_out(lost, repeated, refused) | missing,
     )
 
 
-async def _sessions(
-    config: Imitation,
-    environment: Environment,
-    rules: Rules,
-    *,
-    seed: int,
-    progress: Callable[[int], None],
-) -> AsyncIterator[tuple[Session, Sequence[Question]]]:
-    """Play the teacher's sessions, and yield each with the questions of its stream."""
-    rules = replace(rules, expert=GoldExpert())  # no recorded run has played the teacher's streams
-    policy, warm = teacher(config, environment, seed=seed), collector(environment)
-    each = math.ceil(config.sessions / STREAMS)
-    stream = FIRST_STREAM
-    played = 0
-    while played < config.sessions:
-        lane = Lane(environment.stream(split=taught_split(environment), index=stream), rules)
-        questions = lane.stream.questions
-        count = min(each, config.sessions - played, len(questions))
-        if random.Random(derive(seed, "imitation", "warm", stream)).random() < config.warm_share:
-            await _warm(lane, count, warm)
-        for _ in range(count):
-            earlier = lane.memory.forget(lane.position)  # a session must not find what it will write itself
-            session = await lane.play(policy)
-            for entry in earlier:
-                lane.memory.write(entry)
-            yield session, questions
-        played += count
-        progress(played)
-        stream += 1
+async def _played(
+    config: Imitation, environment: Environment, rules: Rules, *, seed: int, progress: Callable[[int], None]
+) -> AsyncIterator[Played | Refused]:
+    """Play the sessions: those of the file, if the configuration names one, else those of the scripted teacher."""
+    file = config.demonstrations
+    if file is None:
+        async for played in teach(config, environment, rules, seed=seed, progress=progress):
+            yield played
+        return
+    number = 0
+    async for found in play_file(file, environment, rules):
+        yield found
+        number += 1
+        progress(number)
+
+
+def _check(file: Path, refused: Sequence[Refused], *, skip_bad: bool, learned: int) -> None:
+    """Refuse a file with wrong lines, unless they may be left out and others remain.
+
+    Raises:
+        ConfigError: names the first wrong lines.
+    """
+    lines = "; ".join(f"{file}:{one.line}: {one.reason}" for one in refused[:NAMED])
+    if refused and not skip_bad:
+        raise ConfigError(f"{lines}; mend or remove them and others like them, or set env.skip_bad=true")
+    if refused and not learned:
+        raise ConfigError(f"{lines}; no session is left to learn; mend these lines and others like them")
+    if not learned:
+        raise ConfigError(f"{file}: imitation.sessions: the file must hold at least one session to learn, found none")
 
 
 def _complaint(lost: Sequence[Session], played: int, rules: Rules) -> str:
@@ -141,30 +151,13 @@ def _complaint(lost: Sequence[Session], played: int, rules: Rules) -> str:
     )
 
 
-def _left_out(lost: Sequence[Session], repeated: int) -> dict[str, int]:
+def _left_out(lost: Sequence[Session], repeated: int, refused: Sequence[Refused]) -> dict[str, int]:
     counts = {
         "ran out of a budget": sum(session.ending is Ending.CUT for session in lost),
         "repeat a question whose answer is learned already": repeated,
     }
-    return {reason: count for reason, count in counts.items() if count} | failures.reasons(lost)
-
-
-async def _warm(lane: Lane, sessions: int, policy: Policy) -> None:
-    """Fill the lane's memory with what a policy buys, then return to the start."""
-    start = lane.position
-    for _ in range(sessions):
-        await lane.play(policy)
-    lane.restore(replace(lane.state(), position=start))
-
-
-def _without_slip(session: Session, question: Question, rules: Rules) -> Session:
-    """The session as if the executor, not the policy, had written the wrong query: it is read, but not trained on."""
-    if not question.wrong_query:
-        return session
-    tokenizer = rules.tokenizer
-    words = tokenizer.encode(f" {question.wrong_query}")
-    slip = np.array([tokenizer.function_id(rules.search_function), *words, tokenizer.eos_id])
-    return replace(session, turns=tuple(one for one in session.turns if not np.array_equal(one.completion_ids, slip)))
+    reasons = failures.joined((f"lines refused: {one.reason.partition(';')[0]}", 1) for one in refused)
+    return {reason: count for reason, count in counts.items() if count} | failures.reasons(lost) | reasons
 
 
 def _demonstrations(session: Session, *, worth: float) -> list[Demonstration]:

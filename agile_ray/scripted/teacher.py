@@ -1,12 +1,20 @@
-"""The teacher of imitation: when it asks, and what it answers where neither memory nor the tool helps."""
+"""The scripted teacher: when it asks, what it answers where neither memory nor the tool helps, and what it plays."""
 
-from collections.abc import Sequence
+import math
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
-from agile_ray.agent.environment import Environment, Question
+from agile_ray.agent.environment import Environment, Question, taught_split
+from agile_ray.agent.expert import GoldExpert
+from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Policy
+from agile_ray.agent.rules import Rules
 from agile_ray.config import Imitation
+from agile_ray.scripted.played import FIRST_STREAM, STREAMS, Played, no_fault, play
 from agile_ray.scripted.reader import Scripted, best_guess, needs_advice, read_answer, slips_at_random
 from agile_ray.scripted.references import REFERENCES, Habits
+from agile_ray.seeds import derive
 from agile_ray.types import Session
 
 
@@ -38,6 +46,44 @@ def unaided(session: Session, questions: Sequence[Question]) -> bool:
     """
     question = questions[session.position]
     return not (session.receipts or question.query or read_answer(session.reads, question, questions))
+
+
+async def teach(
+    config: Imitation,
+    environment: Environment,
+    rules: Rules,
+    *,
+    seed: int,
+    progress: Callable[[int], None],
+    fault: Callable[[Session], str] = no_fault,
+) -> AsyncIterator[Played]:
+    """Play the teacher's sessions, and before some episodes a pass that fills memory and is not learned.
+
+    Args:
+        config: the teacher, and the number of its sessions.
+        environment: provides the streams.
+        rules: of the lanes; the gold expert replaces their expert, since no recorded run has played these streams.
+        seed: root seed of the run.
+        progress: called with the number of sessions played so far.
+        fault: why a session is refused; "" if it is not.
+    """
+    rules = replace(rules, expert=GoldExpert())
+    policy, warm = teacher(config, environment, seed=seed), collector(environment)
+    each = math.ceil(config.played / STREAMS)
+    stream = FIRST_STREAM
+    played = 0
+    while played < config.played:
+        lane = Lane(environment.stream(split=taught_split(environment), index=stream), rules)
+        count = min(each, config.played - played, len(lane.stream.questions))
+        if random.Random(derive(seed, "imitation", "warm", stream)).random() < config.warm_share:
+            for _ in range(count):
+                yield await play(lane, warm, stream=stream, learned=False, fault=fault)
+            lane.restore(replace(lane.state(), position=0))
+        for _ in range(count):
+            yield await play(lane, policy, stream=stream, fault=fault)
+        played += count
+        progress(played)
+        stream += 1
 
 
 def _gold(question: Question) -> str:

@@ -59,6 +59,7 @@ def check_shared(config: RunConfig) -> None:
         "model.path": config.model.path,
         "env.data": config.env.data,
         "env.expert": config.env.recorded,
+        "imitation.sessions": config.imitation.demonstrations,
     }
     relative = [f"{key}={path}" for key, path in paths.items() if path is not None and not path.is_absolute()]
     if relative:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agile_ray.config import RunConfig
+from agile_ray.scripted.demonstration_file import sessions_of
 from launch.plan.lengths import Lengths
 from learner.plan import padding, plan
 
@@ -62,7 +63,7 @@ def batches(config: RunConfig, lengths: Lengths) -> Batches:
     )
     iterations = config.loop.iterations
     return Batches(
-        imitation_steps=-(-(imitation.sessions + imitation.search_rows) // imitation.batch),
+        imitation_steps=-(-(sessions_of(imitation) + imitation.search_rows) // imitation.batch),
         sessions=sessions,
         rows=rows,
         tokens=round(rows * float(lengths.tokens.mean())),

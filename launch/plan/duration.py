@@ -51,7 +51,7 @@ def estimate(config: RunConfig, planned: Batches, like: RunConfig, done: Batches
     if config.evaluate.sessions is not None and like.evaluate.sessions is not None:
         tested = config.evaluate.sessions / like.evaluate.sessions
     return Estimate(
-        teacher=seconds.get("teach", 0.0) * config.imitation.sessions / like.imitation.sessions,
+        teacher=seconds.get("teach", 0.0) * _ratio(config.imitation.played, like.imitation.played),
         imitation=seconds.get("imitate", 0.0) * _ratio(planned.imitation_steps, steps),
         ppo=sum(seconds.get(phase, 0.0) for phase in BY_SESSIONS) * sessions
         + seconds.get("publish", 0.0) * _ratio(planned.iterations, played),

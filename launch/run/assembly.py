@@ -120,7 +120,7 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
                 rollouts.wait_until_ready()
                 rollouts.sleep()
             learners = start_learners(
-                config, probes(environment, _rules(config, environment)), call, room, take_turn=turns.learn
+                config, probes(environment, rules_of(config, environment)), call, room, take_turn=turns.learn
             )
             undo.callback(learners.shutdown)
             if config.cluster.colocate:
@@ -191,7 +191,7 @@ def assemble(
     return Parts(
         config=config,
         environment=environment,
-        rules=_rules(config, environment),
+        rules=rules_of(config, environment),
         learners=machines.learners,
         rollouts=machines.rollouts,
         credit=credit,
@@ -260,7 +260,8 @@ def probes(environment: Environment, rules: Rules) -> list[Int32]:
     return [np.array([rules.tokenizer.bos_id, *ids][:longest], dtype=np.int32) for ids in texts]
 
 
-def _rules(config: RunConfig, environment: Environment) -> Rules:
+def rules_of(config: RunConfig, environment: Environment) -> Rules:
+    """The rules of a run's lanes, with the tokenizer of its model."""
     from rollout.rules import build_rules
 
     return build_rules(

@@ -1,6 +1,6 @@
 """A training from start to end, in a folder that can be resumed.
 
-teacher's sessions -> imitation -> SFT policy, frozen as the reference -> evaluate it
+sessions of a teacher -> imitation -> SFT policy, frozen as the reference -> evaluate it
                                         |
                                         v
            lanes begin at different places of their streams (agile_ray/scripted/head_start.py)
@@ -24,12 +24,13 @@ from agile_ray.record import evaluations, provenance
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
 from agile_ray.scripted import demonstrations
+from agile_ray.scripted.demonstration_file import sessions_of
 from agile_ray.scripted.head_start import AskingShares, are_spread
 from agile_ray.types import RunState
 from launch.cluster.ray_cluster import cluster
 from launch.report.skipped import print_skipped
 from launch.run import final_comparison
-from launch.run.assembly import Machines, Parts, assemble, start
+from launch.run.assembly import Machines, Parts, assemble, rules_of, start
 from launch.run.finished import check_resumable, describe, is_finished
 from launch.run.interrupt import resumable
 from launch.run.lock import alone
@@ -91,12 +92,30 @@ def prepare(config: RunConfig) -> Environment:
     check_engines(config)
     check_embedder(config.memory.embedder)
     check_engine_path("model.path", config.model.path)
+    if config.imitation.demonstrations is not None and not run.sft.path.exists():
+        _check_demonstrations(config, environment)
     return environment
+
+
+def _check_demonstrations(config: RunConfig, environment: Environment) -> None:
+    """Play the file of demonstrations once, so that wrong lines end the run before engines start.
+
+    Raises:
+        ConfigError: the file can't be read, or lines of it can't be played.
+    """
+    demonstrations.lessons(
+        config.imitation,
+        environment,
+        rules_of(config, environment),
+        seed=config.seed,
+        progress=lambda _: None,
+        skip_bad=config.env.skip_bad,
+    )
 
 
 def progress_of(config: RunConfig) -> Progress:
     """The progress display of a run."""
-    steps = -(-(config.imitation.sessions + config.imitation.search_rows) // config.imitation.batch)
+    steps = -(-(sessions_of(config.imitation) + config.imitation.search_rows) // config.imitation.batch)
     return Progress(imitation_steps=steps, iterations=config.loop.iterations, run=RunFolder.of(config))
 
 
@@ -150,18 +169,19 @@ def _run(parts: Parts) -> bool:
 
 def _imitate(parts: Parts, state: RunState) -> RunState:
     imitation = parts.config.imitation
-    parts.progress.say(f"the teacher plays {imitation.sessions} sessions, asking {_habit(parts.config)}")
-    with parts.recorder.timed("teach"), parts.progress.bar("teacher", imitation.sessions) as played:
+    parts.progress.say(_source(parts.config))
+    with parts.recorder.timed("teach"), parts.progress.bar("teacher", sessions_of(imitation)) as played:
         lessons = demonstrations.lessons(
             imitation,
             parts.environment,
             parts.rules,
             seed=parts.config.seed,
             progress=played,
+            skip_bad=parts.config.env.skip_bad,
         )
     batches = lessons.batches
     if lessons.left_out:
-        parts.progress.say(f"teacher sessions that are not learned: {_counted(lessons.left_out)}")
+        parts.progress.say(f"sessions that are not learned: {_counted(lessons.left_out)}")
     with parts.progress.bar("imitation", len(batches)) as learned:
         state = loop.imitate(
             parts.config,
@@ -203,10 +223,19 @@ def _lanes_are_spread(parts: Parts) -> bool:
     return loop_.iterations > 0 and are_spread(parts.environment, lanes=loop_.lanes, sessions=loop_.sessions_per_lane)
 
 
-def _habit(config: RunConfig) -> str:
-    if config.imitation.asking == "judgement":
-        return "by judgement, where neither memory nor tool helps and a guess loses more than advice costs"
-    return f"with probability {config.imitation.asked_share:g} in every session"
+def _source(config: RunConfig) -> str:
+    """Whose sessions are imitated, in words."""
+    imitation = config.imitation
+    if imitation.demonstrations is not None:
+        return f"the sessions of {imitation.demonstrations} are played"
+    if not imitation.played:
+        return f"no sessions are imitated: PPO starts from {config.model.path}"
+    asking = (
+        "by judgement, where neither memory nor tool helps and a guess loses more than advice costs"
+        if imitation.asking == "judgement"
+        else f"with probability {imitation.asked_share:g} in every session"
+    )
+    return f"the teacher plays {imitation.played} sessions, asking {asking}"
 
 
 def _counted(reasons: Mapping[str, int]) -> str:

@@ -22,6 +22,8 @@ from agile_ray.errors import AgileError, ConfigError
 from agile_ray.experts import build_expert
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
+from agile_ray.scripted.demonstration_file import Refused, read
+from agile_ray.scripted.demonstrations import NAMED
 from launch.cluster.address import check_shared, joins
 from launch.cluster.dashboard import Dashboard
 from launch.models.folder import check_model
@@ -119,6 +121,7 @@ def _checks(config: RunConfig, target: Target, found: Findings) -> Iterator[Chec
         return
     yield f"run{config.run_folder}", lambda: _check_run(config)
     yield f"env{env}{config.seed}{config.credit}{config.evaluate}", lambda: _check_environment(config, found)
+    yield f"demonstrations{config.imitation.demonstrations}", lambda: _check_demonstrations(config, found)
     yield f"recorded{config.env.recorded}", lambda: preflight.check_recorded(config.env.recorded)
     yield (
         f"model{model}{config.agent.session_tokens}",
@@ -160,6 +163,17 @@ def _check_environment(config: RunConfig, found: Findings) -> None:
         final_comparison.check_advice(config, environment)
 
 
+def _check_demonstrations(config: RunConfig, found: Findings) -> None:
+    """Refuse a file of demonstrations with lines that are none; a training also plays them."""
+    file = config.imitation.demonstrations
+    if file is None:
+        return
+    refused = [f"{file}:{one.line}: {one.reason}" for _, one in read(file) if isinstance(one, Refused)]
+    if refused and not config.env.skip_bad:
+        raise ConfigError(f"{'; '.join(refused[:NAMED])}; mend or remove these lines, or set env.skip_bad=true")
+    found.unchecked.append(f"imitation.sessions: the sessions of {file} are played when a training starts")
+
+
 def _check_machines(config: RunConfig, target: Target) -> None:
     """Refuse what certainly does not fit: without the logits, of which a spec alone does not say how many there are."""
     if not (config.model.path / "config.json").is_file():
@@ -175,7 +189,12 @@ def _look_at_paths(found: Findings, target: Target) -> None:
     """Ask the cluster for the paths that can't be seen from here; without one, list them."""
     paths: dict[str, str] = {}
     for config in found.configs:
-        named = {"model.path": config.model.path, "env.data": config.env.data, "env.recorded": config.env.recorded}
+        named = {
+            "model.path": config.model.path,
+            "env.data": config.env.data,
+            "env.recorded": config.env.recorded,
+            "imitation.sessions": config.imitation.demonstrations,
+        }
         if not target.sees(config):
             paths |= {str(path): key for key, path in named.items() if path is not None}
         if config.env.judge is not None:

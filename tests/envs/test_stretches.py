@@ -8,6 +8,7 @@ from agile_ray.agent.functions import Function
 from agile_ray.config import Env, Imitation, RunConfig
 from agile_ray.evaluation.plays import plays
 from agile_ray.scripted import demonstrations
+from agile_ray.scripted.played import FIRST_STREAM
 from agile_ray.scripted.references import Habits
 from envs.recurring import Recurring
 from envs.shop import Shop
@@ -91,7 +92,7 @@ def test_streams_that_are_short_enough_stay_as_they_are(sessions: int):
 def test_drawn_streams_are_cut_to_their_first_questions(name: str, whole: Shop | Recurring):
     world = envs.build(Env(name=name, stream_sessions=10), seed=3)
     assert world.streams("train") is None
-    for index in (0, 1, demonstrations.FIRST_STREAM):
+    for index in (0, 1, FIRST_STREAM):
         stream, original = world.stream(split="train", index=index), whole.stream(split="train", index=index)
         assert stream.id == f"{original.id}/0-9"
         assert tuple(stream.questions) == original.questions[:10]

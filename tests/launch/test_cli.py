@@ -25,6 +25,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "data",
+    "demonstrate",
     "report",
     "frontier",
     "show",

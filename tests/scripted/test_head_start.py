@@ -122,6 +122,13 @@ def test_shares_come_from_sessions_that_did_not_fail():
         AskingShares.of([changed(SESSION, ending=Ending.FAILED, error="ToolError: gone")])
 
 
+def test_a_model_that_calls_no_function_has_asking_shares_and_memories_start_empty():
+    """Where nothing is imitated, sessions of the given model may all run out of their budget."""
+    shares = AskingShares.of([changed(SESSION, kind="fact", ending=Ending.CUT) for _ in range(3)])
+    assert shares == AskingShares(kinds={"fact": 0.0}, overall=0.0)
+    assert not grown(12, shares).memory.entries
+
+
 def test_a_lane_asks_with_the_share_at_its_own_price():
     def at(price, asks):
         played = [session(index, right=False, asked=asked) for index, asked in enumerate(asks)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from agile_ray.config import RunConfig
 from agile_ray.effects import imitation_of
+from agile_ray.scripted.demonstration_file import sessions_of
 from launch.plan.batches import Batches
 from launch.plan.duration import Estimate
 from launch.plan.fit import Fit
@@ -38,7 +39,9 @@ def show_batches(config: RunConfig, found: Batches, lengths: Lengths) -> None:
     mean, most = float(lengths.tokens.mean()), int(lengths.tokens.max())
     print(f"lengths     {mean:.0f} tokens a row, at most {most}: {lengths.source}")
     imitation = config.imitation
-    print(f"imitation   {imitation.sessions} sessions, {found.imitation_steps} optimizer steps of {imitation.batch}")
+    print(
+        f"imitation   {sessions_of(imitation)} sessions, {found.imitation_steps} optimizer steps of {imitation.batch}"
+    )
     print(
         f"iteration   {found.sessions} sessions ({config.loop.lanes} lanes x {config.loop.sessions_per_lane}), "
         f"{found.rows} rows, {found.tokens} tokens"
