@@ -5,7 +5,7 @@ The pipeline, the pool, the checkpoints and the record are real; engines, ranks 
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from agile_ray.record import history, store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
 from agile_ray.record.ledger import audit
-from agile_ray.types import RunState, Update
+from agile_ray.types import RunState, Segment, Update
 from agile_ray.weights import WeightsRef
 from launch.cluster.lost_ranks import RESUMES
 from launch.run import assembly, pipeline
@@ -60,7 +60,7 @@ class Ranks:
 
     def imitate(self, demonstrations, *, step, steps):
         self._call("imitate")
-        self.weights = digest(self.weights, *(one.segment.token_ids.tobytes() for one in demonstrations))
+        self.weights = digest(self.weights, step, places(one.segment for one in demonstrations))
         return UPDATE
 
     def score(self, segments, prefixes):
@@ -70,7 +70,7 @@ class Ranks:
 
     def learn(self, rows, *, seed, progress):
         self._call("learn")
-        self.weights = digest(self.weights, seed, *(row.segment.token_ids.tobytes() for row in rows))
+        self.weights = digest(self.weights, seed, places(row.segment for row in rows))
         return UPDATE
 
     def publish(self, version):
@@ -107,6 +107,10 @@ class Ranks:
         found = self.restarts - self.counted
         self.counted = self.restarts
         return {"learner_restarts": found}
+
+
+def places(segments: Iterable[Segment]) -> list[tuple[str, int, int]]:
+    return [(one.stream, one.position, one.index) for one in segments]
 
 
 def digest(*parts: object) -> str:
@@ -147,7 +151,6 @@ class Training:
         self,
         fails: Mapping[tuple[str, int], AgileError],
         *,
-        name: str = "r",
         max_age: int = 0,
         asked_to_stop: bool = False,
         **loop: int,
@@ -157,7 +160,7 @@ class Training:
         Args:
             asked_to_stop: whether SIGTERM comes with the loss of a rank.
         """
-        config = configured(self.folder, name=name, max_age=max_age, **loop)
+        config = configured(self.folder, max_age=max_age, **loop)
         self.run, self.expert, self.progress = RunFolder.of(config), CountingExpert(), Quiet()
         self.ranks = ranks = Ranks(fails)
         rig = Rig(
@@ -196,21 +199,27 @@ class Training:
         assert sum(line.counts.get("fleet/learner_restarts", 0) for line in lines) == self.ranks.restarts
 
 
-@pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Training:
+def quick(training: Training) -> Training:
+    """Let trainings wait less, and end with one more version of the weights."""
+
     def compare(parts: Parts, state: RunState) -> None:
         parts.rollouts.load(parts.learners.publish(state.version))
 
-    monkeypatch.setattr(dispatch, "GATHER_S", 0.001)
-    monkeypatch.setattr(dispatch, "PULSE_S", 0.05)
-    monkeypatch.setattr(pipeline.final_comparison, "compare", compare)
-    return Training(tmp_path, monkeypatch)
+    training.monkeypatch.setattr(dispatch, "GATHER_S", 0.001)
+    training.monkeypatch.setattr(dispatch, "PULSE_S", 0.05)
+    training.monkeypatch.setattr(pipeline.final_comparison, "compare", compare)
+    return training
 
 
-def configured(folder: Path, *, name: str, max_age: int, **loop: int) -> RunConfig:
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Training:
+    return quick(Training(tmp_path, monkeypatch))
+
+
+def configured(folder: Path, *, max_age: int, **loop: int) -> RunConfig:
     settings = {"checkpoint_every": 2, "evaluate_every": 3} | loop
     return RunConfig(
-        run=Run(name=name, folder=folder),
+        run=Run(name="r", folder=folder),
         model=Model(path=folder),
         env=Env(name="recurring"),
         imitation=Imitation(sessions=2 * STEPS, batch=2, checkpoint_every=2),
@@ -219,6 +228,17 @@ def configured(folder: Path, *, name: str, max_age: int, **loop: int) -> RunConf
         loop=Loop(lanes=LANES, sessions_per_lane=SESSIONS, iterations=ITERATIONS, max_age=max_age, **settings),
         evaluate=Evaluate(sessions=4, validation_sessions=4),
     )
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The last weights of a training whose ranks are never lost."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        one = quick(Training(tmp_path_factory.mktemp("usual"), monkeypatch))
+        weights = one.train({})
+        one.check()
+    assert one.ranks.restarts == 0
+    return weights
 
 
 MOMENTS = [
@@ -232,11 +252,8 @@ MOMENTS = [
 
 @pytest.mark.parametrize(("call", "number"), MOMENTS)
 def test_a_rank_that_is_lost_at_any_moment_costs_no_session_and_no_ask(
-    training: Training, call: str, number: int
+    training: Training, usual: str, call: str, number: int
 ) -> None:
-    usual = training.train({}, name="usual")
-    training.check()
-    assert training.ranks.restarts == 0
     assert training.train({(call, number): GONE}) == usual
     training.check()
     assert training.ranks.restarts == 1
@@ -245,8 +262,7 @@ def test_a_rank_that_is_lost_at_any_moment_costs_no_session_and_no_ask(
 
 
 @pytest.mark.parametrize("max_age", [1, 2])
-def test_lanes_that_play_ahead_are_rewound_too(training: Training, max_age: int) -> None:
-    usual = training.train({}, name="usual", max_age=max_age)
+def test_lanes_that_play_ahead_are_rewound_too(training: Training, usual: str, max_age: int) -> None:
     fails = {("learn", 1): GONE, ("learn", 3): LATE, ("score", 6): GONE, ("load", 3): LATE, ("restart", 2): GONE}
     assert training.train(fails, max_age=max_age) == usual
     assert training.ranks.restarts == len(fails)
