@@ -5,9 +5,9 @@ The pipeline, the pool, the checkpoints and the record are real; engines, ranks 
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -20,10 +20,13 @@ from agile_ray.record.ledger import audit
 from agile_ray.types import RunState, Segment, Update
 from agile_ray.weights import WeightsRef
 from launch.cluster.lost_ranks import RESUMES
+from launch.cluster.room import Room
 from launch.run import assembly, pipeline
 from launch.run.assembly import Machines, Parts
 from launch.run.progress import Progress
+from learner.group import LearnerGroup
 from rollout.fleet import dispatch
+from rollout.pool import RolloutPool
 from tests.chaos.checks import Expected, ages, one_line_each, trained_once
 from tests.fakes.checkpoint import export
 from tests.fakes.fleet import WORLD, CountingExpert, Rig, charged
@@ -174,8 +177,9 @@ class Training:
         )
         self.monkeypatch.setattr(assembly, "_rules", lambda *_: rig.rules)
         self.pool = Counted(rig, self.run.path)
-        room = SimpleNamespace(close=lambda: None)
-        machines = Machines(config=config, room=room, learners=ranks, rollouts=self.pool)  # pyright: ignore[reportArgumentType]
+        machines = Machines(
+            config=config, room=cast("Room", None), learners=cast("LearnerGroup", ranks), rollouts=self.pool
+        )
         stopping = (lambda: ranks.lost is not None) if asked_to_stop else (lambda: False)
         try:
             assert pipeline.run(config, WORLD, machines, self.progress, stopping)
@@ -305,3 +309,27 @@ def test_a_run_that_was_asked_to_stop_starts_no_fresh_ranks(training: Training) 
     with pytest.raises(RankLostError, match="pid 7"):
         training.train({("score", 2): GONE}, asked_to_stop=True)
     assert training.ranks.restarts == 0
+
+
+class Logged:
+    """Answers every call, and writes it down."""
+
+    def __init__(self, who: str, log: list[str]) -> None:
+        self.who, self.log = who, log
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: self.log.append(f"{self.who} {name}")
+
+
+def test_nccl_is_opened_from_the_fresh_ranks_once_the_lanes_have_come_to_rest(tmp_path: Path) -> None:
+    log: list[str] = []
+    config = configured(tmp_path, max_age=0)
+    config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"transport": "nccl"})})
+    machines = Machines(
+        config=config,
+        room=cast("Room", None),
+        learners=cast("LearnerGroup", Logged("ranks", log)),
+        rollouts=cast("RolloutPool", Logged("lanes", log)),
+    )
+    machines.restart_learners(config, Quiet())
+    assert log == ["lanes reopen", "ranks reopen", "ranks restart", "lanes connect"]

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from agile_ray.config import PPO, Cluster, Imitation, Learner, Rollout
 from agile_ray.errors import RankLostError
@@ -55,7 +57,7 @@ def learners(monkeypatch: pytest.MonkeyPatch) -> LearnerGroup:
         function_ids=[5],
         probes=[],
         seed=3,
-        places=PLACES,  # pyright: ignore[reportArgumentType]
+        places=cast("Sequence[PlacementGroupSchedulingStrategy]", PLACES),
     )
 
 
