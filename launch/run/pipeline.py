@@ -109,10 +109,13 @@ def cpus(config: RunConfig) -> int:
 def run(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> bool:
-    """Train on running machines, in a folder that can be resumed, as often as it takes.
+    """Train on running machines, in a folder that can be resumed; if a learner rank is lost, resume with fresh ones.
 
     Returns:
         Whether the run is finished; if not, it was asked to stop, and has a checkpoint.
+
+    Raises:
+        LearnerError: ranks were lost too often, or a loss is not finite.
     """
     folder = RunFolder.of(config)
     folder.report.unlink(missing_ok=True)  # a finished run that is extended is not finished
