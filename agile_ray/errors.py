@@ -11,7 +11,9 @@ AgileError
         DemonstrationError  a demonstration can't be played as it is written
     EngineError      vLLM rejected or lost a request
     SyncError        a rollout engine does not serve the weights it was given
-    LearnerError     a learner rank died or its loss is not finite; resume from the last checkpoint
+    LearnerError     the learners failed, for example by a loss that is not finite
+        RankLostError    a learner rank died or was cut off; fresh ranks resume from the last checkpoint
+            RankLateError    it hangs: it took longer than a named limit, so this is a DeadlineError too
     StarvedError     none of the played sessions can be trained on or scored
     DeadlineError    a wait took longer than its named limit
 """
@@ -81,7 +83,11 @@ class SyncError(AgileError):
 
 
 class LearnerError(AgileError):
-    """A learner rank died, or its loss is not finite."""
+    """The learners failed, for example by a loss that is not finite. They would fail again in the same way."""
+
+
+class RankLostError(LearnerError):
+    """A learner rank died, hangs, or was cut off from the others. Fresh ranks may go on from the last checkpoint."""
 
 
 class StarvedError(AgileError):
@@ -90,6 +96,10 @@ class StarvedError(AgileError):
 
 class DeadlineError(AgileError):
     """A wait took longer than its named limit."""
+
+
+class RankLateError(RankLostError, DeadlineError):
+    """A learner rank took longer than a named limit."""
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -32,7 +32,8 @@ def imitate(
         progress: called with the number of finished steps.
 
     Raises:
-        LearnerError: a learner rank died. The same run name resumes from the last checkpoint.
+        RankLostError: a learner rank died or hangs. Fresh ranks resume from the last checkpoint.
+        LearnerError: a loss is not finite.
     """
     while state.imitation_steps < len(batches) and not stopping():
         with recorder.timed("imitate"):
@@ -65,8 +66,9 @@ def train(
 
     Raises:
         EngineError: a rollout engine died. The same run name resumes from the last checkpoint.
-        LearnerError: a learner rank died, or a loss is not finite; likewise.
-        DeadlineError: one of them took too long; likewise.
+        RankLostError: a learner rank died or hangs. Fresh ranks resume from there.
+        LearnerError: a loss is not finite.
+        DeadlineError: one of them took too long.
         StarvedError: none of the collected sessions can be trained on, or none of a validation can be scored.
         SyncError: an engine does not serve the weights it was given.
     """

@@ -85,8 +85,8 @@ class Learners(Protocol):
             progress: share of the run's iterations that are finished, from 0 to 1; sets the learning rate.
 
         Raises:
-            LearnerError: a rank died, or the loss is not finite (before the optimizer step).
-            DeadlineError: a rank took too long.
+            RankLostError: a rank died, hangs, or was cut off from the others; all other calls may raise it, too.
+            LearnerError: the loss is not finite (before the optimizer step).
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
-from agile_ray.errors import ConfigError, DeadlineError
+from agile_ray.errors import ConfigError, RankLateError
 from agile_ray.record.roll_call import RollCall
 from agile_ray.types import Int32
 from agile_ray.weights import Probe
@@ -88,7 +88,7 @@ class LearnerActor:
 
         Raises:
             ConfigError: the folder holds no causal language model, or DeepSpeed has no folder to compile in.
-            DeadlineError: rank 0 can't be reached.
+            RankLateError: rank 0 can't be reached.
         """
         if self._refused is not None:
             raise self._refused
@@ -115,7 +115,7 @@ class LearnerActor:
         try:
             return TCPStore(host, port, world_size=self._ranks, is_master=False, timeout=timedelta(seconds=limit_s))
         except DistError as error:
-            raise DeadlineError(
+            raise RankLateError(
                 f"learner.start: rank {self._rank} must reach rank 0 at {host}:{port} within {limit_s:g} s, a third of "
                 "cluster.deadline_s, and did not; let the nodes reach one another on all ports"
             ) from error

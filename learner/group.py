@@ -10,7 +10,7 @@ Every call waits for all ranks; learner/rank_actors.py says what `cluster.deadli
 """
 
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -78,7 +78,7 @@ class LearnerGroup:
         self._ppo = ppo
         self._kl = kl_controller.configured(ppo)
         self._imitation = imitation
-        settings = RankSettings(
+        self._settings = RankSettings(
             folder=folder,
             learner=learner,
             function_ids=tuple(function_ids),
@@ -88,22 +88,32 @@ class LearnerGroup:
             attention=_attention(cluster.device, {learner.dtype, imitation.dtype, ppo.dtype}),
             deadline_s=cluster.deadline_s,
         )
-        self._ranks = RankActors(
-            ranks=learner.ranks,
-            device=cluster.device,
-            gpu_share=cluster.gpu_share,
-            seed=seed,
-            deadline_s=settings.deadline_s,
-            places=places,
+        self._cluster = cluster
+        self._seed = seed
+        self._places = places
+        self._transport: Literal["ray_shm", "nccl"] = rollout.transport
+        self._probes = tuple(probes)
+        self._restarts = 0
+        self._ranks, self._publisher = self._start(roll_call)
+
+    def _start(self, roll_call: RollCall | None) -> tuple[RankActors, Publisher]:
+        ranks = RankActors(
+            ranks=self._learner.ranks,
+            device=self._cluster.device,
+            gpu_share=self._cluster.gpu_share,
+            seed=self._seed,
+            deadline_s=self._settings.deadline_s,
+            places=self._places,
         )
-        plans = self._ranks.start(settings, roll_call)
-        self._publisher = Publisher(
-            self._ranks,
+        plans = ranks.start(self._settings, roll_call)
+        publisher = Publisher(
+            ranks,
             plans=plans,
-            transport=rollout.transport,
-            probes=probes,
-            deadline_s=settings.deadline_s,
+            transport=self._transport,
+            probes=self._probes,
+            deadline_s=self._settings.deadline_s,
         )
+        return ranks, publisher
 
     def imitate(self, demonstrations: Sequence[Demonstration], *, step: int, steps: int) -> Update:
         """Take one SFT step on the action tokens of these demonstrations.
@@ -293,6 +303,29 @@ class LearnerGroup:
             LearnerError, DeadlineError: as `offload`.
         """
         self._ranks.wait("reload", [actor.reload.remote() for actor in self._ranks.handles])
+
+    def restart(self, roll_call: RollCall | None = None) -> None:
+        """End all ranks, the lost ones too, and start fresh ones in their places.
+
+        These have the weights of the model's folder, and need all that a new group needs: `load`, `set_reference`,
+        `connect`.
+
+        Args:
+            roll_call: of the folder that the ranks save into; None if they save nothing.
+
+        Raises:
+            ConfigError: a rank's node does not share the run's folder.
+            DeadlineError: the ranks did not meet in time.
+            LearnerError: a rank died.
+        """
+        self._ranks.shutdown()
+        self._restarts += 1
+        self._ranks, self._publisher = self._start(roll_call)
+
+    def counts(self) -> Mapping[str, int]:
+        """What happened to the ranks since the last call: `learner_restarts`."""
+        restarts, self._restarts = self._restarts, 0
+        return {"learner_restarts": restarts}
 
     def shutdown(self) -> None:
         """End the ranks' processes."""

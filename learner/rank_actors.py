@@ -7,8 +7,14 @@ start, load, save, export, set_reference,
 offload, reload, probe, connect, send    the whole call: it takes as long as a model is large
 
 So a call with much to do may take long. A rank that is stuck is late with its next unit; so are those that wait for it.
+
+what comes of a call                                             error
+a rank's process died, is late, or lost the others               RankLostError: `LearnerGroup.restart` may mend it
+a rank raised an error on purpose: a loss that is not finite     that error
+anything else: memory that does not suffice, a full disk, a bug  LearnerError
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -16,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from agile_ray.errors import AgileError, DeadlineError, LearnerError
+from agile_ray.errors import AgileError, LearnerError, RankLateError, RankLostError, is_full_disk
 from agile_ray.ray_errors import explain
 from agile_ray.record.roll_call import RollCall
 from agile_ray.seeds import derive
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
 
 LOWER = "learner.micro_batch_tokens or learner.ranks"
 """What needs less memory on a rank's node when it is smaller."""
+
+_NO_MEMORY = re.compile(r"out of memory|can(?:'t|not) allocate memory", re.IGNORECASE)
 
 POLL_S = 0.5
 """Time between two looks at the deadlines, seconds."""
@@ -104,31 +112,31 @@ class RankActors:
             call: the name of the call, for error messages.
 
         Raises:
-            AgileError: a rank raised it.
-            DeadlineError: a rank is late.
-            LearnerError: a rank died, or raised something else.
+            AgileError: a rank raised it on purpose.
+            RankLateError: a rank is late.
+            RankLostError: a rank died, or lost the others.
+            LearnerError: a rank raised something else.
         """
         try:
             return ray.get(list(answers), timeout=self._deadline_s)
         except GetTimeoutError as error:
             _, missing = ray.wait(list(answers), num_returns=len(answers), timeout=0)
             late = [f"rank {rank}" for rank, answer in enumerate(answers) if answer in missing]
-            raise DeadlineError(
+            raise RankLateError(
                 f"learner.{call}: every rank must answer within cluster.deadline_s ({self._deadline_s:g} s), these did "
                 f"not: {', '.join(late)}"
             ) from error
         except RayTaskError as error:
             if isinstance(error.cause, AgileError):
                 raise error.cause from None
-            raise LearnerError(
+            kind = RankLostError if _may_pass(error.cause) else LearnerError
+            raise kind(
                 f"learner.{call}: a rank failed, {type(error.cause).__name__}: {explain(error.cause, lower=LOWER)}"
             ) from error
         except (RayActorError, OutOfMemoryError) as error:
-            raise LearnerError(
-                f"learner.{call}: a rank's process died ({explain(error, lower=LOWER)}); the same run name resumes"
-            ) from error
-        except RayError as error:
-            raise LearnerError(f"learner.{call}: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
+            raise RankLostError(f"learner.{call}: a rank's process died ({explain(error, lower=LOWER)})") from error
+        except RayError as error:  # also a node that is gone
+            raise RankLostError(f"learner.{call}: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
 
     def follow(
         self, call: str, streams: "Sequence[Iterator[ObjectRef[Result | None]]]", *, unit: str
@@ -141,8 +149,8 @@ class RankActors:
             unit: what a rank yields something for, for error messages.
 
         Raises:
-            AgileError, LearnerError: as `wait`.
-            DeadlineError: a rank takes longer than `deadline_s` for one unit.
+            AgileError: as `wait`.
+            RankLateError: a rank takes longer than `deadline_s` for one unit.
         """
         yielded: list[list[ObjectRef[Result | None]]] = [[] for _ in streams]
         results: dict[int, Result] = {}
@@ -161,7 +169,7 @@ class RankActors:
                     late_at[rank] = time.monotonic() + self._deadline_s
             now = time.monotonic()
             if late := [f"rank {rank} (after {len(yielded[rank])})" for rank in pending if now > late_at[rank]]:
-                raise DeadlineError(
+                raise RankLateError(
                     f"learner.{call}: every rank must finish a {unit} within cluster.deadline_s "
                     f"({self._deadline_s:g} s), these did not finish the next one: {', '.join(late)}"
                 )
@@ -179,6 +187,15 @@ class RankActors:
             raise LearnerError(f"learner: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
 
     def shutdown(self) -> None:
-        """End the ranks' processes."""
+        """End the ranks' processes, whatever they do. A place is free for another rank once its process is gone."""
         for actor in self.handles:
             ray.kill(actor)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether fresh ranks may do better after an error that a rank did not raise on purpose.
+
+    Connections that break and GPUs that fail are RuntimeErrors or OSErrors of libraries. Too little memory and a full
+    disk would be found again.
+    """
+    return isinstance(error, RuntimeError | OSError) and not (is_full_disk(error) or _NO_MEMORY.search(str(error)))

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 import ray
 
 import envs
-from agile_ray.errors import AgileError, SyncError
+from agile_ray.errors import AgileError, RankLostError, SyncError
 from agile_ray.evaluation.plays import Part, Play, balanced, plays
 from agile_ray.record.evaluations import PlayedParts
 from agile_ray.record.folder import RunFolder
@@ -167,10 +167,12 @@ class RolloutPool:
     def connect(self, connect: "Callable[[list[ActorHandle]], None]") -> None:
         """Open the nccl transport from the learners to the actors, and again whenever an actor is replaced.
 
+        Call it again when the learners were replaced.
+
         Args:
             connect: opens it to these actors.
         """
-        self._connect = connect
+        self._connect, self._connected = connect, []
         self._reconnect()
 
     def _reconnect(self) -> None:
@@ -310,7 +312,7 @@ class RolloutPool:
         """End a transfer that failed: engines whose model is untouched serve the old version again.
 
         Raises:
-            SyncError: an engine is held; the message names it.
+            SyncError: an engine is held; the message names it. Not if a rank was lost: fresh ones send a whole version.
         """
         calls = [handle.give_up.remote(str(error)) for handle in self.handles]
         try:
@@ -318,7 +320,7 @@ class RolloutPool:
         except AgileError:  # an actor that is dead or late: the first error says more
             return
         reasons = [f"actor {index}: {reason}" for index, reason in enumerate(held) if reason is not None]
-        if reasons:
+        if reasons and not isinstance(error, RankLostError):
             raise SyncError(f"rollout.load: {'; '.join(reasons)}") from error
 
     def sleep(self) -> None:

@@ -19,6 +19,9 @@ from agile_ray.types import RunState
 FAILED = "failed/"
 """Start of the name of a count of failed sessions; what follows is their reason."""
 
+FLEET = "fleet/"
+"""Start of the name of a count of what happened to engines and learner ranks. A resumption has those before it."""
+
 
 class Event(StrEnum):
     """What a line records."""

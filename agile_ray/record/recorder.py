@@ -12,7 +12,7 @@ from agile_ray.evaluation import failures
 from agile_ray.evaluation.score import Score, score
 from agile_ray.record import evaluations, history, store
 from agile_ray.record.folder import RunFolder
-from agile_ray.record.history import FAILED, Dropped, Event, Line
+from agile_ray.record.history import FAILED, FLEET, Dropped, Event, Line
 from agile_ray.record.metrics import check_metrics
 from agile_ray.record.receipts import clear_journals
 from agile_ray.record.resume import damaged_after, discard_after
@@ -55,7 +55,7 @@ class RunRecorder:
             console: called with the metrics of each line.
             phase: called with the name of each timed phase, when it begins.
             clock: returns seconds since any fixed moment.
-            fleet: returns what happened to the rollout actors since it was called last, counted by name.
+            fleet: returns what happened to engines and learner ranks since it was called last, counted by name.
         """
         from agile_ray.record.tensorboard import EventLog  # slow to import, so only a training imports it
 
@@ -111,6 +111,7 @@ class RunRecorder:
                     "discarded/lines": rollback.lines,
                     "discarded/rows": rollback.segments,
                     **({"discarded/damaged_files": len(rollback.damaged)} if rollback.damaged else {}),
+                    **self._fleet_counts(),
                 },
             )
         return rollback
@@ -141,7 +142,7 @@ class RunRecorder:
             | assigned.metrics
             | _update_metrics(update)
             | self._speed_metrics(len(sessions)),
-            counts=_counts(sessions) | {f"fleet/{name}": count for name, count in self._fleet().items() if count},
+            counts=_counts(sessions) | self._fleet_counts(),
             dropped=_dropped(sessions, rows),
         )
         self._ppo_events.flush()
@@ -161,6 +162,9 @@ class RunRecorder:
             self._write(Event.CLOSE)
         self._imitation_events.close()
         self._ppo_events.close()
+
+    def _fleet_counts(self) -> dict[str, int]:
+        return {f"{FLEET}{name}": count for name, count in self._fleet().items() if count}
 
     def _speed_metrics(self, sessions: int) -> dict[str, float]:
         metrics: dict[str, float] = {}

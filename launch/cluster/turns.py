@@ -5,8 +5,10 @@
 
 One iteration: publish; offload, wake, load the version, collect; sleep, reload, score, learn, publish. A version lies
 in Ray's object store, in main memory, so it is published in one turn and loaded in the other.
+Where a rank is lost, the turn is the learners', and fresh ranks start on GPUs that the engines have left (`renew`).
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -66,5 +68,19 @@ class Turns:
         if self._pair is not None and self._playing:
             learners, engines = self._pair
             engines.sleep()
-            learners.reload()
             self._playing = False
+            learners.reload()
+
+    def renew(self, restart: Callable[[], None]) -> None:
+        """Let fresh learner ranks start in the place of lost ones: the engines leave the GPUs first.
+
+        Args:
+            restart: ends the lost ranks, and starts others.
+
+        Raises:
+            AgileError: the engines did not leave; or what `restart` raises, after which this may be called again.
+        """
+        if self._pair is not None and self._playing:
+            self._pair[1].sleep()
+            self._playing = False
+        restart()

@@ -10,7 +10,7 @@ from agile_ray.evaluation.choice import Choice
 from agile_ray.evaluation.frontier.closed import closed
 from agile_ray.evaluation.intervals import FEW
 from agile_ray.evaluation.score import Bin, Difference, Score, curve, paired_difference, score
-from agile_ray.record.history import Dropped, Event, Line
+from agile_ray.record.history import FLEET, Dropped, Event, Line
 from agile_ray.record.ledger import Ledger
 from agile_ray.record.metrics import pool_metrics
 from agile_ray.record.provenance import Start
@@ -102,7 +102,7 @@ class Report(BaseModel):
     seconds: dict[str, float]  # wall time by phase
     throughput: Throughput
     metrics: dict[str, float]  # of the iterations, pooled as record/metrics.py defines
-    counts: dict[str, int]  # endings and remarks of the training sessions
+    counts: dict[str, int]  # endings and remarks of the training sessions; losses of engines and learner ranks
     dropped: list[Dropped]
     discarded: Discarded
     ledger: Ledger = NO_BOOKS
@@ -172,7 +172,7 @@ def build(
         seconds=_sum(line.seconds for line in lines),
         throughput=_throughput(lines),
         metrics=pool_metrics(line.metrics for line in iterations),
-        counts=dict(sum((Counter(line.counts) for line in iterations), Counter[str]())),
+        counts=_counts(lines),
         dropped=_dropped(iterations),
         discarded=_discarded(lines),
         ledger=ledger,
@@ -277,6 +277,16 @@ def _throughput(lines: Sequence[Line]) -> Throughput:
 
 def _rate(amount: float, per: float) -> float:
     return amount / per if per else 0.0
+
+
+def _counts(lines: Iterable[Line]) -> dict[str, int]:
+    found = Counter[str]()
+    for line in lines:
+        if line.event is Event.ITERATION:
+            found.update(line.counts)
+        elif line.event is Event.RESUME:
+            found.update({name: count for name, count in line.counts.items() if name.startswith(FLEET)})
+    return dict(found)
 
 
 def _dropped(iterations: Iterable[Line]) -> list[Dropped]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +73,7 @@ class Machines:
     room: Room  # that they run in
     learners: "LearnerGroup"
     rollouts: "RolloutPool"
+    turns: Turns = field(default_factory=Turns)
 
     def fit(self, config: RunConfig) -> bool:
         """Whether another run can use them as they are."""
@@ -82,6 +83,23 @@ class Machines:
         """Hand them to another run; the learners keep their weights until they load others."""
         self.learners.reopen(ppo=config.ppo, imitation=config.imitation)
         self.rollouts.reopen(RolloutSettings.of(config), bar=progress.bar)
+
+    def restart_learners(self, config: RunConfig, progress: Progress) -> None:
+        """Start fresh ranks in the place of lost ones, and open the lanes anew.
+
+        Args:
+            config: of the run that uses the machines now.
+
+        Raises:
+            AgileError: a rank did not start, and the others are ended; or the engines can't go on.
+        """
+        self.rollouts.reopen(RolloutSettings.of(config), bar=progress.bar)
+        self.turns.renew(lambda: restart_learners(self.learners, config, progress))
+        _connect(self.config, self.learners, self.rollouts)
+
+    def counts(self) -> Mapping[str, int]:
+        """What happened to engines and ranks since the last call, counted by name."""
+        return {**self.rollouts.counts(), **self.learners.counts()}
 
     def close(self) -> None:
         """End the engines, then the ranks, so that neither waits for the other; then give their room back."""
@@ -127,11 +145,15 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
                 turns.begin(learners, rollouts)
             else:
                 rollouts.wait_until_ready()
-            if config.rollout.transport == "nccl":
-                workers = config.rollout.actors * config.rollout.tensor_parallel
-                rollouts.connect(lambda handles: learners.connect(handles, workers=workers))
+            _connect(config, learners, rollouts)
         undo.pop_all()
-    return Machines(config=config, room=room, learners=learners, rollouts=rollouts)
+    return Machines(config=config, room=room, learners=learners, rollouts=rollouts, turns=turns)
+
+
+def _connect(config: RunConfig, learners: "LearnerGroup", rollouts: "RolloutPool") -> None:
+    if config.rollout.transport == "nccl":
+        workers = config.rollout.actors * config.rollout.tensor_parallel
+        rollouts.connect(lambda handles: learners.connect(handles, workers=workers))
 
 
 def start_learners(
@@ -174,6 +196,17 @@ def start_learners(
     )
 
 
+def restart_learners(learners: "LearnerGroup", config: RunConfig, progress: Progress) -> None:
+    """Start fresh ranks in the place of lost ones.
+
+    Raises:
+        AgileError: a rank did not start; the others are ended.
+    """
+    learners.reopen(ppo=config.ppo, imitation=config.imitation)
+    with roll_call(RunFolder.of(config)) as call, progress.waiting("still starting fresh learners"):
+        learners.restart(call)
+
+
 def assemble(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> Parts:
@@ -186,7 +219,7 @@ def assemble(
         credit=credit,
         sft=RunFolder.of(config).sft,
         progress=progress,
-        fleet=machines.rollouts.counts,
+        fleet=machines.counts,
     )
     return Parts(
         config=config,
@@ -221,7 +254,7 @@ def open_record(
         credit: earlier iterations that credit assignment uses; saved and restored by checkpoints.
         sft: the last checkpoint of imitation, where a run without checkpoints begins.
         progress: shows the recorder's lines and phases, and what a resumed run discards.
-        fleet: returns what happened to the rollout actors since it was called last.
+        fleet: returns what happened to engines and learner ranks since it was called last.
     """
     run = RunFolder.of(config)
     recorder = RunRecorder(run, console=progress.line, phase=progress.phase, fleet=fleet)

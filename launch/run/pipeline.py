@@ -27,6 +27,7 @@ from agile_ray.scripted import demonstrations
 from agile_ray.scripted.demonstration_file import sessions_of
 from agile_ray.scripted.head_start import AskingShares, are_spread
 from agile_ray.types import RunState
+from launch.cluster.lost_ranks import surviving_lost_ranks
 from launch.cluster.ray_cluster import cluster
 from launch.report.skipped import print_skipped
 from launch.run import final_comparison
@@ -127,16 +128,32 @@ def cpus(config: RunConfig) -> int:
 def run(
     config: RunConfig, environment: Environment, machines: Machines, progress: Progress, stopping: Callable[[], bool]
 ) -> bool:
-    """Train on running machines, in a folder that can be resumed.
+    """Train on running machines, in a folder that can be resumed; if a learner rank is lost, resume with fresh ones.
 
     Returns:
         Whether the run is finished; if not, it was asked to stop, and has a checkpoint.
+
+    Raises:
+        LearnerError: ranks were lost too often, or a loss is not finite.
     """
-    RunFolder.of(config).report.unlink(missing_ok=True)  # a finished run that is extended is not finished
+    folder = RunFolder.of(config)
+    folder.report.unlink(missing_ok=True)  # a finished run that is extended is not finished
     provenance.write(config)
-    parts = assemble(config, environment, machines, progress, stopping)
-    with resumable(RunFolder.of(config), stopping=stopping), closing(parts.recorder):
-        return _run(parts)
+
+    def work() -> bool:
+        parts = assemble(config, environment, machines, progress, stopping)
+        with closing(parts.recorder):
+            return _run(parts)
+
+    with resumable(folder, stopping=stopping):
+        return surviving_lost_ranks(
+            work,
+            restart=lambda: machines.restart_learners(config, progress),
+            run=folder,
+            sft=folder.sft,
+            stopping=stopping,
+            say=progress.say,
+        )
 
 
 def _run(parts: Parts) -> bool:

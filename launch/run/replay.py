@@ -18,11 +18,12 @@ from agile_ray.record.resume import check_record
 from agile_ray.record.roll_call import roll_call
 from agile_ray.replay.rollouts import RecordedRollouts
 from agile_ray.types import RunState
+from launch.cluster.lost_ranks import surviving_lost_ranks
 from launch.cluster.ray_cluster import cluster
 from launch.cluster.room import reserve
 from launch.report.replay_table import conclude, name_run
 from launch.run import shipped_configs
-from launch.run.assembly import open_record, start_learners
+from launch.run.assembly import open_record, restart_learners, start_learners
 from launch.run.finished import check_resumable
 from launch.run.interrupt import resumable
 from launch.run.lock import alone
@@ -47,8 +48,7 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
     Raises:
         ConfigError: it can't start, and nothing was started or written; or another version wrote a stored file.
         ContractError: without overrides, it did not repeat the run.
-        LearnerError: a rank died, or a loss is not finite; the same command resumes.
-        DeadlineError: a rank was late; the same command resumes.
+        LearnerError: ranks were lost too often, or a loss is not finite; the same command resumes.
         SystemExit: SIGTERM came, and iterations are left; the same command resumes.
     """
     config = configure(run, overrides, name=name or f"{run.name}-replay")
@@ -71,7 +71,14 @@ def replay(run: RunFolder, overrides: Sequence[str], *, name: str | None) -> Non
         with ExitStack() as ending:
             ending.callback(learners.shutdown)
             ending.enter_context(stop.working())
-            state = _train(run, config, learners, progress, stop)
+            state = surviving_lost_ranks(
+                lambda: _train(run, config, learners, progress, stop),
+                restart=lambda: restart_learners(learners, config, progress),
+                run=folder,
+                sft=run.sft,
+                stopping=stop,
+                say=progress.say,
+            )
             stop.saved()
         recorded = run.segment_file(state.iteration + 1).is_file()
         if stop.asked and state.iteration < config.loop.iterations and recorded:
@@ -138,7 +145,15 @@ def _train(
     name_run(run, RunFolder.of(config))
     provenance.write(config)
     rollouts, credit = RecordedRollouts(run), CreditAssigner(config.credit)
-    record = open_record(config, learners=learners, lanes=rollouts, credit=credit, sft=run.sft, progress=progress)
+    record = open_record(
+        config,
+        learners=learners,
+        lanes=rollouts,
+        credit=credit,
+        sft=run.sft,
+        progress=progress,
+        fleet=learners.counts,
+    )
     try:
         state = record.checkpoints.restore()
         learners.set_reference(run.sft.path)

@@ -526,13 +526,24 @@ class Fleet:
             await member.worker.kill()
 
     async def reopen(self, lanes: Lanes, *, lockstep: bool) -> None:
-        """Play other lanes on the running engines."""
+        """Play other lanes on the running engines. An actor that is lost meanwhile is replaced.
+
+        Raises:
+            AgileError: the run can't go on; or an actor can't play with the settings that hold now.
+        """
         await self.drain()
         self.lanes, self._lockstep, self._bought = lanes, lockstep, []
-        await asyncio.gather(*(member.worker.reopen() for member in self._members))
-        for member in self._members:
-            member.lanes, member.thief = 0, None
+        await asyncio.gather(*(self._reopen_on(index) for index in range(self._actors)))
         self.resume()
+
+    async def _reopen_on(self, index: int) -> None:
+        await self._until(lambda: self._members[index].started)
+        member = self._members[index]
+        member.lanes, member.thief = 0, None
+        try:
+            await member.worker.reopen()
+        except (EngineError, DeadlineError) as error:
+            member.failure = error
 
     # Waiting.
 

@@ -173,12 +173,16 @@ def test_the_history_adds_up_to_times_rates_and_counts():
     lines = [
         line(Event.IMITATION, metrics={"tokens": 100, "processed_tokens": 100, "learn_seconds": 2.0}),
         line(Event.ITERATION, metrics=metrics | speed, dropped=[lost], seconds={"collect": 2.0, "learn": 3.0}),
-        line(Event.RESUME, metrics={"discarded_seconds": 9.0}, counts={"discarded/lines": 3, "discarded/rows": 70}),
+        line(
+            Event.RESUME,
+            metrics={"discarded_seconds": 9.0},
+            counts={"discarded/lines": 3, "discarded/rows": 70, "fleet/learner_restarts": 1, "fleet/replaced": 2},
+        ),
         line(
             Event.ITERATION,
             iteration=2,
             metrics=metrics | speed | {"sync_seconds": 2.0},
-            counts={"ending/done": 60},
+            counts={"ending/done": 60, "fleet/replaced": 1},
             dropped=[lost],
             seconds={"collect": 4.0},
         ),
@@ -196,7 +200,8 @@ def test_the_history_adds_up_to_times_rates_and_counts():
         (2, "training"),
         (2, "validation"),
     ]
-    assert (found.metrics["sessions"], found.metrics["total_score"], found.counts) == (116, 0.5, {"ending/done": 60})
+    assert (found.metrics["sessions"], found.metrics["total_score"]) == (116, 0.5)
+    assert found.counts == {"ending/done": 60, "fleet/learner_restarts": 1, "fleet/replaced": 3}
 
 
 def test_report_json_holds_what_other_tools_read(run_folder):

@@ -7,7 +7,7 @@ import pytest
 
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
-from agile_ray.errors import EngineError
+from agile_ray.errors import EngineError, RankLostError
 from agile_ray.loop import train
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.types import Segment, Session, TokenScores, TrainingRow, Update
@@ -141,6 +141,46 @@ def test_a_side_that_does_not_leave_keeps_the_other_from_coming() -> None:
     with pytest.raises(EngineError, match="sleep"):
         turns.learn()
     assert log == ["offload", "wake"]
+
+
+class Dead(Ranks):
+    """Learners of which a rank died while the engines played."""
+
+    def reload(self) -> None:
+        super().reload()
+        raise RankLostError("a rank died")
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_fresh_ranks_start_once_the_engines_have_left_and_have_the_turn(noticed: bool) -> None:
+    log, turns = [], Turns()
+    engines, ranks = Engines(log, turns), Dead(log, turns)
+    turns.begin(ranks, engines)
+    turns.play()
+    if noticed:
+        with pytest.raises(RankLostError):
+            turns.learn()
+    turns.renew(lambda: log.append("restart"))
+    turns.learn()
+    assert log == ["offload", "wake", "sleep", *(["reload"] if noticed else []), "restart"]
+    turns.play()
+    assert log[-2:] == ["offload", "wake"]
+
+
+def test_a_restart_that_fails_may_be_tried_again() -> None:
+    log, turns = [], Turns()
+    turns.begin(Ranks(log, turns), Engines(log, turns))
+    turns.play()
+
+    def restart() -> None:
+        log.append("restart")
+        if log.count("restart") == 1:
+            raise RankLostError("it died again")
+
+    with pytest.raises(RankLostError):
+        turns.renew(restart)
+    turns.renew(restart)
+    assert log == ["offload", "wake", "sleep", "restart", "restart"]
 
 
 class Taken(Exception):

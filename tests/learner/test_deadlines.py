@@ -1,14 +1,15 @@
 """A rank that is stuck is named with the unit that it does not finish; one that has much to do never is late."""
 
+import errno
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
 import ray
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
 
-from agile_ray.errors import DeadlineError, LearnerError
+from agile_ray.errors import AgileError, ConfigError, DeadlineError, LearnerError, RankLostError
 from learner.rank_actors import RankActors
 
 LIMIT_S = 0.6
@@ -113,3 +114,34 @@ def test_an_error_ends_the_call_although_the_other_ranks_wait_for_the_one_that_f
     with pytest.raises(LearnerError, match=message):
         follow(Stream(["u"], ends=False), Stream(["u", error]))
     assert time.monotonic() - begin < LIMIT_S
+
+
+def test_a_rank_that_is_stuck_is_lost() -> None:
+    with pytest.raises(RankLostError):
+        follow(Stream([], ends=False))
+
+
+CLOSED = "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.7]:3207"
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (ActorDiedError(), True),
+        (NodeDiedError("the node is gone"), True),
+        (RayTaskError("f", "Traceback", RuntimeError(CLOSED)), True),
+        (RayTaskError("f", "Traceback", RuntimeError("NCCL error: remote process exited or network error")), True),
+        (RayTaskError("f", "Traceback", ConnectionResetError(104, "Connection reset by peer")), True),
+        (RayTaskError("f", "Traceback", LearnerError("every loss must be finite, found nan")), False),
+        (RayTaskError("f", "Traceback", ConfigError("model.path: no folder")), False),
+        (RayTaskError("f", "Traceback", RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")), False),
+        (RayTaskError("f", "Traceback", RuntimeError("DefaultCPUAllocator: can't allocate memory")), False),
+        (RayTaskError("f", "Traceback", OSError(errno.ENOSPC, "No space left on device")), False),
+        (RayTaskError("f", "Traceback", ValueError("shapes (3,) and (4,)")), False),
+    ],
+    ids=str,
+)
+def test_only_a_loss_that_fresh_ranks_may_mend_is_one(error: Exception, lost: bool) -> None:
+    with pytest.raises(AgileError) as caught:
+        follow(Stream(["u", error]), Stream(["u"], ends=False))
+    assert isinstance(caught.value, RankLostError) == lost

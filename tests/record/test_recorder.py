@@ -189,6 +189,26 @@ def test_resuming_discards_and_counts_the_lines_after_the_checkpoint(tmp_path):
     assert check_lineage(RunFolder(tmp_path)) == 6
 
 
+def test_a_resumption_has_what_happened_to_the_fleet_before_it(tmp_path):
+    run, clock, happened = RunFolder(tmp_path), Clock(), {"learner_restarts": 1, "replaced": 0}
+
+    def fleet():
+        found = dict(happened)
+        happened.clear()
+        return found
+
+    first = RunRecorder(run, clock=clock)
+    state = play(first, FRESH.imitated(), iterations=1, clock=clock)
+    first.close()
+    second = RunRecorder(run, clock=clock, fleet=fleet)
+    second.resume(state)
+    play(second, state, iterations=1, clock=clock)
+    second.close()
+    lines = history.read(run.history)
+    assert [line.counts.get("fleet/learner_restarts") for line in lines] == [None, 1, None]
+    assert "fleet/replaced" not in lines[1].counts
+
+
 def test_resuming_within_imitation_discards_the_steps_that_are_repeated(tmp_path):
     recorder = RunRecorder(RunFolder(tmp_path))
     state = FRESH

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agile_ray.errors import AgileError, LearnerError, SyncError
+from agile_ray.errors import AgileError, LearnerError, RankLostError, SyncError
 from agile_ray.evaluation.plays import Part
 from agile_ray.record import history, store
 from agile_ray.record.evaluations import PlayedParts
@@ -142,6 +142,19 @@ def test_a_transfer_that_fails_half_way_names_the_engines_that_it_holds(actors: 
     assert "release" not in actors[1].engine.calls
 
 
+def test_a_transfer_that_lost_a_rank_half_way_is_done_again_by_fresh_ones(actors: list[FakeActor]) -> None:
+    def transfer() -> None:
+        asyncio.run(actors[1].loader.begin())
+        raise RankLostError("a rank died")
+
+    with pytest.raises(RankLostError, match="^a rank died$"):
+        load(actors, transfer)
+    assert actors[1].loader.held is not None
+    load(actors, lambda: [actor.receive(1) for actor in actors])
+    for actor in actors:
+        actor.loader.check_serving()
+
+
 def test_an_engine_that_can_not_be_probed_stops_the_transfer(actors: list[FakeActor]) -> None:
     actors[0].engine.fails_in = "score"
     with pytest.raises(AgileError, match="lost"):
@@ -160,6 +173,8 @@ def test_the_transport_is_opened_again_if_an_actor_was_replaced(actors: list[Fak
     pool._fleet.workers[1] = SimpleNamespace(handle=fresh)  # pyright: ignore[reportAttributeAccessIssue]
     pool._reconnect()
     assert opened == [actors, [actors[0], fresh]]
+    pool.connect(lambda handles: opened.append([*handles]))  # from other ranks
+    assert len(opened) == 3
 
 
 # The whole pool, on a fleet of fakes.

@@ -210,6 +210,25 @@ def test_engines_sleep_only_once_a_lost_actor_is_replaced():
     check(play(rig, work), rig)
 
 
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_lanes_are_opened_anew_although_an_actor_is_lost(when):
+    rig = Rig(max_age=1)
+
+    async def work(rig):
+        await rig.train(2)
+        first = rig.workers[0]
+        if when == "before":
+            first.die()
+        else:
+            first.reopen = lambda: first.die() or first.load(version(0))
+        await rig.fleet.reopen(rig.lanes(), lockstep=False)
+        rig.expert.asked.clear()
+        return await rig.train(3)
+
+    check(play(rig, work), rig)
+    assert rig.fleet.counts["replaced"] == 1
+
+
 def test_actors_that_die_again_and_again_end_the_run_with_the_commonest_reason():
     rig = Rig(actors=2)
 
