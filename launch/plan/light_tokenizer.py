@@ -1,9 +1,9 @@
-"""A model's tokenizer without transformers, for sessions that are played to see how long they are."""
+"""A model's tokenizer without transformers, to play sessions for their lengths, and to look at stored ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import PAPER, Function
 from agile_ray.errors import ConfigError
 from launch.models.folder import named_tokens, read_encoder
 
@@ -15,14 +15,15 @@ class LightTokenizer:
         """Read tokenizer.json.
 
         Raises:
-            ConfigError: there is none, or it lacks an end token or a function token.
+            ConfigError: there is none, or it lacks an end token or a function token of the paper.
         """
         self._encoder = read_encoder(folder)
         named = named_tokens(folder)
         begin, end = named.get("bos_token"), named.get("eos_token")
         self.eos_id = self._id(folder, end or "")
         self.bos_id = self._id(folder, begin or end or "")
-        self._ids = {function: self._id(folder, function.value) for function in Function}
+        there = [one for one in Function if one in PAPER or self._encoder.token_to_id(one.value) is not None]
+        self._ids = {function: self._id(folder, function.value) for function in there}
         self._functions = {token_id: function for function, token_id in self._ids.items()}
 
     def encode(self, text: str) -> list[int]:
