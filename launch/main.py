@@ -26,6 +26,7 @@ from launch.commands import (
     train,
 )
 from launch.commands.environments import check, data, new
+from launch.commands.sessions import view
 from launch.commands.specs import plan, status, validate
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ app.command("status")(status.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
 app.command("show")(show.command)
+app.command("view")(view.command)
 app.command("frontier")(frontier.command)
 app.add_typer(new.app, name="new")
 app.command("check")(check.command)

@@ -1,12 +1,17 @@
-"""A run to look at."""
+"""A run to look at, and a client of the viewer."""
 
 import pytest
+from starlette.testclient import TestClient
 
 from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.record import provenance
 from agile_ray.record.folder import RunFolder
 from launch.plan.light_tokenizer import LightTokenizer
+from launch.view.app import application
+from launch.view.runs import Runs
 from tests.fakes.model_folder import write_model_folder
+
+ADDRESS = "http://127.0.0.1:8321"
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +36,20 @@ def make_run(tmp_path):
 @pytest.fixture
 def run(make_run):
     return make_run("r")
+
+
+def client(*folders):
+    """A client of the viewer of these folders."""
+    return TestClient(application(Runs(list(folders))), base_url=ADDRESS)
+
+
+def ask(folders, path, **params):
+    """The viewer's answer about one folder or several."""
+    folders = folders if isinstance(folders, list | tuple) else [folders]
+    found = client(*folders).get(f"/api/{path}", params=params)
+    assert found.status_code == 200, found.text
+    return found.json()
+
+
+def keys(answer):
+    return [row["key"] for row in answer["rows"]]
