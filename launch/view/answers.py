@@ -23,13 +23,13 @@ def listing(runs: Runs) -> Json:
     return [{"name": name, "sources": runs.sources(name)} for name in runs.names]
 
 
-def sessions(opened: Opened, other: Opened | None, wanted: Query) -> Json:
+def sessions(runs: Runs, opened: Opened, other: Opened | None, wanted: Query) -> Json:
     """A page of sessions, and what all that the query finds have in common.
 
     Raises:
         ConfigError: the query names a column that the table lacks.
     """
-    table = opened.table if other is None else compare.beside(opened.table, other.table)
+    table = runs.beside(opened, other)
     rows = query.find(table, wanted)
     return {
         "total": table.num_rows,
@@ -49,7 +49,7 @@ def session(runs: Runs, opened: Opened, key: str, other: Opened | None, wanted: 
         ConfigError: there is no such session, or its file is damaged.
     """
     row = opened.row(key)
-    table = opened.table if other is None else compare.beside(opened.table, other.table)
+    table = runs.beside(opened, other)
     found = detail(runs, opened, row)
     beside, missing = (None, None) if other is None else _same_question(runs, opened, row, other)
     parted = None if beside is None else compare.parted_at(*([one.part for one in d.parts] for d in (found, beside)))
@@ -88,7 +88,7 @@ def growth(opened: Opened, stream: str) -> Json:
 
 
 def of_detail(found: Detail) -> Json:
-    """A session with its tokens, receipts, and what it read and who read from it."""
+    """A session with its parts, receipts, and what it read and who read from it."""
     return {
         "row": found.row,
         "facts": _facts(found.session),
@@ -121,7 +121,8 @@ def _facts(session: Session) -> Json:
 
 def _part(one: ShownPart) -> Json:
     part = {name: known(v) if isinstance(v, float) else v for name, v in asdict(one.part).items() if name != "tokens"}
-    return {**part, "tokens": [{name: v for name, v in asdict(t).items() if v is not None} for t in one.tokens]}
+    tokens = [{name: v for name, v in asdict(token).items() if v is not None} for token in one.tokens]
+    return {**part, "tokens": tokens} if tokens else part
 
 
 def _neighbours(opened: Opened, rows: Int64, row: int) -> Json:

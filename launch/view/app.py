@@ -76,7 +76,7 @@ def application(runs: Runs, *, hosts: Sequence[str] = LOOPBACK) -> Starlette:
         return endpoint
 
     def sessions(params: QueryParams) -> Json:
-        return answers.sessions(_source(runs, params), _other(runs, params), query.parse(params))
+        return answers.sessions(runs, _source(runs, params), _other(runs, params), query.parse(params))
 
     def session(params: QueryParams) -> Json:
         key = params.get("key", "")

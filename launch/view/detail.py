@@ -76,14 +76,37 @@ def detail(runs: Runs, opened: Opened, row: int) -> Detail:
         ConfigError: its file is damaged.
     """
     one, others = _read(opened, row)
-    session = one.session
-    missing = lacks(one, trained=opened.is_training)
+    missing: list[str] = []
     shown: list[ShownPart] = []
     if any(line.segment is not None for line in one.segments):
         try:
-            shown = list(show_parts(one, runs.tokenizer(opened.run)))
+            shown = show_parts(one, runs.tokenizer(opened.run))
         except ConfigError as error:
-            missing.append(f"no text of tokens: the tokenizer can't be read ({error})")
+            missing = [f"no text of tokens: the tokenizer can't be read ({error})"]
+    return describe(opened, row, one, shown, others=others, missing=missing)
+
+
+def describe(
+    opened: Opened,
+    row: int,
+    one: Stored,
+    shown: Sequence[ShownPart],
+    *,
+    others: Mapping[int, Stored],
+    missing: Sequence[str] = (),
+) -> Detail:
+    """Join what is stored of a session with the sessions that memory connects it with.
+
+    Args:
+        opened: the source.
+        row: of the session.
+        one: the session.
+        shown: its parts.
+        others: sessions of its stream in the same file, by position; at least its readers there.
+        missing: what can't be shown, and why.
+    """
+    session = one.session
+    missing = [*lacks(one, trained=opened.is_training), *missing]
     readers = [_reader(opened, row, reader, others) for reader in opened.links.readers.get(row, ())]
     if one.credit and not any(reader.compared for reader in readers):
         missing.append("no readers that credit comes from: only `linked` credit compares them with not reading")

@@ -17,7 +17,7 @@ from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.types import Int64
 from launch.plan.light_tokenizer import LightTokenizer
 from launch.report.look.stored import Source, tokenizer_folder
-from launch.view import links, rows
+from launch.view import compare, links, rows
 from launch.view.links import Links
 from launch.view.rows import HIDDEN, Row
 
@@ -97,6 +97,7 @@ class Runs:
         self._folders = {name: RunFolder(path) for path, name in named.items()}
         self._tables: dict[Path, tuple[Stamp, pa.Table]] = {}
         self._opened: dict[tuple[str, str], tuple[Mapping[Path, Stamp], Opened]] = {}
+        self._compared: tuple[Opened, Opened, pa.Table] | None = None
         self._tokenizers: dict[Path, Tokenizer] = {}
 
     @property
@@ -152,6 +153,15 @@ class Runs:
         )
         self._opened[run, source] = (stamps, opened)
         return opened
+
+    def beside(self, opened: Opened, other: Opened | None) -> pa.Table:
+        """The table of a source, with the columns of compare.py if another one is given; the last one is kept."""
+        if other is None:
+            return opened.table
+        known = self._compared
+        if known is None or known[0] is not opened or known[1] is not other:
+            known = self._compared = (opened, other, compare.beside(opened.table, other.table))
+        return known[2]
 
     def tokenizer(self, run: str) -> Tokenizer:
         """The tokenizer of a run's tokens.
