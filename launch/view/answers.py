@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 
 from agile_ray.errors import ConfigError
 from agile_ray.types import Int64, Session
+from launch.report.look.parts import Part
 from launch.view import compare, query
 from launch.view.detail import Detail, ShownPart, detail
 from launch.view.query import Query
@@ -52,7 +53,7 @@ def session(runs: Runs, opened: Opened, key: str, other: Opened | None, wanted: 
     table = runs.beside(opened, other)
     found = detail(runs, opened, row)
     beside, missing = (None, None) if other is None else _same_question(runs, opened, row, other)
-    parted = None if beside is None else compare.parted_at(*([one.part for one in d.parts] for d in (found, beside)))
+    parted = None if beside is None else compare.parted_at(_plain(found), _plain(beside))
     return {
         "session": of_detail(found),
         "neighbours": _neighbours(opened, query.find(table, wanted), row),
@@ -87,7 +88,7 @@ def growth(opened: Opened, stream: str) -> Json:
     }
 
 
-def of_detail(found: Detail) -> Json:
+def of_detail(found: Detail) -> dict[str, Json]:
     """A session with its parts, receipts, and what it read and who read from it."""
     return {
         "row": found.row,
@@ -100,6 +101,10 @@ def of_detail(found: Detail) -> Json:
         "memory_use": found.memory_use,
         "lacks": list(found.lacks),
     }
+
+
+def _plain(found: Detail) -> list[Part]:
+    return [one.part for one in found.parts]
 
 
 def _facts(session: Session) -> Json:

@@ -1,7 +1,7 @@
 """Which sessions to list, in which order: what the address of a page says, and the rows that it means."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -62,11 +62,22 @@ def parse(params: Mapping[str, str]) -> Query:
     Raises:
         ConfigError: a value is not of its parameter's form.
     """
-    given = {field.name: params[field.name] for field in fields(Query) if params.get(field.name)}
-    claims = {name: _claim(name, given[name]) for name in (*CLAIMS, "descending") if name in given}
-    numbers = {name: _number(name, given[name]) for name in ("iteration", "offset", "limit") if name in given}
-    texts = {name: given[name] for name in ("kind", "stream", "text", "sort") if name in given}
-    found = Query(**claims, **numbers, **texts)
+    found = Query(
+        wrong=_claim(params, "wrong"),
+        failed=_claim(params, "failed"),
+        asked=_claim(params, "asked"),
+        known=_claim(params, "known"),
+        served=_claim(params, "served"),
+        parted=_claim(params, "parted"),
+        kind=params.get("kind") or None,
+        stream=params.get("stream") or None,
+        iteration=_number(params, "iteration"),
+        text=params.get("text", ""),
+        sort=params.get("sort", ""),
+        descending=_claim(params, "descending") or False,
+        offset=_number(params, "offset") or 0,
+        limit=PAGE if (limit := _number(params, "limit")) is None else limit,
+    )
     if not 1 <= found.limit <= MAX_PAGE:
         raise ConfigError(f"limit: from 1 to {MAX_PAGE}, found {found.limit}")
     return found
@@ -131,13 +142,15 @@ def by_kind(table: pa.Table, rows: Int64) -> dict[str, Summary]:
     return {kind: summarize(table, rows[kinds == kind]) for kind in sorted(set(kinds.tolist()))}
 
 
-def _claim(name: str, text: str) -> bool:
-    if text not in ("0", "1"):
+def _claim(params: Mapping[str, str], name: str) -> bool | None:
+    text = params.get(name)
+    if text and text not in ("0", "1"):
         raise ConfigError(f"{name}: 1 or 0, found {text}")
-    return text == "1"
+    return text == "1" if text else None
 
 
-def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+def _number(params: Mapping[str, str], name: str) -> int | None:
+    text = params.get(name)
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
         raise ConfigError(f"{name}: a whole number of at most nine digits, found {text}")
-    return int(text)
+    return int(text) if text else None

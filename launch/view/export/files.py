@@ -22,9 +22,8 @@ Writer = Callable[[Runs, Sequence[Opened], Path], Iterator[Path]]
 """Writes sources into a folder, and names each file when it is whole."""
 
 
-def write_parquet(runs: Runs, sources: Sequence[Opened], folder: Path) -> Iterator[Path]:
+def write_parquet(_: Runs, sources: Sequence[Opened], folder: Path) -> Iterator[Path]:
     """Write one file of all sources; columns `run` and `source`, then those of the table that the viewer shows."""
-    del runs
     tables = [
         opened.table.drop_columns(["text"])
         .add_column(0, "run", pa.array([opened.run] * opened.table.num_rows, pa.string()))

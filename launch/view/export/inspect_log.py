@@ -10,6 +10,8 @@ target is empty.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import numpy as np
+
 from launch.report.look.parts import POLICY
 from launch.view.answers import of_detail
 from launch.view.detail import Detail, ShownPart
@@ -31,7 +33,7 @@ def log(opened: Opened, sessions: Sequence[Detail]) -> Json:
         opened: the source.
         sessions: all of it.
     """
-    summary = summarize(opened.table, list(range(opened.table.num_rows)))
+    summary = summarize(opened.table, np.arange(opened.table.num_rows))
     name, created = f"{opened.run}/{opened.source}", _created(opened)
     return {
         "version": VERSION,
@@ -81,7 +83,6 @@ def _scores(summary: Summary) -> list[Json]:
 
 def _sample(one: Detail) -> Json:
     row, full = one.row, of_detail(one)
-    assert isinstance(full, dict)
     asked = [part.part.text.strip() for part in one.parts if part.part.who == QUESTION]
     messages = [_message(part) for part in one.parts]
     answer = row["answer"]

@@ -32,6 +32,12 @@ function apply(field, options) {
   if (changed(changes) !== `#${read()}`) go(changed(changes), options);
 }
 
+/** The run and the source that the address names, or the first ones. */
+export function named(params, runs) {
+  const run = params.get("run") || runs[0].name;
+  return { run, source: params.get("source") || sourcesOf(runs, run)[0] };
+}
+
 /** Show what the address says. */
 export function show(params, runs) {
   const sources = sourcesOf(runs, params.get("run"));

@@ -28,6 +28,11 @@ async function start() {
 
 async function show() {
   const params = read();
+  const named = filters.named(params, runs);
+  if (changed(named) !== changed({})) {
+    go(changed(named), { replace: true }); // so that a kept address means the same in another viewer
+    return;
+  }
   document.getElementById("error").hidden = true;
   document.body.classList.toggle("open", params.has("key"));
   document.title = `${params.get("key") ?? params.get("source") ?? ""} agile-ray view`.trim();
