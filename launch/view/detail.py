@@ -11,7 +11,7 @@ from agile_ray.types import NO_WRITER, MemoryUse, Receipt, Session
 from launch.report.look import stored
 from launch.report.look.parts import Part, lacks, parts
 from launch.report.look.stored import Stored
-from launch.view.rows import Row
+from launch.view.rows import FAILED, Row
 from launch.view.runs import Opened, Runs
 from launch.view.tokens import Token, tokens
 
@@ -47,7 +47,7 @@ class Reader:
 
     row: Row
     similarity: float | None  # of the two questions, the highest of the entries; None if it is in a later iteration
-    compared: bool  # training stored what it would have read without this session: `linked` credit comes from it
+    gives_credit: bool  # `linked` credit was computed from it; credit also has what later readers are expected to give
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class Detail:
     reads: Sequence[Read]
     readers: Sequence[Reader]
     receipts: Sequence[Receipt]
-    memory_use: Used | None  # None: memory did not hold the answer, or it is not stored which entries did
+    memory_use: Used | None  # None: memory did not hold the answer, or it is not stored on what an entry is
     lacks: Sequence[str]  # what is not stored of it, and why
 
 
@@ -108,10 +108,10 @@ def describe(
     session = one.session
     missing = [*lacks(one, trained=opened.is_training), *missing]
     readers = [_reader(opened, row, reader, others) for reader in opened.links.readers.get(row, ())]
-    if one.credit and not any(reader.compared for reader in readers):
-        missing.append("no readers that credit comes from: only `linked` credit compares them with not reading")
+    if one.credit and opened.threshold is None:
+        missing.append("no readers that credit comes from: only `linked` credit is computed from readers")
     elif one.credit:
-        missing.append("no share of credit by reader: a run stores their sum")
+        missing.append("no share of credit by reader: a run stores the sum, with what is expected of later ones")
     return Detail(
         row=opened.rows([row])[0],
         session=session,
@@ -134,8 +134,11 @@ def _memory_use(session: Session) -> Used | None:
     hindsight = session.hindsight
     if not hindsight.known or not hindsight.same_item:
         return None
-    if any(use.writer in hindsight.same_item for use in session.reads):
+    writers = {use.writer for use in session.reads}
+    if writers & set(hindsight.same_item):
         return Used.READ
+    if NO_WRITER in writers:
+        return None
     return Used.OTHER if session.reads else Used.NOTHING
 
 
@@ -160,8 +163,12 @@ def _reader(opened: Opened, writer: int, row: int, others: Mapping[int, Stored])
     position, iteration = opened.table["position"], opened.table["iteration"]
     one = others.get(position[row].as_py()) if iteration[row] == iteration[writer] else None
     if one is None:
-        return Reader(row=opened.rows([row])[0], similarity=None, compared=False)
+        return Reader(row=opened.rows([row])[0], similarity=None, gives_credit=False)
     read = [use.similarity for use in one.session.reads if use.writer == position[writer].as_py()]
     alone = (position[writer].as_py(),)
-    compared = any(other.writers == alone for other in one.session.hindsight.counterfactuals)
-    return Reader(row=opened.rows([row])[0], similarity=max(read), compared=compared)
+    failed = FAILED in (opened.table["result"][writer].as_py(), opened.table["result"][row].as_py())
+    gives_credit = any(
+        other.writers == alone and opened.threshold is not None and other.similarity >= opened.threshold and not failed
+        for other in one.session.hindsight.counterfactuals
+    )
+    return Reader(row=opened.rows([row])[0], similarity=max(read), gives_credit=gives_credit)

@@ -151,14 +151,14 @@ function readers({ row, writes, readers: found }) {
   if (!writes.length && !found.length) return null;
   const kinds = [...new Set(writes.map((use) => use.kind))].join(", ");
   const head = `Wrote ${kinds || "nothing"}; read by ${found.length} later sessions, of which ${row.served} answered right without asking`;
-  const lines = found.map(({ row: reader, similarity, compared }) =>
+  const lines = found.map(({ row: reader, similarity, gives_credit: gives }) =>
     el(
       "li",
       {},
       sessionLink(reader),
       `: ${reader.result}, reward ${amount(reader.reward)}`,
       similarity === null ? "" : `, similarity ${number(similarity)}`,
-      compared ? el("b", {}, ", credit comes from it") : null,
+      gives ? el("b", {}, ", credit comes from it") : null,
     ),
   );
   return el("section", {}, el("h3", {}, head), el("ul", { class: "readers" }, ...lines));

@@ -23,10 +23,10 @@ def tokenizer(tmp_path_factory):
 def make_run(tmp_path):
     """Makes the folder of a run, with its config and a tokenizer, but without sessions."""
 
-    def make(name, folder="runs"):
+    def make(name, folder="runs", **sections):
         write_model_folder(tmp_path / folder / name / "sft")
         model = Model(path=tmp_path / "gone")
-        config = RunConfig(run=Run(name=name, folder=tmp_path / folder), model=model, env=Env(name="shop"))
+        config = RunConfig(run=Run(name=name, folder=tmp_path / folder), model=model, env=Env(name="shop"), **sections)
         provenance.write(config)
         return RunFolder.of(config)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agile_ray.agent.functions import Function
+from agile_ray.config import Credit
 from agile_ray.record import evaluations
 from agile_ray.types import NO_WRITER, Ending, MemoryUse
 from tests.fakes.older import age
@@ -18,7 +19,7 @@ FIRST = f"{STREAM}:0"
 
 
 @pytest.mark.parametrize(
-    ("writers", "used"), [((0,), "read"), ((1, 0), "read"), ((1,), "other"), ((NO_WRITER,), "other"), ((), "nothing")]
+    ("writers", "used"), [((0,), "read"), ((1, 0), "read"), ((1,), "other"), ((1, NO_WRITER), None), ((), "nothing")]
 )
 def test_why_a_session_is_wrong_although_memory_held_the_answer(run, tokenizer, writers, used):
     reads = tuple(MemoryUse(kind="qa", writer=writer, similarity=0.5) for writer in writers)
@@ -74,23 +75,28 @@ def test_which_entry_was_read_most(run, tokenizer):
     assert [reader["row"]["position"] for reader in read] == [2, 4, 5]
 
 
-def test_from_which_readers_credit_comes(run, tokenizer):
-    keep(
-        run,
-        1,
-        asking(tokenizer),
-        reading(tokenizer, 0, position=1),
-        changed(reading(tokenizer, 0, position=2), counterfactuals=()),
-    )
-    keep(run, 2, reading(tokenizer, 0, position=3))  # another iteration: credit can't come from it
+@pytest.mark.parametrize(
+    ("mode", "threshold", "gives", "said"),
+    [
+        ("linked", 0.875, [True, False, False], "no share of credit by reader: a run stores the sum"),
+        ("linked", 0.9, [False, False, False], "no share of credit by reader: a run stores the sum"),
+        ("heuristic", 0.5, [False, False, False], "no readers that credit comes from: only `linked` credit"),
+    ],
+)
+def test_from_which_readers_credit_comes(make_run, tokenizer, mode, threshold, gives, said):
+    run = make_run("r", credit=Credit(mode=mode, threshold=threshold))
+    unlike = changed(reading(tokenizer, 0, position=2), counterfactuals=())
+    keep(run, 1, asking(tokenizer), reading(tokenizer, 0, position=1), unlike)
+    keep(run, 2, reading(tokenizer, 0, position=3))  # another iteration: it comes too late for credit
     one = ask(run.path, "session", source="training", key=f"{FIRST}:1")["session"]
-    assert [(reader["row"]["key"], reader["compared"], reader["similarity"]) for reader in one["readers"]] == [
-        (f"{STREAM}:1:1", True, 0.875),
-        (f"{STREAM}:2:1", False, 0.875),
-        (f"{STREAM}:3:2", False, None),
+    assert [(reader["row"]["key"], reader["similarity"]) for reader in one["readers"]] == [
+        (f"{STREAM}:1:1", 0.875),
+        (f"{STREAM}:2:1", 0.875),
+        (f"{STREAM}:3:2", None),
     ]
+    assert [reader["gives_credit"] for reader in one["readers"]] == gives
     assert one["row"]["credit"] == 0.5
-    assert "no share of credit by reader: a run stores their sum" in one["lacks"]
+    assert one["lacks"][-1].startswith(said)
 
 
 def test_where_two_policies_part(make_run, tokenizer):
