@@ -27,6 +27,7 @@ from launch.commands import (
     train,
 )
 from launch.commands.environments import check, data, new
+from launch.commands.sessions import export, view
 from launch.commands.specs import plan, status, validate
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ First steps:
   agile-ray train quickstart                       imitation, then PPO; the same command again resumes
   agile-ray report runs/quickstart                 tables, and a page with charts in runs/quickstart/report.html
   agile-ray show runs/quickstart --wrong           sessions with a wrong answer
+  agile-ray view runs/quickstart                   every session, in a browser
 \b
 Next:
   agile-ray keys                                   every setting, its default and its meaning
@@ -98,6 +100,8 @@ app.command("status")(status.command)
 app.command("report")(report.command)
 app.command("evaluate")(evaluate.command)
 app.command("show")(show.command)
+app.command("view")(view.command)
+app.command("export")(export.command)
 app.command("frontier")(frontier.command)
 app.add_typer(new.app, name="new")
 app.command("check")(check.command)

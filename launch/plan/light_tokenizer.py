@@ -1,4 +1,4 @@
-"""A model's tokenizer without transformers, for sessions that are played to see how long they are."""
+"""A model's tokenizer without transformers, to play sessions for their lengths, and to look at stored ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +22,8 @@ class LightTokenizer:
         begin, end = named.get("bos_token"), named.get("eos_token")
         self.eos_id = self._id(folder, end or "")
         self.bos_id = self._id(folder, begin or end or "")
-        self._ids = {function: self._id(folder, function.value) for function in PAPER}
-        calls = self._encoder.token_to_id(Function.CALL_TOOL.value)  # which only tasks with tools of their own need
-        if calls is not None:
-            self._ids[Function.CALL_TOOL] = calls
+        there = [one for one in Function if one in PAPER or self._encoder.token_to_id(one.value) is not None]
+        self._ids = {function: self._id(folder, function.value) for function in there}
         self._functions = {token_id: function for function, token_id in self._ids.items()}
 
     def encode(self, text: str) -> list[int]:

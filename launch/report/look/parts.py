@@ -32,6 +32,7 @@ class Part:
     who: str  # "policy", "question", "memory", "tool", "expert" or "executor"
     text: str
     segment: int
+    tokens: tuple[int, int]  # the first of its tokens in the segment, and the one after its last
     logprob: float | None = None  # nats, of the whole turn; this and the following ones are None for what was read
     ask_probability: float | None = None  # at the turn's first token
     value: float | None = None  # the critic's estimate before the turn, of own rewards from there on
@@ -60,9 +61,10 @@ def _parts(line: StoredSegment, tokenizer: Tokenizer, *, before: int, decided: i
     who = "executor"
     for indices in np.split(np.arange(len(segment.token_ids)), edges):
         text = tokenizer.decode(segment.token_ids[indices].tolist())
+        ends = (int(indices[0]), int(indices[-1]) + 1)
         if segment.turn_ids[indices[0]] == NO_TURN:
             if text:
-                yield Part(who=who, text=text, segment=segment.index)
+                yield Part(who=who, text=text, segment=segment.index, tokens=ends)
             continue
         actions_A = np.isin(np.flatnonzero(segment.action_mask), indices)
         number = before + int(segment.action_mask[: indices[0]].sum())
@@ -72,6 +74,7 @@ def _parts(line: StoredSegment, tokenizer: Tokenizer, *, before: int, decided: i
             who=POLICY,
             text=text,
             segment=segment.index,
+            tokens=ends,
             logprob=float(segment.behavior_logprobs[indices].sum()),
             ask_probability=None if np.isnan(asked) else asked,
             value=_first(line.scores.own_values if line.scores else None, actions_A),

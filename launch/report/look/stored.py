@@ -9,7 +9,7 @@ from agile_ray import config_file
 from agile_ray.errors import ConfigError
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
-from agile_ray.record.store import StoredSegment
+from agile_ray.record.store import Chosen, StoredSegment
 from agile_ray.types import NO_WRITER, Ending, Session
 
 
@@ -85,17 +85,21 @@ def choose_source(run: RunFolder, *, evaluation: str | None, iteration: int | No
     return Source(run=run, evaluation=evaluation, iteration=iteration)
 
 
-def read(source: Source) -> list[Stored]:
+def read(source: Source, chosen: Chosen | None = None) -> list[Stored]:
     """Every session of a source, in the order in which they are stored.
+
+    Args:
+        source: where they are.
+        chosen: read only these.
 
     Raises:
         ConfigError: a file is missing, damaged or of a newer version.
     """
     if source.evaluation is not None:
-        lines = store.read_evaluation(source.run.evaluation_file(source.evaluation))
+        lines = store.read_evaluation(source.run.evaluation_file(source.evaluation), chosen)
     else:
         assert source.iteration is not None
-        lines = store.read(source.run, source.iteration)
+        lines = store.read(source.run, source.iteration, chosen)
     grouped = (list(own) for _, own in groupby(lines, key=lambda one: (one.session.stream, one.session.position)))
     return [Stored(session=own[-1].session, segments=own) for own in grouped]
 

@@ -1,0 +1,58 @@
+// Memory along a stream: how many earlier sessions it held, where the policy asked, and where it was wrong.
+
+import { changed } from "./address.js";
+import { ask, stop } from "./api.js";
+import { el, svg } from "./dom.js";
+
+const WIDTH = 720;
+const HEIGHT = 120;
+const LEFT = 34;
+const BOTTOM = 18;
+const place = document.getElementById("growth");
+
+/** Draw it if the address names a stream. */
+export async function load(params) {
+  const stream = params.get("stream");
+  if (!stream) {
+    stop("growth");
+    place.replaceChildren();
+    return;
+  }
+  const answer = await ask("stream", params, "growth");
+  if (answer !== null) place.replaceChildren(draw(answer, params.get("key")));
+}
+
+export function clear() {
+  place.replaceChildren();
+}
+
+function draw({ stream, sessions }, key) {
+  const most = Math.max(1, ...sessions.map((one) => one.memory));
+  const x = (index) => LEFT + ((WIDTH - LEFT - 8) * index) / Math.max(1, sessions.length - 1);
+  const y = (memory) => HEIGHT - BOTTOM - ((HEIGHT - BOTTOM - 10) * memory) / most;
+  const line = sessions.map((one, index) => `${x(index).toFixed(1)},${y(one.memory).toFixed(1)}`).join(" ");
+  const marked = sessions.map((one, index) => mark(one, x(index), y(one.memory), key));
+  const picture = svg(
+    "svg",
+    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `memory along ${stream}, up to ${most} sessions` },
+    svg("text", { x: 2, y: y(most) + 4 }, most),
+    svg("text", { x: 2, y: y(0) + 4 }, 0),
+    svg("text", { x: LEFT, y: HEIGHT - 3 }, "first session"),
+    svg("text", { x: WIDTH - 4, y: HEIGHT - 3, "text-anchor": "end" }, `${sessions.length}th`),
+    svg("polyline", { points: line }),
+    ...marked,
+  );
+  const caption = el(
+    "figcaption",
+    {},
+    `Sessions that memory held along ${stream}. Filled: asked; red: wrong or failed; ringed: this one.`,
+  );
+  return el("figure", {}, caption, picture);
+}
+
+function mark(one, x, y, key) {
+  const classes = [one.asks ? "asked" : "", one.result === "right" ? "" : "wrong", one.key === key ? "own" : ""];
+  const said = `session ${one.position}: ${one.result}, memory ${one.memory}${one.asks ? ", asked" : ""}`;
+  const circle = svg("circle", { cx: x, cy: y, r: one.key === key ? 5 : 3, class: classes.join(" ").trim() });
+  return svg("a", { href: changed({ key: one.key }) }, svg("title", {}, said), circle);
+}
