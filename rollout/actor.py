@@ -23,7 +23,6 @@ from rollout.fleet.messages import Orders
 from rollout.player import Player
 from rollout.rules import build_rules
 from rollout.settings import ActorSettings, EngineSettings, RolloutSettings
-from rollout.tokenizer import HFTokenizer
 from rollout.weights.sync_check import SyncReport
 
 if TYPE_CHECKING:
@@ -196,6 +195,8 @@ def engine_settings(settings: ActorSettings) -> EngineSettings:
     Raises:
         ConfigError: the model's folder has no tokenizer, or one without function tokens.
     """
+    from rollout.tokenizer import HFTokenizer  # which imports transformers, and the driver imports this module
+
     common, rollout = settings.common, settings.common.rollout
     tokenizer = HFTokenizer(settings.model)
     return EngineSettings(
