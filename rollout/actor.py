@@ -20,6 +20,7 @@ from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
 from rollout.fleet.messages import Orders
+from rollout.garbage import look_rarely
 from rollout.player import Player
 from rollout.rules import build_rules
 from rollout.settings import ActorSettings, EngineSettings, RolloutSettings
@@ -54,6 +55,7 @@ class RolloutActor:
         """
         self._started_engine = await VLLMEngine.start(engine_settings(self._settings))
         self._open_player()
+        look_rarely()
 
     async def reopen(self, common: RolloutSettings) -> None:
         """Open lanes with other settings on the running engine, which keeps its model and its own settings.

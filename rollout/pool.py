@@ -55,6 +55,7 @@ from rollout.fleet.lane_files import LaneFiles
 from rollout.fleet.lanes import Lanes
 from rollout.fleet.messages import Errand
 from rollout.fleet.ray_worker import RayWorker
+from rollout.garbage import look_rarely
 from rollout.settings import ActorSettings, RolloutSettings
 from rollout.waiting import wait
 
@@ -166,6 +167,7 @@ class RolloutPool:
         except BaseException:
             self.shutdown()
             raise
+        look_rarely()
 
     def connect(self, connect: "Callable[[list[ActorHandle]], None]") -> None:
         """Open the nccl transport from the learners to the actors, and again whenever an actor is replaced.
