@@ -32,7 +32,7 @@ from benchmarks.local_fleet import LocalPool, Waits, World, local_config
 from benchmarks.pacing import simulate
 from benchmarks.ratios import Measured, Ratio
 
-ITERATIONS, LANES, SESSIONS, ACTORS = 8, 16, 4, 2
+ITERATIONS, LANES, SESSIONS, ACTORS = 6, 16, 4, 2
 WAITS = Waits(turn_s=0.05, tool_s=0.08, ask_s=0.3)
 LEARN_S = 2.0
 """Of one update, seconds: about what the slowest lane takes for its slice."""
