@@ -6,7 +6,8 @@
 #                   train and analyse a sweep in the background: credit modes on a toy and on the shop, teachers of
 #                   imitation, what it teaches, settings that keep PPO steady. Running the same command again resumes
 # make bench        measure speed as ratios (docs/benchmarks.md), ONLY=1,2 of them; figures go into runs/bench.json
-# make chaos        kill and stop processes of short runs, and check what they leave; runs/chaos/table.md. Resumes likewise
+# make chaos        kill and stop processes of fake runs and of short ones, and check what they leave; tables in runs/chaos.
+#                   Resumes likewise
 # make install      install from the lock file; all others do this first, and it does nothing if the lock is unchanged
 #
 # BENCH_MODEL=FOLDER of the policy that `make bench` plays; default: runs/quickstart/sft, if it is there, else models/tiny
@@ -61,6 +62,7 @@ bench: install
 	$(BIN)/python benchmarks/bench.py $(if $(ONLY),--only $(ONLY)) --json runs/bench.json model.path=$(BENCH_MODEL)
 
 chaos: install
+	$(BIN)/python -m tests.chaos.fakes --folder runs/chaos/fakes
 	$(BIN)/python -m tests.chaos --folder runs/chaos
 
 three_prices: ANALYSIS := three_prices

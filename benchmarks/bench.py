@@ -17,13 +17,18 @@ sys.path.insert(0, ROOT)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))  # for Ray's workers
 
 from agile_ray.errors import AgileError  # noqa: E402  after the path
-from benchmarks import learn, play  # noqa: E402
+from benchmarks import learn, many_lanes, overlap, play  # noqa: E402
 from benchmarks.ratios import LeftOut, Ratio, table, write  # noqa: E402
 from launch.border import border  # noqa: E402
 
 Measure = Callable[..., list[Ratio]]
 
-GROUPS: tuple[tuple[Measure, tuple[int, ...]], ...] = ((learn.measure, (2, 3)), (play.measure, (1, 5, 7, 8, 9)))
+GROUPS: tuple[tuple[Measure, tuple[int, ...]], ...] = (
+    (learn.measure, (2, 3)),
+    (play.measure, (1, 5, 7, 8, 9)),
+    (overlap.measure, (6,)),
+    (many_lanes.measure, (10,)),
+)
 """What measures numbers together, and which. Learning comes first: it imports torch with settings of its own."""
 NUMBERS = sorted(number for _, numbers in GROUPS for number in numbers)
 

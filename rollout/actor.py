@@ -20,10 +20,10 @@ from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
 from rollout.fleet.messages import Orders
+from rollout.garbage import look_rarely
 from rollout.player import Player
 from rollout.rules import build_rules
 from rollout.settings import ActorSettings, EngineSettings, RolloutSettings
-from rollout.tokenizer import HFTokenizer
 from rollout.weights.sync_check import SyncReport
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class RolloutActor:
         """
         self._started_engine = await VLLMEngine.start(engine_settings(self._settings))
         self._open_player()
+        look_rarely()
 
     async def reopen(self, common: RolloutSettings) -> None:
         """Open lanes with other settings on the running engine, which keeps its model and its own settings.
@@ -196,6 +197,8 @@ def engine_settings(settings: ActorSettings) -> EngineSettings:
     Raises:
         ConfigError: the model's folder has no tokenizer, or one without function tokens.
     """
+    from rollout.tokenizer import HFTokenizer  # which imports transformers, and the driver imports this module
+
     common, rollout = settings.common, settings.common.rollout
     tokenizer = HFTokenizer(settings.model)
     return EngineSettings(

@@ -132,11 +132,12 @@ class Player:
         resting, self._resting = self._resting, []
         for number in resting:
             self._queue(number)
-        for _ in range(min(orders.recalls, len(self._waiting))):
-            entry = max(self._waiting)  # the one that a seat would take last
-            self._waiting.remove(entry)
-            heapq.heapify(self._waiting)
-            self._hand_back(entry[2])
+        if orders.recalls:
+            self._waiting.sort()  # it stays a heap
+            kept = max(0, len(self._waiting) - orders.recalls)
+            for _, _, number in self._waiting[kept:]:  # those that a seat would take last
+                self._hand_back(number)
+            del self._waiting[kept:]
         if orders.errand is not None:
             self._evaluated, self._evaluating = 0, True
             self._begin(self._evaluate(orders.errand))

@@ -50,11 +50,12 @@ from agile_ray.scripted.head_start import AskingShares
 from agile_ray.types import Session
 from agile_ray.weights import WeightsRef
 from rollout.actor import RolloutActor
-from rollout.fleet.dispatch import Fleet
+from rollout.fleet.dispatch import Fleet, Worker
 from rollout.fleet.lane_files import LaneFiles
 from rollout.fleet.lanes import Lanes
 from rollout.fleet.messages import Errand
 from rollout.fleet.ray_worker import RayWorker
+from rollout.garbage import look_rarely
 from rollout.settings import ActorSettings, RolloutSettings
 from rollout.waiting import wait
 
@@ -96,6 +97,7 @@ class RolloutPool:
         roll_call: RollCall | None = None,
         places: "Sequence[PlacementGroupSchedulingStrategy] | None" = None,
         take_turn: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Begin to start the actors; call `wait_until_ready` before any other method.
 
@@ -105,6 +107,7 @@ class RolloutPool:
             roll_call: of the run's folder, into which the actors write receipts; None if they only play.
             places: where each actor runs; None: wherever Ray finds room.
             take_turn: called before the engines compute, who then have the GPUs.
+            say: called with a line about every actor that is replaced, from a thread of the pool's.
         """
         self._settings = settings
         self._bar = bar
@@ -127,10 +130,11 @@ class RolloutPool:
             lanes=_lanes(settings),
             lockstep=settings.rollout.deterministic,
             brings=settings.rollout.transport != "nccl",
+            say=say,
         )
         self._starting = self._played.begin(self._fleet.start())
 
-    def _hire(self, index: int, hired: int) -> RayWorker:
+    def _hire(self, index: int, hired: int) -> Worker:
         """Create the process of an actor, in the place of the one before."""
         log = self._logs / f"engine-{index}.log"
         one = ActorSettings(
@@ -163,6 +167,7 @@ class RolloutPool:
         except BaseException:
             self.shutdown()
             raise
+        look_rarely()
 
     def connect(self, connect: "Callable[[list[ActorHandle]], None]") -> None:
         """Open the nccl transport from the learners to the actors, and again whenever an actor is replaced.
@@ -374,6 +379,9 @@ class RolloutPool:
         if self._played.is_closed:
             return
         self._played.close(self._fleet.close())
+        self._end_workers()
+
+    def _end_workers(self) -> None:
         calls: list[ObjectRef[None]] = [
             worker.handle.shutdown.remote() for worker in self._workers if worker.is_started
         ]

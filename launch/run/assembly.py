@@ -131,6 +131,7 @@ def start(config: RunConfig, environment: Environment, progress: Progress) -> Ma
             roll_call=call,
             places=room.engines,
             take_turn=turns.play,
+            say=progress.say,
         )
         undo.callback(rollouts.shutdown)
         with progress.waiting(f"still starting engines and learners; the engines write to {run.logs}"):

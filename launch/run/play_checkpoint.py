@@ -55,7 +55,9 @@ def play_checkpoint(config: RunConfig, folder: Path, *, split: Split, guide: Gui
 
         logs = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if an engine fails: its error names the log
         settings = RolloutSettings.of(config)
-        rollouts = RolloutPool(settings, model=folder, logs=logs, bar=progress.bar, places=room.engines)
+        rollouts = RolloutPool(
+            settings, model=folder, logs=logs, bar=progress.bar, places=room.engines, say=progress.say
+        )
         try:
             rollouts.wait_until_ready()
             played = rollouts.evaluate(split=split, sessions=config.evaluate.sessions, greedy=True, guide=guide)

@@ -127,6 +127,7 @@ class Fleet:
         lockstep: bool,
         brings: bool = True,
         heartbeat_s: float | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Begin without actors; `start` hires them.
 
@@ -137,6 +138,7 @@ class Fleet:
             lockstep: lanes stay with their actors, which play them in lockstep.
             brings: weights can be loaded by one actor alone; otherwise a fresh one waits for `Fleet.served`.
             heartbeat_s: longest time without a report of an actor; None: `HEARTBEAT_S`.
+            say: called with a line about every actor that is replaced: why, and with what deadline if it hung.
         """
         self.lanes = lanes
         self._hire = hire
@@ -144,6 +146,7 @@ class Fleet:
         self._lockstep = lockstep
         self._brings = brings
         self._heartbeat_s = HEARTBEAT_S if heartbeat_s is None else heartbeat_s
+        self._say = say
         self._members: list[_Member] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._weights: WeightsRef | None = None
@@ -281,6 +284,7 @@ class Fleet:
                     f"them by: {reason}"
                 )
             )
+        self._say(f"actor {member.index} is replaced: {error}")
         for other in self._members:
             if other.serving:
                 self._send(other, bought=found.receipts)

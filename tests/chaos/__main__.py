@@ -10,37 +10,39 @@ The same command goes on with the trials that are missing. Exit code 1: a run br
 """
 
 import argparse
-import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.chaos.runs import Bench
 from tests.chaos.trials import draw, load, save, table
 
 
-def arguments() -> argparse.Namespace:
-    """Read the command line."""
+def arguments(*, folder: Path, kills: int, stops: int) -> argparse.Namespace:
+    """Read the command line; what is given here are its defaults."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, default=Path("runs/chaos"), help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=folder, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of processes and moments; default: %(default)s")
-    parser.add_argument("--kills", type=int, default=15, help="default: %(default)s")
-    parser.add_argument("--stops", type=int, default=3, help="default: %(default)s, each kind but the driver once")
+    parser.add_argument("--kills", type=int, default=kills, help="default: %(default)s")
+    parser.add_argument("--stops", type=int, default=stops, help="default: %(default)s, of all but the driver in turn")
     parser.add_argument("--only", help="name of the only trial to run, such as kill-0-03")
     return parser.parse_args()
 
 
-def main() -> int:
+def main(
+    build: Callable[[Path], Bench] = Bench, *, folder: Path = Path("runs/chaos"), kills: int = 15, stops: int = 3
+) -> int:
     """Run the trials that are missing; returns the exit code."""
-    given = arguments()
-    bench = Bench(given.folder)
+    given = arguments(folder=folder, kills=kills, stops=stops)
+    bench = build(given.folder)
     done = {outcome.trial for outcome in load(bench.folder)}
     trials = draw(given.seed, kills=given.kills, stops=given.stops)
     chosen = [trial for trial in trials if trial.name not in done and given.only in (None, trial.name)]
     for trial in chosen:
         print(f"{trial.name}: {trial.signal} to the {trial.role}", flush=True)
-        shutil.rmtree(bench.run(trial.name).path, ignore_errors=True)  # of a trial that was not finished
+        bench.forget(trial.name)  # what a trial has left that was not finished
         outcome = bench.play(trial, bench.undisturbed())
         save(bench.folder, outcome)
         print(f"{trial.name}: {outcome.result}", flush=True)

@@ -8,7 +8,6 @@ import psutil
 import pytest
 
 from tests.chaos import __main__ as command
-from tests.chaos import runs
 from tests.chaos.processes import Family, Role
 from tests.chaos.runs import Bench, Undisturbed
 from tests.chaos.trials import Outcome, Signal, Trial, load
@@ -49,7 +48,7 @@ def test_what_a_killed_driver_leaves_is_a_problem(bench: Bench, monkeypatch: pyt
         return members(family, role) if members(family, Role.RANK) else []
 
     monkeypatch.setattr(Family, "members", with_its_parts)
-    monkeypatch.setattr(runs, "ENDS_S", 0.0)
+    monkeypatch.setattr(Bench, "ends_s", 0.0)
     usual = bench.undisturbed()
     trial = Trial(name="trial-driver", role=Role.DRIVER, signal="SIGKILL", moment=0.0)
     outcome = bench.play(trial, usual)

@@ -65,28 +65,36 @@ def trial(role: Role, sent) -> Trial:
     return Trial(name="x", role=role, signal=sent, moment=0.5)
 
 
+def answered(one: Trial, code: int, *printed: str, struck: bool = True) -> list[str]:
+    return answer_problems(one, code=code, printed=printed, struck=struck)
+
+
 def test_a_killed_driver_answers_with_its_signal() -> None:
     one = trial(Role.DRIVER, "SIGKILL")
-    assert answer_problems(one, code=-signal.SIGKILL, said="", struck=True) == []
-    assert len(answer_problems(one, code=1, said="agile-ray: x", struck=True)) == 1
+    assert answered(one, -signal.SIGKILL) == []
+    assert len(answered(one, 1, "agile-ray: x")) == 1
 
 
 def test_a_killed_part_is_answered_by_one_line_or_not_at_all() -> None:
     one = trial(Role.RANK, "SIGKILL")
-    assert answer_problems(one, code=0, said="anything", struck=True) == []
-    assert answer_problems(one, code=1, said="agile-ray: learner.learn: a rank's process died", struck=True) == []
-    assert len(answer_problems(one, code=1, said="Traceback", struck=True)) == 1
+    assert answered(one, 0, "anything") == []
+    assert answered(one, 1, "started", "agile-ray: learner.learn: a rank's process died") == []
+    assert len(answered(one, 1, "agile-ray: started", "Traceback")) == 1
+    assert answered(trial(Role.ACTOR, "SIGKILL"), 0, "actor 1 is replaced: rollout.report: actor 1 died") == []
 
 
 def test_a_hang_is_answered_by_a_deadline_that_names_itself() -> None:
     one = trial(Role.ENGINE, "SIGSTOP")
     said = "agile-ray: rollout: vLLM's generate took longer than cluster.deadline_s (60 s)"
-    assert answer_problems(one, code=1, said=said, struck=True) == []
-    assert len(answer_problems(one, code=1, said="agile-ray: rollout: vLLM died", struck=True)) == 1
+    assert answered(one, 1, said) == []
+    assert len(answered(one, 1, "agile-ray: rollout: vLLM died")) == 1
+    replaced = "actor 0 is replaced: rollout: actor 0 must report within 120 s, it did not"
+    assert answered(one, 0, replaced, "done") == []
+    assert len(answered(one, 0, replaced, "actor 0 is replaced: rollout: vLLM died", "done")) == 1
 
 
 def test_a_run_that_ended_too_soon_was_not_struck() -> None:
-    assert answer_problems(trial(Role.RANK, "SIGKILL"), code=0, said="", struck=False) != []
+    assert answered(trial(Role.RANK, "SIGKILL"), 0, struck=False) != []
 
 
 def test_what_is_kept_is_read_again_and_the_tables_hold_all(tmp_path: Path) -> None:

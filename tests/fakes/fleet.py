@@ -215,7 +215,15 @@ class Rig:
         self.rules = script_rules(WORLD, agent=agent, memory=Memory(threshold=0.65), expert=self.expert)
         self.workers = []
         self.actors, self.max_age, self.batches = actors, max_age, batches
-        self.fleet = Fleet(self.hire, actors=actors, lanes=self.lanes(), lockstep=lockstep, heartbeat_s=heartbeat_s)
+        self.said = []
+        self.fleet = Fleet(
+            self.hire,
+            actors=actors,
+            lanes=self.lanes(),
+            lockstep=lockstep,
+            heartbeat_s=heartbeat_s,
+            say=self.said.append,
+        )
 
     def lanes(self):
         return Lanes(

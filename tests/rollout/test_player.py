@@ -25,6 +25,7 @@ from envs.recurring import ITEMS, LENGTH, RECUR, Recurring
 from envs.shop import Shop
 from envs.wrappers.stretches import Stretches
 from rollout.engine_policy import Seating
+from rollout.fleet.messages import Lease, Orders
 from rollout.player import Player
 from tests.fakes.engine import FakeEngine
 from tests.fakes.fleet import Alone, Books
@@ -97,6 +98,25 @@ def test_restored_lanes_play_the_same_sessions_again() -> None:
     other.restore(positions)
     assert standing(other) == before
     assert stations(other.collect(3)) == stations(first)
+
+
+@pytest.mark.parametrize("recalls", [1, 3, 9])
+def test_recalled_are_the_waiting_lanes_that_a_seat_would_take_last(recalls: int) -> None:
+    one = player(seats=1)
+
+    async def order() -> list[int]:
+        behind = [5, 2, 7, 2, 6]  # sessions that lanes 0 to 4 have played; lane 1 gets the seat
+        leases = tuple(
+            Lease(number=number, epoch=1, played=played, position=None) for number, played in enumerate(behind)
+        )
+        one.player.order(Orders(number=1, allowed=9, paused=False, leases=leases))
+        one.player.order(Orders(number=2, allowed=9, paused=False, recalls=recalls))
+        report = await one.player.report(0.0)
+        assert (report.playing, report.waiting) == (1, max(0, 4 - recalls))
+        one.player.close()
+        return [returned.number for returned in report.returned]
+
+    assert sorted(one.loop.run_until_complete(order())) == sorted([2, 4, 0, 3][:recalls])
 
 
 def test_positions_in_other_streams_are_refused() -> None:

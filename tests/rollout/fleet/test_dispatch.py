@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -114,6 +115,9 @@ def test_an_actor_that_is_lost_at_any_moment_costs_no_session_and_no_ask(how, ma
     check(batches, rig)
     assert max(age for one in ages(batches) for age in one) <= max_age
     assert rig.fleet.counts["replaced"] == len(rig.workers) - 2
+    reasons = {"die": r"actor \d died", "hang": r"actor \d must report within 0\.5 s, it did not", "engine": "lost"}
+    assert len(rig.said) == rig.fleet.counts["replaced"]
+    assert all(re.fullmatch(rf"actor \d is replaced: .*{reasons[how]}", line) for line in rig.said)
     for worker in rig.workers[2:]:  # nothing is played before the live weights are loaded
         assert not worker.books.asks or worker.loaded
 
