@@ -6,6 +6,7 @@ observation, an error or a log line, the values of secret variables in it are re
 
 import os
 import re
+from functools import cache
 from urllib.parse import urlsplit
 
 NAMES = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)S?$", re.IGNORECASE)
@@ -16,10 +17,15 @@ SHORTEST = 8
 
 def redacted(text: str) -> str:
     """The text, with `$NAME` in place of the value of each environment variable that holds a secret."""
-    hidden = [(value, name) for name, value in os.environ.items() if len(value) >= SHORTEST and NAMES.search(name)]
+    hidden = [(value, name) for name, value in os.environ.items() if len(value) >= SHORTEST and _is_secret(name)]
     for value, name in sorted(hidden, key=lambda pair: -len(pair[0])):
         text = text.replace(value, f"${name}")
     return text
+
+
+@cache  # every ask and every reply of a tool looks at all variables
+def _is_secret(name: str) -> bool:
+    return NAMES.search(name) is not None
 
 
 def check_public(address: str) -> str:
