@@ -3,9 +3,9 @@
 from dataclasses import asdict
 
 import numpy as np
-import pyarrow.compute as pc
 
 from agile_ray.errors import ConfigError
+from agile_ray.record.parquet.functions import compute as pc
 from agile_ray.types import Int64, Session
 from launch.report.look.parts import Part
 from launch.view import compare, query

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from agile_ray.errors import ConfigError
+from agile_ray.record.parquet.functions import compute as pc
 from agile_ray.types import Int64, Mask
 from launch.view.rows import FAILED, HIDDEN, RIGHT
 

@@ -12,11 +12,11 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from agile_ray.evaluation.score import Cause
 from agile_ray.record.parquet.columns import ADDED, PLAYED, STORED_SEGMENT
+from agile_ray.record.parquet.functions import compute as pc
 from agile_ray.record.parquet.tables import read_table
 from agile_ray.types import Ending, Int64, Mask, Origin
 from launch.report.look.listing import CAUSES
