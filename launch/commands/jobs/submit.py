@@ -1,0 +1,131 @@
+"""`agile-ray submit`. launch/cluster/job.py describes what runs where."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from agile_ray.errors import ConfigError
+from launch.commands.jobs.options import Address, dashboard
+from launch.commands.paths import as_path
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+EnvVar = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="Environment variable of all processes of the job; may be given several times."
+    ),
+]
+Follow = Annotated[bool, typer.Option(help="Print the job's log until the job ends, then exit with its code.")]
+Project = Annotated[
+    Path,
+    typer.Option(
+        parser=as_path,
+        metavar="FOLDER",
+        help="A checkout of this project.",
+        show_default="the one that this command runs from",
+    ),
+]
+
+
+def command(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as run.folder=/mnt/runs.")
+    ] = None,
+    address: Address = None,
+    follow: Follow = True,
+    env_var: EnvVar = None,
+    entrypoint_num_cpus: Annotated[
+        float | None, typer.Option(min=0, metavar="CPUS", help="Logical CPUs that the job's own process reserves.")
+    ] = None,
+    entrypoint_num_gpus: Annotated[
+        float | None, typer.Option(min=0, metavar="GPUS", help="The same of GPUs; its actors reserve their own.")
+    ] = None,
+    entrypoint_memory: Annotated[
+        int | None, typer.Option(min=0, metavar="BYTES", help="The same of main memory.")
+    ] = None,
+    entrypoint_resources: Annotated[
+        str | None, typer.Option(metavar="JSON", help="""The same of a cluster's own resources: '{"head": 0.1}'.""")
+    ] = None,
+    project: Project = PROJECT,
+) -> None:
+    """Train as a job of a Ray cluster.
+
+    Copies this project into the job's working folder, starts the job and follows its log. `agile-ray jobs`, `status`,
+    `logs` and `stop` find it again by the name of the run.
+
+    Paths in the config must be absolute, on a disk that every node shares. Running the same command again resumes from
+    the last complete checkpoint.
+
+    On a cluster with token authentication, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token.
+
+    \b
+    Examples:
+      agile-ray submit quickstart --address http://10.0.0.1:8265 run.folder=/mnt/runs model.path=/mnt/models/tiny
+      agile-ray submit spec.yaml --address http://10.0.0.1:8265 --env-var NCCL_SOCKET_IFNAME=eth1 --no-follow
+    """
+    chosen = variables(env_var or ())
+    from launch.cluster.address import check_shared
+    from launch.run.shipped_configs import read
+
+    resolved = read(config, overrides or ())
+    check_shared(resolved)
+    where = dashboard(address, of="submit")
+
+    from launch.cluster.job import submit
+    from launch.cluster.jobs import Resources
+
+    reserved = Resources(
+        cpus=entrypoint_num_cpus,
+        gpus=entrypoint_num_gpus,
+        memory=entrypoint_memory,
+        custom=None if entrypoint_resources is None else custom_resources(entrypoint_resources),
+    )
+    raise typer.Exit(
+        submit(resolved, address=where, project=project, follow=follow, variables=chosen, resources=reserved)
+    )
+
+
+def variables(given: Sequence[str]) -> dict[str, str]:
+    """Environment variables by name.
+
+    Raises:
+        ConfigError: one is not NAME=VALUE, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--env-var: must be NAME=VALUE, such as HF_HOME=/mnt/hf, found {pair}")
+        if name in found:
+            raise ConfigError(f"--env-var {name}: given twice; leave one out")
+        found[name] = value
+    return found
+
+
+def custom_resources(text: str) -> dict[str, float]:
+    """A cluster's own resources by name.
+
+    Raises:
+        ConfigError: the text is no JSON object of numbers above 0.
+    """
+    try:
+        found: object = json.loads(text)
+    except ValueError:
+        found = None
+    amounts = cast("dict[str, object]", found) if isinstance(found, dict) else {}
+    checked = {
+        name: float(amount)
+        for name, amount in amounts.items()
+        if isinstance(amount, int | float) and not isinstance(amount, bool) and amount > 0
+    }
+    if not amounts or len(checked) < len(amounts):
+        example = '{"head": 0.1}'
+        raise ConfigError(
+            f"--entrypoint-resources: must be a JSON object of numbers above 0, such as {example}, found {text}"
+        )
+    return checked
