@@ -80,7 +80,7 @@ def submit(
         job = jobs.submit(
             entrypoint("train", CONFIG_NAME),
             runtime_env={"working_dir": str(package), "env_vars": stoppable(variables or {}, STOP_S)},
-            metadata=metadata("run", config.run.name, config.run_folder, [config], project=project),
+            metadata=metadata("run", config.run.name, config.run_folder, [config], commit=commit_of(project)),
             resources=resources,
         )
     if shipped:
@@ -120,18 +120,23 @@ def stoppable(variables: Mapping[str, str], seconds: int) -> dict[str, str]:
 
 
 def metadata(
-    kind: Kind, name: str, folder: Path, configs: Sequence[RunConfig], *, project: Path, sweep: Path | None = None
+    kind: Kind, name: str, folder: Path, configs: Sequence[RunConfig], *, commit: str, sweep: Path | None = None
 ) -> dict[str, str]:
     """What a job is found again by; launch/cluster/jobs.py describes it."""
-    git = git_state(project)
     return {
         KIND: kind,
         "run": name,
         "folder": str(folder),
         "sweep": "" if sweep is None else str(sweep),
         "config_hash": digest(configs),
-        "commit": f"{git.commit}{'+' if git.dirty else ''}",
+        "commit": commit,
     }
+
+
+def commit_of(project: Path) -> str:
+    """The commit of a checkout, with "+" if files differ from it; "unknown" of an installation."""
+    git = git_state(project)
+    return f"{git.commit}{'+' if git.dirty else ''}"
 
 
 def digest(configs: Sequence[RunConfig]) -> str:

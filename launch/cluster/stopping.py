@@ -20,7 +20,7 @@ def stop(
     name: str,
     *,
     wait_s: float,
-    clock: Callable[[], float] = time.monotonic,
+    monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Ask the jobs of a name to end, and wait for it.
@@ -29,7 +29,7 @@ def stop(
         jobs: of the cluster.
         name: of a run or a sweep, its folder, or the id of a job.
         wait_s: longest wait, seconds; 0: none.
-        clock: seconds since any fixed moment.
+        monotonic: seconds since any fixed moment.
         sleep: waits for so many seconds.
 
     Raises:
@@ -42,9 +42,9 @@ def stop(
     for job in left:
         jobs.stop(job.id)
         print(f"job {job.id}: {job.run} is asked to end", flush=True)
-    begin = clock()
+    begin = monotonic()
     while wait_s and left:
-        if clock() - begin > wait_s:
+        if monotonic() - begin > wait_s:
             listed = ", ".join(f"{job.id} ({job.run}, {job.state})" for job in left)
             raise DeadlineError(f"stop: the jobs must end within {wait_s:g} s, but these have not: {listed}")
         sleep(LOOK_S)
@@ -52,7 +52,8 @@ def stop(
         for job in states:
             if job.ended:
                 print(
-                    f"job {job.id}: {job.run} ended after {clock() - begin:.0f} s: {_last_line(jobs, job)}", flush=True
+                    f"job {job.id}: {job.run} ended after {monotonic() - begin:.0f} s: {_last_line(jobs, job)}",
+                    flush=True,
                 )
         left = [job for job in states if not job.ended]
 

@@ -26,7 +26,8 @@ class _Answers(BaseHTTPRequestHandler):
             self._send(200, self.server.answers[path])
         elif sent and path == "/api/jobs/":
             done = subprocess.run(sent["entrypoint"], shell=True, capture_output=True, text=True, check=False)
-            self.server.jobs[sent["submission_id"]] = done.stdout
+            begun = f"Running entrypoint for job {sent['submission_id']}: {sent['entrypoint']}\n"  # as Ray does
+            self.server.jobs[sent["submission_id"]] = begun + done.stdout
             self._send(200, {"submission_id": sent["submission_id"]})
         elif path.startswith("/api/jobs/"):
             name = path.split("/")[3]

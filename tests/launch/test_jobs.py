@@ -84,7 +84,7 @@ def test_stopping_waits_until_the_run_has_ended_and_repeats_what_it_said_last(ca
         job("raysubmit_1", "one", stops_after=3, log="a\nasked to stop: checkpoint after 4 iterations\n\n")
     )
     clock = Clock()
-    stop(Jobs(client, where="x"), "one", wait_s=60, clock=clock, sleep=clock.sleep)
+    stop(Jobs(client, where="x"), "one", wait_s=60, monotonic=clock, sleep=clock.sleep)
     first, last = capsys.readouterr().out.splitlines()
     assert first == "job raysubmit_1: one is asked to end"
     assert last == "job raysubmit_1: one ended after 2 s: asked to stop: checkpoint after 4 iterations"
@@ -96,7 +96,7 @@ def test_stopping_a_sweep_stops_its_job_first_and_then_its_runs(capsys):
     other = job("raysubmit_9", "seed-2", folder="/other/seed-2", start=9)
     client = FakeClient(job("raysubmit_1", "study", kind="sweep", start=1), *runs, other)
     clock = Clock()
-    stop(Jobs(client, where="x"), "study", wait_s=60, clock=clock, sleep=clock.sleep)
+    stop(Jobs(client, where="x"), "study", wait_s=60, monotonic=clock, sleep=clock.sleep)
     assert capsys.readouterr().out.startswith("job raysubmit_1: study is asked to end\n")
     assert [one.id for one in client.jobs.values() if one.asked] == ["raysubmit_1", "raysubmit_2", "raysubmit_3"]
 
@@ -114,7 +114,7 @@ def test_a_job_that_does_not_end_in_time_is_named_and_one_that_has_ended_is_no_j
     client = FakeClient(job("raysubmit_1", "one", stops_after=10**6))
     clock = Clock()
     with pytest.raises(DeadlineError, match=r"must end within 5 s, but these have not: raysubmit_1 \(one, RUNNING\)"):
-        stop(Jobs(client, where="x"), "one", wait_s=5, clock=clock, sleep=clock.sleep)
+        stop(Jobs(client, where="x"), "one", wait_s=5, monotonic=clock, sleep=clock.sleep)
     client.jobs["raysubmit_1"].status = JobStatus.STOPPED
     with pytest.raises(ConfigError, match="one: its job has ended"):
         stop(Jobs(client, where="x"), "one", wait_s=5)

@@ -15,6 +15,11 @@ Address = Annotated[
         help="The cluster's dashboard, such as http://10.0.0.1:8265.",
     ),
 ]
+OnlyGivenAddress = Annotated[
+    str | None,
+    typer.Option("--address", metavar="URL", help="Dashboard of a cluster, such as http://10.0.0.1:8265."),
+]
+"""For commands that also work without a cluster: the environment must not change what they mean."""
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of a run or a sweep; or its folder, or the id of a job.")
 ]
