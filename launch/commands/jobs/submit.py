@@ -11,6 +11,7 @@ from agile_ray.errors import ConfigError
 from launch.commands.jobs.options import Address, dashboard
 from launch.commands.paths import as_path
 
+KINDS = ("rayjob", "slurm", "skypilot")
 PROJECT = Path(__file__).resolve().parents[3]
 
 EnvVar = Annotated[
@@ -52,8 +53,30 @@ def command(
         str | None, typer.Option(metavar="JSON", help="""The same of a cluster's own resources: '{"head": 0.1}'.""")
     ] = None,
     project: Project = PROJECT,
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(KINDS), help="Start nothing; print what a cluster's own tools take to start the training."
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHAPE",
+            help="For --manifest: machines, such as 2x8xH100-80; see `agile-ray plan --help`.",
+            show_default="as many as the run takes",
+        ),
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="For --manifest: image of the containers.", show_default="agile-ray:cpu or agile-ray:gpu"),
+    ] = None,
+    claim: Annotated[str, typer.Option(help="For --manifest: volume claim of the shared disk.")] = "agile-ray",
+    priority: Annotated[
+        str, typer.Option(help="For --manifest: priority class of Kubernetes, or quality of service of Slurm.")
+    ] = "",
 ) -> None:
-    """Train as a job of a Ray cluster.
+    """Train as a job of a Ray cluster, or print a manifest for a cluster's own tools.
 
     Copies this project into the job's working folder, starts the job and follows its log. `agile-ray jobs`, `status`,
     `logs` and `stop` find it again by the name of the run.
@@ -63,10 +86,14 @@ def command(
 
     On a cluster with token authentication, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token.
 
+    With --manifest, nodes, GPUs, cores and memory are those of `agile-ray plan`. A RayJob of KubeRay starts its own
+    Ray cluster; so do the script for Slurm and the task for SkyPilot.
+
     \b
     Examples:
       agile-ray submit quickstart --address http://10.0.0.1:8265 run.folder=/mnt/runs model.path=/mnt/models/tiny
       agile-ray submit spec.yaml --address http://10.0.0.1:8265 --env-var NCCL_SOCKET_IFNAME=eth1 --no-follow
+      agile-ray submit spec.yaml --manifest rayjob --cluster 2x8xH100-80 --priority high > job.yaml
     """
     chosen = variables(env_var or ())
     from launch.cluster.address import check_shared
@@ -74,6 +101,11 @@ def command(
 
     resolved = read(config, overrides or ())
     check_shared(resolved)
+    if manifest is not None:
+        from launch.manifests.manifest import print_manifest
+
+        print_manifest(manifest, resolved, shape=cluster, image=image, claim=claim, priority=priority)
+        return
     where = dashboard(address, of="submit")
 
     from launch.cluster.job import submit
