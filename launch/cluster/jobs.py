@@ -44,6 +44,7 @@ SHOWN_CHARACTERS = 300
 """Length to which an error message cuts what the cluster said."""
 KIND = "agile_ray"
 ENDED = frozenset({"STOPPED", "SUCCEEDED", "FAILED"})
+LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 Answer = TypeVar("Answer")
 Kind = Literal["run", "sweep"]
@@ -121,7 +122,7 @@ class Jobs:
         """The jobs that this project submitted, the latest first."""
         found = [_job(details) for details in self._ask("listing jobs", self._client.list_jobs)]
         mine = [job for job in found if job is not None]
-        return sorted(mine, key=lambda job: (job.submitted is not None, job.submitted, job.id), reverse=True)
+        return sorted(mine, key=lambda job: (job.submitted or LONG_AGO, job.id), reverse=True)
 
     def get(self, job: str) -> Job:
         """One job, by its id.

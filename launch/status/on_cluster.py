@@ -108,6 +108,6 @@ def _contents(paths: Sequence[str], dashboard: Dashboard) -> Mapping[str, bytes]
     """What is in those of the files that exist."""
     if not paths:
         return {}
-    if dashboard.is_here or any(Path(path).parent.is_dir() for path in paths):
+    if dashboard.is_here and any(Path(path).parents[1].is_dir() for path in paths):  # no tunnel to another machine
         return {path: Path(path).read_bytes() for path in paths if Path(path).is_file()}
     return dashboard.contents(paths)

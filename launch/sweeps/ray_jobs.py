@@ -47,8 +47,13 @@ class RayJobs:
         return {name: _RayJob(self._jobs, job.id) for name, job in found.items() if job is not None}
 
     def start(self, job: Job) -> Started:
-        """Submit a training; its configuration is written into the sweep's folder."""
+        """Submit a training; its configuration is written into the sweep's folder.
+
+        A job that was handed over before, but whose id did not come back in time, is found instead.
+        """
         config = job.config
+        if (there := self.found([job]).get(config.run.name)) is not None:
+            return there
         spec = self._sweep.spec(config.run.name)
         spec.parent.mkdir(parents=True, exist_ok=True)
         write_whole(spec, config.yaml().encode())

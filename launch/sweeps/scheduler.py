@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from agile_ray.errors import AgileError, DeadlineError, EngineError, LearnerError, SyncError
+from agile_ray.errors import AgileError, ConfigError, DeadlineError, EngineError, LearnerError, SyncError
 from agile_ray.record.folder import RunFolder
 from launch.border import INTERRUPTED
 from launch.run.adoption import adopt, has_begun, imitation_key
@@ -191,7 +191,11 @@ class Scheduler:
             entry.state, entry.error = "finished", ""
             print(f"{entry.name}: finished", flush=True)
             return
-        entry.state, entry.error = judged(entry, ending)
+        self._judge(entry, *judged(entry, ending))
+
+    def _judge(self, entry: Entry, state: str, why: str) -> None:
+        """Note how a run ended, and when it is started again, if it is."""
+        entry.state, entry.error = state, why
         if entry.state == "waiting" and entry.starts > self._retries:
             entry.state = "failed"
             entry.error += f", after {entry.starts} starts"
@@ -210,10 +214,16 @@ class Scheduler:
             if entry.imitation and not entry.starts:
                 print(f"{entry.name}: begins with the imitation of {entry.imitation}", flush=True)
             entry.since = datetime.now(UTC)
-            entry.started = self._workers.start(entry.job)
-            entry.state = "running"
             entry.starts += 1
             some = True
+            try:
+                entry.started = self._workers.start(entry.job)
+            except ConfigError:
+                raise
+            except AgileError as error:  # the cluster is busy
+                self._judge(entry, "waiting", str(error))
+            else:
+                entry.state = "running"
         return some
 
     def _next(self) -> Entry | None:
@@ -228,9 +238,18 @@ class Scheduler:
             if (donor := adopt(entry.job.config, configs, self._ignores)) is not None:
                 entry.imitation = donor
                 return entry
-            if all(self._keys[other.name] != self._keys[entry.name] for other in self._running()):
+            if not self._imitated_elsewhere(entry):
                 return entry
         return None
+
+    def _imitated_elsewhere(self, entry: Entry) -> bool:
+        """Whether another run is training what this one imitates, or will go on with it."""
+        return any(
+            self._keys[other.name] == self._keys[entry.name]
+            and (other.state == "running" or (other.state == "waiting" and has_begun(other.job.config)))
+            for other in self._entries
+            if other is not entry
+        )
 
     def _end(self) -> None:
         """Ask all trainings to end, and wait for it; kill what has not ended in time."""

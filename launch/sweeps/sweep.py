@@ -6,7 +6,7 @@ the same within a cluster   the runs are jobs of the cluster; `agile-ray sweep -
 """
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -98,9 +98,11 @@ def _train(name: str, sheet: Spec, jobs: Sequence[Job], *, parallel: int | None,
     """
     folder = SweepFolder(jobs[0].config.run.folder)
     at_once = parallel or 1
+    before = sweep_index.read(folder)
+    adopted = {} if before is None else {run.run: run.imitation for run in before.runs}
 
     def keep_index(entries: Sequence[Entry]) -> None:
-        sweep_index.write(folder, _index(entries, name=name, parallel=at_once))
+        sweep_index.write(folder, _index(entries, name=name, parallel=at_once, adopted=adopted))
 
     with ExitStack() as stack, _sigterm() as stopping:
         scheduler = Scheduler(
@@ -133,7 +135,7 @@ def _workers(stack: ExitStack, folder: SweepFolder, jobs: Sequence[Job], paralle
     return RayJobs(there, sweep=folder, runtime_env={"working_dir": str(package)}, commit=commit_of(INSTALLED))
 
 
-def _index(entries: Sequence[Entry], *, name: str, parallel: int) -> Index:
+def _index(entries: Sequence[Entry], *, name: str, parallel: int, adopted: Mapping[str, str]) -> Index:
     return Index(
         sweep=name,
         parallel=parallel,
@@ -145,7 +147,7 @@ def _index(entries: Sequence[Entry], *, name: str, parallel: int) -> Index:
                 overrides=entry.job.overrides,
                 job="" if entry.started is None else entry.started.name,
                 starts=entry.starts,
-                imitation=entry.imitation,
+                imitation=entry.imitation or adopted.get(entry.name, ""),
                 error=entry.error,
             )
             for entry in entries

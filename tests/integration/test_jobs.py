@@ -1,4 +1,4 @@
-"""Jobs of a real Ray cluster with a token: a run that is stopped and resumed by name, and a sweep whose runs are jobs."""
+"""Jobs of a Ray cluster with a token: a run that is stopped and resumed by name, and a sweep whose runs are jobs."""
 
 import json
 import subprocess

@@ -146,6 +146,20 @@ def test_what_machines_did_is_tried_again_with_growing_pauses_within_a_budget(jo
     assert scheduled(jobs[:1], workers)[0] == []
 
 
+def test_a_run_that_was_lost_while_it_imitated_goes_on_and_the_others_wait_for_it(jobs):
+    def begins(run):
+        (run.checkpoints / "imitation-00002").mkdir(parents=True)
+
+    def looks(name, count):
+        if name == SECOND:
+            return [finishes]
+        return [begins, Ending(code=137)] if count == 1 else [imitates, finishes]
+
+    workers = FakeWorkers(looks)
+    failed, _ = scheduled(jobs[:2], workers)
+    assert (failed, workers.log) == ([], [FIRST, FIRST, SECOND])
+
+
 def failing(error, code=1):
     def look(run):
         ProgressFile(run, iterations=1).end(State.FAILED, error)
@@ -171,6 +185,20 @@ def test_what_data_or_configuration_did_is_reported_at_once(jobs, looks, starts,
     workers = FakeWorkers(lambda *_: looks)
     failed, _ = scheduled(jobs[:1], workers, retries=2)
     assert (len(workers.log), failed) == (starts, [f"{FIRST} ({said})"])
+
+
+def test_a_cluster_that_takes_no_job_is_asked_again(jobs):
+    class Busy(FakeWorkers):
+        def start(self, job):
+            started = super().start(job)
+            if len(self.log) < 3:
+                raise scheduler.DeadlineError("handing the job over took longer than 300 s")
+            return started
+
+    workers = Busy(lambda *_: [finishes])
+    failed, clock = scheduled(jobs[:1], workers)
+    assert (failed, workers.log) == ([], [FIRST] * 3)
+    assert clock.now >= 30  # 10 + 20 s of pauses
 
 
 def test_an_error_of_an_earlier_start_does_not_count(jobs):
@@ -281,6 +309,8 @@ def test_runs_are_jobs_that_are_found_again_and_not_doubled(cluster, jobs, tmp_p
     spec = folder.spec(FIRST)
     assert f"train {spec}" in sent.entrypoint
     assert shipped_configs.read(str(spec)).digest == jobs[0].config.digest
+    assert workers.start(jobs[0]).name == started.name
+    assert len(cluster.jobs) == 1
     again = RayJobs(there, sweep=folder, runtime_env=environment, commit="abc").found(jobs)
     assert {name: one.name for name, one in again.items()} == {FIRST: "job raysubmit_0"}
     again[FIRST].stop()
