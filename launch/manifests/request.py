@@ -22,6 +22,8 @@ CORES_PER_GPU = 4
 """Cores beside each GPU: vLLM's and DeepSpeed's host threads."""
 DRIVER_CORES = 2
 DRIVER_BYTES = 2 * GIB
+KEPT_CORES, KEPT = 1, 0.1
+"""What a node of a given shape keeps for its system: cores, and share of its memory."""
 STORE = 0.3
 """Share of a node's memory that Ray's object store takes, in /dev/shm."""
 CORE_GIB, GPU_GIB = 4, 64
@@ -85,13 +87,15 @@ def request(config: RunConfig, *, nodes: Sequence[Node] | None, image: str, clai
     first, gpus = used[0], max(sum(actor.gpus for actor in load) for load in loads)
     gpus = first.gpus if nodes is not None else gpus
     busy = max(sum(actor.cores for actor in load) for load in loads)
-    cores = first.cores or DRIVER_CORES + max(busy, CORES_PER_GPU * gpus)
+    cores = DRIVER_CORES + max(busy, CORES_PER_GPU * gpus)
+    if first.cores is not None:
+        cores = max(1, first.cores - KEPT_CORES)
     planned = max(sum(_main_memory(config, network, actor, loads) for actor in load) for load in loads)
     memory = math.ceil((planned + DRIVER_BYTES) / (1 - STORE) / GIB)
     if network is None:
         memory = GPU_GIB * gpus if gpus else CORE_GIB * cores
     if first.memory_bytes is not None:
-        memory = first.memory_bytes // GIB
+        memory = max(1, int((1 - KEPT) * first.memory_bytes / GIB))
     made = Request(
         config=config,
         nodes=len(used),
