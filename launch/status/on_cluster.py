@@ -49,6 +49,8 @@ def look_at(jobs: Sequence[Job], name: str, dashboard: Dashboard, *, now: dateti
         planned = [str(SweepFolder(Path(meant.folder)).run(run.run).path) for run in index.runs]
         folders = [*planned, *(folder for folder in folders if folder not in planned)]
     progress = _progress(folders, dashboard)
+    if not folders:  # a sweep that is about to start
+        return [_seen(meant.run, meant, None, None, now)]
     stated = {} if index is None else {run.run: run for run in index.runs}
     return [
         _seen(Path(folder).name, newest.get(folder), progress.get(folder), stated.get(Path(folder).name), now)

@@ -237,6 +237,12 @@ def test_a_sweep_on_a_cluster_is_a_table_of_its_runs(study, monkeypatch, seen_fr
     assert not four.ended
 
 
+def test_a_sweep_that_is_about_to_start_is_one_line(tmp_path):
+    client = FakeClient(job("raysubmit_0", "new", kind="sweep", folder=str(tmp_path / "new"), status=JobStatus.PENDING))
+    [seen] = look_at(Jobs(client, where="x").all(), "new", Dashboard("http://127.0.0.1:1"))
+    assert (seen.name, seen.state, seen.ended) == ("new", "pending", False)
+
+
 def test_a_run_whose_job_has_ended_but_whose_file_goes_on_is_gone(study):
     client = client_of(study)
     client.jobs["raysubmit_one"].status = JobStatus.FAILED
