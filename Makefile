@@ -5,6 +5,8 @@
 # make three_prices make credit make priors make choices make stability
 #                   train and analyse a sweep in the background: credit modes on a toy and on the shop, teachers of
 #                   imitation, what it teaches, settings that keep PPO steady. Running the same command again resumes
+# make sweep        train the shop at three prices and three seeds, two at once, as jobs of a Ray cluster on this machine
+#                   with a token; the same command again goes on. SWEEP=NAME for another; `ray stop` ends the cluster
 # make bench        measure speed as ratios (docs/benchmarks.md), ONLY=1,2 of them; figures go into runs/bench.json
 # make chaos        kill and stop processes of fake runs and of short ones, and check what they leave; tables in runs/chaos.
 #                   Resumes likewise
@@ -27,9 +29,13 @@ SLOW := $(if $(wildcard $(DATA)/productqa),integration or data,integration and n
 
 STUDIES := study three_prices credit priors choices stability
 
+SWEEP ?= prices
+SWEEP_PORT ?= 8265
+SWEEP_ADDRESS := http://127.0.0.1:$(SWEEP_PORT)
+
 BENCH_MODEL ?= $(firstword $(wildcard runs/quickstart/sft) models/tiny)
 
-.PHONY: install quickstart test lint types bench chaos $(STUDIES)
+.PHONY: install quickstart sweep test lint types bench chaos $(STUDIES)
 
 install: $(STAMP)
 
@@ -43,6 +49,15 @@ $(STAMP): $(LOCK) pyproject.toml
 quickstart: install
 	$(BIN)/agile-ray model tiny --output models/tiny
 	$(BIN)/agile-ray train quickstart
+
+sweep: export RAY_AUTH_MODE := token
+sweep: install
+	$(BIN)/agile-ray model tiny --output models/tiny
+	$(BIN)/ray get-auth-token --generate > /dev/null
+	$(BIN)/agile-ray jobs --address $(SWEEP_ADDRESS) > /dev/null 2>&1 \
+		|| $(BIN)/ray start --head --num-cpus=8 --dashboard-port=$(SWEEP_PORT) --disable-usage-stats
+	$(BIN)/agile-ray sweep $(SWEEP) --parallel 2 --address $(SWEEP_ADDRESS) \
+		run.folder=$(CURDIR)/runs model.path=$(CURDIR)/models/tiny
 
 test: install lint
 	$(BIN)/python -m pytest -q -m "not integration and not data" --numprocesses=2 --durations=5 --timeout=120

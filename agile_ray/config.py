@@ -604,6 +604,8 @@ class Axes(Section):
     """Train all runs in one process, on the same engines and learners, sharing imitation."""
     compare: ComparedKey | None = None
     """Which runs to compare."""
+    imitation_ignores: tuple[str, ...] = ()
+    """Keys that imitation disregards, such as env.advice_cost: runs that differ by them alone share one imitation."""
 
     @property
     def vary(self) -> bool:

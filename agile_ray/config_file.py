@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
@@ -90,6 +91,16 @@ class Spec:
             return RunConfig.model_validate(values)
         except ValidationError as error:
             raise ConfigError(f"{self.path}: " + "; ".join(explain(error, RunConfig))) from error
+
+    def yaml(self) -> str:
+        """The spec as one file without includes, which `read_spec` reads as this one."""
+        axes = self.axes.model_dump(mode="json", exclude_defaults=True)
+        return yaml.safe_dump({**_plain(self.config), **axes}, sort_keys=False)
+
+
+def _plain(config: DictConfig) -> dict[str, object]:
+    found = OmegaConf.to_container(config, resolve=False)
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, find: Callable[[str], Path] = Path) -> RunConfig:

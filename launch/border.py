@@ -5,6 +5,7 @@ ConfigError                         one line      2
 a full disk, also of an actor       one line      2
 a name too long for a disk          one line      2
 a disk that fails or is read-only   one line      2
+a library of training is missing    one line      2
 any other AgileError                one line      1
 Ctrl-C                              one line      130
 anything else                       traceback     1
@@ -23,6 +24,8 @@ from agile_ray.errors import FULL, AgileError, ConfigError, is_full_disk
 
 FAILED = frozenset({errno.EIO, errno.EROFS, errno.ESTALE})
 """Error numbers of a disk that fails, is read-only, or is gone."""
+TRAINING = frozenset({"deepspeed", "peft", "sentence_transformers", "tensorboard", "torch", "transformers", "vllm"})
+"""Libraries that the thin client does not bring."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 SHOWN_CHARACTERS = 100
@@ -55,19 +58,37 @@ def border() -> Iterator[None]:
         _stop(error, code=2)
     except AgileError as error:
         _stop(error, code=2 if is_full_disk(error) else 1)
+    except ModuleNotFoundError as error:
+        _stop_without(error)
+        raise
     except KeyboardInterrupt:
         _stop("stopped by Ctrl-C", code=INTERRUPTED)
     except Interrupted:
         raise SystemExit(INTERRUPTED) from None
     except OSError as error:
-        where = error.filename or "disk"
-        if error.errno in FULL:
-            _stop(f"{where}: no space left; free some, or point run.folder elsewhere", code=2)
-        if error.errno in FAILED:
-            _stop(f"{where}: the disk can't be used ({error.strerror}); mend it, or point run.folder elsewhere", code=2)
-        if error.errno == errno.ENAMETOOLONG:
-            _stop(f"{str(error.filename)[:SHOWN_CHARACTERS]}...: the name is too long for the disk", code=2)
+        _stop_at_disk(error)
         raise
+
+
+def _stop_without(error: ModuleNotFoundError) -> None:
+    """Stop if a library of training is not installed."""
+    if (error.name or "").partition(".")[0] in TRAINING:
+        _stop(
+            f"{error.name} is not installed: this command needs what trains; pip install 'agile-ray[train]', on a "
+            "machine without GPUs 'agile-ray[cpu]', or submit it to a cluster with `agile-ray submit`",
+            code=2,
+        )
+
+
+def _stop_at_disk(error: OSError) -> None:
+    """Stop if the disk is full or fails, or a name is too long for it."""
+    where = error.filename or "disk"
+    if error.errno in FULL:
+        _stop(f"{where}: no space left; free some, or point run.folder elsewhere", code=2)
+    if error.errno in FAILED:
+        _stop(f"{where}: the disk can't be used ({error.strerror}); mend it, or point run.folder elsewhere", code=2)
+    if error.errno == errno.ENAMETOOLONG:
+        _stop(f"{str(error.filename)[:SHOWN_CHARACTERS]}...: the name is too long for the disk", code=2)
 
 
 def _write_to_any_terminal() -> None:

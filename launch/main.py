@@ -21,12 +21,12 @@ from launch.commands import (
     reprice,
     show,
     study,
-    submit,
     sweep,
     table,
     train,
 )
 from launch.commands.environments import check, data, new
+from launch.commands.jobs import listing, logs, stop, submit
 from launch.commands.sessions import export, view
 from launch.commands.specs import plan, status, validate
 
@@ -50,6 +50,10 @@ Next:
   agile-ray status runs/quickstart                 where a training is
   agile-ray train quickstart env.advice_cost=0.5 run.name=price-0.5
   agile-ray evaluate quickstart --policy always_ask
+\b
+On a Ray cluster:
+  agile-ray submit spec.yaml --address http://10.0.0.1:8265
+  agile-ray jobs --address http://10.0.0.1:8265    then status, logs and stop, by the name of a run
 \b
 `agile-ray COMMAND --help` explains a command and shows examples.
 """
@@ -114,6 +118,9 @@ app.command("replay")(replay.command)
 app.command("table")(table.command)
 app.command("reprice")(reprice.command)
 app.command("submit")(submit.command)
+app.command("jobs")(listing.command)
+app.command("logs")(logs.command)
+app.command("stop")(stop.command)
 
 
 def main() -> None:

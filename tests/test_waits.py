@@ -37,13 +37,12 @@ ALLOWED = {
     ("rollout/prompted/policies.py", "PromptedAgent.write", "in_thread"): "Chat.ask has a deadline",
     ("rollout/weights/plugin.py", "_die_with", "os.getppid"): "watches as long as its process lives",
     ("launch/commands/specs/status.py", "command", "True"): "--follow watches until the runs end, or Ctrl-C",
-    ("launch/cluster/job.py", "_exit_code", "not (info"): "its caller waits for it with a deadline",
+    ("launch/cluster/jobs.py", "Jobs._exit_code", "not (found"): "its caller waits for it with a deadline",
     (
-        "launch/run/sweep.py",
-        "_run",
-        "child.wait",
-    ): "a training takes as long as it has work; it has deadlines of its own",
-    ("benchmarks/across_commits.py", "_agile_ray", "subprocess.run"): "likewise",
+        "benchmarks/across_commits.py",
+        "_agile_ray",
+        "subprocess.run",
+    ): "a training has deadlines of its own",
     ("benchmarks/cluster_model.py", "_serve", "pipe.recv"): "a child waits for work, and ends with its parent",
     ("benchmarks/cluster_model.py", "_answer", "pipe.recv"): "something is there: `poll` before it has a deadline",
 }

@@ -12,7 +12,7 @@ runs/quickstart/
     events/imitation, events/ppo       TensorBoard, by optimizer step and by iteration
     checkpoints/iteration-00010        the last few checkpoints; `best` links to the best one on validation
     sft                                the last checkpoint of imitation, kept for good
-    logs                               logs of the engines
+    logs                               logs of the engines; train.log where a sweep trains several runs at once
     asked-00012-0.3.5d0c81aa.jsonl     purchases for iteration 12, which is not stored, by a process of rollout actor 0
     abandoned.jsonl                    purchases of work that a run of an earlier version discarded
     progress.json                      where the training is, for scripts and `agile-ray status`
@@ -211,6 +211,11 @@ class RunFolder:
         """The results at another price of one ask, in thousandths."""
         return self.path / f"reprice-{price / 1000:g}.json"
 
+    @property
+    def training_log(self) -> Path:
+        """What the training printed, where several run at once on one machine."""
+        return self.logs / "train.log"
+
     def roll_call(self, word: str) -> Path:
         """Folder in which the processes of a run find out that they see the same disk; deleted once they know."""
         return self.path / f".roll-call.{word}.aside"
@@ -274,6 +279,15 @@ class SweepFolder:
     def table(self) -> Path:
         """The results of the finished runs, written by `agile-ray sweep`."""
         return self.path / "sweep.json"
+
+    @property
+    def index(self) -> Path:
+        """Every run of the sweep, begun or not, and how it goes; written by `agile-ray sweep`."""
+        return self.path / "index.json"
+
+    def spec(self, run: str) -> Path:
+        """The configuration that the job of a run is started with."""
+        return self.path / ".specs" / f"{run}.yaml"
 
     @property
     def report_page(self) -> Path:

@@ -4,7 +4,8 @@ request                 asks
 GET  /api/version       whether a Ray dashboard is there, and takes the token
 GET  /api/v0/nodes      the nodes and their resources
 GET  /nodes             memory of their GPUs
-POST /api/jobs/         a job of one shell command, which lists the paths that are missing; then its state and its log
+POST /api/jobs/         a job of one shell command, which lists the paths that are missing, or prints files; then its
+                        state and its log
 """
 
 import http.client
@@ -29,6 +30,8 @@ ANSWER_S = 3.0
 """Longest wait for one answer, seconds."""
 PROBE_S = 3.5
 """Longest wait for the job that looks for paths, seconds."""
+READ_S = 20.0
+"""Longest wait for the job that prints files, seconds."""
 MISSING = "agile-ray-missing "
 """What the job prints before each path that does not exist."""
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
@@ -106,14 +109,48 @@ class Dashboard:
             the missing ones; None if the cluster did not answer within PROBE_S.
         """
         tests = "; ".join(f"test -e {quoted} || echo {MISSING}{quoted}" for quoted in map(shlex.quote, paths))
-        job = f"agile-ray-paths-{uuid.uuid4().hex[:8]}"
-        sent = {"entrypoint": f"sh -c {shlex.quote(tests)}", "submission_id": job, "entrypoint_num_cpus": 0}
-        deadline = time.monotonic() + PROBE_S
+        printed = self._printed(f"agile-ray-paths-{uuid.uuid4().hex[:8]}", tests, limit_s=PROBE_S)
+        if printed is None:
+            return None
+        return [line.removeprefix(MISSING) for line in printed.splitlines() if line.startswith(MISSING)]
+
+    def contents(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Read text files on the cluster, by a job of one shell command.
+
+        Returns:
+            what is in those that exist.
+
+        Raises:
+            ConfigError: the cluster did not print them within READ_S.
+        """
+        mark = f"agile-ray-file-{uuid.uuid4().hex} "
+        prints = "; ".join(
+            f"if test -f {quoted}; then echo {mark}{quoted}; cat {quoted}; echo; fi"
+            for quoted in map(shlex.quote, paths)
+        )
+        printed = self._printed(f"agile-ray-files-{uuid.uuid4().hex[:8]}", prints, limit_s=READ_S)
+        if printed is None:
+            raise ConfigError(
+                f"--address {self.address}: a job that prints files must end within {READ_S:g} s, and has not; is a "
+                "node of the cluster free to start it?"
+            )
+        found: dict[str, list[str]] = {}
+        lines: list[str] = []  # of no file: what Ray writes into the log first, the command among it
+        for line in printed.splitlines():
+            if line.startswith(mark):
+                lines = found.setdefault(line.removeprefix(mark), [])
+            else:
+                lines.append(line)
+        return {path: "\n".join(lines).encode() for path, lines in found.items()}
+
+    def _printed(self, job: str, command: str, *, limit_s: float) -> str | None:
+        """Run a shell command on the cluster; None if it has not ended in time."""
+        sent = {"entrypoint": f"sh -c {shlex.quote(command)}", "submission_id": job, "entrypoint_num_cpus": 0}
+        deadline = time.monotonic() + limit_s
         self._get("/api/jobs/", sent)
         while time.monotonic() < deadline:
             if self._get(f"/api/jobs/{job}").get("status") in ENDED:
-                lines = str(self._get(f"/api/jobs/{job}/logs").get("logs", "")).splitlines()
-                return [line.removeprefix(MISSING) for line in lines if line.startswith(MISSING)]
+                return str(self._get(f"/api/jobs/{job}/logs").get("logs", ""))
             time.sleep(0.2)
         self._get(f"/api/jobs/{job}/stop", {})
         return None

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -23,14 +23,14 @@ IMPORT_S = 120.0
 OWN = ("agile_ray", "envs", "rollout", "learner", "configs", "launch")
 
 
-def ship(config: RunConfig, package: Path) -> list[str]:
-    """Copy the modules into a folder; return their names.
+def ship(configs: Sequence[RunConfig], package: Path) -> list[str]:
+    """Copy the modules that any of the configurations names into a folder; return their names.
 
     Raises:
         ConfigError: a module is not found, has the name of one that is there, or can't be imported from the copy.
     """
     shipped: dict[str, str] = {}  # top-level module -> key that named it
-    for key, (kind, name) in _named(config).items():
+    for key, kind, name in dict.fromkeys(named for config in configs for named in _named(config)):
         point = None if ADDRESS.fullmatch(name) else registered(kind).get(name)
         if point is None and not ADDRESS.fullmatch(name):
             continue  # built in
@@ -47,14 +47,14 @@ def ship(config: RunConfig, package: Path) -> list[str]:
     return list(shipped)
 
 
-def _named(config: RunConfig) -> Mapping[str, tuple[str, str]]:
-    """Key -> the kind of what it names, and the name."""
-    return {
-        "env.name": ("environments", config.env.name),
-        "env.expert": ("experts", "" if config.env.recorded else config.env.expert),
-        "env.judge": ("judges", config.env.judge or ""),
-        "credit.mode": ("credit_modes", config.credit.mode),
-    }
+def _named(config: RunConfig) -> Sequence[tuple[str, str, str]]:
+    """Key, the kind of what it names, and the name."""
+    return (
+        ("env.name", "environments", config.env.name),
+        ("env.expert", "experts", "" if config.env.recorded else config.env.expert),
+        ("env.judge", "judges", config.env.judge or ""),
+        ("credit.mode", "credit_modes", config.credit.mode),
+    )
 
 
 def _copy(top: str, package: Path, *, key: str) -> None:

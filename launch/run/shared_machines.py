@@ -1,8 +1,6 @@
 """Trains the runs of a sweep in one process, on the same engines and learners.
 
-Runs share one imitation if they agree in every key that affects it, the price of advice included. The first of them
-trains it. The others start from its SFT policy and its critic. They also share the evaluations of the SFT policy if
-they agree in every key that affects them. Each knob states what it affects (`Affects`).
+Runs that imitate alike share one imitation (launch/run/adoption.py).
 
 The engines' random state continues from run to run, so what a run samples depends on the runs before it, not on its
 seed alone, unless `rollout.deterministic` is set.
@@ -13,21 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agile_ray.config import RunConfig
-from agile_ray.effects import imitation_of, sft_evaluation_of
 from agile_ray.errors import AgileError, ConfigError
-from agile_ray.record import evaluations
-from agile_ray.record.checkpoints import adopt
 from agile_ray.record.folder import RunFolder, SweepFolder
 from launch.cluster.ray_cluster import cluster
 from launch.run import pipeline
+from launch.run.adoption import adopt, has_begun
 from launch.run.assembly import Machines, start
 from launch.run.finished import is_finished
 from launch.run.lock import alone
 from launch.run.stop import EXIT_CODE, Stop
 
 
-def train_all(configs: Sequence[RunConfig]) -> list[str]:
+def train_all(configs: Sequence[RunConfig], *, ignores: Sequence[str] = ()) -> list[str]:
     """Train the unfinished runs, in order; the same call resumes.
+
+    Args:
+        configs: of the runs.
+        ignores: keys that imitation disregards.
 
     Returns:
         the runs that failed, each with its error.
@@ -55,7 +55,8 @@ def train_all(configs: Sequence[RunConfig]) -> list[str]:
         for config in left:
             print(f"{config.run.name}:", flush=True)
             try:
-                _adopt(config, configs)
+                if not has_begun(config):
+                    adopt(config, configs, ignores)
                 shared.train(config, stop)
             except ConfigError:
                 raise
@@ -111,22 +112,3 @@ class _SharedMachines:
                 self._machines.reopen(config, progress)
                 self._machines.learners.load(self._first)
             pipeline.run(config, environment, self._machines, progress, stop)
-
-
-def _adopt(config: RunConfig, others: Sequence[RunConfig]) -> None:
-    """Take over the imitation of a run that shares it, and its evaluations if they share them too.
-
-    Donors that share the evaluations are preferred.
-    """
-    run = RunFolder.of(config)
-    if run.sft.path.exists() or run.checkpoints.exists():
-        return
-    sharing = [other for other in others if imitation_of(other) == imitation_of(config)]
-    donors = [other for other in sharing if evaluations.has(RunFolder.of(other), "sft_sampled")]
-    needed = sft_evaluation_of(config)
-    donors.sort(key=lambda other: sft_evaluation_of(other) != needed)
-    for donor in donors[:1]:
-        source = RunFolder.of(donor)
-        adopt(source.sft.path, run.sft.path)
-        if sft_evaluation_of(donor) == needed:
-            adopt(source.evaluations, run.evaluations, only="sft*")

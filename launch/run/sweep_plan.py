@@ -7,8 +7,9 @@
       seed: [0, 1, 2]
     runs:                                     beside the grid, or instead of it: one list of overrides per run
       - [env.advice_cost=0.15, seed=0]
-    together: true                            one process for all runs: engines and learners start once, and runs with
-                                              the same imitation share it; default: one process per run
+    together: true                            one process for all runs: engines and learners start once; default: one
+                                              process per run
+    imitation_ignores: [env.advice_cost]      runs that imitate alike share one imitation; these keys may differ
     compare: {key: credit.mode, to: heuristic}    pair runs that differ by this key alone, and compare total scores
 
 A run is named after its overrides unless it sets run.name. The runs of the sweep NAME are in <run.folder>/NAME. Values
@@ -77,6 +78,12 @@ def plan(path: Path, sheet: Spec, overrides: Sequence[str] = ()) -> list[Job]:
     _check_names(path, jobs)
     if sheet.axes.compare:
         _check_compared(path, sheet.axes.compare, jobs)
+    keys = dict.fromkeys(key for job in jobs for key in job.overrides)
+    if unknown := [key for key in sheet.axes.imitation_ignores if key not in keys]:
+        raise ConfigError(
+            f"{path}: imitation_ignores: each is a key of grid or runs, found {', '.join(unknown)}; there are: "
+            f"{', '.join(keys) or 'none'}"
+        )
     return jobs
 
 
@@ -113,7 +120,7 @@ def _check_names(path: Path, jobs: Sequence[Job]) -> None:
         found = f"these name several: {', '.join(sorted(twice))}" if twice else "found no run"
         raise ConfigError(f"{path}: a sweep has at least one run, and every run its own name; {found}")
     files = SweepFolder(path.parent)
-    if taken := {files.table.name, files.study_table.name}.intersection(names):
+    if taken := {files.table.name, files.study_table.name, files.index.name}.intersection(names):
         raise ConfigError(f"{path}: run.name: {', '.join(sorted(taken))} is a file of the sweep; choose another name")
     alike: dict[str, str] = {}
     for job in jobs:

@@ -94,6 +94,15 @@ def read(run: RunFolder) -> RunProgress | None:
     return read_json(run.progress, _CONTENT.validate_json, expected="the progress of a run")
 
 
+def parse(content: bytes) -> RunProgress:
+    """The progress in a file's content.
+
+    Raises:
+        pydantic.ValidationError: it is none of this version.
+    """
+    return _CONTENT.validate_json(content)
+
+
 class ProgressFile:
     """Keeps a run's file up to date while its process works."""
 

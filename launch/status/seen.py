@@ -21,7 +21,7 @@ class Seen:
     """One run, as one line of the table."""
 
     name: str
-    state: str  # "waiting", "running", "finished", "stopped", "failed", "gone" or "old"
+    state: str  # waiting, pending, starting, running, finished, stopped, failed, gone, old or unknown
     note: str  # in words: what is done now, or what to do
     ended: bool  # nothing will change unless somebody starts it
     progress: RunProgress | None
@@ -40,9 +40,14 @@ def look(run: RunFolder, *, now: datetime | None = None) -> Seen:
         begun = run.config.is_file()
         note = "another version of agile-ray trains it, or did" if begun else ""
         return Seen(name=run.name, state="unknown" if begun else "waiting", note=note, ended=begun, progress=None)
-    age_s = ((now or datetime.now(UTC)) - datetime.fromisoformat(found.updated)).total_seconds()
+    return judge(run.name, found, now or datetime.now(UTC))
+
+
+def judge(name: str, found: RunProgress, now: datetime) -> Seen:
+    """What the progress of a run says at this time."""
+    age_s = (now - datetime.fromisoformat(found.updated)).total_seconds()
     state, note = _judged(found, age_s)
-    return Seen(name=run.name, state=state, note=note, ended=state not in ("running", "old"), progress=found)
+    return Seen(name=name, state=state, note=note, ended=state not in ("running", "old"), progress=found)
 
 
 def _judged(found: RunProgress, age_s: float) -> tuple[str, str]:

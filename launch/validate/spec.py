@@ -113,12 +113,14 @@ def _checks(config: RunConfig, target: Target, found: Findings) -> Iterator[Chec
     if target.joins(config):
         yield "shared" + env + model + str(config.run.folder), lambda: check_shared(config)
     yield "engines" + config.rollout.dtype + config.cluster.device, lambda: preflight.check_engines(config)
-    yield "embedder" + config.memory.embedder, lambda: check_embedder(config.memory.embedder)
     yield "path" + model, lambda: preflight.check_engine_path("model.path", config.model.path)
     if not target.sees(config):
+        if config.memory.embedder != "hashed":
+            found.unchecked.append(f"memory.embedder: {config.memory.embedder} is loaded by the cluster's nodes")
         if config.env.data is None and config.env.recorded is None:
             yield f"env{env}{config.seed}", lambda: _check_environment(config, found)
         return
+    yield "embedder" + config.memory.embedder, lambda: check_embedder(config.memory.embedder)
     yield f"run{config.run_folder}", lambda: _check_run(config)
     yield f"env{env}{config.seed}{config.credit}{config.evaluate}", lambda: _check_environment(config, found)
     yield f"demonstrations{config.imitation.demonstrations}", lambda: _check_demonstrations(config, found)

@@ -22,15 +22,16 @@ class _Answers(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         length = int(self.headers.get("Content-Length", 0))
         sent = json.loads(self.rfile.read(length)) if length else None
-        if sent and path == "/api/jobs/":
+        if not sent and path in self.server.answers:
+            self._send(200, self.server.answers[path])
+        elif sent and path == "/api/jobs/":
             done = subprocess.run(sent["entrypoint"], shell=True, capture_output=True, text=True, check=False)
-            self.server.jobs[sent["submission_id"]] = done.stdout
+            begun = f"Running entrypoint for job {sent['submission_id']}: {sent['entrypoint']}\n"  # as Ray does
+            self.server.jobs[sent["submission_id"]] = begun + done.stdout
             self._send(200, {"submission_id": sent["submission_id"]})
         elif path.startswith("/api/jobs/"):
             name = path.split("/")[3]
             self._send(200, {"logs": self.server.jobs[name]} if path.endswith("/logs") else {"status": "SUCCEEDED"})
-        elif path in self.server.answers:
-            self._send(200, self.server.answers[path])
         else:
             self._send(404, "Not found")
 

@@ -154,7 +154,7 @@ def test_a_file_is_never_overwritten(tmp_path, monkeypatch, call):
 
 def shipped(package, *overrides):
     package.mkdir()
-    return ship(read("quickstart", list(overrides)), package)
+    return ship([read("quickstart", list(overrides))], package)
 
 
 def test_nothing_is_shipped_for_what_is_built_in(tmp_path):

@@ -15,7 +15,7 @@ from agile_ray.record.recorder import RunRecorder
 from agile_ray.scripted.head_start import AskingShares
 from agile_ray.types import Ending, RunState, Session
 from launch.report import files
-from launch.run import final_comparison, pipeline, shared_machines, shipped_configs
+from launch.run import adoption, final_comparison, pipeline, shipped_configs
 from tests.fakes.played import played
 from tests.fakes.worlds import changed
 
@@ -170,7 +170,7 @@ def test_runs_of_a_sweep_that_share_the_evaluations_spread_their_lanes_alike(
 ):
     donor, heir = config(tmp_path), config(tmp_path, "run.name=heir", *own)
     run(donor)
-    shared_machines._adopt(heir, [donor, heir])
+    adoption.adopt(heir, [donor, heir])
     rollouts = run(heir, like="always_ask")
     assert (rollouts.log, rollouts.shares) == (log, [shares_of(like)])
 
@@ -178,6 +178,6 @@ def test_runs_of_a_sweep_that_share_the_evaluations_spread_their_lanes_alike(
 def test_an_heir_of_a_run_with_whole_streams_makes_the_evaluation_itself(tmp_path: Path):
     donor, heir = config(tmp_path, "loop.sessions_per_lane=24"), config(tmp_path, "run.name=heir")
     run(donor)
-    shared_machines._adopt(heir, [donor, heir])
+    adoption.adopt(heir, [donor, heir])
     rollouts = run(heir, like="always_ask")
     assert (rollouts.log, rollouts.shares) == (["load", STARTED], [shares_of("always_ask")])

@@ -1,19 +1,15 @@
-"""A submitted job: its shell command, and the deadlines of the dashboard's answers. No Ray is started."""
+"""The shell command of a submitted job. No Ray is started."""
 
 import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from agile_ray.errors import ConfigError, DeadlineError
 from launch.cluster import job
-from launch.commands.submit import _variables
-from launch.run.shipped_configs import read
+from launch.cluster.jobs import within
 
 SUPERVISOR = """
 import mmap, subprocess, sys
@@ -45,7 +41,7 @@ def tools(tmp_path_factory):
 
 def submitted(library, path):
     """Run the job's command as a child of a process that has mapped Ray's library."""
-    words = [sys.executable, "-c", SUPERVISOR, str(library), job.ENTRYPOINT, str(path)]
+    words = [sys.executable, "-c", SUPERVISOR, str(library), job.entrypoint("train", "submitted.yaml"), str(path)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
@@ -78,49 +74,10 @@ def test_a_job_without_any_python_says_what_to_do(tmp_path, tools):
     assert line.startswith("agile-ray: submit: no python in the environment of Ray")
 
 
-def test_an_answer_that_does_not_come_ends_by_a_named_deadline():
-    begin = time.monotonic()
-    with pytest.raises(DeadlineError, match=r"^--address http://x: connecting took longer than 0\.2 s"):
-        job._within(0.2, "--address http://x: connecting", lambda: threading.Event().wait(30))
-    assert time.monotonic() - begin < 5
-
-
 def test_an_answer_that_is_an_error_is_raised():
     def refuse() -> Path:
         raise ConnectionError("no")
 
     with pytest.raises(ConnectionError, match="no"):
-        job._within(5, "submit", refuse)
-    assert job._within(5, "submit", lambda: None) is None
-
-
-def test_all_processes_of_a_job_get_its_environment_variables(monkeypatch):
-    sent = {}
-
-    class Client:
-        def submit_job(self, **words):
-            sent.update(words)
-            return "job-1"
-
-    monkeypatch.setattr(job, "_connect", lambda _: Client())
-    monkeypatch.setattr(job, "install", lambda _, package: package.mkdir())
-    config = read("shop")
-    assert job.submit(config, address="a", project=Path(), follow=False, variables={"HF_HOME": "/mnt/a=b"}) == 0
-    assert sent["runtime_env"]["env_vars"] == {"HF_HOME": "/mnt/a=b"}
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        (["HF_HOME"], "must be NAME=VALUE, such as HF_HOME=/mnt/hf, found HF_HOME"),
-        (["2X=1"], "found 2X=1"),
-        (["A=1", "A=2"], "--env-var A: given twice"),
-    ],
-)
-def test_a_variable_that_is_none_is_refused(given, says):
-    with pytest.raises(ConfigError, match=says):
-        _variables(given)
-
-
-def test_variables_may_be_empty_and_may_contain_an_equals_sign():
-    assert _variables(["A=", "B=c=d"]) == {"A": "", "B": "c=d"}
+        within(5, "submit", refuse)
+    assert within(5, "submit", lambda: None) is None

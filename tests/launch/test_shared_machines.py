@@ -13,7 +13,7 @@ from agile_ray.record import evaluations
 from agile_ray.record.folder import RunFolder
 from launch.report import paired_runs
 from launch.report.paired_runs import RunPair
-from launch.run import pipeline, shared_machines, shipped_configs, sweep_plan
+from launch.run import adoption, pipeline, shared_machines, shipped_configs, sweep_plan
 from launch.run.assembly import Machines
 from tests.fakes.played import played
 
@@ -120,7 +120,7 @@ def adopted(folder: Path, *overrides: str) -> set[str]:
     RunFolder.of(donor).sft.path.mkdir(parents=True)
     for entry in ("sft", "sft_sampled", "always_ask"):
         evaluations.keep(RunFolder.of(donor), entry, played("ppo"))
-    shared_machines._adopt(heir, [donor, heir])
+    adoption.adopt(heir, [donor, heir])
     found = {"sft"} if RunFolder.of(heir).sft.path.exists() else set()
     return found | {f"evaluation of {entry}" for entry in evaluations.kept(RunFolder.of(heir))}
 
@@ -146,6 +146,21 @@ def test_a_run_adopts_an_evaluation_only_if_no_key_that_affects_it_differs(tmp_p
     assert adopted(tmp_path, override) == shared
 
 
+def test_runs_of_different_prices_share_the_imitation_that_ignores_it_but_not_its_evaluations(tmp_path: Path):
+    here = f"run.folder={tmp_path}"
+    donor, heir = point(here, "run.name=donor"), point(here, "run.name=heir", "env.advice_cost=0.4")
+    RunFolder.of(donor).sft.path.mkdir(parents=True)
+    evaluations.keep(RunFolder.of(donor), "sft_sampled", played("ppo"))
+    assert adoption.adopt(heir, [donor, heir]) is None
+    assert not adoption.has_begun(heir)
+    assert adoption.adopt(heir, [donor, heir], ["env.advice_cost"]) == "donor"
+    assert adoption.has_begun(heir)
+    assert list(evaluations.kept(RunFolder.of(heir))) == []
+    other = point("seed=2", "env.advice_cost=0.4")
+    assert adoption.imitation_key(heir, ["env.advice_cost"]) == adoption.imitation_key(donor, ["env.advice_cost"])
+    assert adoption.imitation_key(other, ["env.advice_cost"]) != adoption.imitation_key(donor, ["env.advice_cost"])
+
+
 def test_a_run_prefers_the_donor_whose_evaluation_it_shares(tmp_path: Path):
     here = f"run.folder={tmp_path}"
     donors = [
@@ -159,7 +174,7 @@ def test_a_run_prefers_the_donor_whose_evaluation_it_shares(tmp_path: Path):
         evaluations.keep(RunFolder.of(donor), "sft_sampled", played("ppo"))
     for name, others in (("a", donors), ("b", donors[:2]), ("c", donors[1::-1])):
         heir = point(here, f"run.name={name}")
-        shared_machines._adopt(heir, others)
+        adoption.adopt(heir, others)
         assert (RunFolder.of(heir).sft.path / "name").read_text() == {"a": "like", "b": "cold", "c": "few"}[name]
 
 

@@ -32,6 +32,9 @@ TOP = (
     "table",
     "reprice",
     "submit",
+    "jobs",
+    "logs",
+    "stop",
     "check",
     "data",
     "model",
@@ -51,6 +54,14 @@ MAY_IMPORT = {
         *("faiss", "numpy", "pyarrow", "rich", "scipy"),  # Student's t
     },
     ("study", "shop", "--runs", "none", "--compare", "credit.mode"): set(),  # refused: no value is given
+    ("jobs", "--address", "http://127.0.0.1:9"): set(),  # nothing answers: Ray's client is loaded after that
+    ("stop", "x", "--address", "http://127.0.0.1:9"): set(),
+    ("submit", "quickstart", "run.folder=/r", "model.path=/m", "--address", "http://127.0.0.1:9"): set(),
+    ("submit", "quickstart", "run.folder=/r", "model.path=/m", "--manifest", "slurm"): set(),
+    ("sweep", "prices", "run.folder=/r", "model.path=/m", "--address", "http://127.0.0.1:9"): set(),
+    ("status", "quickstart"): {"rich"},
+    ("validate", "quickstart"): {"faiss", "jinja2", "numpy", "pyarrow", "rich", "scipy"},
+    ("plan", "quickstart"): {"faiss", "numpy", "pyarrow"},
 }
 """Libraries of HEAVY that a command may import when it runs."""
 

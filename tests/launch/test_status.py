@@ -8,13 +8,20 @@ from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
+from ray.job_submission import JobStatus
 
-from agile_ray.record.folder import RunFolder
+from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.history import Event
+from launch.cluster.dashboard import Dashboard
+from launch.cluster.jobs import Jobs
 from launch.run.progress import Progress
-from launch.status import progress_file
+from launch.status import progress_file, sweep_index
+from launch.status.on_cluster import look_at
 from launch.status.progress_file import ProgressFile, State
 from launch.status.seen import OLD_S, look
+from launch.status.sweep_index import Index, IndexedRun
+from tests.fakes.dashboard import dashboard
+from tests.fakes.job_client import FakeClient, job
 
 
 class Clock:
@@ -171,3 +178,94 @@ def test_what_is_no_run_is_refused_in_one_line(call, tmp_path, monkeypatch, word
     code, _, err = call("status", *words)
     assert (code, len(err.splitlines())) == (2, 1)
     assert said in err
+
+
+RUNS = {"one": "running", "two": "waiting", "three": "failed", "four": "waiting"}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A sweep of four runs: one trains, one has just been submitted, one has failed, one waits."""
+    folder = SweepFolder(tmp_path / "study")
+    folder.path.mkdir()
+    listed = tuple(
+        IndexedRun(run=run, state=state, overrides={"seed": run}, error="exit code 2" if state == "failed" else "")
+        for run, state in RUNS.items()
+    )
+    sweep_index.write(folder, Index(sweep="study", parallel=2, updated="2026-01-01T00:00:00+00:00", runs=listed))
+    for run in ("one", "two"):
+        file = ProgressFile(folder.run(run), iterations=10)
+        file.phase("collect")
+        file.iteration(7, {"total_score": 0.8, "asked_share": 0.3})
+    old = content(folder.run("two")) | {"updated": "2020-01-01T00:00:00+00:00", "state": "stopped"}
+    folder.run("two").progress.write_text(json.dumps(old))
+    return folder
+
+
+def client_of(folder):
+    def run(name, **more):
+        return job(f"raysubmit_{name}", name, sweep=str(folder.path), folder=str(folder.run(name).path), **more)
+
+    return FakeClient(
+        job("raysubmit_0", "study", kind="sweep", folder=str(folder.path), start=1),
+        run("one", start=2),
+        run("two", start=1_800_000_000_000),
+        run("three", start=4, status=JobStatus.FAILED, exit_code=2),
+    )
+
+
+@pytest.mark.parametrize("seen_from", ["here", "elsewhere"])
+def test_a_sweep_on_a_cluster_is_a_table_of_its_runs(study, monkeypatch, seen_from):
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    client = client_of(study)
+    with dashboard() as (address, server):
+        if seen_from == "elsewhere":  # then the cluster prints the files
+            monkeypatch.setattr(Dashboard, "is_here", False)
+            monkeypatch.setattr("launch.status.on_cluster.Path.is_dir", lambda _: False)
+        found = look_at(Jobs(client, where="x").all(), "study", Dashboard(address))
+        assert len(server.jobs) == (2 if seen_from == "elsewhere" else 0)
+    assert {seen.name: seen.state for seen in found} == {
+        "one": "running",
+        "two": "starting",  # the file is of an earlier job
+        "three": "failed",
+        "four": "waiting",
+    }
+    one, _, three, four = found
+    assert one.progress is not None
+    assert (one.progress.done, one.progress.metrics["asked_share"]) == (7, 0.3)
+    assert three.ended
+    assert not four.ended
+
+
+def test_a_sweep_that_is_about_to_start_is_one_line(tmp_path):
+    client = FakeClient(job("raysubmit_0", "new", kind="sweep", folder=str(tmp_path / "new"), status=JobStatus.PENDING))
+    [seen] = look_at(Jobs(client, where="x").all(), "new", Dashboard("http://127.0.0.1:1"))
+    assert (seen.name, seen.state, seen.ended) == ("new", "pending", False)
+
+
+def test_a_run_whose_job_has_ended_but_whose_file_goes_on_is_gone(study):
+    client = client_of(study)
+    client.jobs["raysubmit_one"].status = JobStatus.FAILED
+    client.jobs["raysubmit_one"].exit_code = 137
+    [seen] = look_at(Jobs(client, where="x").all(), "one", Dashboard("http://127.0.0.1:1"))
+    assert (seen.state, seen.ended) == ("gone", True)
+    assert seen.note == "job raysubmit_one has ended (FAILED, exit code 137); the same command resumes"
+    client.jobs["raysubmit_three"].status = JobStatus.PENDING
+    [seen] = look_at(Jobs(client, where="x").all(), "three", Dashboard("http://127.0.0.1:1"))
+    assert (seen.state, seen.note) == ("pending", "job raysubmit_three")
+
+
+def test_status_of_the_folder_of_a_sweep_lists_what_its_index_lists(call, study):
+    code, out, _ = call("status", study)
+    assert code == 0
+    assert "4 runs: " in out
+    assert [name for name in RUNS if name not in out] == []
+
+
+def test_status_with_an_address_takes_a_name_and_no_overrides(call):
+    code, _, err = call("status", "study", "run.folder=/mnt", "--address", "http://127.0.0.1:9")
+    assert code == 2
+    assert "--address takes a name" in err
+    code, _, err = call("status", "study", "--address", "http://127.0.0.1:9")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "no Ray dashboard answers there" in err

@@ -81,7 +81,7 @@ def command(
     if estimate is not None:
         plan_text.show_estimate(estimate)
     if jobs:
-        plan_text.show_jobs(jobs, estimate, together=read.axes.together)
+        plan_text.show_jobs(jobs, estimate, ignores=read.axes.imitation_ignores)
     for warning in fitted.warnings:
         print(f"note        {warning}")
     if fitted.problems:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from agile_ray.config import RunConfig
-from agile_ray.effects import imitation_of
 from agile_ray.scripted.demonstration_file import sessions_of
 from launch.plan.batches import Batches
 from launch.plan.duration import Estimate
 from launch.plan.fit import Fit
 from launch.plan.lengths import Lengths
 from launch.plan.network import Network
+from launch.run.adoption import imitation_key
 from launch.run.sweep_plan import Job
 from launch.status.seen import duration
 
@@ -80,18 +80,20 @@ def show_estimate(found: Estimate) -> None:
     )
 
 
-def show_jobs(jobs: Sequence[Job], estimate: Estimate | None, *, together: bool) -> None:
-    """The runs of a sweep, and the time of those that are left."""
+def show_jobs(jobs: Sequence[Job], estimate: Estimate | None, *, ignores: Sequence[str]) -> None:
+    """The runs of a sweep, and the time of those that are left, one after the other."""
     left = [job for job in jobs if not job.finished]
-    alike = {repr(imitation_of(job.config)) for job in left}
-    shared = f", which share {len(alike)} imitations" if together else f"; {len(alike)} different imitations"
-    print(f"sweep       {len(jobs)} runs, {len(jobs) - len(left)} finished, {len(left)} left{shared}")
+    alike = {imitation_key(job.config, ignores) for job in left}
+    print(
+        f"sweep       {len(jobs)} runs, {len(jobs) - len(left)} finished, {len(left)} left; {len(alike)} different "
+        "imitations"
+    )
     for group in dict.fromkeys(job.group for job in jobs):
         print(f"            {group}: {sum(job.group == group for job in jobs)} runs")
     if estimate is not None:
         taught = estimate.teacher + estimate.imitation
-        times = len(alike) if together else len(left)
-        print(f"time        about {duration(len(left) * (estimate.total - taught) + times * taught)} for what is left")
+        all_s = len(left) * (estimate.total - taught) + len(alike) * taught
+        print(f"time        about {duration(all_s)} for what is left, one after the other")
 
 
 def _gib(size: int) -> str:

@@ -1,4 +1,4 @@
-"""`agile-ray status`.
+"""`agile-ray status`. launch/status/on_cluster.py describes what it sees of a cluster's jobs.
 
 RUN/progress.json           read; launch/status/progress_file.py says what it holds
 RUN/config.yaml             read: whether the run has begun
@@ -6,13 +6,14 @@ RUN/report.json             read: whether it has finished
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agile_ray.errors import ConfigError
+from launch.commands.jobs.options import OnlyGivenAddress
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -22,56 +23,82 @@ if TYPE_CHECKING:
 
 FOLLOW_S = 2.0
 """Time between two looks, seconds."""
+FOLLOW_CLUSTER_S = 15.0
+"""The same of a cluster, where a look may be a job."""
 
 
 def command(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="RUN|SWEEP", help="Folder of a run or a sweep; or a spec, by its name or as a YAML file."
+            metavar="RUN|SWEEP",
+            help="Folder of a run or a sweep; or a spec, by its name or as a YAML file; with --address, the name of a "
+            "run or a sweep that is a job.",
         ),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Overrides of a spec, as it was started with: run.folder=/mnt/runs."),
     ] = None,
+    address: OnlyGivenAddress = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Look again every two seconds until every run has ended.")
+        bool, typer.Option("--follow", "-f", help="Look again and again until every run has ended.")
     ] = False,
 ) -> None:
     """Show where a run is, or every run of a sweep: stage, score, time left.
 
     Reads progress.json in the folder of each run, which a script can read too: stage, done, total, left_s, metrics,
     pid, host. Says so if the process of a run is gone, or if its file has not changed for ten minutes. Given a spec,
-    it also lists the runs that have not started.
+    it also lists the runs that have not started. With --address it asks the cluster, which reads the folders for it.
 
     \b
     Examples:
       agile-ray status runs/quickstart
       agile-ray status runs/study --follow
       agile-ray status study run.folder=/mnt/runs
+      agile-ray status study --follow --address http://10.0.0.1:8265
     """
-    folders = _folders(target, overrides or ())
+    look = _on_cluster(target, overrides or (), address) if address else _here(target, overrides or ())
     from launch.report.console import plain_console
-    from launch.status.seen import look, summary
+    from launch.status.seen import summary
 
     console = plain_console(soft_wrap=True)
     if not follow:
-        console.print(_view([look(folder) for folder in folders]))
+        console.print(_view(look()))
         return
     from rich.live import Live
 
     shown = ""
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
-            seen = [look(folder) for folder in folders]
+            seen = look()
             if console.is_terminal:
                 live.update(_view(seen), refresh=True)
             elif (text := summary(seen)) != shown:
                 console.print(shown := text)
             if all(one.ended for one in seen):
                 return
-            time.sleep(FOLLOW_S)
+            time.sleep(FOLLOW_CLUSTER_S if address else FOLLOW_S)
+
+
+def _here(target: str, overrides: "Sequence[str]") -> "Callable[[], list[Seen]]":
+    """What looks at folders."""
+    from launch.status.seen import look
+
+    folders = _folders(target, overrides)
+    return lambda: [look(folder) for folder in folders]
+
+
+def _on_cluster(target: str, overrides: "Sequence[str]", address: str) -> "Callable[[], list[Seen]]":
+    """What looks at jobs."""
+    if overrides:
+        raise ConfigError(f"status {target}: overrides are those of a spec, and --address takes a name; leave them out")
+    from launch.cluster.dashboard import Dashboard
+    from launch.cluster.jobs import Jobs
+    from launch.status.on_cluster import look_at
+
+    jobs, dashboard = Jobs.at(address), Dashboard(address)
+    return lambda: look_at(jobs.all(), target, dashboard)
 
 
 def _folders(target: str, overrides: "Sequence[str]") -> "list[RunFolder]":
@@ -81,6 +108,7 @@ def _folders(target: str, overrides: "Sequence[str]") -> "list[RunFolder]":
         ConfigError: it is neither a folder with runs nor a spec.
     """
     from agile_ray.record.folder import RunFolder, SweepFolder
+    from launch.status.sweep_index import read
 
     path = Path(target).expanduser()
     if path.is_dir():
@@ -89,7 +117,10 @@ def _folders(target: str, overrides: "Sequence[str]") -> "list[RunFolder]":
         run = RunFolder(path.resolve())
         if run.config.is_file() or run.progress.is_file():
             return [run]
-        if runs := SweepFolder(path.resolve()).runs():
+        sweep = SweepFolder(path.resolve())
+        if (index := read(sweep)) is not None:
+            return [sweep.run(run.run) for run in index.runs]
+        if runs := sweep.runs():
             return runs
         raise ConfigError(
             f"status {target}: a folder of a run holds config.yaml, and that of a sweep such folders, found none"
