@@ -26,6 +26,8 @@ FAILED = frozenset({errno.EIO, errno.EROFS, errno.ESTALE})
 """Error numbers of a disk that fails, is read-only, or is gone."""
 TRAINING = frozenset({"deepspeed", "peft", "sentence_transformers", "tensorboard", "torch", "transformers", "vllm"})
 """Libraries that the thin client does not bring."""
+ALWAYS = ("deepspeed", "torch", "transformers", "vllm")
+"""Of these, the libraries that every training needs."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 SHOWN_CHARACTERS = 100

@@ -65,7 +65,7 @@ def _played(config: RunConfig, environment: Environment) -> Iterator[Finding]:
         env=config.env,
         agent=config.agent,
         memory=config.memory,
-        model=config.model.path if config.model.path.is_dir() else None,
+        model=config.model.path if (config.model.path / "tokenizer.json").is_file() else None,
         seed=config.seed,
     )
     chosen = plays(environment, split="validation", sessions=SESSIONS)

@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict
 
 from agile_ray.config import RunConfig
+from agile_ray.errors import StarvedError
 from agile_ray.evaluation.choice import Choice
 from agile_ray.evaluation.frontier.closed import closed
 from agile_ray.evaluation.intervals import FEW
@@ -225,11 +227,12 @@ def _by_stream(results: Mapping[str, Sequence[Session]]) -> dict[str, dict[str, 
 
 def _leads(results: Mapping[str, Sequence[Session]], chosen: Callable[[Session], bool]) -> dict[str, Difference]:
     kept = {entry: list(filter(chosen, sessions)) for entry, sessions in results.items()}
-    return {
-        entry: paired_difference(kept["ppo"], sessions, other_streams=False)
-        for entry, sessions in kept.items()
-        if entry != "ppo"
-    }
+    found: dict[str, Difference] = {}
+    for entry, sessions in kept.items():
+        if entry != "ppo":
+            with suppress(StarvedError):  # in each pair a session has failed
+                found[entry] = paired_difference(kept["ppo"], sessions, other_streams=False)
+    return found
 
 
 def _closed(scores: Mapping[str, Score], best: str | None) -> float | None:

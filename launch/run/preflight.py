@@ -7,6 +7,7 @@ import glob
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from agile_ray.config import RunConfig
@@ -14,6 +15,7 @@ from agile_ray.errors import ConfigError
 from agile_ray.record.checkpoints import KEPT
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.wholeness import weights_fault
+from launch.border import ALWAYS
 from launch.cluster.address import check_shared, joins, temporary_folder
 from launch.models.folder import check_model, check_same_network, check_same_tokenizer
 from learner.compiler.folder import choose_folder
@@ -37,7 +39,9 @@ def check(config: RunConfig) -> None:
 
     Raises:
         ConfigError: names the key, what was found and what to do.
+        ModuleNotFoundError: names a library that is missing.
     """
+    check_installed()
     if joins(config.cluster):
         check_shared(config)
     else:
@@ -53,6 +57,17 @@ def check(config: RunConfig) -> None:
     check_space(config.run.folder, need_bytes=factor * copies * weights + SPARE_BYTES)
     if not joins(config.cluster):
         check_shared_memory(config)
+
+
+def check_installed() -> None:
+    """Refuse a training without its libraries; imports none of them.
+
+    Raises:
+        ModuleNotFoundError: names one that is missing.
+    """
+    for name in ALWAYS:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def check_shared_memory(config: RunConfig) -> None:

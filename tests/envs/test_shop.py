@@ -290,7 +290,7 @@ def test_a_myopic_asker_is_near_the_optimum_which_asks_more_often(split: str, pr
 
 def test_the_registry_builds_by_name_and_lists_the_known_names():
     assert isinstance(build(Env(name="shop"), seed=0), Shop)
-    with pytest.raises(ConfigError, match=r"env\.name: one of shop, .*found shpo"):
+    with pytest.raises(ConfigError, match=r"env\.name: one of .*shop.*found shpo"):
         build(Env(name="shpo"), seed=0)
     assert "shop" in ENVIRONMENTS
 

@@ -5,8 +5,9 @@ import pytest
 from agile_ray.errors import ConfigError
 from agile_ray.record import provenance
 from agile_ray.record.folder import RunFolder
-from launch.run import finished, sweep, sweep_plan
+from launch.run import finished, sweep_plan
 from launch.run.shipped_configs import read
+from launch.sweeps import sweep
 from tests.conftest import one_line
 
 

@@ -175,7 +175,7 @@ class Training:
             expert=self.expert,
             journals=self.run,
         )
-        self.monkeypatch.setattr(assembly, "_rules", lambda *_: rig.rules)
+        self.monkeypatch.setattr(assembly, "rules_of", lambda *_: rig.rules)
         self.pool = Counted(rig, self.run.path)
         machines = Machines(
             config=config, room=cast("Room", None), learners=cast("LearnerGroup", ranks), rollouts=self.pool

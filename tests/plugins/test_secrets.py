@@ -55,9 +55,9 @@ def test_neither_a_session_nor_its_receipts_hold_a_secret(breaks):
 READS_PICKLES = {
     "agile_ray/credit/assign.py",  # the run's own checkpoint
     "agile_ray/record/evaluations.py",  # the run's own evaluation that was stopped
-    "rollout/lane_files.py",  # the run's own checkpoint
-    "rollout/pool.py",  # from its own actors
-    "rollout/watch.py",  # from its own actors
+    "rollout/actor.py",  # from its own driver
+    "rollout/fleet/lane_files.py",  # the run's own checkpoint
+    "rollout/fleet/ray_worker.py",  # from its own actors
 }
 """What reads pickles: files of the run's own folder, and messages between the run's own processes."""
 
