@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,9 +14,48 @@ from agile_ray.record import history
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
 from agile_ray.replay.comparison import compare, losses
-from tests.integration.conftest import BIN, ITERATIONS, LANES, SESSIONS, STEPS, Job, environment
+from tests.chaos.checks import Expected, problems
+from tests.chaos.processes import Family, Role, alive
+from tests.integration.conftest import BIN, ITERATIONS, LANES, SESSIONS, STEPS, WAIT_S, Job, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
+
+ENDS_S = 60.0
+"""Longest time in which everything that the run has started must be gone."""
+
+
+class Struck:
+    """A run of the same command as the small run's, under another name."""
+
+    def __init__(self, job: Job) -> None:
+        self.run, self.log = RunFolder(job.folder / "struck"), job.folder / "struck.log"
+        words = [str(BIN / "agile-ray"), "train", *job.words, "run.name=struck"]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(words, stdout=log, stderr=log, env=environment())
+        (extensions := job.folder / "extensions").mkdir()
+        self.family = Family(self.process.pid, compiles_in=extensions)
+
+    def count(self, event: Event) -> int:
+        return sum(line.event is event for line in history.read(self.run.history))
+
+    def wait_for(self, event: Event) -> None:
+        """Wait for the first line of an event."""
+        end = time.monotonic() + WAIT_S
+        while not self.count(event):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < end, f"no {event} after {WAIT_S} s: {self.log.read_text()}"
+            self.family.look()
+            time.sleep(0.2)
+
+    def finish(self) -> int:
+        """Wait for the end; returns the exit code."""
+        end = time.monotonic() + WAIT_S
+        while self.process.poll() is None:
+            assert time.monotonic() < end, self.log.read_text()
+            self.family.look()
+            time.sleep(0.5)
+        assert self.process.returncode is not None
+        return self.process.returncode
 
 
 def test_every_session_is_trained_exactly_once(job: Job) -> None:
@@ -104,10 +145,39 @@ def test_a_replay_repeats_its_run_even_after_it_is_resumed(job: Job) -> None:
     assert {path: path.stat().st_mtime_ns for path in job.run.rglob("*")} == before
 
 
-def test_a_deterministic_training_repeats_bit_for_bit_however_often_it_was_interrupted(job: Job) -> None:
-    command = [str(BIN / "agile-ray"), "train", *job.words, "run.name=again"]
-    subprocess.run(command, check=True, env=environment(), capture_output=True, timeout=400)
-    first, second = RunFolder(job.run), RunFolder(job.folder / "again")
+@pytest.fixture(scope="module")
+def struck(job: Job) -> Iterator[Struck]:
+    """The run again under another name, a learner rank of which is killed after its first iteration."""
+    run = Struck(job)
+    try:
+        run.wait_for(Event.ITERATION)
+        ranks = run.family.members(Role.RANK)
+        assert len(ranks) == 2
+        ranks[-1].kill()
+        run.wait_for(Event.RESUME)
+        run.family.look()
+        fresh = run.family.members(Role.RANK)
+        assert len(fresh) == 2
+        assert not {one.pid for one in fresh} & {one.pid for one in ranks}
+        assert not any(map(alive, ranks))
+        assert run.finish() == 0, run.log.read_text()
+        assert run.family.left(within_s=ENDS_S) == []
+        yield run
+    finally:
+        run.family.end()
+
+
+def test_a_run_whose_rank_is_killed_goes_on_in_its_process(struck: Struck) -> None:
+    [line] = [line for line in struck.log.read_text().splitlines() if "lost a learner rank" in line]
+    assert "1 of 3 times" in line
+    lines = history.read(struck.run.history)
+    assert sum(line.counts.get("fleet/learner_restarts", 0) for line in lines) == 1
+    assert len(struck.run.path.joinpath("run.json").read_text().split('"started"')) == 2  # one start
+    assert problems(struck.run, Expected(iterations=ITERATIONS, sessions=LANES * SESSIONS * ITERATIONS)) == []
+
+
+def test_a_deterministic_training_repeats_bit_for_bit_however_it_was_interrupted(job: Job, struck: Struck) -> None:
+    first, second = RunFolder(job.run), struck.run
     ours, theirs = (losses(history.read(run.history)) for run in (first, second))
     assert ours == theirs
     for iteration in range(1, ITERATIONS + 1):
