@@ -5,6 +5,7 @@ launch/manifests/rayjob.schema.json describes the fields that are used, and name
 
 import re
 from importlib.metadata import version
+from typing import TypeAlias
 
 import yaml
 
@@ -21,7 +22,7 @@ KEPT_S = 600
 GRACE_S = 60
 """Time between SIGTERM and SIGKILL of a pod, seconds."""
 
-Value = str | int | bool | list["Value"] | dict[str, "Value"]
+Value: TypeAlias = "str | int | bool | list[Value] | dict[str, Value]"
 """What a manifest consists of."""
 
 
