@@ -1,5 +1,6 @@
 # make quickstart   train on the built-in shop, print the table, write runs/quickstart/report.html
 # make test         lint, fast tests, then the tests that use real Ray, vLLM, DeepSpeed and data, two files at a time
+# make test-long    the trainings on real components that take minutes each
 # make types        check the types with pyright
 # make study        train the quick start for three seeds and three prices, in the background
 # make three_prices make credit make priors make choices make stability
@@ -35,7 +36,7 @@ SWEEP_ADDRESS := http://127.0.0.1:$(SWEEP_PORT)
 
 BENCH_MODEL ?= $(firstword $(wildcard runs/quickstart/sft) models/tiny)
 
-.PHONY: install quickstart sweep test lint types bench chaos $(STUDIES)
+.PHONY: install quickstart sweep test test-long lint types bench chaos $(STUDIES)
 
 install: $(STAMP)
 
@@ -61,7 +62,10 @@ sweep: install
 
 test: install lint
 	$(BIN)/python -m pytest -q -m "not integration and not data" --numprocesses=2 --durations=5 --timeout=120
-	$(BIN)/python -m pytest -q -m "$(SLOW)" --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=10 --timeout=600
+	$(BIN)/python -m pytest -q -m "($(SLOW)) and not long" --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=10 --timeout=600
+
+test-long: install
+	$(BIN)/python -m pytest -q -m long --numprocesses=2 --dist=loadfile --durations=10 --timeout=900
 
 lint: install
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ def strike(bench: Bench, role: Role, sent: Signal) -> Outcome:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.parametrize(("role", "sent"), [(Role.RANK, "SIGKILL"), (Role.ENGINE, "SIGSTOP")])
 def test_a_run_that_was_struck_is_run_again_and_is_then_as_promised(bench: Bench, role: Role, sent: Signal) -> None:
     outcome = strike(bench, role, sent)
@@ -41,6 +42,7 @@ def test_a_run_that_was_struck_is_run_again_and_is_then_as_promised(bench: Bench
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_what_a_killed_driver_leaves_is_a_problem(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     members = Family.members
 
@@ -58,6 +60,7 @@ def test_what_a_killed_driver_leaves_is_a_problem(bench: Bench, monkeypatch: pyt
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_the_undisturbed_run_is_measured_once(bench: Bench) -> None:
     first = bench.undisturbed()
     assert 0 < first.ready_s < first.wall_s

@@ -611,7 +611,7 @@ def test_the_shipped_config_names_existing_categories_and_does_not_train_on_the_
 
     config = load(Path(next(iter(configs_folder))) / "productqa.yaml", [f"env.data={FOLDER}"])
     environment = build(config.env, seed=config.seed)
-    assert [environment.streams(split) for split in ("train", "validation", "test")] == [12, 1, 1]
+    assert [environment.streams(split) for split in ("train", "validation", "test")] == [5, 3, 3]
     trained = {*config.env.categories["train"], *config.env.categories["validation"]}
     assert trained.isdisjoint(config.env.categories["test"])
     assert {path.name for path in CATEGORIES if path.parent.name == "train"} >= trained

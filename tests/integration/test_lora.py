@@ -78,6 +78,7 @@ def test_adapters_learn_alike_on_any_number_of_ranks_and_resume_to_the_bit(folde
         learners.load(state)
 
 
+@pytest.mark.long
 def test_a_small_training_ends_and_is_replayed(tmp_path: Path):
     model = tmp_path / "model"
     words = {

@@ -25,6 +25,7 @@ SMALL = (
 )
 
 
+@pytest.mark.long
 def test_runs_of_a_sweep_share_machines_and_imitation(tmp_path: Path):
     model = tmp_path / "model"
     make = ["model", "tiny", "--env", "recurring", "--hidden", "64", "--layers", "1", "--output", str(model)]
