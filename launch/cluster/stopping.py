@@ -5,12 +5,15 @@ SIGTERM                 the training ends after the step or iteration that it is
 30 s after SIGTERM      Ray kills what is left: `submit` sets RAY_JOB_STOP_WAIT_TIME_S of the job
 """
 
+import re
 import time
 from collections.abc import Callable
 
 from agile_ray.errors import AgileError, ConfigError, DeadlineError
 from launch.cluster.jobs import Job, Jobs, latest, named
 
+SAID = re.compile(r"\d+\.\d min  ")
+"""How a training begins its lines (launch/run/progress.py)."""
 LOOK_S = 0.5
 """Time between two looks at jobs that end, seconds."""
 
@@ -66,9 +69,10 @@ def _to_end(jobs: list[Job], name: str) -> list[Job]:
 
 
 def _last_line(jobs: Jobs, job: Job) -> str:
-    """What the job said last: from where it will go on."""
+    """What the run said last: from where it will go on. Libraries may print more when its process ends."""
     try:
         lines = [line.strip() for line in jobs.log(job.id).splitlines() if line.strip()]
     except AgileError:
         lines = []
-    return lines[-1] if lines else job.state
+    said = [line for line in lines if SAID.match(line)] or lines
+    return said[-1] if said else job.state

@@ -79,15 +79,18 @@ class Clock:
         self.now += seconds
 
 
+LAST = "112.4 min  asked to stop: checkpoint after 4 iterations"
+
+
 def test_stopping_waits_until_the_run_has_ended_and_repeats_what_it_said_last(capsys):
     client = FakeClient(
-        job("raysubmit_1", "one", stops_after=3, log="a\nasked to stop: checkpoint after 4 iterations\n\n")
+        job("raysubmit_1", "one", stops_after=3, log=f"  0.1 min  a\n{LAST}\nlibrary: something leaked\n\n")
     )
     clock = Clock()
     stop(Jobs(client, where="x"), "one", wait_s=60, monotonic=clock, sleep=clock.sleep)
     first, last = capsys.readouterr().out.splitlines()
     assert first == "job raysubmit_1: one is asked to end"
-    assert last == "job raysubmit_1: one ended after 2 s: asked to stop: checkpoint after 4 iterations"
+    assert last == f"job raysubmit_1: one ended after 2 s: {LAST.strip()}"
 
 
 def test_stopping_a_sweep_stops_its_job_first_and_then_its_runs(capsys):
