@@ -26,7 +26,7 @@ from agile_ray.agent.expert import AskKey
 from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Completion, Policy, Prompt, Writer
 from agile_ray.agent.rules import Rules
-from agile_ray.errors import AgileError, ConfigError, DeadlineError, EngineError, described, is_full_disk
+from agile_ray.errors import AgileError, ConfigError, ContractError, DeadlineError, EngineError, described, is_full_disk
 from agile_ray.evaluation.plays import Part, Play, balanced
 from agile_ray.scripted.guided import grow
 from agile_ray.scripted.head_start import AskingShares, first_position, head_start
@@ -121,11 +121,17 @@ class Player:
     # Orders and reports.
 
     def order(self, orders: Orders) -> None:
-        """Carry out orders; call it on the event loop, in the order in which they were sent."""
+        """Carry out orders; call it on the event loop, in the order in which they were sent.
+
+        Raises:
+            ContractError: a lane is leased that is here.
+        """
         self._orders = orders
         for receipt in orders.bought:
             self._bought.setdefault(AskKey.parse(receipt.key).stream, []).append(receipt)
         for lease in orders.leases:
+            if lease.number in self._seated:  # it would play in two seats at once
+                raise ContractError(f"Player: lane {lease.number} is leased to one player at a time, and it is here")
             begun = 0 if lease.position is None else lease.position.round
             self._seated[lease.number] = _Seated(lease=lease, played=lease.played, round=begun)
             self._resting.append(lease.number)

@@ -60,6 +60,7 @@ def test_sizes_divide_into_whole_passes_and_the_gpu_model_is_as_large_as_said() 
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_whole_check_runs_on_a_cpu(tmp_path: Path) -> None:
     words = [

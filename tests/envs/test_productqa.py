@@ -30,12 +30,15 @@ DATA = Path(os.environ.get("AGILE_DATA", Path(__file__).resolve().parents[2] / "
 FOLDER = DATA / "productqa" if (DATA / "productqa").is_dir() else DATA
 CATEGORIES = sorted(path.parent for path in FOLDER.glob("t*/*/qa.jsonl"))
 TEST_CATEGORIES = [path for path in CATEGORIES if path.parent.name == "test"]
+IN_TIME = (*TEST_CATEGORIES, *[path for path in CATEGORIES if path.parent.name == "train"][:1])
+"""The categories of `make test`; the others are left to `make test-long`."""
 
 
 def of_each(categories: Sequence[Path]) -> pytest.MarkDecorator:
     """Run a data test once for each category folder, or skip it where there is none."""
     missing = pytest.param(Path(), marks=pytest.mark.skip(reason=f"no ProductQA files in {DATA}; set AGILE_DATA"))
-    return pytest.mark.parametrize("category", categories or [missing], ids=lambda path: path.name)
+    given = [pytest.param(path, marks=[] if path in IN_TIME else pytest.mark.long) for path in categories]
+    return pytest.mark.parametrize("category", given or [missing], ids=lambda path: path.name)
 
 
 # A tiny folder in the same format.

@@ -98,6 +98,7 @@ def test_the_report_contains_every_documented_metric(job: Job) -> None:
     assert "<svg" in (job.run / "report.html").read_text() or "data:image" in (job.run / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_evaluating_a_checkpoint_gives_what_its_run_reported(job: Job) -> None:
     output, checkpoint = job.folder / "again.json", job.run / "checkpoints" / "best"
     before = sorted(checkpoint.iterdir())
@@ -167,6 +168,7 @@ def struck(job: Job) -> Iterator[Struck]:
         run.family.end()
 
 
+@pytest.mark.long
 def test_a_run_whose_rank_is_killed_goes_on_in_its_process(struck: Struck) -> None:
     [line] = [line for line in struck.log.read_text().splitlines() if "lost a learner rank" in line]
     assert "1 of 3 times" in line
@@ -176,6 +178,7 @@ def test_a_run_whose_rank_is_killed_goes_on_in_its_process(struck: Struck) -> No
     assert problems(struck.run, Expected(iterations=ITERATIONS, sessions=LANES * SESSIONS * ITERATIONS)) == []
 
 
+@pytest.mark.long
 def test_a_deterministic_training_repeats_bit_for_bit_however_it_was_interrupted(job: Job, struck: Struck) -> None:
     first, second = RunFolder(job.run), struck.run
     ours, theirs = (losses(history.read(run.history)) for run in (first, second))

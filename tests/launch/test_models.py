@@ -134,7 +134,8 @@ def test_tiny_takes_the_environment_of_a_config(tmp_path, monkeypatch):
             tiny(tmp_path / "none", **{**SMALL, **words})
     mine, default, recurring = built
     assert (mine.name, mine.data, mine.categories["train"]) == ("productqa", tmp_path, ("mice",))
-    assert (mine.categories["validation"], mine.categories["test"]) == (("litter",), ("all_pans",))
+    assert mine.categories["validation"] == ("litter",)  # which the file replaces
+    assert mine.categories["test"] == ("all_pans", "camera_cases", "leggings")
     assert (default.name, recurring.name) == ("shop", "recurring")
 
 
