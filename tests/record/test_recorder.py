@@ -1,6 +1,7 @@
 import contextlib
 import json
 import subprocess
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -260,6 +261,7 @@ def test_tensorboard_reads_the_scalars_and_ignores_discarded_ones(tmp_path):
     state = play(first, FRESH, iterations=1, clock=clock)
     play(first, state, iterations=2, clock=clock)
     first.close()
+    time.sleep(1.0)  # TensorBoard orders files by the second in their names
     second = RunRecorder(RunFolder(tmp_path), clock=clock)
     second.resume(state)
     play(second, state, iterations=1, clock=clock)
