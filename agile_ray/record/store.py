@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from agile_ray.errors import ContractError
 from agile_ray.record.folder import RunFolder
@@ -36,6 +35,7 @@ from agile_ray.record.parquet.columns import (
     segment_of,
     session_of,
 )
+from agile_ray.record.parquet.functions import compute as pc
 from agile_ray.record.parquet.tables import count_rows, read_table, write_table
 from agile_ray.segments import turns
 from agile_ray.types import Float32, Segment, Session, TokenScores, TrainingRow

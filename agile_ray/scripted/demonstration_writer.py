@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agile_ray.agent.environment import Environment
+from agile_ray.agent.functions import Function
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.config import Imitation
@@ -63,22 +64,23 @@ def row_of(played: Played, tokenizer: Tokenizer) -> Row:
     """
     segment, *others = cut(played.session)
     assert not others, "Executor: a context only grows, so a session is one segment"
-    calls: list[tuple[Call, list[int], list[int]]] = []  # with the tokens of words and of the reply
+    calls: list[tuple[Function, list[int], list[int]]] = []  # with the tokens of words and of the reply
     for token, acted in zip(segment.token_ids.tolist()[1:], segment.action_mask.tolist()[1:], strict=True):
         if (function := tokenizer.function_at(token)) is not None:
-            calls.append((Call(call=function), [], []))
+            calls.append((function, [], []))
         elif token != tokenizer.eos_id:
-            calls[-1][1 if acted else 2].append(token)
+            _, words, reply = calls[-1]
+            (words if acted else reply).append(token)
     return Row(
         stream=played.stream,
         question=played.question.id,
         calls=tuple(
             Call(
-                call=call.call,
+                call=function,
                 words=tokenizer.decode(words).removeprefix(" ") if words else None,
                 reply=" ".join(tokenizer.decode(reply).split()) if reply else None,
             )
-            for call, words, reply in calls
+            for function, words, reply in calls
         ),
         right=played.session.correct,
         learn=played.learned,
