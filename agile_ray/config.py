@@ -88,8 +88,8 @@ class Env(Section):
     plays those of `imitation`, if there are any, else those of `train`: PPO then plays categories whose answers the
     policy has not learned. No category is in two splits. A split that is left out has the environment's own."""
     stream_sessions: int | None = Field(default=None, ge=2)
-    """Maximum number of sessions in one episode. A longer training stream of files becomes several, each with a memory
-    of its own; of others, the first so many sessions are played. None: streams are played whole."""
+    """Maximum number of sessions in one training episode. A longer stream of files becomes several, each with a memory
+    of its own. Streams that never end are cut in evaluations too. None: streams are played whole."""
     tool_s: float = Field(default=2.0, gt=0)
     """Deadline of one query to the tool, in seconds; for SQL, of CPU time."""
     judge: str | None = None

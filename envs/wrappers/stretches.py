@@ -7,7 +7,7 @@ Let n = `env.stream_sessions`, and L the number of questions in a stream.
     of streams that never end     its first n questions: there are always more streams
     of files, training            floor(L / n), at least one: all have n questions, so a collection can hold them whole;
                                   the end of the stream, fewer than n questions, is left out
-    of files, other splits        its first n questions: each stream is played from an empty memory, to the same length
+    of files, other splits        the whole stream: `evaluate.sessions` says how much of each is played
 
 In training, the first episodes of all streams come before the second ones. A stream with at most n questions keeps its
 id; an episode cut from a longer one adds the range of its questions to it.
@@ -62,7 +62,8 @@ class Stretches(SameEnvironment):
         parts = self._parts(split)
         around, place = divmod(index, len(parts))
         original, start = parts[place]
-        return self._stretch(self._environment.stream(split=split, index=around * available + original), start=start)
+        stream = self._environment.stream(split=split, index=around * available + original)
+        return self._stretch(stream, start=start) if split in TRAINING else stream
 
     def streams(self, split: str) -> int | None:
         """Number of episodes of a split; None if they never end.
@@ -75,15 +76,12 @@ class Stretches(SameEnvironment):
     def _cut(self, split: str) -> list[tuple[int, int]]:
         """The episodes of a split that ends: index of the stream, and position of the first question."""
         available = self._environment.streams(split) or 0
+        if split not in TRAINING:
+            return [(index, 0) for index in range(available)]
         lengths = [len(self._environment.stream(split=split, index=index).questions) for index in range(available)]
-        ends = [self._end(length, split) for length in lengths]
+        ends = [max(length - length % self._sessions, min(length, self._sessions)) for length in lengths]
         starts = range(0, max(ends), self._sessions)
         return [(index, start) for start in starts for index, end in enumerate(ends) if start < end]
-
-    def _end(self, length: int, split: str) -> int:
-        """Questions of a stream that are played."""
-        whole = length - length % self._sessions if split in TRAINING else self._sessions
-        return min(length, max(whole, self._sessions))
 
     def _stretch(self, stream: Stream, *, start: int) -> Stream:
         end = min(start + self._sessions, len(stream.questions))

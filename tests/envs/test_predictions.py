@@ -75,7 +75,7 @@ def test_productqa_scores_by_eval_py_as_it_was_judged(tiny: Path, turns: tuple[s
     ]
     category = Category(folder=tiny / "test" / "pans")
     [(name, rows)] = exported(environment, sessions).items()
-    assert (name, len(rows)) == ("pans", stretch or len(category.questions))
+    assert (name, len(rows)) == ("pans", len(category.questions))
     for number, (row, session) in enumerate(zip(rows, sessions, strict=True)):
         assert (row["id"], row["question"]) == (category.questions[number].id, category.questions[number].question)
         assert eval_py(category, row, number) == row["correct"] == session.correct
@@ -95,8 +95,8 @@ def test_the_turns_above_are_right_and_wrong_in_every_way(tiny: Path) -> None:
 def test_lines_stay_aligned_where_a_question_was_not_played(tiny: Path) -> None:
     environment = envs.build(Env(name="productqa", data=tiny, stream_sessions=4), seed=0)
     rows = exported(environment, play(environment, *TURNS["advice"])[2:])["pans"]
-    assert [row["id"] for row in rows] == [row["id"] for row in test_productqa.PANS[:4]]
-    assert [row["short_answer"] is None for row in rows] == [True, True, False, False]
+    assert [row["id"] for row in rows] == [row["id"] for row in test_productqa.PANS]
+    assert [row["short_answer"] is None for row in rows] == [True, True, False, False, False, False]
 
 
 @pytest.mark.parametrize("said", ["City 60", "the city: 60", "City", ""])

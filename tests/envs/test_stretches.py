@@ -51,17 +51,18 @@ def episodes(world: Stretches, split: str, count: int) -> dict[str, list[int]]:
     return found
 
 
-def test_an_evaluation_plays_the_first_questions_of_each_stream():
+def test_an_evaluation_plays_whole_streams_or_as_much_of_each_as_it_is_told():
     world = Stretches(Files(7, 3, 8), sessions=4)
     assert world.streams("test") == 3
     assert episodes(world, "test", 3) == {
-        "files/test/0/0/0-3": [0, 1, 2, 3],
+        "files/test/0/0": list(range(7)),
         "files/test/1/1": [0, 1, 2],
-        "files/test/2/2/0-3": [0, 1, 2, 3],
+        "files/test/2/2": list(range(8)),
     }
     with pytest.raises(IndexError):
         world.stream(split="test", index=3)
-    assert [one.sessions for one in plays(world, split="test", sessions=None)] == [4, 3, 4]
+    assert [one.sessions for one in plays(world, split="test", sessions=None)] == [7, 3, 8]
+    assert [one.sessions for one in plays(world, split="test", sessions=13)] == [5, 3, 5]
 
 
 def test_training_episodes_of_long_streams_all_have_the_same_length_in_every_round():
