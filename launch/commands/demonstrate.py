@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agile_ray.errors import ConfigError
+from launch.commands.evaluate import Endpoint, EndpointModel, TokenPrices
 from launch.commands.paths import as_path
 from launch.commands.reference_policies import PROMPTED
 
@@ -29,17 +30,9 @@ def command(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as imitation.wrong_queries=0.1.")
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1. Key: OPENAI_API_KEY."
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model of --endpoint.")] = None,
-    token_prices: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="IN OUT", help="Prices of a million tokens of --endpoint, read and written."),
-    ] = None,
+    endpoint: Endpoint = None,
+    model: EndpointModel = None,
+    token_prices: TokenPrices = None,
 ) -> None:
     """Let a teacher play sessions, and write them as demonstrations for imitation.
 

@@ -33,6 +33,19 @@ if TYPE_CHECKING:
     from agile_ray.types import Session
     from envs.endpoints.chat import Usage
 
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1. Key: OPENAI_API_KEY."
+    ),
+]
+"""Of commands that a chat model may play."""
+EndpointModel = Annotated[str | None, typer.Option(metavar="NAME", help="Model of --endpoint.")]
+TokenPrices = Annotated[
+    tuple[float, float] | None,
+    typer.Option(metavar="IN OUT", help="Prices of a million tokens of --endpoint, read and written."),
+]
+
 
 def command(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a shipped config, or a YAML file.")],
@@ -81,17 +94,9 @@ def command(
         Path | None,
         typer.Option(parser=as_path, metavar="FOLDER", help="Policy that answers where a script decides when to ask."),
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="OpenAI-compatible endpoint, such as http://localhost:8000/v1. Key: OPENAI_API_KEY."
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="Model of --endpoint.")] = None,
-    token_prices: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="IN OUT", help="Prices of a million tokens of --endpoint, read and written."),
-    ] = None,
+    endpoint: Endpoint = None,
+    model: EndpointModel = None,
+    token_prices: TokenPrices = None,
 ) -> None:
     """Measure a policy: total score, asked share, accuracy.
 
