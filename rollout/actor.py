@@ -19,6 +19,7 @@ from agile_ray.scripted.head_start import AskingShares
 from agile_ray.seeds import derive
 from agile_ray.weights import WeightsRef
 from rollout.engine import VLLMEngine
+from rollout.fleet.in_order import InOrder
 from rollout.fleet.messages import Orders
 from rollout.garbage import look_rarely
 from rollout.player import Player
@@ -37,6 +38,7 @@ class RolloutActor:
         self._settings = settings
         self._started_engine: VLLMEngine | None = None
         self._opened_player: Player | None = None
+        self._orders = InOrder(lambda orders: self._player.order(orders))
 
     async def answer(self, call: RollCall, name: str) -> None:
         """Show that this node sees the run's folder.
@@ -107,9 +109,9 @@ class RolloutActor:
         return pickle.dumps(await self._player.spread(numbers, shares, seed=self._settings.common.seed))
 
     async def order(self, orders: bytes) -> None:
-        """Carry out pickled `Orders`."""
+        """Carry out pickled `Orders`, after those with smaller numbers."""
         found: Orders = pickle.loads(orders)  # noqa: S301  from our own driver
-        self._player.order(found)
+        self._orders.take(found)
 
     async def report(self, wait_s: float) -> bytes:
         """What has happened since the last report; waits up to `wait_s` seconds for something to happen.

@@ -123,15 +123,16 @@ class Player:
     def order(self, orders: Orders) -> None:
         """Carry out orders; call it on the event loop, in the order in which they were sent.
 
-        Raises:
-            ContractError: a lane is leased that is here.
+        A lane that is leased and is here breaks the contract: the report says so, and the run ends.
         """
         self._orders = orders
         for receipt in orders.bought:
             self._bought.setdefault(AskKey.parse(receipt.key).stream, []).append(receipt)
         for lease in orders.leases:
-            if lease.number in self._seated:  # it would play in two seats at once
-                raise ContractError(f"Player: lane {lease.number} is leased to one player at a time, and it is here")
+            if lease.number in self._seated:  # it would play in two seats at once; nobody waits for this call
+                where = f"Player: lane {lease.number} is leased to one player at a time, and it is here"
+                self._fatal = ContractError(where)
+                break
             begun = 0 if lease.position is None else lease.position.round
             self._seated[lease.number] = _Seated(lease=lease, played=lease.played, round=begun)
             self._resting.append(lease.number)

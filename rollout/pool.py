@@ -22,8 +22,9 @@ A batch, a slice, an age: rollout/fleet/lanes.py. Who plays which lane, and what
 rollout/fleet/dispatch.py. What goes wrong in a session: rollout/player.py.
 
 No call is late because much is to be played. Every step of a session is bounded by cluster.deadline_s inside its actor,
-every call into vLLM too, and an actor that does not report for HEARTBEAT_S hangs. Such an actor, and one that dies or
-whose engine fails, is replaced. The fresh one loads the live weights and is checked before it plays.
+every call into vLLM too. An actor hangs if it does not report, or does not carry out its orders, for HEARTBEAT_S. Such
+an actor, and one that dies or whose engine fails, is replaced. The fresh one loads the live weights and is checked
+before it plays.
 """
 
 import asyncio

@@ -85,7 +85,8 @@ class _Member:
     started: bool = False  # its engine runs
     serving: bool = False  # it has the live weights, and may play
     weights: WeightsRef | None = None  # that it serves; None: those it started with
-    orders: int = 0
+    orders: int = 0  # sent
+    obeyed: float = 0.0  # when a report last showed that orders were carried out, or that none were left; loop time
     lanes: int = 0
     report: Report | None = None  # the latest one
     thief: int | None = None  # the actor that gets the lanes that this one hands back
@@ -238,6 +239,7 @@ class Fleet:
                     member.weights = weights
 
     def _take(self, member: _Member, report: Report) -> None:
+        self._check_orders(member, report)
         member.report = report
         self._take_lanes(member, report)
         if self._evaluation is not None:
@@ -255,6 +257,18 @@ class Fleet:
             self._deal()
         self._balance(member)
         self._changed()
+
+    def _check_orders(self, member: _Member, report: Report) -> None:
+        """Orders that are lost would let everybody wait for ever: the actor waits for them, the fleet for the lanes."""
+        now = asyncio.get_running_loop().time()
+        before = 0 if member.report is None else member.report.orders
+        if report.orders == member.orders or report.orders > before or member.report is None:
+            member.obeyed = now
+        elif now - member.obeyed > self._heartbeat_s:
+            raise DeadlineError(
+                f"rollout: actor {member.index} must carry out its orders within {self._heartbeat_s:g} s, it has "
+                f"carried out {report.orders} of {member.orders}"
+            )
 
     def _take_lanes(self, member: _Member, report: Report) -> None:
         for played in report.played:

@@ -54,9 +54,9 @@ class Errand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What changes for an actor; orders are carried out in the order in which they are sent."""
+    """What changes for an actor; orders are carried out in the order of their numbers (rollout/fleet/in_order.py)."""
 
-    number: int  # of these orders, counted for each actor
+    number: int  # of these orders, from 1, counted for each process
     allowed: int  # a lane may play a session as long as it has played fewer than this
     paused: bool  # no session begins; those that are being played end
     leases: tuple[Lease, ...] = ()

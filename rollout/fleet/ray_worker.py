@@ -73,7 +73,7 @@ class RayWorker:
         await self._wait("load", self.handle.load.remote(weights))
 
     def order(self, orders: Orders) -> None:
-        """Send orders; that they did not arrive shows in the next report."""
+        """Send orders; a report names those that were carried out."""
         self.handle.order.remote(pickle.dumps(orders))
 
     async def report(self, wait_s: float) -> Report:

@@ -18,6 +18,7 @@ from agile_ray.scripted.references import Habits, reference
 from agile_ray.weights import WeightsRef
 from envs.recurring import Recurring
 from rollout.fleet.dispatch import Bought, Fleet
+from rollout.fleet.in_order import InOrder
 from rollout.fleet.lanes import Lanes
 from rollout.fleet.messages import Errand, Lease, Orders
 from rollout.player import Player
@@ -97,6 +98,8 @@ class FakeWorker:
         self.loaded = []
         self.played_before_loading = 0
         self.player = self.build()
+        self.orders = InOrder(lambda orders: self.player.order(orders))
+        self.loses = None  # the number of the orders that do not arrive
 
     def build(self):
         rig, worker = self.rig, self
@@ -135,8 +138,13 @@ class FakeWorker:
         self.loaded.append(weights.version)
 
     def order(self, orders):
-        if not self.dead and not self.hung:
-            self.player.order(pickle.loads(pickle.dumps(orders)))
+        """Let orders arrive a little later, and so sometimes after those that were sent after them."""
+        arriving = pickle.loads(pickle.dumps(orders))
+        asyncio.get_running_loop().call_later(self.rig.delay(), self.arrive, arriving)
+
+    def arrive(self, orders):
+        if not self.dead and not self.hung and orders.number != self.loses:
+            self.orders.take(orders)
 
     async def report(self, wait_s):
         while self.hung and not self.dead:

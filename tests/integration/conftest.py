@@ -62,7 +62,10 @@ class Job:
         deadline = time.monotonic() + WAIT_S
         while len(self.lines(event)) < count:
             assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline, f"{event}: {len(self.lines(event))} of {count} lines after {WAIT_S} s"
+            if time.monotonic() > deadline:
+                process.kill()
+                said = process.communicate(timeout=60)[0]
+                pytest.fail(f"{event}: {len(self.lines(event))} of {count} lines after {WAIT_S} s; it said: {said}")
             time.sleep(0.1)
 
 

@@ -1,6 +1,7 @@
 """The dispatch of lanes on real Ray, with a script in place of vLLM: one actor is killed, another one stopped."""
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ from agile_ray.config import Agent, Cluster, Env, Learner, Loop, Memory, Model, 
 from agile_ray.errors import AgileError
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
+from agile_ray.types import Receipt
 from agile_ray.weights import WeightsRef
 from envs.recurring import Recurring
 from launch.cluster.room import reserve
 from rollout import pool as pool_module
 from rollout.actor import RolloutActor
 from rollout.fleet import dispatch
+from rollout.fleet.in_order import InOrder
+from rollout.fleet.messages import Orders
 from rollout.player import Player
 from rollout.pool import RolloutPool
 from rollout.settings import RolloutSettings
@@ -107,6 +111,30 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RolloutPoo
         room.close()
     finally:
         ray.shutdown()
+
+
+class NotingActor(RolloutActor):
+    """A rollout actor that only notes the orders that it was to carry out."""
+
+    def __init__(self) -> None:
+        self.carried: list[int] = []
+        self._orders = InOrder(lambda orders: self.carried.append(orders.number))
+
+    async def numbers(self) -> list[int]:
+        return self.carried
+
+
+@pytest.mark.usefixtures("pool")
+def test_orders_are_carried_out_in_order_though_ray_delivers_large_ones_late() -> None:
+    actor = ray.remote(NotingActor).remote()
+    ray.get(actor.numbers.remote(), timeout=60.0)
+    large = Receipt(key="a/train/0/0#0#0", price=0, source="", latency_s=0.0, advice="x" * 300_000, answer="")
+    sent = [
+        Orders(number=number, allowed=0, paused=False, bought=(large,) if number % 2 else ()) for number in range(1, 61)
+    ]
+    ray.get([actor.order.remote(pickle.dumps(orders)) for orders in sent], timeout=60.0)
+    assert ray.get(actor.numbers.remote(), timeout=60.0) == [*range(1, 61)]
+    ray.kill(actor)
 
 
 def process(folder: Path, index: int, hired: int) -> int:

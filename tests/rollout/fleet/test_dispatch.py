@@ -122,6 +122,18 @@ def test_an_actor_that_is_lost_at_any_moment_costs_no_session_and_no_ask(how, ma
         assert not worker.books.asks or worker.loaded
 
 
+def test_an_actor_whose_orders_are_lost_is_replaced():
+    rig = Rig(heartbeat_s=0.3)
+
+    async def work(rig):
+        rig.workers[0].loses = 2
+        return await rig.train(4)
+
+    check(play(rig, work), rig)
+    [line] = rig.said
+    assert re.search(r"actor 0 must carry out its orders within 0\.3 s, it has carried out 1 of \d+", line)
+
+
 def test_what_an_actor_says_after_it_was_given_up_is_refused():
     rig = Rig(actors=2, total=4, seats=2)
 
