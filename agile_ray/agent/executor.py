@@ -21,7 +21,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -56,6 +56,8 @@ HANGING_S = 30.0
 machine."""
 
 Result = TypeVar("Result")
+Waits = Callable[[], AbstractAsyncContextManager[None]]
+"""Makes the block in which a session waits for an expert, however long that takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,7 @@ class Executor:
         price: int,
         sessions: int | None = None,
         observer: Observer | None = None,
+        waits: Waits = nullcontext,
     ) -> None:
         """Begin the session at the memory's position; run the forced functions, if the rules have any.
 
@@ -95,6 +98,7 @@ class Executor:
             price: of one ask, thousandths.
             sessions: of the stream that are played; None: all.
             observer: watches the session; without one, `Session.hindsight` stays empty.
+            waits: the expert is asked in such a block.
         """
         self.stream = stream
         self.position = memory.position
@@ -116,6 +120,7 @@ class Executor:
         self._memory = memory
         self._expert = expert
         self._observer = observer
+        self._waits = waits
         self._error: str | None = None
         self._turns: list[Turn] = []
         self._receipts: list[Receipt] = []
@@ -348,7 +353,8 @@ class Executor:
 
     async def _seek_advice(self) -> _Effect:
         key = AskKey(stream=self.stream.id, position=self.position, number=len(self._receipts))
-        receipt = await self._expert.ask(self.question, key=key, price=self.price)
+        async with self._waits():
+            receipt = await self._expert.ask(self.question, key=key, price=self.price)
         self._receipts.append(receipt)
         self._advice = Advice(text=receipt.advice, answer=receipt.answer)
         self._candidate = Submission(text=self._advice.answer, rows=None, advised=True)
