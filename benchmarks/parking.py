@@ -1,6 +1,6 @@
 """Measures parked sessions: what one costs in memory and time, and how busy seats stay while half of all lanes wait.
 
-The real player, seats, lanes, executors and journals play scripted sessions on a local fleet (benchmarks/local_fleet.py).
+The real player, seats, lanes, executors and journals play scripted sessions (benchmarks/local_fleet.py).
 
     cost    every lane asks, and nobody answers before all of them are parked. Memory is that of Python's objects, from
             before the first lane has played until all are parked, less that of as many lanes between two sessions.
@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import gc
 import random
-import sys
 import tempfile
 import time
 import tracemalloc
@@ -126,7 +125,7 @@ async def _play(lanes: int, *, parked: bool) -> tuple[float, float]:
             await _until(player, lambda: person.asked == lanes)
             middle_s = time.process_time()
             person.open.set()
-            await _until(player, lambda: False, sessions=lanes)
+            await _until(player, lambda: player.ended == lanes)
         end_s = time.process_time()
         player.close()
         return end_s - begin_s, end_s - middle_s
@@ -140,13 +139,13 @@ async def memory(lanes: int) -> float:
             person, player = _player(Path(folder), lanes, seats=SEATS, sessions=2)
             person.open.set()
             _lease(player, lanes, allowed=1)
-            await _until(player, lambda: False, sessions=lanes)
+            await _until(player, lambda player=player: player.ended == lanes)
             person.open.clear()
             gc.collect()
             tracemalloc.start()
             if parked:
                 player.order(Orders(number=2, allowed=2, paused=False))
-                await _until(player, lambda lanes=lanes, person=person: person.asked == 2 * lanes)
+                await _until(player, lambda person=person: person.asked == 2 * lanes)
             gc.collect()
             found.append(tracemalloc.get_traced_memory()[0])
             tracemalloc.stop()
@@ -174,7 +173,7 @@ async def busy() -> Busy:
         person.open.set()
         with mock.patch.object(seats, "PARK_S", seats.PARK_S / SCALE):
             _lease(player, BUSY_LANES, allowed=sessions)
-            reading = asyncio.ensure_future(_until(player, lambda: False, sessions=sys.maxsize))
+            reading = asyncio.ensure_future(_until(player, lambda: False))
             await asyncio.sleep(WARM_UP_S)
             looks: list[tuple[float, float, float]] = []
             end_s = time.monotonic() + BUSY_S
@@ -191,6 +190,8 @@ async def busy() -> Busy:
 
 class WatchedPlayer(SleepingPlayer):
     """A player whose seats can be looked at."""
+
+    ended = 0  # sessions
 
     @property
     def seats(self) -> seats.Seats:
@@ -220,15 +221,15 @@ def _lease(player: SleepingPlayer, lanes: int, *, allowed: int) -> None:
     player.order(Orders(number=1, allowed=allowed, paused=False, leases=leases))
 
 
-async def _until(player: SleepingPlayer, reached: Callable[[], bool], *, sessions: int | None = None) -> None:
-    """Read reports until something is reached or this many sessions were played."""
-    end_s, played = time.monotonic() + 3600, 0
-    while not reached() and played != sessions and time.monotonic() < end_s:
+async def _until(player: WatchedPlayer, reached: Callable[[], bool]) -> None:
+    """Read reports until something is reached."""
+    end_s = time.monotonic() + 3600
+    while not reached() and time.monotonic() < end_s:
         report = await player.report(0.05)
         if report.fatal is not None:
             raise report.fatal
         assert not report.returned, report.returned
-        played += len(report.played)
+        player.ended += len(report.played)
 
 
 def main() -> None:
@@ -242,9 +243,7 @@ def main() -> None:
     print(f"{given.lanes:,} parked sessions on {SEATS} seats, each:")
     print(f"  memory                          {found.bytes / 1024:8.1f} KiB")
     print(f"  a session that is not parked    {found.plain_ms:8.2f} ms of the processor")
-    print(
-        f"  one that is parked              {found.parked_ms:8.2f} ms, of which {found.go_on_ms:.2f} after the answer"
-    )
+    print(f"  one that is parked              {found.parked_ms:8.2f} ms, {found.go_on_ms:.2f} of it after the answer")
     seen = asyncio.run(busy())
     print(f"{BUSY_SEATS} seats, {BUSY_LANES} lanes, of which {seen.waiting:.0%} wait for an expert:")
     print(f"  seats that are busy             {seen.busy:8.1%}")

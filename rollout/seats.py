@@ -33,7 +33,7 @@ class Seats:
         self.number = number
         self.taken = 0
         self.asking = 0
-        """Sessions that have waited for an expert for longer than `PARK_S`; in lockstep and in evaluations in a seat."""
+        """Sessions that have waited for an expert for longer than `PARK_S`; some have kept their seats."""
         self.held = 0
         """Sessions that wait for an expert in a seat, until they are parked."""
         self.parks = 0
