@@ -42,8 +42,8 @@ SCALE = 50
 TURN_S = 4.5
 """Median of the engine's time for one of a session's 4 or 5 turns, seconds before scaling."""
 BUSY_SEATS, BUSY_LANES = 20, 60
-BUSY_S, WARM_UP_S = 10.0, 3.0
-"""How long seats are watched, after how long; seconds, scaled."""
+BUSY_S, WARM_UP_S = 10.0, 5.0
+"""How long seats are watched, and how long they play before, once every lane is open; seconds, scaled."""
 ASKING = 0.5
 """Share of sessions that ask while seats are watched."""
 LOOK_S = 0.005
@@ -160,7 +160,7 @@ async def busy() -> Busy:
     # By Little's law: sessions that ask per second, times the time for which they wait, is half of the lanes.
     think_s = (BUSY_LANES / 2) / (ASKING * BUSY_SEATS / (turns * turn_s))
     with tempfile.TemporaryDirectory(prefix="agile-ray-") as folder:
-        waits, sessions = Waits(turn_s=turn_s), 400
+        waits, sessions = Waits(turn_s=turn_s), 60  # more than a lane plays in this time
         person, player = _player(
             Path(folder),
             BUSY_LANES,
@@ -174,6 +174,7 @@ async def busy() -> Busy:
         with mock.patch.object(seats, "PARK_S", seats.PARK_S / SCALE):
             _lease(player, BUSY_LANES, allowed=sessions)
             reading = asyncio.ensure_future(_until(player, lambda: False))
+            await asyncio.wait_for(_opened(player), 600)
             await asyncio.sleep(WARM_UP_S)
             looks: list[tuple[float, float, float]] = []
             end_s = time.monotonic() + BUSY_S
@@ -219,6 +220,12 @@ def _player(
 def _lease(player: SleepingPlayer, lanes: int, *, allowed: int) -> None:
     leases = tuple(Lease(number=number, epoch=1, played=0, position=None) for number in range(lanes))
     player.order(Orders(number=1, allowed=allowed, paused=False, leases=leases))
+
+
+async def _opened(player: WatchedPlayer) -> None:
+    """Wait until as many sessions have ended as there are lanes: opening one takes the processor."""
+    while player.ended < BUSY_LANES:
+        await asyncio.sleep(LOOK_S)
 
 
 async def _until(player: WatchedPlayer, reached: Callable[[], bool]) -> None:
