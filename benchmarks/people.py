@@ -5,7 +5,7 @@
     seat      goes to the lane that is furthest behind; of equals, to the one whose session has begun
     lane      begins slice k once version k - max_age is live; batch k is learned once every lane has ended slice k
 
-The last line is the pacing rule (benchmarks/pacing.py). Engine, driver and parking cost no time, and people never pause.
+The last line is the pacing rule (benchmarks/pacing.py). Engine, driver and parking take no time, people never pause.
 An agent that knows how likely its guess is asks where it gains by that: right advice earns 1 - price. With chances of
 guessing spread evenly over [0, 1] and no memory it asks in a share 1 - price of its sessions; --asked says another.
 
@@ -61,7 +61,11 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a simulation finds. Shares are of the middle of the run, from 20 to 80 % of its time."""
+    """What a simulation finds.
+
+    Shares are of the middle of the run, from 20 to 80 % of its time; where nothing is learned, of the time until the first
+    lane has nothing left to play.
+    """
 
     wall_s: float
     seats_busy: float
@@ -103,6 +107,7 @@ class _Run:
         self._free, self._people = fleet.seats, fleet.people
         self._live, self._learning, self._learned_s = 0, False, 0.0
         self._now = 0.0
+        self._first_s: float | None = None  # when a lane first had nothing left to play
         self._seated: list[tuple[float, float]] = []  # begin and end
         self._thought: list[tuple[float, float]] = []
         self._waited: list[tuple[float, float]] = []
@@ -131,6 +136,8 @@ class _Run:
         self._played[lane] += 1
         if self._played[lane] % self._fleet.sessions == 0:
             self._left[self._played[lane] // self._fleet.sessions - 1] -= 1
+        if self._first_s is None and self._played[lane] == self._fleet.sessions * self._fleet.batches:
+            self._first_s = self._now
         self._resting.append(lane)
 
     def _go_on(self) -> None:
@@ -151,11 +158,11 @@ class _Run:
             self._people -= 1
             think_s = fleet.think_s * float(np.exp(fleet.think_spread * self._draw.standard_normal()))
             self._thought.append(self._until(think_s, "answered", self._asks.popleft()))
-        if fleet.learn_s is not None and not self._learning and self._live < fleet.batches:
-            if not self._left[self._live]:
-                self._learning = True
-                self._learned_s += fleet.learn_s
-                self._until(fleet.learn_s, "learned", -1)
+        if fleet.learn_s is None or self._learning or self._live == fleet.batches or self._left[self._live]:
+            return
+        self._learning = True
+        self._learned_s += fleet.learn_s
+        self._until(fleet.learn_s, "learned", -1)
 
     def _begun_s(self, lane: int) -> float:
         """How long a session that begins plays until it asks or ends."""
@@ -175,7 +182,8 @@ class _Run:
     def outcome(self) -> Outcome:
         """What has happened."""
         fleet, wall_s = self._fleet, self._now
-        begin_s, end_s = 0.2 * wall_s, 0.8 * wall_s
+        watched_s = self._first_s if fleet.learn_s is None and self._first_s is not None else wall_s
+        begin_s, end_s = 0.2 * watched_s, 0.8 * watched_s
         waits = np.array(self._waited, dtype=np.float64).reshape(-1, 2)
         return Outcome(
             wall_s=wall_s,
