@@ -34,11 +34,12 @@ BEFORE = 0.7
 AIM = 0.95
 """Share of seats that count as kept busy."""
 PRICES = (0.3, 0.6, 0.9, 0.97)
-LANES = (2, 8, 32)
+LANES = (2, 4, 8)
 """For each seat."""
 AGES = (0, 1, 4)
-SESSIONS = 12
-"""That every lane plays where nothing is learned."""
+ENDLESS = 1_000_000
+"""Sessions of a lane that plays as long as it is watched."""
+WATCHED_S = 4 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +54,18 @@ class Fleet:
     session_spread: float = 0.5  # standard deviation of its logarithm
     think_s: float = 30.0  # median time of an answer
     think_spread: float = 1.0  # standard deviation of its logarithm
-    sessions: int = SESSIONS  # of every slice
+    sessions: int = ENDLESS  # of every slice
     batches: int = 1
     max_age: int = 0
     learn_s: float | None = None  # of a batch, until the next version is live; None: nothing is learned
+    until_s: float | None = None  # the simulation ends then; None: when everything is played
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What a simulation finds.
 
-    Shares are of the middle of the run, from 20 to 80 % of its time; where nothing is learned, of the time until the first
-    lane has nothing left to play.
+    Shares are of the middle of the run, from 20 to 80 % of its time; of one that ends early (`until_s`), of its second half.
     """
 
     wall_s: float
@@ -84,7 +85,7 @@ def simulate(fleet: Fleet, *, seed: int = 0) -> Outcome:
     if min(fleet.seats, fleet.lanes, fleet.people, fleet.sessions, fleet.batches) < 1:
         raise ContractError(f"people: seats, lanes, people, sessions and batches must be at least 1, found {fleet}")
     run = _Run(fleet, seed=seed)
-    while run.events:
+    while run.events and (fleet.until_s is None or run.events[0][0] < fleet.until_s):
         run.step()
     return run.outcome()
 
@@ -107,7 +108,6 @@ class _Run:
         self._free, self._people = fleet.seats, fleet.people
         self._live, self._learning, self._learned_s = 0, False, 0.0
         self._now = 0.0
-        self._first_s: float | None = None  # when a lane first had nothing left to play
         self._seated: list[tuple[float, float]] = []  # begin and end
         self._thought: list[tuple[float, float]] = []
         self._waited: list[tuple[float, float]] = []
@@ -136,8 +136,6 @@ class _Run:
         self._played[lane] += 1
         if self._played[lane] % self._fleet.sessions == 0:
             self._left[self._played[lane] // self._fleet.sessions - 1] -= 1
-        if self._first_s is None and self._played[lane] == self._fleet.sessions * self._fleet.batches:
-            self._first_s = self._now
         self._resting.append(lane)
 
     def _go_on(self) -> None:
@@ -181,9 +179,8 @@ class _Run:
 
     def outcome(self) -> Outcome:
         """What has happened."""
-        fleet, wall_s = self._fleet, self._now
-        watched_s = self._first_s if fleet.learn_s is None and self._first_s is not None else wall_s
-        begin_s, end_s = 0.2 * watched_s, 0.8 * watched_s
+        fleet, wall_s = self._fleet, self._now if self._fleet.until_s is None else self._fleet.until_s
+        begin_s, end_s = (0.2 * wall_s, 0.8 * wall_s) if fleet.until_s is None else (0.5 * wall_s, wall_s)
         waits = np.array(self._waited, dtype=np.float64).reshape(-1, 2)
         return Outcome(
             wall_s=wall_s,
@@ -202,8 +199,10 @@ def _mean(spans: Sequence[tuple[float, float]], begin_s: float, end_s: float) ->
 
 
 def needed(fleet: Fleet, *, aim: float = AIM) -> int | None:
-    """The fewest people with whom a share `aim` of seats is busy; None: as many people as lanes are too few."""
-    low, high = 0, fleet.lanes  # too few; enough, if any number is
+    """The fewest people with whom a share `aim` of seats is busy; None: no number is enough."""
+    mean_s = fleet.think_s * float(np.exp(fleet.think_spread**2 / 2))
+    offered = fleet.seats / fleet.session_s * fleet.asked * mean_s  # people who are busy if all seats are
+    low, high = 0, min(fleet.lanes, 10 + int(2 * offered))  # too few; as good as one for each lane
     if simulate(replace(fleet, people=high)).seats_busy < aim:
         return None
     while high - low > 1:
@@ -222,7 +221,7 @@ def serving_table(fleet: Fleet, *, asked: float | None) -> list[str]:
     for price in PRICES:
         share = 1 - price if asked is None else asked
         for factor in LANES:
-            one = replace(fleet, lanes=factor * fleet.seats, asked=share)
+            one = replace(fleet, lanes=factor * fleet.seats, asked=share, until_s=WATCHED_S)
             people = needed(one)
             row = [f"{price:g}", f"{share:.0%}", f"{one.lanes:,}"]
             if people is None:

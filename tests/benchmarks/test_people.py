@@ -36,15 +36,15 @@ def test_where_nobody_asks_the_pacing_rule_holds(max_age: int) -> None:
 
 
 def test_as_many_are_parked_as_ask_in_the_time_that_an_answer_takes() -> None:
-    fleet = Fleet(seats=16, lanes=64, people=8, asked=0.3, sessions=60)
+    fleet = Fleet(seats=16, lanes=64, people=16, asked=0.3, until_s=8000.0)
     found = simulate(fleet)
     asks_per_s = found.seats_busy * fleet.seats / fleet.session_s * fleet.asked
     assert found.parked == pytest.approx(asks_per_s * float(np.mean(found.waits_s)), rel=0.15)
-    assert len(found.waits_s) == pytest.approx(0.3 * 64 * 60, rel=0.1)
+    assert len(found.waits_s) == pytest.approx(asks_per_s * 8000, rel=0.1)
 
 
 def test_one_person_fewer_than_needed_leaves_seats_idle() -> None:
-    fleet = Fleet(seats=8, lanes=64, people=1, asked=0.4, sessions=20)
+    fleet = Fleet(seats=8, lanes=64, people=1, asked=0.4, until_s=20_000.0)
     people = needed(fleet)
     assert people is not None
     offered = 8 / 20 * 0.4 * 30 * np.exp(0.5)  # people whom the asks of busy seats keep busy
@@ -54,7 +54,7 @@ def test_one_person_fewer_than_needed_leaves_seats_idle() -> None:
 
 
 def test_no_number_of_people_helps_too_few_lanes() -> None:
-    assert needed(Fleet(seats=8, lanes=8, people=1, asked=0.5)) is None
+    assert needed(Fleet(seats=8, lanes=8, people=1, asked=0.5, until_s=3000.0)) is None
 
 
 def test_nobody_to_ask_is_refused() -> None:
