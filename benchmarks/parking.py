@@ -5,8 +5,8 @@ The real player, seats, lanes, executors and journals play scripted sessions (be
     cost    every lane asks, and nobody answers before all of them are parked. Memory is that of Python's objects, from
             before the first lane has played until all are parked, less that of as many lanes between two sessions.
             Time is the processor's, beside that of sessions whose expert answers at once
-    busy    sessions take their time, half of them ask, and answers come so late that half of the lanes wait on average.
-            A seat is busy unless it is free or its session waits for an expert. Time is scaled: a session that has its
+    busy    sessions take their time, half of them ask, and an answer comes once more than half of the lanes wait. A seat
+            is busy unless it is free or its session waits for an expert. Time is scaled: a session that has its
             seat for twenty seconds has it for 1/50 of that here, and so has `PARK_S`
 """
 
@@ -17,6 +17,7 @@ import random
 import tempfile
 import time
 import tracemalloc
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,24 +62,28 @@ class Asks(Script):
 
 
 class Person(World):
-    """Thinks on the lanes' event loop: until `open` is set, and for a log-normal time."""
+    """Thinks on the lanes' event loop: until `open` is set, and while no more than `keeps` asks are open."""
 
     patient = True
 
-    def __init__(self, waits: Waits, *, stream_sessions: int, think_s: float = 0.0) -> None:
-        """`think_s`: median."""
+    def __init__(self, waits: Waits, *, stream_sessions: int, keeps: int = 0) -> None:
+        """`keeps`: asks that are open before the oldest is answered."""
         super().__init__(waits, stream_sessions=stream_sessions)
         self.open = asyncio.Event()
         self.asked = 0
-        self._think_s = think_s
+        self._keeps = keeps
+        self._asks = deque[asyncio.Future[None]]()
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
         """Answer truly, in the end."""
         self.asked += 1
         if not self.open.is_set():
             await asyncio.wait_for(self.open.wait(), 3600)
-        if self._think_s:
-            await asyncio.sleep(self._think_s * random.Random(str(key)).lognormvariate(0.0, 0.5))
+        mine = asyncio.get_running_loop().create_future()
+        self._asks.append(mine)
+        while len(self._asks) > self._keeps:
+            self._asks.popleft().set_result(None)
+        await asyncio.wait_for(mine, 3600)
         return Advice(text=question.advice, answer=question.answer)
 
 
@@ -156,11 +161,8 @@ async def memory(lanes: int) -> float:
 
 async def busy() -> Busy:
     """Watch seats while half of the lanes wait."""
-    turn_s, turns = TURN_S / SCALE, 4 + ASKING
-    # By Little's law: sessions that ask per second, times the time for which they wait, is half of the lanes.
-    think_s = (BUSY_LANES / 2) / (ASKING * BUSY_SEATS / (turns * turn_s))
     with tempfile.TemporaryDirectory(prefix="agile-ray-") as folder:
-        waits, sessions = Waits(turn_s=turn_s), 60  # more than a lane plays in this time
+        waits, sessions = Waits(turn_s=TURN_S / SCALE), 60  # more than a lane plays in this time
         person, player = _player(
             Path(folder),
             BUSY_LANES,
@@ -168,7 +170,7 @@ async def busy() -> Busy:
             sessions=sessions,
             waits=waits,
             share=ASKING,
-            think_s=think_s / 1.133,  # the mean of a log-normal time is exp(0.5**2 / 2) times its median
+            keeps=BUSY_LANES // 2,
         )
         person.open.set()
         with mock.patch.object(seats, "PARK_S", seats.PARK_S / SCALE):
@@ -208,10 +210,10 @@ def _player(
     sessions: int,
     waits: Waits | None = None,
     share: float = 1.0,
-    think_s: float = 0.0,
+    keeps: int = 0,
 ) -> tuple[Person, WatchedPlayer]:
     config = local_config(folder, lanes=lanes, sessions_per_lane=sessions, iterations=1, actors=1, seats=seats)
-    person = Person(waits or Waits(), stream_sessions=sessions, think_s=think_s)
+    person = Person(waits or Waits(), stream_sessions=sessions, keeps=keeps)
     player = local_player(config, person, writer="0", kind=WatchedPlayer)
     player.script = Asks(share)
     return person, player

@@ -65,7 +65,7 @@ class Fleet:
 class Outcome:
     """What a simulation finds.
 
-    Shares are of the middle of the run, from 20 to 80 % of its time; of one that ends early (`until_s`), of its second half.
+    Shares are of the middle of the run, from 20 to 80 % of its time; of one that ends early, of its second half.
     """
 
     wall_s: float
