@@ -5,8 +5,8 @@ The real player, seats, lanes, executors and journals play scripted sessions (be
     cost    every lane asks, and nobody answers before all of them are parked. Memory is that of Python's objects, from
             before the first lane has played until all are parked, less that of as many lanes between two sessions.
             Time is the processor's, beside that of sessions whose expert answers at once
-    busy    sessions take their time, half of them ask, and an answer comes once more than half of the lanes wait. A seat
-            is busy unless it is free or its session waits for an expert. Time is scaled: a session that has its
+    busy    sessions take their time, half of them ask, and an answer comes once more than half of the lanes wait. A
+            seat is busy unless it is free or its session waits for an expert. Time is scaled: a session that has its
             seat for twenty seconds has it for 1/50 of that here, and so has `PARK_S`
 """
 
@@ -76,6 +76,7 @@ class Person(World):
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
         """Answer truly, in the end."""
+        del key
         self.asked += 1
         if not self.open.is_set():
             await asyncio.wait_for(self.open.wait(), 3600)
