@@ -176,8 +176,8 @@ async def busy() -> Busy:
         person.open.set()
         with mock.patch.object(seats, "PARK_S", seats.PARK_S / SCALE):
             _lease(player, BUSY_LANES, allowed=sessions)
+            await _until(player, lambda: player.ended >= BUSY_LANES)  # opening a lane takes the processor
             reading = asyncio.ensure_future(_until(player, lambda: False))
-            await asyncio.wait_for(_opened(player), 600)
             await asyncio.sleep(WARM_UP_S)
             looks: list[tuple[float, float, float]] = []
             end_s = time.monotonic() + BUSY_S
@@ -223,12 +223,6 @@ def _player(
 def _lease(player: SleepingPlayer, lanes: int, *, allowed: int) -> None:
     leases = tuple(Lease(number=number, epoch=1, played=0, position=None) for number in range(lanes))
     player.order(Orders(number=1, allowed=allowed, paused=False, leases=leases))
-
-
-async def _opened(player: WatchedPlayer) -> None:
-    """Wait until as many sessions have ended as there are lanes: opening one takes the processor."""
-    while player.ended < BUSY_LANES:
-        await asyncio.sleep(LOOK_S)
 
 
 async def _until(player: WatchedPlayer, reached: Callable[[], bool]) -> None:
