@@ -60,11 +60,11 @@ def command(
 
     \b
     Examples:
-      agile-ray sweep study --dry-run
-      agile-ray sweep study run.folder=/data/runs
+      agile-ray sweep prices --dry-run
+      agile-ray sweep prices run.folder=/data/runs
       agile-ray sweep prices --parallel 2
-      agile-ray sweep study --parallel 4 --address http://10.0.0.1:8265 run.folder=/mnt/runs model.path=/mnt/models/tiny
-      agile-ray sweep study --table
+      agile-ray sweep prices --parallel 4 --address http://HEAD:8265 run.folder=/mnt/runs model.path=/mnt/models/tiny
+      agile-ray sweep prices --table
     """
     chosen = variables(env_var or ())
     from launch.run.shipped_configs import SWEEPS, find

@@ -50,7 +50,7 @@ def command(
     Examples:
       agile-ray plan quickstart
       agile-ray plan quickstart --cluster 2x8xH100-80 cluster.device=gpu rollout.actors=8 learner.ranks=8
-      agile-ray plan study --like runs/quickstart
+      agile-ray plan prices --like runs/quickstart
     """
     if cluster is not None and address is not None:
         raise ConfigError("plan: --cluster describes machines, --address asks for them; give one")

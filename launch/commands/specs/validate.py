@@ -47,7 +47,7 @@ def command(
 
     \b
     Examples:
-      agile-ray validate quickstart shop configs/sweeps/study.yaml
+      agile-ray validate quickstart shop configs/sweeps/prices.yaml
       agile-ray validate spec.yaml --cluster 2x8xH100-80 run.folder=/mnt/runs
       agile-ray validate spec.yaml --address http://10.0.0.1:8265
     """
@@ -63,8 +63,8 @@ def command(
         if not found.faults:
             runs = f"{found.runs} run{'s' if found.runs > 1 else ''}"
             print(f"{name}: {'as far as it is checked, ' if found.unchecked else ''}right, {runs}")
-        for unchecked in found.unchecked:
-            print(f"{name}: unchecked: {unchecked}")
+            for unchecked in found.unchecked:
+                print(f"{name}: unchecked: {unchecked}")
         if resolved:
             for config in found.configs:
                 print(f"# {name}\n{config.yaml()}", end="")
