@@ -1,4 +1,4 @@
-"""A headless Chromium for each process of tests, and a page that remembers what went wrong in it."""
+"""A headless Chromium for each file of tests, and a page that remembers what went wrong in it."""
 
 import os
 import shutil
@@ -35,8 +35,9 @@ class Watched:
         assert wide <= window, f"{wide} pixels in a window of {window}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """For one file: until it is closed, playwright runs an event loop in this thread, and no test can run another."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         missing = "no Chromium is found; install the package chromium"

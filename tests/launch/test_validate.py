@@ -24,10 +24,12 @@ SIZES = {
     "vocab_size": 300,
 }
 SHIPPED = sorted({**shipped_configs.shipped_in(), **shipped_configs.shipped_in(shipped_configs.SWEEPS)})
+ROOT_OF_DATA = Path(os.environ.get("AGILE_DATA", "data")).resolve()
 DATA = {
-    "productqa": Path(os.environ.get("AGILE_DATA", "data")).resolve() / "productqa",
-    "medmcqa": Path(os.environ.get("AGILE_DATA", "data")).resolve() / "medmcqa",
-    "hotpotqa": Path(os.environ.get("AGILE_DATA", "data")).resolve() / "hotpotqa",
+    "productqa": ROOT_OF_DATA / "productqa",
+    "productqa_ablations": ROOT_OF_DATA / "productqa",
+    "medmcqa": ROOT_OF_DATA / "medmcqa",
+    "hotpotqa": ROOT_OF_DATA / "hotpotqa",
 }
 
 
