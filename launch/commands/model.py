@@ -172,7 +172,7 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool, chat: bool =
     target = folder.resolve()  # a link keeps pointing to where it does
     if target.exists() and not is_empty_folder(target):
         if not force:
-            _keep(folder)
+            _keep(folder, chat=chat)
             return
         check_replaceable(target)
     # transformers imports DeepSpeed when it saves, which warns if it finds no accelerator.
@@ -202,7 +202,8 @@ def _frames(tokenizer: "PreTrainedTokenizerBase") -> "Chat":
     return derive(tokenizer)
 
 
-def _keep(folder: Path) -> None:
+def _keep(folder: Path, *, chat: bool) -> None:
+    from agile_ray.agent.tokenizer import read_chat
     from launch.models.folder import check_model
 
     try:
@@ -211,6 +212,10 @@ def _keep(folder: Path) -> None:
         raise ConfigError(
             f"--output {folder}: there is something already that is not a complete model; choose another --output"
         ) from error
+    if chat and read_chat(folder) is None:
+        raise ConfigError(
+            f"--output {folder}: there is a model already, made without --chat; add --force to replace it"
+        )
     print(f"{folder} is there already; --force replaces a model that this command wrote")
 
 

@@ -19,7 +19,7 @@ from agile_ray.errors import ConfigError
 from rollout.control_tokens import as_plain_text, control_tokens
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 OPENING = "Get the next question and answer it. Use your memory and your tools, or ask the expert at a price."
 """What the user says before the assistant's first message: templates begin with the user."""
@@ -55,7 +55,9 @@ def derive(tokenizer: "PreTrainedTokenizerBase") -> Chat:
     Raises:
         ConfigError: there is no template, or its frames depend on the texts, or hold no control tokens.
     """
-    if not tokenizer.chat_template:
+    from transformers import PreTrainedTokenizerFast
+
+    if not isinstance(tokenizer, PreTrainedTokenizerFast) or not tokenizer.chat_template:
         raise ConfigError("--chat: the model has no chat template; leave out --chat, as for every base model")
     try:
         return _derived(_Template(tokenizer, tools=True))
@@ -70,7 +72,7 @@ def derive(tokenizer: "PreTrainedTokenizerBase") -> Chat:
 class _Template:
     """A model's template with its tokenizer."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, tools: bool) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast", *, tools: bool) -> None:
         self._tokenizer = tokenizer
         self._tools = tools
         core = tokenizer.backend_tokenizer.to_str()
@@ -122,7 +124,8 @@ class _Template:
 
     def function(self, function: Function) -> int:
         """Id of a function."""
-        return self._plain.token_to_id(function.value)
+        (token,) = self._reads.encode(function.value, add_special_tokens=False).ids  # a special token of its own
+        return token
 
     def closes(self, ids: Sequence[int]) -> bool:
         """Whether a control token is among the ids, so that no text can pretend to be them."""

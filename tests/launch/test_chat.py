@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from agile_ray.agent.functions import Function
 from agile_ray.agent.lane import Lane
@@ -17,8 +18,9 @@ from agile_ray.errors import ConfigError
 from agile_ray.scripted.demonstration_writer import row_of
 from agile_ray.scripted.played import Played
 from agile_ray.segments import cut
+from launch.commands.model import from_
 from launch.models.chat import OPENING, derive
-from launch.models.folder import check_same_tokenizer
+from launch.models.folder import check_model, check_same_tokenizer
 from launch.plan.light_tokenizer import LightTokenizer
 from rollout.prompted.policies import transcript
 from rollout.tokenizer import HFTokenizer
@@ -32,7 +34,7 @@ TURNS = (
     "[RetrieveMemory]",
     "[SearchProduct] SELECT all<end>",
     "[SearchProduct] SELECT ?<end>",
-    " hm<end>",
+    "hm<end>",
     "[UpdateMemory]",
     "[SeekAdvice]",
     "[Reflection] steel rusts[UpdateMemory][SubmitAnswer][ClearContext]",
@@ -124,7 +126,7 @@ TEXTS = st.lists(
     max_size=3,
     unique=True,
 )
-QUICK = settings(max_examples=20, deadline=None)
+QUICK = settings(max_examples=5, deadline=None)
 
 
 @QUICK
@@ -197,7 +199,7 @@ def test_counterfactual_prefixes_have_the_frames_too(model):
 def test_transcripts_and_demonstrations_show_the_texts_without_frames(model):
     _, _, chat, plain, folder = model
     light = LightTokenizer(folder / "chat")
-    turns = [turn for turn in TURNS if turn not in (" hm<end>", "[UpdateMemory]")]  # which the rules refuse
+    turns = [turn for turn in TURNS if turn not in ("hm<end>", "[UpdateMemory]")]  # which the rules refuse
     played, other = play(chat, ["q ?"], turns), play(plain, ["q ?"], turns)
     assert transcript(ids(played), chat).split() == transcript(ids(other), plain).split()
     assert light.decode(ids(played)) == chat.decode(ids(played))
@@ -221,7 +223,7 @@ def test_the_end_of_the_assistants_message_ends_a_query(model):
 @pytest.mark.parametrize(
     ("template", "why"),
     [
-        (SMOLLM.template.replace("message['content'] +", "message['content'] | upper +"), "changes the text"),
+        (SMOLLM.template.replace("['content'] +", "['content'] | replace('steel', 'iron') +"), "changes the text"),
         (
             SMOLLM.template.replace("'<|im_start|>' +", "'<|im_start|>' + (message.content | length | string) +"),
             "depends",
@@ -232,17 +234,40 @@ def test_the_end_of_the_assistants_message_ends_a_query(model):
             "depends",
         ),
         (SMOLLM.template.replace("<|im_end|>", "###"), "plain text, which a tool could write"),
-        (SMOLLM.template.replace("message['role'] +", "('user' if loop.last else message.role) +"), None),
+        (SMOLLM.template.replace("message['role'] +", "('user' if loop.last else message.role) +"), "depends"),
         (LLAMA.template.replace("{% for", "{{ raise_exception('no') }}{% for"), "refuses the conversation"),
         ("{% for message in messages %}{% if message.role == 'user' %}a{% endif %}{% endfor %}", "leaves out"),
     ],
 )
 def test_a_template_that_can_not_be_framed_is_refused(template, why):
-    if why is None:  # only the last message differs, where the policy writes: the frames would not be the template's
-        why = "."
     with pytest.raises(ConfigError, match=f"^--chat: .*{why}.*leave out --chat") as caught:
         derive(chat_tokenizer(SMOLLM, template))
     assert "\n" not in str(caught.value)
+
+
+def test_marks_that_a_text_can_become_are_refused():
+    tokenizer = chat_tokenizer(SMOLLM, QWEN.template)
+    tokenizer.add_tokens(["<tool_response>"])
+    chat = derive(tokenizer)
+    assert chat.tool == chat.user  # as the user, tools have no such mark around them
+
+
+@pytest.mark.parametrize(("family", "tied"), [(QWEN, False), (LLAMA, True)])
+def test_a_model_with_padding_becomes_a_chat_model(family, tied, tmp_path):
+    tokenizer = chat_tokenizer(family)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=len(tokenizer) + 7, tie_word_embeddings=tied, eos_token_id=0, **shape)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "source", max_shard_size="50KB")
+    tokenizer.save_pretrained(tmp_path / "source")
+    from_(str(tmp_path / "source"), tmp_path / "model", chat=True)
+    check_model(tmp_path / "model")
+    chat = HFTokenizer(tmp_path / "model")
+    assert chat.eos_id == tokenizer.convert_tokens_to_ids(family.end)
+    assert chat.chat == LightTokenizer(tmp_path / "model").chat == derive(tokenizer)
+    from_(str(tmp_path / "model"), tmp_path / "plain")
+    assert HFTokenizer(tmp_path / "plain").chat is None
+    with pytest.raises(ConfigError, match="made without --chat; add --force"):
+        from_(str(tmp_path / "model"), tmp_path / "plain", chat=True)
 
 
 def test_a_model_without_a_template_is_refused():
