@@ -14,7 +14,8 @@
 
 A call out of order, or of a function in `agent.bar`, appends an error that the policy reads, and the session continues
 within its budgets. So does an end token that ends no query; the words before it are not kept. What the policy wrote is
-never decoded and encoded again: the context is a list of ids that only grows.
+never decoded and encoded again: the context is a list of ids that only grows. Where the model is a chat model, what is
+appended comes in its frames.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ from agile_ray.agent.policy import Completion
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.agent.threads import in_thread
-from agile_ray.agent.tokenizer import Tokenizer
+from agile_ray.agent.tokenizer import Speaker, Tokenizer, opening, said
 from agile_ray.errors import SessionError, ToolError, described
 from agile_ray.plugins.secrets import redacted
 from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Session, Turn
@@ -106,7 +107,7 @@ class Executor:
         self.tokenizer: Tokenizer = rules.tokenizer
         self.price = price
         self.sessions = len(stream.questions) if sessions is None else sessions
-        self.context_ids: list[int] = [rules.tokenizer.bos_id]
+        self.context_ids: list[int] = opening(rules.tokenizer)
         self.last: Function | None = None
         self.found: Found | None = None
         self._finds: list[Found] = []
@@ -197,8 +198,13 @@ class Executor:
                 ask_probability=completion.ask_probability,
             )
         )
-        self.context_ids += reply or ()
+        self.context_ids += self._continuing(reply or [])
         self._cut_if_spent()
+
+    def _continuing(self, reply: list[int]) -> list[int]:
+        """The reply without the end of the assistant's message, if the policy has written that itself."""
+        ended = self.tokenizer.chat is not None and self.context_ids[-1] == self.tokenizer.eos_id
+        return reply[1:] if ended else reply
 
     def _cut_if_spent(self) -> None:
         """End the session if the policy may write no further token or turn."""
@@ -318,7 +324,7 @@ class Executor:
 
     def _refuse(self, reason: str) -> _Effect:
         self._remarks.append("refused")
-        return _Effect(reply=self.tokenizer.encode(f"error : {reason}\n"))
+        return _Effect(reply=said(self.tokenizer, f"error : {reason}\n", speaker=Speaker.TOOL))
 
     def _get_question(self) -> list[int]:
         reply = self._memory.question_reply()
@@ -349,7 +355,7 @@ class Executor:
             self._remarks.append("bad_query")
         elif self.found.rows is not None:
             self._candidate = Submission(text=self.found.text, rows=self.found.rows)
-        return _Effect(reply=self.tokenizer.encode(f"{redacted(self.found.text)}\n"))
+        return _Effect(reply=said(self.tokenizer, f"{redacted(self.found.text)}\n", speaker=Speaker.TOOL))
 
     async def _seek_advice(self) -> _Effect:
         key = AskKey(stream=self.stream.id, position=self.position, number=len(self._receipts))
@@ -358,7 +364,8 @@ class Executor:
         self._receipts.append(receipt)
         self._advice = Advice(text=receipt.advice, answer=receipt.answer)
         self._candidate = Submission(text=self._advice.answer, rows=None, advised=True)
-        return _Effect(reply=self.tokenizer.encode(f"advice : {self._advice.text}\n"), reward=-receipt.price / 1000)
+        advice = said(self.tokenizer, f"advice : {self._advice.text}\n", speaker=Speaker.USER)
+        return _Effect(reply=advice, reward=-receipt.price / 1000)
 
     async def _update_memory(self) -> None:
         assert self._advice is not None
