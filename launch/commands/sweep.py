@@ -106,6 +106,10 @@ def command(
             "--env-var: it is for the jobs of a cluster: give --address too, or set it before the command"
         )
 
+    from launch.cluster.address import joins
+    from launch.run.preflight import check_installed
     from launch.sweeps.sweep import train
 
+    if not all(job.finished or joins(job.config.cluster) for job in jobs):
+        check_installed()  # otherwise each run says the same
     train(path.stem, sheet, jobs, parallel=parallel, retries=retries)

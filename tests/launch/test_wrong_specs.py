@@ -70,6 +70,7 @@ WRONG = [  # kind, command, text of the spec, further words, what is said
     ("a missing file", "validate", "include: [quickstart, gone.yaml]", [], "config gone.yaml: no such file"),
     ("a missing file", "train", "env: {name: medmcqa, data: /nowhere/medmcqa}", [], "/nowhere/medmcqa"),
     ("a missing file", "train", "", ["model.path=/nowhere/model"], "model.path: /nowhere/model is no folder"),
+    ("no axis", "sweep", "", [], "by `grid` or `runs`, found neither; `agile-ray train` or `submit` trains"),
     ("a cyclic interpolation", "validate", CIRCLE, [], "ppo.clip refers to itself through ${...}; break the circle"),
     ("a cyclic interpolation", "train", "", ["ppo.clip=${ppo.clip}"], "refers to itself through ${...}"),
     ("an unknown axis", "validate", "grid: {ppo.epoch: [1, 2]}", [], "the nearest known one is ppo.epochs"),

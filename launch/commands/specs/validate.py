@@ -89,20 +89,24 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def _target(cluster: str | None, address: str | None) -> "Target":
     if cluster is not None and address is not None:
         raise ConfigError("validate: --cluster describes machines, --address asks for them; give one")
-    from launch.validate.spec import Target
-
+    dashboard = None
     if cluster is not None:
         from launch.plan.machines import parse_shape
 
-        return Target(nodes=parse_shape(cluster), elsewhere=True)
-    from launch.validate.machines import nodes_of, this_machine
+        nodes = parse_shape(cluster)
+    elif address is not None:
+        from launch.cluster.dashboard import Dashboard
+        from launch.validate.machines import nodes_of
 
-    if address is None:
-        return Target(nodes=(this_machine(),))
-    from launch.cluster.dashboard import Dashboard
+        dashboard = Dashboard(address)
+        nodes = nodes_of(dashboard)  # asked before libraries are loaded, so that a wrong address is told at once
+    else:
+        from launch.validate.machines import this_machine
 
-    dashboard = Dashboard(address)
-    return Target(nodes=nodes_of(dashboard), dashboard=dashboard)
+        nodes = (this_machine(),)
+    from launch.validate.spec import Target
+
+    return Target(nodes=nodes, dashboard=dashboard, elsewhere=cluster is not None)
 
 
 def _naming(name: str, fault: str) -> str:
