@@ -157,7 +157,6 @@ def learners(config: RunConfig) -> "Iterator[LearnerGroup]":
     """The config's ranks, on a Ray cluster of their own."""
     import ray
 
-    from agile_ray.agent.functions import Function
     from learner.group import LearnerGroup
     from rollout.tokenizer import HFTokenizer
 
@@ -171,7 +170,7 @@ def learners(config: RunConfig) -> "Iterator[LearnerGroup]":
             imitation=config.imitation,
             rollout=config.rollout,
             cluster=config.cluster,
-            function_ids=[tokenizer.function_id(function) for function in Function],
+            function_ids=list(tokenizer.functions.values()),
             probes=[],
             seed=config.seed,
         )

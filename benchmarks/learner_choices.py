@@ -17,12 +17,13 @@ from pathlib import Path
 import psutil
 
 from agile_ray.config import RunConfig
+from agile_ray.errors import AgileError
 from benchmarks.learn import learners, played, row
 from launch.border import border
 from launch.run import shipped_configs
 
 EXAMPLE = """example:
-  python benchmarks/learner_choices.py productqa env.data=FOLDER model.path=models/qwen05b \\
+  python -m benchmarks.learner_choices productqa env.data=FOLDER model.path=models/qwen05b \\
       --try learner.ranks=2 --try "imitation.dtype=float32 ppo.dtype=float32"
 """
 LIMIT_S = 1200.0
@@ -52,6 +53,7 @@ def cost(config: RunConfig, settings: str, *, batches: int) -> Cost:
     """
     warm, *timed = played(config)[: batches + 1]
     with learners(config) as group:
+        group.set_reference(config.model.path.absolute())
         group.imitate(warm, step=0, steps=batches + 1)
         times = [time.perf_counter()]
         for step, batch in enumerate(timed, start=1):
@@ -110,8 +112,10 @@ def _apart(words: Sequence[str], settings: str, *, batches: int) -> Cost:
     """Measure one set of settings in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "cost.json"
-        call = [sys.executable, __file__, *words, "--batches", str(batches), "--only", settings, "--json", str(found)]
-        subprocess.run(call, check=True, timeout=LIMIT_S)
+        call = [sys.executable, "-m", "benchmarks.learner_choices", *words]
+        call += ["--batches", str(batches), "--only", settings, "--json", str(found)]
+        if subprocess.run(call, check=False, timeout=LIMIT_S).returncode:
+            raise AgileError(f"benchmark: {settings}: could not be measured; its own error stands above")
         [one] = json.loads(found.read_text())
     return Cost(**one)
 

@@ -108,6 +108,17 @@ def test_a_shown_target_is_in_the_makefile(words):
     assert [word for word in words[1:] if "=" not in word and word not in targets] == []
 
 
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted((ROOT / "benchmarks").glob("*.py"))], ids=lambda page: f"{page.parent.name}/{page.name}"
+)
+def test_a_benchmark_is_shown_as_it_can_be_started(page):
+    for name in re.findall(r"python benchmarks/(\w+)\.py", page.read_text()):
+        text = (ROOT / "benchmarks" / f"{name}.py").read_text()
+        assert "from benchmarks" not in text or "sys.path.insert" in text, f"show python -m benchmarks.{name}"
+    for name in re.findall(r"python -m benchmarks\.(\w+)", page.read_text()):
+        assert "__main__" in (ROOT / "benchmarks" / f"{name}.py").read_text()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_links_of_a_page_point_to_existing_files(page):
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in target]
