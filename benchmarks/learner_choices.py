@@ -52,8 +52,9 @@ def cost(config: RunConfig, settings: str, *, batches: int) -> Cost:
         batches: of `imitation.batch` demonstrations.
     """
     warm, *timed = played(config)[: batches + 1]
-    with learners(config) as group:
-        group.set_reference(config.model.path.absolute())
+    with learners(config) as group, tempfile.TemporaryDirectory() as folder:
+        group.export(Path(folder))
+        group.set_reference(Path(folder))
         group.imitate(warm, step=0, steps=batches + 1)
         times = [time.perf_counter()]
         for step, batch in enumerate(timed, start=1):

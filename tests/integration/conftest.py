@@ -16,6 +16,8 @@ from agile_ray.record.history import Event, Line
 
 BIN = Path(sys.executable).parent
 LANES, SESSIONS, ITERATIONS, STEPS = 4, 6, 4, 6
+EVALUATED = 16
+"""Sessions of each evaluation."""
 WAIT_S = 480
 OVERRIDES = (
     *("run.name=small", "agent.turns=4", "imitation.sessions=96", "imitation.batch=16", "imitation.checkpoint_every=2"),
@@ -28,11 +30,11 @@ OVERRIDES = (
     *(
         "loop.checkpoint_every=2",
         "loop.evaluate_every=2",
-        "evaluate.validation_sessions=48",
+        f"evaluate.validation_sessions={EVALUATED}",
         "rollout.kv_cache_gib=0.25",
         "rollout.deterministic=true",
     ),
-    "evaluate.sessions=48",
+    f"evaluate.sessions={EVALUATED}",
 )
 
 

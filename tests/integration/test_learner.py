@@ -25,6 +25,9 @@ from tests.fakes.parts_contract import check_learners
 from tests.fakes.worlds import changed
 
 pytestmark = pytest.mark.integration
+LONG = pytest.mark.long
+SPLIT = {"ranks": 2, "zero_stage": 3, "micro_batch_tokens": 64, "gradient_checkpointing": True}
+"""The settings that are furthest from one rank that does it all."""
 
 VOCABULARY = 64
 PROBE = np.arange(3, 12, dtype=np.int32)
@@ -279,11 +282,8 @@ def test_an_update_stops_early_and_the_coefficient_is_saved(begin: Begin, folder
     [
         pytest.param({"ranks": 1, "micro_batch_tokens": 32}, id="one rank, many micro-batches"),
         pytest.param({"ranks": 2}, id="two ranks"),
-        pytest.param({"ranks": 2, "zero_stage": 2, "micro_batch_tokens": 64}, id="two ranks, ZeRO 2"),
-        pytest.param(
-            {"ranks": 2, "zero_stage": 3, "micro_batch_tokens": 64, "gradient_checkpointing": True},
-            id="two ranks, ZeRO 3, gradient checkpointing",
-        ),
+        pytest.param({"ranks": 2, "zero_stage": 2, "micro_batch_tokens": 64}, id="two ranks, ZeRO 2", marks=LONG),
+        pytest.param(SPLIT, id="two ranks, ZeRO 3, gradient checkpointing"),
     ],
 )
 def test_updates_do_not_depend_on_how_the_work_is_split(
@@ -301,11 +301,11 @@ def test_updates_do_not_depend_on_how_the_work_is_split(
             assert two.metrics[name] == pytest.approx(value, abs=1e-3), name
 
 
-@pytest.mark.parametrize("zero_stage", [1, 2])
+@pytest.mark.parametrize("zero_stage", [1, pytest.param(2, marks=LONG)])
 def test_learners_that_leave_the_gpus_and_come_back_learn_the_same(
     alone: Course, folder: Path, begin: Begin, zero_stage: int
 ):
-    learners = begin(ranks=1, zero_stage=zero_stage)
+    learners = begin(ranks=1) if zero_stage == 1 else begin(ranks=1, zero_stage=zero_stage)
 
     class Leaving:
         """Takes every state away and back before each call."""
@@ -320,7 +320,7 @@ def test_learners_that_leave_the_gpus_and_come_back_learn_the_same(
     assert distance(alone.learned, other.learned) < 1e-5
 
 
-@pytest.mark.parametrize("zero_stage", [1, 2])
+@pytest.mark.parametrize("zero_stage", [pytest.param(1, marks=LONG), 2])
 def test_updates_in_bfloat16_are_close_to_those_in_float32(alone: Course, folder: Path, zero_stage: int):
     with group(folder, ranks=2, zero_stage=zero_stage, dtype="bfloat16", micro_batch_tokens=64) as learners:
         other = course(learners, folder)
@@ -329,7 +329,7 @@ def test_updates_in_bfloat16_are_close_to_those_in_float32(alone: Course, folder
     assert agreement(alone.start, alone.learned, other.learned) > 0.9
 
 
-@pytest.mark.parametrize("zero_stage", [1, 3])
+@pytest.mark.parametrize("zero_stage", [pytest.param(1, marks=LONG), 3])
 def test_imitation_with_matrix_products_in_bfloat16_is_close_to_float32(alone: Course, folder: Path, zero_stage: int):
     with group(folder, ranks=2, zero_stage=zero_stage, imitation_dtype="bfloat16") as learners:
         other = course(learners, folder)
@@ -340,11 +340,12 @@ def test_imitation_with_matrix_products_in_bfloat16_is_close_to_float32(alone: C
         assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], abs=0.05)
 
 
-@pytest.mark.parametrize("zero_stage", [1, 3])
+@pytest.mark.parametrize(
+    "settings", [pytest.param({"ranks": 2}, marks=LONG, id="ZeRO 1"), pytest.param(SPLIT, id="ZeRO 3")]
+)
 def test_a_loaded_group_continues_as_if_it_had_never_stopped(
-    alone: Course, begin: Begin, folder: Path, tmp_path: Path, zero_stage: int
+    alone: Course, begin: Begin, folder: Path, tmp_path: Path, settings: dict[str, object]
 ):
-    settings = {"ranks": 2, "zero_stage": zero_stage}
     exported = tmp_path / "exported"
     exported.mkdir()
     learners = begin(**settings)

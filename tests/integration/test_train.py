@@ -16,7 +16,7 @@ from agile_ray.record.history import Event
 from agile_ray.replay.comparison import compare, losses
 from tests.chaos.checks import Expected, problems
 from tests.chaos.processes import Family, Role, alive
-from tests.integration.conftest import BIN, ITERATIONS, LANES, SESSIONS, STEPS, WAIT_S, Job, environment
+from tests.integration.conftest import BIN, EVALUATED, ITERATIONS, LANES, SESSIONS, STEPS, WAIT_S, Job, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
@@ -91,7 +91,7 @@ def test_the_report_contains_every_documented_metric(job: Job) -> None:
     references = {"always_ask", "never_ask", "random", "non_adaptive", "ask_unless_search", "oracle"}
     assert references <= report["references"].keys()
     for name in ("sft", "sft_sampled", "ppo", "ppo_sampled"):
-        assert report[name]["sessions"] == 48
+        assert report[name]["sessions"] == EVALUATED
     for entry in (report["sft"], report["ppo_sampled"], *report["references"].values()):
         assert {"asked_share", "asks_per_session", "accuracy", "total_score", "sessions", "ci95"} <= entry.keys()
     assert (report["seed"], report["advice_cost"]) == (0, 0.3)
@@ -131,19 +131,23 @@ def repeated(folder: Path) -> list[int]:
     ]
 
 
-def test_a_replay_repeats_its_run_even_after_it_is_resumed(job: Job) -> None:
+def test_a_replay_repeats_its_run_though_that_was_resumed(job: Job) -> None:
     before = {path: path.stat().st_mtime_ns for path in job.run.rglob("*")}
     said, folder = replay(job)
     assert f"{ITERATIONS} iterations repeat {job.run}" in said
     assert repeated(folder) == list(range(1, ITERATIONS + 1))
+    assert {path: path.stat().st_mtime_ns for path in job.run.rglob("*")} == before
 
+
+@pytest.mark.long
+def test_a_replay_that_was_interrupted_goes_on(job: Job) -> None:
+    _, folder = replay(job)
     shutil.rmtree(folder / "checkpoints" / f"iteration-{ITERATIONS:05}")  # as if it had been killed before
     said, folder = replay(job)
     assert f"resumed after {STEPS} imitation steps and {ITERATIONS - 2} iterations" in said
     assert repeated(folder) == list(range(1, ITERATIONS + 1))
     lines = [line for line in history.read(folder / "history.jsonl") if line.event is Event.ITERATION]
     assert [line.iteration for line in lines] == list(range(1, ITERATIONS + 1))
-    assert {path: path.stat().st_mtime_ns for path in job.run.rglob("*")} == before
 
 
 @pytest.fixture(scope="module")
