@@ -16,8 +16,11 @@ from agile_ray.record.checkpoints import KEPT
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.wholeness import weights_fault
 from launch.border import ALWAYS
+from launch.cluster import room
 from launch.cluster.address import check_shared, joins, temporary_folder
+from launch.cluster.room import Needs
 from launch.models.folder import check_model, check_same_network, check_same_tokenizer
+from launch.plan.this_machine import this_machine
 from learner.compiler.folder import choose_folder
 
 CHECKPOINT_FACTOR = 8
@@ -28,6 +31,8 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 QUEUE_BYTES = (240 << 20) + 4096
 """Of the largest message queue between an engine and a worker, which vLLM wants free: 10 chunks of 24 MiB. Most of it
 is never written, so several engines fit."""
+GPUS = "/dev/nvidia[0-9]*"
+"""Devices of NVIDIA's driver, one for each GPU."""
 NAME_BYTES = 255
 """Maximum length of a name on a disk."""
 SPARE_BYTES = 64 << 20
@@ -84,6 +89,23 @@ def check_shared_memory(config: RunConfig) -> None:
             f"{SHARED_MEMORY}: an engine needs {QUEUE_BYTES >> 20} MiB of shared memory, found {free >> 20} MiB free; "
             f"start the container with --shm-size={config.rollout.actors}g or more (Docker gives 64 MiB)"
         )
+
+
+def check_gpus(config: RunConfig) -> None:
+    """Refuse a run that needs more GPUs than this machine has, if it starts a cluster of its own here.
+
+    Where nvidia-smi lists none although there are some, Ray counts them.
+
+    Raises:
+        ConfigError: names the GPUs that are needed, and those that are there.
+    """
+    if joins(config.cluster) or config.cluster.device != "gpu":
+        return
+    gpus = this_machine().gpus
+    if gpus or not glob.glob(GPUS):
+        needs = Needs.of(config, engines=config.rollout.actors, ranks=config.learner.ranks)
+        here = {"GPU": float(gpus), "CPU": needs.total["CPU"]}  # a local cluster has as many CPUs as a run needs
+        room.check(needs, nodes=[here], free=here)
 
 
 def check_resumed(config: RunConfig) -> None:

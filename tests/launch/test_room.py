@@ -5,6 +5,8 @@ import pytest
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from launch.cluster.room import Needs, check
+from launch.plan import this_machine
+from launch.run import preflight
 
 
 def config(**sections: dict[str, object]) -> RunConfig:
@@ -53,6 +55,20 @@ def test_an_engine_that_no_node_can_hold_is_refused_although_there_are_enough_gp
         ConfigError, match="one node must have 2 GPUs and 1 CPUs, and the largest has 1 GPUs and 4 CPUs"
     ):
         check(Needs.of(GPUS, engines=1, ranks=1), nodes=[{"CPU": 4.0, "GPU": 1.0}] * 5, free={})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "driver", "refused"), [(0, False, True), (2, True, True), (7, True, False), (0, True, False)]
+)
+def test_a_run_on_this_machine_is_refused_before_ray_starts(monkeypatch, tmp_path, gpus, driver, refused) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(this_machine, "_gpus", lambda: [("H100", 80 << 30)] * gpus)
+    monkeypatch.setattr(preflight, "GPUS", str(tmp_path if driver else tmp_path / "none"))
+    if refused:
+        with pytest.raises(ConfigError, match=f"need 7 GPUs and 5 CPUs, the cluster has {gpus} GPUs and 5 CPUs"):
+            preflight.check_gpus(GPUS)
+    else:  # where nvidia-smi does not answer, Ray counts
+        preflight.check_gpus(GPUS)
 
 
 def test_what_fits_is_accepted_also_where_none_of_it_is_free() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from agile_ray.errors import ConfigError
 from launch.cluster.dashboard import Dashboard
+from launch.plan import this_machine
 from launch.run import shipped_configs
 from launch.run.shipped_configs import read
 from launch.validate import machines
@@ -119,7 +120,7 @@ def test_a_wrong_spec_is_one_line_with_code_2_and_nothing_is_written(
     runs = tmp_path / "runs"
     base = "" if "include" in text else "base: quickstart\n"
     (tmp_path / "spec.yaml").write_text(base + text + "\n")
-    monkeypatch.setattr(machines, "_gpus", list)
+    monkeypatch.setattr(this_machine, "_gpus", list)
     code, out, err = call("validate", tmp_path / "spec.yaml", f"model.path={model}", f"run.folder={runs}")
     assert (code, out) == (2, "")
     assert said in one_line(err)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agile_ray.record import provenance
+from launch.plan import this_machine
 from launch.run.shipped_configs import read
-from launch.validate import machines
 from tests.conftest import one_line
 from tests.fakes.dashboard import dashboard, node
 from tests.fakes.model_folder import write_model_folder
@@ -143,7 +143,7 @@ def given(tmp_path, places, command, text, words):
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong[0]}, {wrong[1]}")
 def test_a_wrong_spec_is_one_line_within_five_seconds_and_leaves_nothing(call, tmp_path, monkeypatch, places, wrong):
     _, command, text, words, said = wrong
-    monkeypatch.setattr(machines, "_gpus", list)
+    monkeypatch.setattr(this_machine, "_gpus", list)
     monkeypatch.chdir(tmp_path)
     line = given(tmp_path, places, command, text, words)
     before = set(tmp_path.rglob("*"))

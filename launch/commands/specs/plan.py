@@ -94,7 +94,8 @@ def _nodes(cluster: str | None, address: str | None) -> "Sequence[Node]":
 
     if cluster is not None:
         return parse_shape(cluster)
-    from launch.validate.machines import nodes_of, this_machine
+    from launch.plan.this_machine import this_machine
+    from launch.validate.machines import nodes_of
 
     if address is None:
         return (this_machine(),)

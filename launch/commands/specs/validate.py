@@ -101,7 +101,7 @@ def _target(cluster: str | None, address: str | None) -> "Target":
         dashboard = Dashboard(address)
         nodes = nodes_of(dashboard)  # asked before libraries are loaded, so that a wrong address is told at once
     else:
-        from launch.validate.machines import this_machine
+        from launch.plan.this_machine import this_machine
 
         nodes = (this_machine(),)
     from launch.validate.spec import Target
