@@ -19,11 +19,11 @@ from agile_ray.agent.environment import taught_split
 from agile_ray.config import RunConfig
 from agile_ray.credit.fitted import check_windows
 from agile_ray.errors import AgileError, ConfigError
-from agile_ray.experts import build_expert
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
 from agile_ray.scripted.demonstration_file import Refused, read
 from agile_ray.scripted.demonstrations import NAMED
+from envs.experts import build_expert
 from launch.cluster.address import check_shared, joins
 from launch.cluster.dashboard import Dashboard
 from launch.models.folder import check_model

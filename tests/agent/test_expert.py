@@ -8,12 +8,12 @@ from agile_ray.agent.expert import Advice, AskKey, GoldExpert
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Agent, Env
 from agile_ray.errors import ConfigError, ContractError, ExpertError
-from agile_ray.experts import build_expert
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.replay.expert import RecordedExpert
 from agile_ray.types import Ending, Origin, Receipt
+from envs.experts import build_expert
 from launch.run.preflight import check_recorded
 from tests.fakes.worlds import ASKS, OPENING, PREDICTS, SESSION, Says, changed, lane, question, rules
 
