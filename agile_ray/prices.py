@@ -9,9 +9,9 @@
 So what is told is what is paid, or an upper bound.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from agile_ray.agent.environment import Question, Stream
 from agile_ray.config import Env
 from agile_ray.expert_spec import ExpertSpec, PriceRule
 from agile_ray.seeds import derive
@@ -67,21 +67,24 @@ class Prices:
         """The base price of the episode that plays a stream, by the stream's id."""
         return self.amounts[derive(self.seed, "price", stream) % len(self.amounts)]
 
-    def quote(self, stream: str, *, position: int, question: Question) -> int:
-        """The price of an ask as the agent is told it: what will be paid, or the most that may be."""
+    def quote(self, stream: str, *, position: int, kind: str) -> int:
+        """The price of an ask as the agent is told it: what will be paid, or the most that may be.
+
+        Args:
+            stream: id of the episode's stream.
+            position: of the session in it.
+            kind: of the session's question.
+        """
         if self.rule.most is not None:
             return thousandths(self.rule.most)
-        if question.kind in self.rule.kinds:
-            return thousandths(self.rule.kinds[question.kind])
+        if kind in self.rule.kinds:
+            return thousandths(self.rule.kinds[kind])
         begun = [step for step in self.rule.steps if step <= position]
         return thousandths(self.rule.steps[max(begun)]) if begun else self.at(stream)
 
-    def quotes(self, stream: Stream) -> list[int]:
-        """The price at every session of a stream."""
-        return [
-            self.quote(stream.id, position=position, question=question)
-            for position, question in enumerate(stream.questions)
-        ]
+    def quotes(self, stream: str, kinds: Iterable[str]) -> list[int]:
+        """The price at every session of a stream, by the kinds of its questions."""
+        return [self.quote(stream, position=position, kind=kind) for position, kind in enumerate(kinds)]
 
     def due(self, quoted: int, *, outcome: Outcome, stream: str, tokens: int) -> int:
         """What is paid for an ask.

@@ -10,8 +10,8 @@ from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent, Env, Memory
 from agile_ray.errors import ConfigError
 from agile_ray.prices import Prices
-from envs.experts import build_expert
 from rollout.embedder import BatchedEmbedder
+from rollout.experts import build_expert
 
 
 def build_rules(

@@ -164,7 +164,7 @@ class Executor:
         """The price that the agent is told; that of [SeekAdvice] is the session's."""
         if function is Function.SEEK_ADVICE:
             return self.price
-        return self._prices[function].quote(self.stream.id, position=self.position, question=self.question)
+        return self._prices[function].quote(self.stream.id, position=self.position, kind=self.question.kind)
 
     def told(self, position: int) -> Advice | None:
         """What the expert said to the session at a position of this stream; None: that session did not ask."""

@@ -189,7 +189,7 @@ class Lane:
 
     def _quote(self, prices: Prices) -> int:
         question = self.stream.questions[self.position]
-        return prices.quote(self.stream.id, position=self.position, question=question)
+        return prices.quote(self.stream.id, position=self.position, kind=question.kind)
 
     def _observer(self, memory: SessionMemory) -> HindsightObserver:
         later = 0 if self._later is None else int(self._later[self.position])

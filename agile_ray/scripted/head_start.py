@@ -112,7 +112,7 @@ async def head_start(
     lane = Lane(stream, replace(rules, expert=GoldExpert()), observed=False)
     for question in stream.questions[:position]:
         draw = Random(derive(seed, "head start", stream.id, lane.position)).random()
-        price = rules.prices.quote(stream.id, position=lane.position, question=question)
+        price = rules.prices.quote(stream.id, position=lane.position, kind=question.kind)
         if draw < shares.on(question, price=price):
             await lane.play(eager)
         else:

@@ -23,7 +23,6 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
 from agile_ray.scripted.demonstration_file import Refused, read
 from agile_ray.scripted.demonstrations import NAMED
-from envs.experts import build_expert
 from launch.cluster.address import check_shared, joins
 from launch.cluster.dashboard import Dashboard
 from launch.models.folder import check_model
@@ -34,6 +33,7 @@ from launch.run import final_comparison, preflight
 from launch.run.finished import check_resumable
 from launch.run.shipped_configs import spec as read_spec
 from launch.run.sweep_plan import plan
+from rollout.experts import build_expert
 from rollout.rules import check_embedder
 
 

@@ -13,8 +13,8 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.replay.expert import RecordedExpert
 from agile_ray.types import Ending, Origin, Receipt
-from envs.experts import build_expert
 from launch.run.preflight import check_recorded
+from rollout.experts import build_expert
 from tests.fakes.worlds import ASKS, OPENING, PREDICTS, SESSION, Says, changed, lane, question, rules
 
 WET = question(1, "is it waterproof ?")

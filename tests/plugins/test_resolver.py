@@ -7,7 +7,7 @@ from agile_ray.credit.modes import Mode, mode
 from agile_ray.errors import ConfigError
 from agile_ray.plugins.resolver import registered, resolve
 from envs import build
-from envs.experts import build_expert
+from rollout.experts import build_expert
 
 MODULE = """
 from agile_ray.agent.expert import Advice

@@ -9,10 +9,10 @@ from agile_ray.expert_spec import ExpertSpec
 from agile_ray.plugins.resolver import resolve
 from agile_ray.replay.expert import RecordedExpert
 from envs.endpoints.chat import Chat
-from envs.experts.chat import ChatExpert
-from envs.experts.fallible import FallibleExpert
-from envs.experts.http import HttpExpert
-from envs.experts.spending import Spending
+from rollout.experts.chat import ChatExpert
+from rollout.experts.fallible import FallibleExpert
+from rollout.experts.http import HttpExpert
+from rollout.experts.spending import Spending
 
 NEEDED = ("source", "reliability", "advise")
 """What an expert has."""

@@ -8,7 +8,7 @@ from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey
 from agile_ray.types import Outcome
 from envs.endpoints.chat import Chat
-from envs.experts.spending import CappedError, Paid, Spending
+from rollout.experts.spending import CappedError, Paid, Spending
 
 INSTRUCTION = """\
 You are an expert whom an assistant asks. Answer its question in one line: the short answer alone, in lower case and \

@@ -21,7 +21,7 @@ from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.types import Outcome, Receipt
-from envs.experts import build_expert
+from rollout.experts import build_expert
 from tests.fakes.endpoint import Reply, serving
 from tests.fakes.worlds import SESSION, changed, question
 
@@ -133,7 +133,7 @@ def paid(config: Env, *, deadline_s=5.0, **callbacks):
 
 
 def ask(expert, prices, *, key=KEY, one=WET):
-    quoted = prices.quote(key.stream, position=key.position, question=one)
+    quoted = prices.quote(key.stream, position=key.position, kind=one.kind)
     told = asyncio.run(expert.ask(one, key=key, price=quoted, prices=prices, count=lambda text: len(text.split())))
     assert told.price <= quoted, "more was paid than the agent was told"
     return told

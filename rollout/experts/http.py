@@ -100,7 +100,5 @@ def _advice(said: object) -> Advice:
     if outcome in SILENT:
         return Advice.none(Outcome(outcome))
     if not isinstance(answer, str) or not isinstance(text := found.get("text", answer), str):
-        raise ExpertError(
-            f'expert http: a reply has an answer or an outcome, both texts, found {str(said)[:200]!r}'
-        )
+        raise ExpertError(f"expert http: a reply has an answer or an outcome, both texts, found {str(said)[:200]!r}")
     return Advice(text=text, answer=answer)
