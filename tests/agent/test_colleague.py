@@ -16,6 +16,8 @@ from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.scripted.references import Habits, play_sessions, reference
 from agile_ray.types import Ending, Outcome
+from launch.run import shipped_configs
+from launch.run.adoption import imitation_key
 from rollout.experts import build_expert
 from rollout.rules import build_rules
 from tests.fakes.endpoint import Reply, serving
@@ -169,3 +171,13 @@ def test_a_capped_expert_leaves_the_agent_alone_by_name():
 def test_no_expert_of_this_name_can_be_built():
     with pytest.raises(ConfigError, match=r"env\.expert: json:nothing"):
         build_expert(Env(name="shop", expert="json:nothing"))
+
+
+def test_runs_with_experts_at_the_same_prices_share_their_imitation():
+    def key(*overrides):
+        return imitation_key(shipped_configs.read("quickstart", overrides))
+
+    assert key("env.expert.wrong=0.3") == key() == key("env.expert={name: gold, abstains: 0.5}")
+    assert key("env.expert.colleague={price: 0.1}") != key()
+    assert key("env.expert.colleague={price: 0.1, wrong: 0.4}") == key("env.expert.colleague={price: 0.1}")
+    assert key("env.expert.price.kinds={fact: 0.5}") != key()
