@@ -126,8 +126,13 @@ def _checks(config: RunConfig, target: Target, found: Findings) -> Iterator[Chec
     yield f"demonstrations{config.imitation.demonstrations}", lambda: _check_demonstrations(config, found)
     yield f"recorded{config.env.recorded}", lambda: preflight.check_recorded(config.env.recorded)
     yield (
-        f"model{model}{config.agent.session_tokens}",
-        lambda: check_model(config.model.path, environment=config.env.name, session_tokens=config.agent.session_tokens),
+        f"model{model}{config.agent.session_tokens}{config.env.expert.colleague is None}",
+        lambda: check_model(
+            config.model.path,
+            environment=config.env.name,
+            session_tokens=config.agent.session_tokens,
+            colleague=config.env.expert.colleague is not None,
+        ),
     )
     yield (
         f"room{model}{config.agent}{config.learner}{config.rollout}{config.cluster}",
