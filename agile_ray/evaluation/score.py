@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agile_ray.agent.expert import COLLEAGUE, AskKey
+from agile_ray.agent.expert import COLLEAGUE
 from agile_ray.errors import ContractError, StarvedError
 from agile_ray.evaluation import failures
 from agile_ray.evaluation.intervals import interval, within_streams
@@ -240,11 +240,10 @@ def _by_price(sessions: Sequence[Session]) -> dict[int, PriceScore]:
 
 
 def _by_expert(sessions: Sequence[Session]) -> dict[str, float]:
-    asked = [{AskKey.parse(receipt.key).to for receipt in session.receipts} for session in sessions]
-    if not any(COLLEAGUE in one for one in asked):
+    asked = [{receipt.key.endswith(f"@{COLLEAGUE}") for receipt in session.receipts} for session in sessions]
+    if not any(True in one for one in asked):
         return {}
-    names = {"expert": "", COLLEAGUE: COLLEAGUE}
-    return {name: sum(to in one for one in asked) / len(asked) for name, to in names.items()}
+    return {name: sum(who in one for one in asked) / len(asked) for name, who in (("expert", False), (COLLEAGUE, True))}
 
 
 def _price_score(sessions: Sequence[Session]) -> PriceScore:

@@ -47,13 +47,14 @@ class ChatExpert:
         del key  # the answer depends on the question alone
         messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question.shown}]
         read = sum(len(one["content"].encode()) for one in messages)  # a token has at least one byte
+        most = read + TEMPLATE_TOKENS + REPLY_TOKENS
 
         def pay() -> Paid:
             reply = self.chat.reply(messages, max_tokens=REPLY_TOKENS)
-            return Paid(said=REFUSED if reply.refused else reply.text, tokens=reply.tokens)
+            return Paid(said=REFUSED if reply.refused else reply.text, tokens=reply.tokens or most)
 
         try:
-            said = self.spending.once(question.shown, most=read + TEMPLATE_TOKENS + REPLY_TOKENS, pay=pay)
+            said = self.spending.once(question.shown, most=most, pay=pay)
         except CappedError:
             return Advice.none(Outcome.CAPPED)
         if said == REFUSED:
