@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import envs
@@ -87,6 +89,21 @@ def test_receipts_are_stored_with_their_rule_and_outcome(tmp_path):
     found = next(iter(store.read_sessions(RunFolder(tmp_path).evaluation_file("x"))))
     assert found.receipts == session.receipts
     assert [one.outcome for one in found.receipts] == [Outcome.ANSWERED, Outcome.ABSTAINED]
+
+
+def test_receipts_of_an_earlier_version_are_read(tmp_path):
+    session = play(with_expert("gold"), *ASKS)
+    path = RunFolder(tmp_path).evaluation_file("x")
+    store.write_sessions(path, [session])
+    lines = pq.read_table(path)
+    older = pa.list_(pa.struct([field for field in lines.schema.field("receipts").type.value_type][:6]))
+    receipts = [
+        [{name: one[name] for name in one if name not in ("rule", "outcome")} for one in row]
+        for row in lines["receipts"].to_pylist()
+    ]
+    at = lines.schema.get_field_index("receipts")
+    pq.write_table(lines.set_column(at, "receipts", pa.array(receipts, older)), path)
+    assert store.read_sessions(path)[0].receipts == session.receipts
 
 
 @pytest.mark.parametrize(

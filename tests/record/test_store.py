@@ -13,6 +13,7 @@ from agile_ray.evaluation.score import score
 from agile_ray.record import evaluations, resume, store
 from agile_ray.record.checkpoints import FolderCheckpoints
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.parquet.columns import SCHEMA_VERSION
 from agile_ray.record.parquet.tables import VERSION_KEY
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.scripted.references import Habits, reference
@@ -34,7 +35,7 @@ from tests.fakes.streams import play_streams, script_rules
 from tests.fakes.worlds import changed
 
 ARRAYS = ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards", "ask_probabilities")
-LATER = "5"
+LATER = str(SCHEMA_VERSION + 1)
 """Version of a schema that this code does not know."""
 
 
