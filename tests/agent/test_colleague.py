@@ -96,7 +96,7 @@ def test_receipts_of_an_earlier_version_are_read(tmp_path):
     path = RunFolder(tmp_path).evaluation_file("x")
     store.write_sessions(path, [session])
     lines = pq.read_table(path)
-    older = pa.list_(pa.struct([field for field in lines.schema.field("receipts").type.value_type][:6]))
+    older = pa.list_(pa.struct(list(lines.schema.field("receipts").type.value_type)[:6]))
     receipts = [
         [{name: one[name] for name in one if name not in ("rule", "outcome")} for one in row]
         for row in lines["receipts"].to_pylist()
