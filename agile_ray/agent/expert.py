@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from agile_ray.agent.environment import Question
 from agile_ray.errors import ContractError
@@ -69,12 +69,25 @@ class Expert(Protocol):
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
         """Answer one ask, or say with `Advice.none` why not.
 
-        May block: every call runs in a thread, on an event loop of its own, at the same time as others.
+        May block, unless the expert is `Patient`: every call runs in a thread, on an event loop of its own, at the same
+        time as others.
 
         Raises:
             ExpertError: the expert broke.
         """
         ...
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """What an expert has, in addition, that thousands of sessions wait for at once, such as a person.
+
+    If it is patient, its `advise` never blocks and is awaited on the lanes' own event loop: a wait costs a coroutine,
+    not a thread with a loop of its own.
+    """
+
+    @property
+    def patient(self) -> bool: ...
 
 
 class Panel:
@@ -94,7 +107,17 @@ class Panel:
 
 def reliability_of(expert: Expert, *, to: str) -> float:
     """Share of advice that is right, of an expert or of one of a panel."""
-    return expert.experts[to].reliability if isinstance(expert, Panel) else expert.reliability
+    return _asked(expert, to=to).reliability
+
+
+def is_patient(expert: Expert, *, to: str) -> bool:
+    """Whether an expert, or the one of a panel, is waited for on the lanes' event loop."""
+    asked = _asked(expert, to=to)
+    return isinstance(asked, Patient) and asked.patient
+
+
+def _asked(expert: Expert, *, to: str) -> Expert:
+    return expert.experts[to] if isinstance(expert, Panel) else expert
 
 
 class GoldExpert:

