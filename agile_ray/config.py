@@ -145,6 +145,16 @@ class Env(Section):
         return self.expert.recorded
 
     @model_validator(mode="after")
+    def _has_one_price_in_each_episode(self) -> Self:
+        price = self.expert.price
+        if self.tells_price and price.changes_within:
+            raise ValueError(
+                f"expert.price: with a list of advice_cost each episode has one price, found the {price.name} rule, "
+                "which changes it within an episode; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _may_cost_as_much(self) -> Self:
         most = self.expert.price.most
         if most is not None and thousandths(most) < max(self.prices):
@@ -549,11 +559,11 @@ class RunConfig(Section):
                 f"agent.session_tokens ({self.agent.session_tokens}) exceeds learner.micro_batch_tokens "
                 f"({self.learner.micro_batch_tokens}); one session must fit into one pass"
             )
-        rule = self.env.expert.price.name
-        if self.credit.mode == "fitted" and rule in ("kind", "schedule"):
+        price = self.env.expert.price
+        if self.credit.mode == "fitted" and price.changes_within:
             raise ValueError(
-                f"credit.mode fitted needs one price in each episode, found the {rule} rule of env.expert.price; use "
-                "linked or heuristic"
+                f"credit.mode fitted needs one price in each episode, found the {price.name} rule of "
+                "env.expert.price; use linked or heuristic"
             )
         if self.imitation.search_rows and {"Search", "SearchProduct"} & set(self.agent.bar):
             raise ValueError("imitation.search_rows teaches queries, which agent.bar forbids; leave one of them out")

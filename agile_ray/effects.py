@@ -40,7 +40,7 @@ def imitation_of(config: RunConfig) -> dict[str, object]:
     `linked` credit is own rewards minus what the critic expects. Of the experts only their prices are: in imitation
     the gold answers stand in for all of them.
     """
-    prices = [one.price.model_dump(mode="json") for one in config.env.expert.all]
+    prices = [one.price.model_dump(mode="json") for one in config.env.expert.by_key.values()]
     return _values(config, Affects.IMITATION) | {"env.expert": prices}
 
 

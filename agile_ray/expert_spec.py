@@ -99,6 +99,11 @@ class PriceRule(_Part):
         """What receipts call the rule."""
         return "kind" if self.kinds else "schedule" if self.steps else "tokens" if self.token else "constant"
 
+    @property
+    def changes_within(self) -> bool:
+        """The agent is told different prices in one episode."""
+        return bool(self.kinds or self.steps)
+
 
 class ExpertSpec(_Part):
     """An expert."""
@@ -144,6 +149,11 @@ class ExpertSpec(_Part):
     @classmethod
     def _may_be_a_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("cache")
+    @classmethod
+    def _may_be_at_home(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser()
 
     @field_validator("name")
     @classmethod
@@ -197,6 +207,11 @@ class ExpertSpec(_Part):
         return Path(name.removeprefix(RECORDED)).expanduser() if name.startswith(RECORDED) else None
 
     @property
-    def all(self) -> "tuple[ExpertSpec, ...]":
-        """The expert, and the colleague if there is one."""
-        return (self,) if self.colleague is None else (self, self.colleague)
+    def by_key(self) -> "Mapping[str, ExpertSpec]":
+        """The expert, and the colleague if there is one, by the key that describes it."""
+        return {"env.expert": self} | ({} if self.colleague is None else {"env.expert.colleague": self.colleague})
+
+    @property
+    def recordings(self) -> Mapping[str, Path]:
+        """Folders of past runs that answer, by the key that names each."""
+        return {key: one.recorded for key, one in self.by_key.items() if one.recorded is not None}

@@ -40,7 +40,7 @@ class KindScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceScore:
-    """The score of the episodes that have one price."""
+    """The score of the sessions at which one price was told."""
 
     sessions: int
     asked_share: float

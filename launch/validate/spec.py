@@ -117,14 +117,14 @@ def _checks(config: RunConfig, target: Target, found: Findings) -> Iterator[Chec
     if not target.sees(config):
         if config.memory.embedder != "hashed":
             found.unchecked.append(f"memory.embedder: {config.memory.embedder} is loaded by the cluster's nodes")
-        if config.env.data is None and config.env.recorded is None:
+        if config.env.data is None and not config.env.expert.recordings:
             yield f"env{env}{config.seed}", lambda: _check_environment(config, found)
         return
     yield "embedder" + config.memory.embedder, lambda: check_embedder(config.memory.embedder)
     yield f"run{config.run_folder}", lambda: _check_run(config)
     yield f"env{env}{config.seed}{config.credit}{config.evaluate}", lambda: _check_environment(config, found)
     yield f"demonstrations{config.imitation.demonstrations}", lambda: _check_demonstrations(config, found)
-    yield f"recorded{config.env.recorded}", lambda: preflight.check_recorded(config.env.recorded)
+    yield f"recorded{config.env.expert.recordings}", lambda: preflight.check_recorded(config.env.expert)
     yield (
         f"model{model}{config.agent.session_tokens}{config.env.expert.colleague is None}",
         lambda: check_model(
@@ -151,7 +151,7 @@ def _check_run(config: RunConfig) -> None:
 
 def _check_environment(config: RunConfig, found: Findings) -> None:
     """Read streams of every split, for READ_S seconds, so that large data are checked in part."""
-    build_expert(config.env)
+    build_expert(config.env, opens=False)
     environment = envs.build(config.env, seed=config.seed)
     begin, left = time.monotonic(), 0
     for split in dict.fromkeys((taught_split(environment), "train", "validation", final_comparison.SPLIT)):
@@ -199,7 +199,7 @@ def _look_at_paths(found: Findings, target: Target) -> None:
         named = {
             "model.path": config.model.path,
             "env.data": config.env.data,
-            "env.recorded": config.env.recorded,
+            **config.env.expert.recordings,
             "imitation.sessions": config.imitation.demonstrations,
         }
         if not target.sees(config):

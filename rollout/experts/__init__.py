@@ -18,24 +18,30 @@ NEEDED = ("source", "reliability", "advise")
 """What an expert has."""
 
 
-def build_expert(env: Env, *, deadline_s: float = 30.0) -> Expert:
+def build_expert(env: Env, *, deadline_s: float = 30.0, opens: bool = True) -> Expert:
     """Build the expert that `env.expert` chooses, and its colleague. One that lies elsewhere is called as `build(env)`.
 
     Args:
         env: chooses the expert.
         deadline_s: longest wait for one answer, retries included.
+        opens: open its files, or make them; False: it is only looked at.
 
     Raises:
-        ConfigError: no expert has this name, it is none, or the recorded run holds no segments or another version's.
+        ConfigError: no expert has this name, it is none, a file of it can't be used, or the recorded run holds no
+            segments or another version's.
     """
-    expert = _fallible(env.expert, env, to="", deadline_s=deadline_s)
+
+    def build(spec: ExpertSpec, to: str) -> Expert:
+        shown = spec if opens else spec.model_copy(update={"cache": None})
+        return _fallible(_built(shown, env, to=to, deadline_s=deadline_s), spec)
+
+    expert = build(env.expert, "")
     if env.expert.colleague is None:
         return expert
-    return Panel({"": expert, COLLEAGUE: _fallible(env.expert.colleague, env, to=COLLEAGUE, deadline_s=deadline_s)})
+    return Panel({"": expert, COLLEAGUE: build(env.expert.colleague, COLLEAGUE)})
 
 
-def _fallible(spec: ExpertSpec, env: Env, *, to: str, deadline_s: float) -> Expert:
-    expert = _built(spec, env, to=to, deadline_s=deadline_s)
+def _fallible(expert: Expert, spec: ExpertSpec) -> Expert:
     if not (spec.wrong or spec.abstains):
         return expert
     return FallibleExpert(expert, wrong=spec.wrong, abstains=spec.abstains)

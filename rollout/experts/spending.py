@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from agile_ray.errors import ExpertError
+from agile_ray.errors import ConfigError, ExpertError
 
 POLL_S = 0.05
 """Wait between two looks for an answer that another process asks for."""
@@ -48,13 +48,16 @@ class Spending:
             asks: what is asked, such as the endpoint and its model; others' answers are not used.
             limit: of tokens, over all that the file holds; None: none.
             wait_s: after which a request of another process counts as lost.
+
+        Raises:
+            ConfigError: the file can't be used.
         """
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = sqlite3.connect(file or ":memory:", timeout=wait_s, isolation_level=None, check_same_thread=False)
-        if file is not None:
-            self._rows.execute("PRAGMA journal_mode=WAL")
-        self._rows.execute(TABLE)
+        try:
+            self._rows = _opened(file, wait_s=wait_s)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(
+                f"env.expert: the cache {file} must be an SQLite file that can be written, found: {error}; name another"
+            ) from error
         self._lock = threading.Lock()
         self._asks = asks
         self._limit = limit
@@ -120,3 +123,13 @@ class Spending:
     def _change(self, statement: str, *values: str | int) -> None:
         with self._lock:
             self._rows.execute(statement, values)
+
+
+def _opened(file: Path | None, *, wait_s: float) -> sqlite3.Connection:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    rows = sqlite3.connect(file or ":memory:", timeout=wait_s, isolation_level=None, check_same_thread=False)
+    if file is not None:
+        rows.execute("PRAGMA journal_mode=WAL")
+    rows.execute(TABLE)
+    return rows

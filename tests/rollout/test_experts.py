@@ -15,7 +15,7 @@ from agile_ray.agent.expert import COLLEAGUE, AskKey, GoldExpert, Panel, is_pati
 from agile_ray.agent.functions import Function
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Env
-from agile_ray.errors import ExpertError
+from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.prices import Prices
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
@@ -348,6 +348,16 @@ def test_equal_questions_are_asked_of_the_model_once_also_by_a_later_process(tmp
 
             assert {receipt.answer for receipt in asyncio.run(both())} == {"yes"}
         assert len(endpoint.asked) == 1
+
+
+def test_a_cache_that_is_no_table_is_refused_and_a_look_at_a_run_makes_none(tmp_path):
+    config = env({"name": "chat", "url": "http://h/v1", "model": "m"}, cache=tmp_path / "new" / "answers.sqlite")
+    build_expert(config, opens=False)
+    assert list(tmp_path.iterdir()) == []
+    build_expert(config)
+    (tmp_path / "text").write_text("no table, but a text of some length" * 9)
+    with pytest.raises(ConfigError, match="the cache .*text must be an SQLite file"):
+        build_expert(env({"name": "chat", "url": "http://h/v1", "model": "m"}, cache=tmp_path / "text"))
 
 
 def test_a_reached_limit_has_its_name_costs_nothing_and_is_never_exceeded():
