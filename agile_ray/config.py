@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from agile_ray.errors import ConfigError
+from agile_ray.expert_spec import ExpertSpec, price
 from agile_ray.knobs import Affects, Section
 from agile_ray.plugins.resolver import is_known, unknown
 from agile_ray.plugins.secrets import check_public
@@ -19,23 +20,8 @@ from agile_ray.units import PARTS, Part, thousandths
 
 CREDIT_MODES = ("none", "heuristic", "fitted", "linked")
 JUDGES = ("exact", "set", "number", "regex")
-RECORDED = "recorded:"
-"""How `env.expert` begins where a past run answers."""
 AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMPARISON
 """What the rules and budgets of the agent affect: everything that plays sessions."""
-
-
-def _price(value: object) -> float:
-    if isinstance(value, bool):
-        raise ValueError(f"neither true nor false, found {value}")
-    try:
-        price = float(str(value))
-    except ValueError:
-        raise ValueError(f"a price is a number, found {value!r}") from None
-    if not 0 <= price <= 1:
-        raise ValueError(f"a price is from 0 to 1, found {value}")
-    thousandths(price)
-    return price
 
 
 def _is_none(value: object) -> bool:
@@ -70,9 +56,10 @@ class Env(Section):
     """Price of one ask, in units of the reward for a right answer; a whole number of thousandths. In place of a number,
     a list: each episode draws its price from it, and the status line shows the price, so that one policy learns to play
     at all of them. A list of one number plays such a policy at that price."""
-    expert: str = "gold"
+    expert: ExpertSpec = ExpertSpec()
     """Who answers the asks: `gold`, the gold answers; `recorded:RUN`, the stored receipts of the past run in the folder
-    RUN; an entry point, or `package.module:name`."""
+    RUN; an entry point, or `package.module:name`. Or a mapping with such a `name`, and how often the expert is `wrong`
+    or `abstains`, its `price` rule, and a `colleague` at another price (docs/experts.md)."""
     data: Path | None = None
     """Folder of the environment's data files, if it needs any; of `dataset`, the file."""
     skip_bad: bool = False
@@ -102,8 +89,8 @@ class Env(Section):
     @classmethod
     def _is_a_price_or_several(cls, value: object) -> object:
         if not isinstance(value, list | tuple):
-            return _price(value)
-        prices = tuple(map(_price, value))
+            return price(value)
+        prices = tuple(map(price, value))
         if not prices or len(set(prices)) < len(prices):
             raise ValueError(f"a list holds at least one price, and each once, found {list(prices)}")
         return prices
@@ -130,14 +117,16 @@ class Env(Section):
             )
         return value
 
+    @field_validator("expert", mode="before")
+    @classmethod
+    def _may_be_a_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
     @field_validator("expert")
     @classmethod
-    def _names_an_expert(cls, value: str) -> str:
-        if value.startswith(RECORDED):
-            if not value.removeprefix(RECORDED):
-                raise ValueError(f"{RECORDED}RUN names the folder of a past run, found none")
-        elif not is_known(value, kind="experts", built_in=("gold",)):
-            raise ValueError(unknown(value, ("gold", f"{RECORDED}RUN"), kind="experts"))
+    def _has_its_price_in_advice_cost(cls, value: ExpertSpec) -> ExpertSpec:
+        if value.price.base is not None:
+            raise ValueError(f"the price of an expert without a rule is env.advice_cost, found {value.price.base:g}")
         return value
 
     @field_validator("judge")
@@ -153,8 +142,24 @@ class Env(Section):
     @property
     def recorded(self) -> Path | None:
         """Folder of the past run that answers the asks; None: another expert does."""
-        recorded = self.expert.startswith(RECORDED)
-        return Path(self.expert.removeprefix(RECORDED)).expanduser() if recorded else None
+        return self.expert.recorded
+
+    @model_validator(mode="after")
+    def _has_one_price_in_each_episode(self) -> Self:
+        price = self.expert.price
+        if self.tells_price and price.changes_within:
+            raise ValueError(
+                f"expert.price: with a list of advice_cost each episode has one price, found the {price.name} rule, "
+                "which changes it within an episode; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _may_cost_as_much(self) -> Self:
+        most = self.expert.price.most
+        if most is not None and thousandths(most) < max(self.prices):
+            raise ValueError(f"expert.price.most is at least advice_cost, found {most:g} and {self.advice_cost}")
+        return self
 
     @property
     def prices(self) -> tuple[int, ...]:
@@ -198,7 +203,16 @@ class Agent(Section):
     expert_s: float = Field(default=30.0, gt=0)
     """Deadline of one expert answer, in seconds."""
     bar: tuple[
-        Literal["RetrieveMemory", "SearchProduct", "Search", "CallTool", "SeekAdvice", "Reflection", "UpdateMemory"],
+        Literal[
+            "RetrieveMemory",
+            "SearchProduct",
+            "Search",
+            "CallTool",
+            "SeekAdvice",
+            "AskColleague",
+            "Reflection",
+            "UpdateMemory",
+        ],
         ...,
     ] = ()
     """Functions that the agent may not use, such as `[SeekAdvice]`, for ablations: scripts and the teacher leave them
@@ -544,6 +558,12 @@ class RunConfig(Section):
             raise ValueError(
                 f"agent.session_tokens ({self.agent.session_tokens}) exceeds learner.micro_batch_tokens "
                 f"({self.learner.micro_batch_tokens}); one session must fit into one pass"
+            )
+        price = self.env.expert.price
+        if self.credit.mode == "fitted" and price.changes_within:
+            raise ValueError(
+                f"credit.mode fitted needs one price in each episode, found the {price.name} rule of "
+                "env.expert.price; use linked or heuristic"
             )
         if self.imitation.search_rows and {"Search", "SearchProduct"} & set(self.agent.bar):
             raise ValueError("imitation.search_rows teaches queries, which agent.bar forbids; leave one of them out")

@@ -318,6 +318,8 @@ def keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield prefix + name
         for kind in _sections(field.annotation):
+            if kind is section:  # a colleague is an expert
+                continue
             yield from keys(kind, f"{prefix}{name}.")
 
 

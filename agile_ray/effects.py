@@ -37,9 +37,11 @@ def imitation_of(config: RunConfig) -> dict[str, object]:
     """Values of the knobs that the SFT policy and its critic depend on. Runs with equal values can share both.
 
     The price is one of them, also where the teacher asks at random: the returns that the critic learns contain it, and
-    `linked` credit is own rewards minus what the critic expects.
+    `linked` credit is own rewards minus what the critic expects. Of the experts only their prices are: in imitation
+    the gold answers stand in for all of them.
     """
-    return _values(config, Affects.IMITATION)
+    prices = [one.price.model_dump(mode="json") for one in config.env.expert.by_key.values()]
+    return _values(config, Affects.IMITATION) | {"env.expert": prices}
 
 
 def evaluation_of(config: RunConfig, *keys: str) -> dict[str, object]:

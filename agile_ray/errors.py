@@ -65,6 +65,8 @@ class JudgeError(ToolError):
 class ExpertError(SessionError):
     """The expert broke or missed its deadline."""
 
+    late = False  # it missed its deadline
+
 
 class EndpointError(SessionError):
     """A chat endpoint refused a request, replied nonsense, or missed its deadline."""

@@ -53,6 +53,17 @@ class Origin(StrEnum):
     ADVICE = "advice"  # the expert said it
 
 
+class Outcome(StrEnum):
+    """What came of an ask. Whatever is not `answered` gives the policy nothing to submit or to remember."""
+
+    ANSWERED = "answered"
+    ABSTAINED = "abstained"  # the expert does not know
+    REFUSED = "refused"  # the expert does not want to answer
+    CAPPED = "capped"  # the expert's own budget is spent; nobody was asked
+    LATE = "late"  # no answer by the deadline
+    BROKEN = "broken"  # the expert broke
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One engine call: what the policy read, what it wrote, and what that earned.
@@ -88,14 +99,16 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """One paid ask."""
+    """One ask, with or without an answer."""
 
-    key: str  # of the ask, `stream#position#number`; a replayed ask has the same key and is charged once
-    price: int  # thousandths
+    key: str  # of the ask, as `AskKey` writes it; a replayed ask has the same key and is charged once
+    price: int  # thousandths that were paid; 0 if the ask was refunded
     source: str  # the expert that answered
     latency_s: float
     advice: str  # what the policy read
     answer: str  # what is submitted if the policy submits the advice
+    rule: str = "constant"  # by which the price was reckoned
+    outcome: Outcome = Outcome.ANSWERED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +176,7 @@ class Session:
     reads: tuple[MemoryUse, ...]
     writes: tuple[MemoryUse, ...]
     # one word each: "bad_query", "refused", "past_stop", "memory_full" (of a write), "long_counterfactual", and those
-    # of tools: "tool_late", "tool_crashed", "tool_cut"
+    # of tools: "tool_late", "tool_crashed", "tool_cut"; for each ask without an answer "advice_" and its `Outcome`
     remarks: tuple[str, ...]
     origin: Origin | None = None  # of `answer`; None if nothing was submitted
     abandoned: tuple[Receipt, ...] = ()  # bought by earlier attempts at this session, but not by this one

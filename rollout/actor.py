@@ -208,7 +208,7 @@ def engine_settings(settings: ActorSettings) -> EngineSettings:
         dtype=rollout.dtype,
         exact=common.exact,
         session_tokens=common.agent.session_tokens,
-        stops=(tokenizer.eos_id, *(tokenizer.function_id(stop) for stop in sorted(STOPS))),
+        stops=(tokenizer.eos_id, *(tokenizer.functions[stop] for stop in sorted(STOPS & tokenizer.functions.keys()))),
         ask=tokenizer.function_id(Function.SEEK_ADVICE),
         lanes=common.seats,
         transport=rollout.transport,

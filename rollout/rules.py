@@ -9,9 +9,9 @@ from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent, Env, Memory
 from agile_ray.errors import ConfigError
-from agile_ray.experts import build_expert
 from agile_ray.prices import Prices
 from rollout.embedder import BatchedEmbedder
+from rollout.experts import build_expert
 
 
 def build_rules(
@@ -38,9 +38,9 @@ def build_rules(
         raise ConfigError(f"agent.bar: the tool of {env.name} is {tool}, found {wrong[0]}; write {tool}")
     return Rules(
         search_function=environment.search_function,
-        tokenizer=WordTokenizer() if model is None else _read_tokenizer(model, environment.search_function),
+        tokenizer=WordTokenizer() if model is None else _read_tokenizer(model, environment.search_function, env=env),
         embedder=build_embedder(memory.embedder),
-        expert=build_expert(env),
+        expert=build_expert(env, deadline_s=agent.expert_s),
         agent=agent,
         memory=memory,
         tool_s=env.tool_s,
@@ -48,7 +48,7 @@ def build_rules(
     )
 
 
-def _read_tokenizer(model: Path, search: Function) -> Tokenizer:
+def _read_tokenizer(model: Path, search: Function, *, env: Env) -> Tokenizer:
     from rollout.tokenizer import HFTokenizer  # which imports transformers
 
     tokenizer = HFTokenizer(model)
@@ -56,6 +56,11 @@ def _read_tokenizer(model: Path, search: Function) -> Tokenizer:
         raise ConfigError(
             f"model.path: the tokenizer of {model} lacks {search.value}, by which the environment's tools are called; "
             f"add it with: agile-ray model from {model} --tools --output NEW"
+        )
+    if env.expert.colleague is not None and Function.ASK_COLLEAGUE not in tokenizer.functions:
+        raise ConfigError(
+            f"model.path: the tokenizer of {model} lacks {Function.ASK_COLLEAGUE.value}, by which the colleague of "
+            f"env.expert is asked; add it with: agile-ray model from {model} --colleague --output NEW"
         )
     return tokenizer
 

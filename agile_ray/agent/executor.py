@@ -5,7 +5,8 @@
     [RetrieveMemory]         searches memory with the question                      QA pairs, knowledge
     [SearchProduct] q <end>  runs the query q                                       rows, or why it can't be run
     [CallTool] name {} <end> calls a tool with arguments in JSON                    its result, or why there is none
-    [SeekAdvice]             asks the expert and pays                               advice
+    [SeekAdvice]             asks the expert and pays                               advice, or that there is none
+    [AskColleague]           asks the second expert and pays                        advice, or that there is none
     [Reflection] words       keeps the words                                        -
     [UpdateMemory]           writes the QA pair and the reflection to memory        -
     [PredictAnswer] words    keeps the words                                        -
@@ -21,7 +22,7 @@ appended comes in its frames.
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
@@ -31,18 +32,18 @@ import numpy as np
 from agile_ray.agent import environment
 from agile_ray.agent.environment import Found, Question, Stream, Submission
 from agile_ray.agent.expert import Advice, AskKey
-from agile_ray.agent.functions import NO_INFORMATION, SEARCHES, Function
+from agile_ray.agent.functions import ASKS, NO_INFORMATION, SEARCHES, Function
 from agile_ray.agent.memory import KNOWLEDGE, QA
 from agile_ray.agent.observer import Observer
 from agile_ray.agent.paid_expert import PaidExpert
-from agile_ray.agent.policy import Completion
+from agile_ray.agent.policy import Completion, Offer
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.agent.threads import in_thread
 from agile_ray.agent.tokenizer import Speaker, Tokenizer, opening, said
 from agile_ray.errors import SessionError, ToolError, described
 from agile_ray.plugins.secrets import redacted
-from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Session, Turn
+from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Outcome, Receipt, Session, Turn
 
 SAYINGS = (
     "progress 10 questions 2 knowledge 3\n",
@@ -116,6 +117,9 @@ class Executor:
         self.barred = frozenset(Function(f"[{name}]") for name in rules.agent.bar)
         self._search_function = rules.search_function
         self._agent = rules.agent
+        self._prices = {Function.SEEK_ADVICE: rules.prices}
+        if rules.prices.colleague is not None:
+            self._prices[Function.ASK_COLLEAGUE] = rules.prices.colleague
         self._embedder = rules.embedder
         self._tool_s = rules.tool_s
         self._memory = memory
@@ -154,9 +158,19 @@ class Executor:
         return self._advice is not None
 
     @property
-    def reliability(self) -> float:
-        """Share of the expert's advice that is right."""
-        return self._expert.reliability
+    def offers(self) -> Mapping[Function, Offer]:
+        """What an ask costs, and how often its advice is right, by the function that asks; without barred ones."""
+        return {
+            function: Offer(price=self._quote(function), reliability=self._expert.reliability(ASKS[function]))
+            for function in self._prices
+            if function not in self.barred
+        }
+
+    def _quote(self, function: Function) -> int:
+        """The price that the agent is told; that of [SeekAdvice] is the session's."""
+        if function is Function.SEEK_ADVICE:
+            return self.price
+        return self._prices[function].quote(self.stream.id, position=self.position, kind=self.question.kind)
 
     def told(self, position: int) -> Advice | None:
         """What the expert said to the session at a position of this stream; None: that session did not ask."""
@@ -250,7 +264,7 @@ class Executor:
     def _hindsight(self) -> Hindsight:
         if self._observer is None:
             return Hindsight()
-        aided = bool(self._receipts) or (self.found is not None and bool(self.found.rows))
+        aided = self._advice is not None or (self.found is not None and bool(self.found.rows))
         words = None if self._submitted is None or self._submitted.rows is not None else self._submitted.text
         return self._observer.hindsight(actions=self._actions, unaided=None if aided else words)
 
@@ -296,13 +310,18 @@ class Executor:
             return "get the question first"
         if function in SEARCHES and function is not self._search_function:
             return f"there is no such tool , use {self._search_function.value.strip('[]')}"
-        if function is Function.SEEK_ADVICE and len(self._receipts) >= self._agent.asks:
-            return "no further advice in this session"
+        if function in ASKS:
+            return self._may_not_ask(function)
         if function is Function.UPDATE_MEMORY and self._advice is None:
             return "memory is written only after advice"
         if function is Function.SUBMIT_ANSWER and self._candidate is None:
             return "nothing to submit"
         return ""
+
+    def _may_not_ask(self, function: Function) -> str:
+        if function not in self._prices:
+            return "there is no colleague"
+        return "no further advice in this session" if len(self._receipts) >= self._agent.asks else ""
 
     async def _run(self, function: Function) -> _Effect:
         match function:
@@ -310,8 +329,8 @@ class Executor:
                 return _Effect(reply=self._get_question())
             case Function.RETRIEVE_MEMORY:
                 return _Effect(reply=self._retrieve_memory())
-            case Function.SEEK_ADVICE:
-                return await self._seek_advice()
+            case Function.SEEK_ADVICE | Function.ASK_COLLEAGUE:
+                return await self._ask(function)
             case Function.UPDATE_MEMORY:
                 await self._update_memory()
             case Function.SUBMIT_ANSWER:
@@ -357,15 +376,26 @@ class Executor:
             self._candidate = Submission(text=self.found.text, rows=self.found.rows)
         return _Effect(reply=said(self.tokenizer, f"{redacted(self.found.text)}\n", speaker=Speaker.TOOL))
 
-    async def _seek_advice(self) -> _Effect:
-        key = AskKey(stream=self.stream.id, position=self.position, number=len(self._receipts))
+    async def _ask(self, function: Function) -> _Effect:
+        to = ASKS[function]
+        number = sum(AskKey.parse(receipt.key).to == to for receipt in self._receipts)
         async with self._waits():
-            receipt = await self._expert.ask(self.question, key=key, price=self.price)
+            receipt = await self._expert.ask(
+                self.question,
+                key=AskKey(stream=self.stream.id, position=self.position, number=number, to=to),
+                price=self._quote(function),
+                prices=self._prices[function],
+                count=lambda text: len(self.tokenizer.encode(text)),
+            )
         self._receipts.append(receipt)
+        reward = -receipt.price / 1000
+        if receipt.outcome is not Outcome.ANSWERED:
+            self._remarks.append(f"advice_{receipt.outcome}")
+            return _Effect(reply=said(self.tokenizer, "advice : none\n", speaker=Speaker.USER), reward=reward)
         self._advice = Advice(text=receipt.advice, answer=receipt.answer)
         self._candidate = Submission(text=self._advice.answer, rows=None, advised=True)
         advice = said(self.tokenizer, f"advice : {self._advice.text}\n", speaker=Speaker.USER)
-        return _Effect(reply=advice, reward=-receipt.price / 1000)
+        return _Effect(reply=advice, reward=reward)
 
     async def _update_memory(self) -> None:
         assert self._advice is not None

@@ -17,18 +17,22 @@ class Function(StrEnum):
     SUBMIT_ANSWER = "[SubmitAnswer]"
     CLEAR_CONTEXT = "[ClearContext]"
     CALL_TOOL = "[CallTool]"  # of tasks with tools of their own: a name and arguments in JSON
+    ASK_COLLEAGUE = "[AskColleague]"  # of runs with a second expert
 
 
 NO_INFORMATION = "no information"
 """A reflection that contains these words is not written to memory."""
 
-PAPER = tuple(function for function in Function if function is not Function.CALL_TOOL)
+PAPER = tuple(function for function in Function if function not in (Function.CALL_TOOL, Function.ASK_COLLEAGUE))
 """The functions that every model has."""
 
 SEARCHES = frozenset({Function.SEARCH_PRODUCT, Function.SEARCH, Function.CALL_TOOL})
 """Functions whose argument the policy writes after the token, up to the end token."""
 
-STOPS = frozenset({Function.GET_QUESTION, Function.RETRIEVE_MEMORY, Function.SEEK_ADVICE, Function.CLEAR_CONTEXT})
+ASKS = {Function.SEEK_ADVICE: "", Function.ASK_COLLEAGUE: "colleague"}
+"""Functions that ask an expert, and whom, as `AskKey.to` names it."""
+
+STOPS = frozenset({*ASKS, Function.GET_QUESTION, Function.RETRIEVE_MEMORY, Function.CLEAR_CONTEXT})
 """Functions after which the executor appends an observation or ends the session, so the engine stops.
 
 The other functions append nothing when they are in order, so the policy continues in the same engine call. When one of

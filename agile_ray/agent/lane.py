@@ -16,6 +16,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import GivenMemory, SessionMemory, given_memory
 from agile_ray.agent.threads import in_thread
 from agile_ray.errors import SessionError
+from agile_ray.prices import Prices
 from agile_ray.types import Ending, Int64, Receipt, Session
 
 AHEAD = 16
@@ -71,7 +72,6 @@ class Lane:
         self.memory = Memory(rules.embedder, capacity=CAPACITY)
         self._rules = rules
         self._recurrence = Recurrence(stream.questions)
-        self._price = rules.prices.at(stream.id)
         self._sessions = sessions
         self._observed = observed
         self._looks_ahead = looks_ahead
@@ -124,7 +124,7 @@ class Lane:
             question_id=question.id,
             kind=question.kind,
             topic=question.topic,
-            price=self._price,
+            price=self._price(),
             turns=(),
             ending=Ending.FAILED,
             error=reason,
@@ -163,14 +163,15 @@ class Lane:
             position=self.position,
             rules=self._rules,
             given=await self._given(),
-            price=self._price,
+            price=self._price(),
+            colleague=self._colleague(),
         )
         executor = Executor(
             stream=self.stream,
             rules=self._rules,
             memory=memory,
             expert=self._expert,
-            price=self._price,
+            price=self._price(),
             sessions=self._sessions,
             observer=self._observer(memory) if self._observed else None,
             waits=waits,
@@ -182,6 +183,19 @@ class Lane:
             executor.fail(error)
         self.position += 1
         return executor.session()
+
+    def _price(self) -> int:
+        """Of an ask in the next session."""
+        return self._quote(self._rules.prices)
+
+    def _colleague(self) -> int | None:
+        """Of an ask of the second expert there; None: there is none."""
+        prices = self._rules.prices.colleague
+        return None if prices is None else self._quote(prices)
+
+    def _quote(self, prices: Prices) -> int:
+        question = self.stream.questions[self.position]
+        return prices.quote(self.stream.id, position=self.position, kind=question.kind)
 
     def _observer(self, memory: SessionMemory) -> HindsightObserver:
         later = 0 if self._later is None else int(self._later[self.position])

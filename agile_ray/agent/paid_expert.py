@@ -3,26 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable
-from typing import Protocol, runtime_checkable
 
 from agile_ray.agent.environment import Question
-from agile_ray.agent.expert import Advice, AskKey, Expert
+from agile_ray.agent.expert import Advice, AskKey, Expert, is_patient, reliability_of
+from agile_ray.agent.functions import Function
 from agile_ray.agent.threads import in_thread
 from agile_ray.errors import ExpertError, described
 from agile_ray.plugins.secrets import redacted
-from agile_ray.types import Receipt
-
-
-@runtime_checkable
-class Patient(Protocol):
-    """What an expert has, in addition, that thousands of sessions wait for at once, such as a person.
-
-    If it is patient, its `advise` never blocks and is awaited on the lanes' own event loop: a wait costs a coroutine,
-    not a thread with a loop of its own.
-    """
-
-    @property
-    def patient(self) -> bool: ...
+from agile_ray.prices import Prices
+from agile_ray.types import Outcome, Receipt
 
 
 class PaidExpert:
@@ -55,48 +44,76 @@ class PaidExpert:
         self._asks = asks
         self._bought = bought
         self._receipts: dict[int, dict[AskKey, Receipt]] = {}  # by position
+        self._told: dict[int, Advice] = {}  # the last answer, by position
 
-    @property
-    def reliability(self) -> float:
-        """Share of the expert's advice that is right."""
-        return self._expert.reliability
+    def reliability(self, to: str = "") -> float:
+        """Share of an expert's advice that is right."""
+        return reliability_of(self._expert, to=to)
 
     def told(self, position: int) -> Advice | None:
-        """What the expert said last at a position; None: it was not asked there."""
-        said = {key.number: receipt for key, receipt in self._receipts.get(position, {}).items()}
-        return Advice(text=said[max(said)].advice, answer=said[max(said)].answer) if said else None
+        """What was answered last at a position; None: nothing was."""
+        return self._told.get(position)
 
-    async def ask(self, question: Question, *, key: AskKey, price: int) -> Receipt:
+    async def ask(
+        self,
+        question: Question,
+        *,
+        key: AskKey,
+        price: int,
+        prices: Prices | None = None,
+        count: Callable[[str], int] = len,
+    ) -> Receipt:
         """Return the receipt of this ask; ask and pay the expert only if there is none yet.
 
         Args:
             question: what is asked.
             key: identifies the ask.
-            price: thousandths.
+            price: that the agent was told, thousandths.
+            prices: what follows from it; None: the price is paid for an answer, and nothing for none.
+            count: number of tokens of a text, for prices by tokens.
 
         Raises:
-            ExpertError: the expert broke in any way, or did not answer by the deadline; nothing is charged.
+            ExpertError: the expert broke in any way, or did not answer by the deadline, and the agent does not go on
+                alone; nothing is charged.
         """
         bought = self._receipts.setdefault(key.position, {})
         if key not in bought:
             if self._asks is not None:
                 self._asks(str(key))
-            receipt = await self._buy(question, key=key, price=price)
+            receipt = await self._buy(question, key, price, prices or Prices(amounts=(price,)), count)
             if self._bought is not None:
                 self._bought(receipt)
             bought[key] = receipt
+        self._tell(bought[key])
         return bought[key]
 
-    async def _buy(self, question: Question, *, key: AskKey, price: int) -> Receipt:
+    def _tell(self, receipt: Receipt) -> None:
+        if receipt.outcome is Outcome.ANSWERED:
+            advice = Advice(text=receipt.advice, answer=receipt.answer)
+            self._told[AskKey.parse(receipt.key).position] = advice
+
+    async def _buy(
+        self, question: Question, key: AskKey, price: int, prices: Prices, count: Callable[[str], int]
+    ) -> Receipt:
         start = time.monotonic()
-        advice = await self._advice(question, key)
+        try:
+            advice = await self._advice(question, key)
+        except ExpertError as error:
+            if not prices.alone:
+                raise
+            advice = Advice.none(Outcome.LATE if error.late else Outcome.BROKEN)
+        answered = advice.outcome is Outcome.ANSWERED
+        text, answer = (_plain(said) if answered else "" for said in (advice.text, advice.answer))
+        tokens = count(question.text) + count(text) if prices.rule.token else 0
         return Receipt(
             key=str(key),
-            price=price,
-            source=self._expert.source,
+            price=prices.due(price, outcome=advice.outcome, stream=key.stream, tokens=tokens),
+            source=advice.source or self._expert.source,
             latency_s=time.monotonic() - start,
-            advice=redacted(advice.text),
-            answer=redacted(advice.answer),
+            advice=text,
+            answer=answer,
+            rule=prices.rule.name,
+            outcome=advice.outcome,
         )
 
     async def _advice(self, question: Question, key: AskKey) -> Advice:
@@ -106,7 +123,7 @@ class PaidExpert:
         coroutine blocks.
         """
         name = f"expert {self._expert.source}"
-        late = f"{name}: no answer within agent.expert_s ({self._deadline_s} s)"
+        says_late = f"{name}: no answer within agent.expert_s ({self._deadline_s} s)"
 
         async def advised() -> Advice:
             deadline = asyncio.timeout(self._deadline_s)
@@ -119,17 +136,17 @@ class PaidExpert:
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                     raise  # the session itself is cancelled
-                raise ExpertError(late if deadline.expired() else f"{name}: {described(error)}") from error
+                raise _late(says_late) if deadline.expired() else ExpertError(f"{name}: {described(error)}") from error
             if not isinstance(advice, Advice) or not isinstance(advice.text, str) or not isinstance(advice.answer, str):
                 raise ExpertError(f"{name}: advise() must return an Advice of two texts, found {advice!r}")
             return advice
 
-        if isinstance(self._expert, Patient) and self._expert.patient:
+        if is_patient(self._expert, to=key.to):
             return await advised()
         try:
             return await in_thread(lambda: asyncio.run(advised()), deadline_s=self._deadline_s)
         except TimeoutError as error:
-            raise ExpertError(late) from error
+            raise _late(says_late) from error
 
     def since(self, position: int) -> tuple[Receipt, ...]:
         """Receipts of this position and later ones."""
@@ -145,3 +162,18 @@ class PaidExpert:
         for receipt in receipts:
             key = AskKey.parse(receipt.key)
             self._receipts.setdefault(key.position, {})[key] = receipt
+            self._tell(receipt)
+
+
+def _late(said: str) -> ExpertError:
+    error = ExpertError(said)
+    error.late = True
+    return error
+
+
+def _plain(said: str) -> str:
+    """What the policy may read of an answer: no secrets, and no functions, which memory and transcripts would show."""
+    text = redacted(said)
+    for function in Function:
+        text = text.replace(function.value, function.value.strip("[]"))
+    return text

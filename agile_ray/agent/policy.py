@@ -1,7 +1,7 @@
 """The protocol of policies: an engine, or a script, writes the tokens of a turn."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,14 @@ class Completion:
     logprobs: Float32  # [C], nats; 0.0 from a script
     versions: Int32  # [C]
     ask_probability: float = math.nan  # as in Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What one expert offers in a session."""
+
+    price: int  # of one ask, as the agent is told it, thousandths
+    reliability: float  # share of its advice that is right; only oracles may use it
 
 
 class Prompt(Protocol):
@@ -51,10 +59,10 @@ class SessionView(Prompt, Protocol):
     def sessions(self) -> int: ...  # of the stream that are played, from its start
 
     @property
-    def price(self) -> int: ...  # of one ask, thousandths
+    def price(self) -> int: ...  # of one [SeekAdvice], thousandths
 
     @property
-    def reliability(self) -> float: ...  # share of advice that is right; only oracles may use it
+    def offers(self) -> Mapping[Function, Offer]: ...  # by the function that asks; without barred ones
 
     @property
     def barred(self) -> Collection[Function]: ...  # functions that the agent may not use

@@ -75,6 +75,7 @@ class SessionMemory:
         rules: Rules,
         price: int,
         given: GivenMemory | None = None,
+        colleague: int | None = None,
     ) -> None:
         """Bind the memory to a session.
 
@@ -83,8 +84,9 @@ class SessionMemory:
             questions: of the whole stream.
             position: of the session in it.
             rules: of the lane.
-            price: of one ask in this episode, thousandths.
+            price: of one ask in this session, thousandths.
             given: what memory held before the stream's first session; None: nothing.
+            colleague: price of one ask of the second expert, thousandths; None: there is none.
         """
         self.questions = questions
         self.position = position
@@ -92,7 +94,7 @@ class SessionMemory:
         self._given = given
         self._tokenizer = rules.tokenizer
         self._config = rules.memory
-        self._price_shown = f" price {price / 1000:g}" if rules.prices.told else ""
+        self._prices_shown = _shown(price, colleague, told=rules.prices.told)
 
     @property
     def question(self) -> Question:
@@ -170,7 +172,7 @@ class SessionMemory:
         """
         progress = 10 * (10 * self.position // len(self.questions))
         questions, knowledge = self.similar(without)
-        status = f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}{self._price_shown}"
+        status = f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}{self._prices_shown}"
         return said(self._tokenizer, f"{status}\n{self.question.shown}\n", speaker=Speaker.USER)
 
     def retrieval_reply(self, found: Retrieved) -> list[int]:
@@ -195,6 +197,13 @@ class SessionMemory:
                 ids = self._tokenizer.encode(text)
                 kept = ids[: self._config.entry_tokens]
                 yield f"{text if len(kept) == len(ids) else self._tokenizer.decode(kept)}\n"
+
+
+def _shown(price: int, colleague: int | None, *, told: bool) -> str:
+    """What the status line says of prices, if it tells them."""
+    if not told:
+        return ""
+    return f" price {price / 1000:g}" + ("" if colleague is None else f" colleague {colleague / 1000:g}")
 
 
 def _merged(own: Sequence[Match], given: Sequence[Match], *, top_k: int) -> list[Match]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from agile_ray.agent.expert import COLLEAGUE
 from agile_ray.errors import ContractError, StarvedError
 from agile_ray.evaluation import failures
 from agile_ray.evaluation.intervals import interval, within_streams
@@ -39,7 +40,7 @@ class KindScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceScore:
-    """The score of the episodes that have one price."""
+    """The score of the sessions at which one price was told."""
 
     sessions: int
     asked_share: float
@@ -66,6 +67,8 @@ class Score:
     kinds: dict[str, KindScore]
     reasons: dict[str, int] = field(default_factory=dict)  # failed sessions by reason, the commonest first
     prices: dict[int, PriceScore] = field(default_factory=dict)  # by price, thousandths; empty if all have the same
+    # share of sessions that asked "expert" and "colleague" at least once; empty if nobody asked the colleague
+    experts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +147,7 @@ def score(sessions: Sequence[Session], *, seed: int = 0) -> Score:
         },
         reasons=failures.reasons(failed),
         prices=_by_price(kept),
+        experts=_by_expert(kept),
     )
 
 
@@ -233,6 +237,13 @@ def _by_price(sessions: Sequence[Session]) -> dict[int, PriceScore]:
     if len(prices) < 2:
         return {}
     return {price: _price_score([session for session in sessions if session.price == price]) for price in prices}
+
+
+def _by_expert(sessions: Sequence[Session]) -> dict[str, float]:
+    asked = [{receipt.key.endswith(f"@{COLLEAGUE}") for receipt in session.receipts} for session in sessions]
+    if not any(True in one for one in asked):
+        return {}
+    return {name: sum(who in one for one in asked) / len(asked) for name, who in (("expert", False), (COLLEAGUE, True))}
 
 
 def _price_score(sessions: Sequence[Session]) -> PriceScore:

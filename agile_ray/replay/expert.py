@@ -18,7 +18,7 @@ from agile_ray.agent.expert import Advice, AskKey
 from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.record import evaluations, store
 from agile_ray.record.folder import RunFolder
-from agile_ray.types import Origin, Session
+from agile_ray.types import Origin, Outcome, Session
 
 
 class _Asked(NamedTuple):
@@ -35,11 +35,15 @@ class RecordedExpert:
 
     source = "recorded"
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, *, to: str = "") -> None:
         """Read the receipts of a run's training and of its evaluations.
 
         The reliability is the share of right answers among the sessions that submitted the advice itself; 1 if none
-        did.
+        did. What was not answered is repeated as such.
+
+        Args:
+            run: the folder of the run.
+            to: which of its experts is repeated, as `AskKey.to`.
 
         Raises:
             ConfigError: the folder holds no segments, or another version wrote them.
@@ -48,12 +52,14 @@ class RecordedExpert:
         self._said: dict[_Asked, dict[int, Advice]] = {}  # by number of the ask in its session
         submitted: list[bool] = []
         for session in _sessions(RunFolder(run)):
-            if session.origin is Origin.ADVICE:
+            if session.origin is Origin.ADVICE and _asked_last(session) == to:
                 submitted.append(session.correct)
             asked = _Asked(session.stream, session.question_id, session.kind, session.topic)
             for receipt in session.receipts:
-                advice = Advice(text=receipt.advice, answer=receipt.answer)
-                self._said.setdefault(asked, {}).setdefault(AskKey.parse(receipt.key).number, advice)
+                key = AskKey.parse(receipt.key)
+                if key.to == to:
+                    advice = Advice(text=receipt.advice, answer=receipt.answer, outcome=receipt.outcome)
+                    self._said.setdefault(asked, {}).setdefault(key.number, advice)
         self.reliability = fmean(submitted) if submitted else 1.0
 
     def knows(self, question: Question, *, stream: str) -> bool:
@@ -73,6 +79,12 @@ class RecordedExpert:
                 f"stream {key.stream}, question {question.id} ({question.kind}, {question.topic})"
             )
         return said.get(key.number) or next(iter(said.values()))
+
+
+def _asked_last(session: Session) -> str:
+    """Whose advice the session submitted."""
+    answered = [one for one in session.receipts if one.outcome is Outcome.ANSWERED]
+    return AskKey.parse(answered[-1].key).to if answered else ""
 
 
 def _sessions(run: RunFolder) -> Iterator[Session]:

@@ -17,13 +17,13 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from agile_ray.agent.functions import SEARCHES, Function
+from agile_ray.agent.functions import ASKS, SEARCHES, Function
 from agile_ray.config import Imitation
 from agile_ray.errors import ConfigError
 
 WORDS_FOLLOW = frozenset({*SEARCHES, Function.PREDICT_ANSWER, Function.REFLECTION})
 """Functions that words follow."""
-REPLY_FOLLOWS = frozenset({*SEARCHES, Function.GET_QUESTION, Function.RETRIEVE_MEMORY, Function.SEEK_ADVICE})
+REPLY_FOLLOWS = frozenset({*SEARCHES, Function.GET_QUESTION, Function.RETRIEVE_MEMORY, *ASKS})
 """Functions that are answered."""
 SHOWN_CHARACTERS = 60
 """Length to which a reason cuts the value that was found."""

@@ -102,7 +102,7 @@ class Guided:
         return await self._continued(view, view.tokenizer.function_id(begins))
 
     def _may_ask(self, view: SessionView) -> bool:
-        return Function.SEEK_ADVICE not in view.barred and self._asks(view)
+        return bool(view.offers) and self._asks(view)
 
     async def _continued(self, view: SessionView, begun: int) -> Completion:
         """A turn that begins with this token; the script's token has no logprob."""

@@ -109,9 +109,10 @@ async def head_start(
         seed: root seed of the run.
     """
     eager = reference("always_ask", environment, Habits())
-    lane, price = Lane(stream, replace(rules, expert=GoldExpert()), observed=False), rules.prices.at(stream.id)
+    lane = Lane(stream, replace(rules, expert=GoldExpert()), observed=False)
     for question in stream.questions[:position]:
         draw = Random(derive(seed, "head start", stream.id, lane.position)).random()
+        price = rules.prices.quote(stream.id, position=lane.position, kind=question.kind)
         if draw < shares.on(question, price=price):
             await lane.play(eager)
         else:

@@ -45,7 +45,12 @@ def worth_asking(question: Question, *, uses: float, price: float, reliability: 
         price: of one ask, in thousandths.
         reliability: share of advice that is right.
     """
-    return not question.query and 1000 * uses * (reliability - question.guess_probability) > price
+    return not question.query and gain_of_asking(question, uses=uses, price=price, reliability=reliability) > 0
+
+
+def gain_of_asking(question: Question, *, uses: float, price: float, reliability: float = 1.0) -> float:
+    """What advice at first sight gains, its price subtracted, in thousandths; arguments as of `worth_asking`."""
+    return 1000 * uses * (reliability - question.guess_probability) - price
 
 
 def optimum(streams: Sequence[Sequence[Question]], *, price: int, reliability: float = 1.0) -> Outcome:
@@ -101,7 +106,9 @@ def without_tool(questions: Sequence[Question]) -> Iterator[tuple[int, Question,
             yield position, question, left[question.item]
 
 
-def best_first(streams: Sequence[Sequence[Question]], *, prices: Sequence[int], reliability: float = 1.0) -> int:
+def best_first(
+    streams: Sequence[Sequence[Question]], *, prices: Sequence[int | Sequence[int]], reliability: float = 1.0
+) -> int:
     """Find the K with the highest expected total when exactly the first K questions of every stream are asked.
 
     Asking one more question adds left * (reliability - guess probability) - price / 1000, in reward, where neither
@@ -112,7 +119,7 @@ def best_first(streams: Sequence[Sequence[Question]], *, prices: Sequence[int], 
     Args:
         streams: the questions of each episode, in order, at least one. Use validation streams: the choice depends on
             them. Leave out questions that are not played.
-        prices: of one ask in each episode, thousandths.
+        prices: of one ask in each episode, or in each of its sessions, thousandths.
         reliability: share of advice that is right.
     """
     length = max(len(questions) for questions in streams)
@@ -127,7 +134,7 @@ def best_first(streams: Sequence[Sequence[Question]], *, prices: Sequence[int], 
                 gain = 0.0
             else:
                 gain = left[question.item] * (reliability - question.guess_probability)
-            gains[position] += gain - price / 1000
+            gains[position] += gain - (price if isinstance(price, int) else price[position]) / 1000
             known.add(question.item)
             left[question.item] -= 1
     totals = [0.0, *accumulate(gains)]

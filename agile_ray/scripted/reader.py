@@ -8,10 +8,11 @@ it. It writes tokens, turn by turn, so imitation can learn from what it plays.
     after                writes
     -                    [GetQuestion]
     [GetQuestion]        [RetrieveMemory]
-    [RetrieveMemory]     [SeekAdvice]
+    [RetrieveMemory]     [SeekAdvice], or [AskColleague] if there is one
                          or [SearchProduct] query <end>
                          or [PredictAnswer] answer [SubmitAnswer][ClearContext]
-    [SeekAdvice]         [Reflection] knowledge [UpdateMemory][SubmitAnswer][ClearContext]
+    advice               [Reflection] knowledge [UpdateMemory][SubmitAnswer][ClearContext]
+    no advice            [PredictAnswer] answer [SubmitAnswer][ClearContext]
     a search             the next query, if there are several or this was a slip
                          or [SubmitAnswer][ClearContext]
                          or [PredictAnswer] answer [SubmitAnswer][ClearContext], if the result is a text to read
@@ -33,6 +34,8 @@ from agile_ray.types import NO_WRITER, MemoryUse
 
 Asker = Callable[[SessionView], bool]
 """Whether to ask for advice, once memory has been read."""
+Chooser = Callable[[SessionView], Function]
+"""Whom to ask, among `SessionView.offers`."""
 
 _END = "\0"  # the end token, among the parts of a turn; no text is equal to it
 
@@ -47,6 +50,7 @@ class Scripted:
         search_function: Function,
         guess: Callable[[Question], str],
         slips: Asker | None = None,
+        whom: Chooser | None = None,
     ) -> None:
         """Combine an asker with a guess.
 
@@ -55,11 +59,13 @@ class Scripted:
             search_function: how the environment's tool is called.
             guess: what to predict where neither memory nor the tool helps.
             slips: when to write a query that the tool refuses before the right one; None: never.
+            whom: whom to ask; None: the expert, or the colleague if the expert is barred.
         """
         self._asks = asks
         self._search_function = search_function
         self._guess = guess
         self._slips = slips
+        self._whom = whom or first_offer
 
     async def write(self, view: SessionView) -> Completion:
         ids = _ids(self._parts(view), view.tokenizer, room=view.room)
@@ -76,8 +82,8 @@ class Scripted:
             return (Function.GET_QUESTION,)
         if last is Function.GET_QUESTION and not chooses(view):
             return (Function.RETRIEVE_MEMORY,)
-        if chooses(view) and Function.SEEK_ADVICE not in view.barred and self._asks(view):
-            return (Function.SEEK_ADVICE,)
+        if chooses(view) and view.offers and self._asks(view):
+            return (self._whom(view),)
         if view.advised:
             return (*_remembering(view), *_SUBMIT)
         if last in SEARCHES and view.found is not None:
@@ -148,6 +154,20 @@ def as_met(view: SessionView) -> Question:
     return replace(view.question, query="") if SEARCHES & frozenset(view.barred) else view.question
 
 
+def first_offer(view: SessionView) -> Function:
+    """The expert, or the colleague if the expert is barred."""
+    return next(iter(view.offers))
+
+
+def drawn_offer(seed: int) -> Chooser:
+    """Choose among the offers with equal probability; each draw depends only on (seed, stream, position)."""
+
+    def draws(view: SessionView) -> Function:
+        return Random(derive(seed, "whom", view.stream.id, view.position)).choice(list(view.offers))
+
+    return draws
+
+
 def best_guess(question: Question) -> str:
     """The best answer without knowing the question's item."""
     return question.guess
@@ -198,8 +218,10 @@ def needs_advice(view: SessionView) -> bool:
 
 
 def by_judgement(view: SessionView) -> bool:
-    """Ask if the question needs advice and 1 - `guess_probability` > price in reward. Ignores later uses."""
-    return needs_advice(view) and worth_asking(as_met(view), uses=1, price=view.price)
+    """Ask if the question needs advice and 1 - `guess_probability` > the lowest price in reward; ignore later uses."""
+    return needs_advice(view) and any(
+        worth_asking(as_met(view), uses=1, price=offer.price) for offer in view.offers.values()
+    )
 
 
 def at_random(share: float, *, seed: int) -> Asker:

@@ -1,12 +1,14 @@
 """Reference policies to compare a run with. All answer through the scripted reader; they differ in when they ask.
 
 always_ask          every question
+always_colleague    every question, of the second expert
 never_ask           none
 random              each question with the same probability
 non_adaptive        the first K questions of a stream
 ask_unless_search   every question that the tool can't answer, even if memory can
-oracle              the optimum (scripted/optimum.py): knows all questions to come and how often advice is right, but
-                    not whether a guess or a piece of advice is right
+oracle              the optimum (scripted/optimum.py): knows all questions to come, the price and how often advice is
+                    right, but not whether a guess or a piece of advice is right; of two experts it asks the one that
+                    gains more
 yes_gold_sql        none; predicts "yes" where the tool can't answer
 teacher             as the teacher of imitation asks: at random, or by judgement where neither memory nor the tool helps
 """
@@ -23,14 +25,17 @@ from agile_ray.agent.policy import Policy, SessionView
 from agile_ray.agent.rules import Rules
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.plays import Play
-from agile_ray.scripted.optimum import worth_asking
+from agile_ray.scripted.optimum import gain_of_asking
 from agile_ray.scripted.reader import (
     Asker,
+    Chooser,
     Scripted,
     as_met,
     at_random,
     best_guess,
     by_judgement,
+    drawn_offer,
+    first_offer,
     has_tool,
     needs_advice,
 )
@@ -66,11 +71,26 @@ _FORGETS = frozenset({Function.RETRIEVE_MEMORY, Function.UPDATE_MEMORY})
 
 
 def _oracle(view: SessionView) -> bool:
-    if not needs_advice(view):
-        return False
+    return needs_advice(view) and not as_met(view).query and _gains(view)[_best_offer(view)] > 0
+
+
+def _best_offer(view: SessionView) -> Function:
+    """Whose advice gains most at first sight; of equal ones the first."""
+    gains = _gains(view)
+    return max(gains, key=lambda function: gains[function])
+
+
+def _gains(view: SessionView) -> dict[Function, float]:
     left = view.stream.questions[view.position : view.sessions]
     uses = 1 if _FORGETS & frozenset(view.barred) else sum(question.item == view.question.item for question in left)
-    return worth_asking(as_met(view), uses=uses, price=view.price, reliability=view.reliability)
+    return {
+        function: gain_of_asking(view.question, uses=uses, price=offer.price, reliability=offer.reliability)
+        for function, offer in view.offers.items()
+    }
+
+
+def _colleague(view: SessionView) -> Function:
+    return Function.ASK_COLLEAGUE if Function.ASK_COLLEAGUE in view.offers else first_offer(view)
 
 
 def _random(habits: Habits) -> Asker:
@@ -85,6 +105,7 @@ def _teacher(habits: Habits) -> Asker:
 
 REFERENCES: dict[str, Callable[[Habits], Asker]] = {
     "always_ask": lambda _: _always,
+    "always_colleague": lambda _: _always,
     "never_ask": lambda _: _never,
     "random": _random,
     "non_adaptive": lambda habits: lambda view: view.position < habits.first,
@@ -105,7 +126,15 @@ def reference(name: str, environment: Environment, habits: Habits) -> Policy:
     if name not in REFERENCES:
         raise ConfigError(f"policy: one of {', '.join(REFERENCES)}; found {name}")
     guess = _yes if name == "yes_gold_sql" else best_guess
-    return Scripted(REFERENCES[name](habits), search_function=environment.search_function, guess=guess)
+    whom: dict[str, Chooser] = {
+        "always_colleague": _colleague,
+        "oracle": _best_offer,
+        "random": drawn_offer(habits.seed),
+        "teacher": drawn_offer(habits.seed),
+    }
+    return Scripted(
+        REFERENCES[name](habits), search_function=environment.search_function, guess=guess, whom=whom.get(name)
+    )
 
 
 def _yes(question: Question) -> str:

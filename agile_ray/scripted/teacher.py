@@ -12,20 +12,21 @@ from agile_ray.agent.policy import Policy
 from agile_ray.agent.rules import Rules
 from agile_ray.config import Imitation
 from agile_ray.scripted.played import FIRST_STREAM, STREAMS, Played, no_fault, play
-from agile_ray.scripted.reader import Scripted, best_guess, needs_advice, read_answer, slips_at_random
+from agile_ray.scripted.reader import Scripted, best_guess, drawn_offer, needs_advice, read_answer, slips_at_random
 from agile_ray.scripted.references import REFERENCES, Habits
 from agile_ray.seeds import derive
 from agile_ray.types import Session
 
 
 def teacher(config: Imitation, environment: Environment, *, seed: int) -> Policy:
-    """Build the teacher. Its draws depend only on (seed, stream, position)."""
+    """Build the teacher. Its draws depend only on (seed, stream, position). It asks either expert equally often."""
     habits = Habits(seed=seed, asked_share=config.asked_share, asking=config.asking)
     return Scripted(
         REFERENCES["teacher"](habits),
         search_function=environment.search_function,
         guess=_gold if config.answers == "gold" else best_guess,
         slips=slips_at_random(config.wrong_queries, seed=seed),
+        whom=drawn_offer(seed),
     )
 
 

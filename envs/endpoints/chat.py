@@ -46,6 +46,15 @@ class Usage:
         return (self.prompt_tokens * prices[0] + self.completion_tokens * prices[1]) / 1e6
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One reply."""
+
+    text: str
+    refused: bool  # the text is the refusal
+    tokens: int  # read and written, as the endpoint counts them; 0 if it does not
+
+
 class Chat:
     """One model of one endpoint. May be called from several threads."""
 
@@ -73,6 +82,10 @@ class Chat:
         return self._usage
 
     def ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> str:
+        """Return the text of the model's greedy reply; arguments and errors are those of `reply`."""
+        return self.reply(messages, max_tokens=max_tokens).text
+
+    def reply(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> Said:
         """Return the model's greedy reply; a refusal is a reply.
 
         Args:
@@ -90,7 +103,7 @@ class Chat:
             self._count(failed=1)
             raise
 
-    def _ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> str:
+    def _ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> Said:
         from openai import APIConnectionError, APIError, APIStatusError
 
         end = time.monotonic() + self._deadline_s
@@ -119,7 +132,7 @@ class Chat:
             time.sleep(pause)
         raise EndpointError(f"{self._name}: no answer within its deadline ({self._deadline_s:g} s); last: {why}")
 
-    def _attempt(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, key: str, timeout_s: float) -> str:
+    def _attempt(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, key: str, timeout_s: float) -> Said:
         reply = self._connected().chat.completions.create(
             model=self._model,
             messages=[_message(one) for one in messages],
@@ -133,12 +146,9 @@ class Chat:
         if message is None or not isinstance(said := message.content or message.refusal or "", str):
             raise EndpointError(f"{self._name}: malformed reply: no message in {str(reply)[:200]!r}")
         usage = reply.usage
-        self._count(
-            requests=1,
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            completion_tokens=usage.completion_tokens if usage else 0,
-        )
-        return said
+        read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        self._count(requests=1, prompt_tokens=read, completion_tokens=written)
+        return Said(text=said, refused=not message.content and bool(message.refusal), tokens=read + written)
 
     def _connected(self) -> "OpenAI":
         from openai import OpenAI

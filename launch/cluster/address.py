@@ -58,7 +58,7 @@ def check_shared(config: RunConfig) -> None:
         "run.folder": config.run.folder,
         "model.path": config.model.path,
         "env.data": config.env.data,
-        "env.expert": config.env.recorded,
+        **config.env.expert.recordings,
         "imitation.sessions": config.imitation.demonstrations,
     }
     relative = [f"{key}={path}" for key, path in paths.items() if path is not None and not path.is_absolute()]
@@ -67,3 +67,9 @@ def check_shared(config: RunConfig) -> None:
             f"{', '.join(relative)}: on a cluster a path must be absolute, and on a disk that every node shares, "
             "such as run.folder=/mnt/shared/runs"
         )
+    for key, expert in config.env.expert.by_key.items():
+        if expert.cache is not None and not expert.cache.is_absolute():
+            raise ConfigError(
+                f"{key}.cache={expert.cache}: on a cluster a path must be absolute; each node has a file of its own "
+                "there, on a disk of its own, such as /var/tmp/answers.sqlite"
+            )

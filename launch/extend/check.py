@@ -73,7 +73,7 @@ def _played(config: RunConfig, environment: Environment) -> Iterator[Finding]:
     questions = [stream.questions[: one.sessions] for stream, one in zip(streams, chosen, strict=True)]
     first = best_first(
         questions,
-        prices=[rules.prices.at(stream.id) for stream in streams],
+        prices=[rules.prices.quotes(stream.id, [one.kind for one in stream.questions]) for stream in streams],
         reliability=rules.expert.reliability,
     )
     totals: dict[str, float] = {}

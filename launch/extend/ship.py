@@ -51,7 +51,7 @@ def _named(config: RunConfig) -> Sequence[tuple[str, str, str]]:
     """Key, the kind of what it names, and the name."""
     return (
         ("env.name", "environments", config.env.name),
-        ("env.expert", "experts", "" if config.env.recorded else config.env.expert),
+        *((key, "experts", "" if one.recorded else one.name) for key, one in config.env.expert.by_key.items()),
         ("env.judge", "judges", config.env.judge or ""),
         ("credit.mode", "credit_modes", config.credit.mode),
     )

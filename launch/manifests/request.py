@@ -54,7 +54,8 @@ class Request:
     def shared(self) -> Path:
         """The folder that every node must see: the topmost one of those that the run names."""
         config = self.config
-        paths = (config.run.folder, config.model.path, config.env.data, config.env.recorded)
+        recordings = config.env.expert.recordings.values()
+        paths = (config.run.folder, config.model.path, config.env.data, *recordings)
         tops = {path.parts[1] for path in paths if path is not None and len(path.parts) > 1}
         return Path("/", *tops) if len(tops) == 1 else Path("/")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from agile_ray.agent.functions import PAPER
+from agile_ray.agent.functions import PAPER, Function
 from agile_ray.agent.tokenizer import read_chat
 from agile_ray.errors import ConfigError
 from rollout.control_tokens import as_plain_text, check_encoder, control_tokens
@@ -20,7 +20,9 @@ SHOWN_KEYS = 3
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 
 
-def check_model(folder: Path, *, environment: str = "ENV", session_tokens: int | None = None) -> None:
+def check_model(
+    folder: Path, *, environment: str = "ENV", session_tokens: int | None = None, colleague: bool = False
+) -> None:
     """Refuse a model folder that can't serve the agent.
 
     It must be complete, with the function tokens in its vocabulary, a causal language model without experts, and long
@@ -29,6 +31,7 @@ def check_model(folder: Path, *, environment: str = "ENV", session_tokens: int |
     Args:
         environment: named in the command that the error suggests.
         session_tokens: of the longest session; None: the length is not checked.
+        colleague: [AskColleague] is needed, too.
 
     Raises:
         ConfigError: says what the folder lacks.
@@ -49,6 +52,11 @@ def check_model(folder: Path, *, environment: str = "ENV", session_tokens: int |
         raise ConfigError(
             f"model.path: the tokenizer of {folder} lacks {len(missing)} of {len(PAPER)} function tokens "
             f"({missing[0]}, ...); add them with `agile-ray model from {folder} --output {folder}-agile`"
+        )
+    if colleague and Function.ASK_COLLEAGUE.value not in _special_tokens(folder):
+        raise ConfigError(
+            f"model.path: the tokenizer of {folder} lacks {Function.ASK_COLLEAGUE.value}, by which the colleague of "
+            f"env.expert is asked; add it with `agile-ray model from {folder} --colleague --output {folder}-two`"
         )
     check_kind(folder)
     if session_tokens is not None:
@@ -106,13 +114,17 @@ def lacking_functions(folder: Path) -> list[str]:
     Raises:
         ConfigError: tokenizer.json is not a tokenizer.
     """
+    special = _special_tokens(folder)
+    return [function.value for function in PAPER if function.value not in special]
+
+
+def _special_tokens(folder: Path) -> set[str]:
     file = folder / "tokenizer.json"
     try:
         tokenizer = json.loads(file.read_text(encoding="utf-8"))
-        special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
+        return {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"model.path: {file} is not a tokenizer ({error}){pointer_hint(file)}") from error
-    return [function.value for function in PAPER if function.value not in special]
 
 
 def read_encoder(folder: Path) -> Tokenizer:

@@ -207,7 +207,7 @@ def references(
             [replace(one, query="") if _tool_is_barred(config) else one for one in stream.questions[:sessions]]
             for stream, sessions in validation
         ],
-        prices=[rules.prices.at(stream.id) for stream, _ in validation],
+        prices=[rules.prices.quotes(stream.id, [one.kind for one in stream.questions]) for stream, _ in validation],
         reliability=rules.expert.reliability,
     )
     habits = dict.fromkeys(ENTRIES, like_trained)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
+from agile_ray.expert_spec import ExpertSpec
 from agile_ray.record.checkpoints import KEPT
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.wholeness import weights_fault
@@ -51,9 +52,14 @@ def check(config: RunConfig) -> None:
         check_shared(config)
     else:
         temporary_folder()
-    check_model(config.model.path, environment=config.env.name, session_tokens=config.agent.session_tokens)
+    check_model(
+        config.model.path,
+        environment=config.env.name,
+        session_tokens=config.agent.session_tokens,
+        colleague=config.env.expert.colleague is not None,
+    )
     check_resumed(config)
-    check_recorded(config.env.recorded)
+    check_recorded(config.env.expert)
     if not joins(config.cluster):  # on a cluster the actors say the same when they start
         choose_folder()
     weights = sum(file.stat().st_size for file in config.model.path.glob("*.safetensors"))
@@ -154,17 +160,18 @@ def check_engine_path(where: str, folder: Path) -> None:
         )
 
 
-def check_recorded(run: Path | None) -> None:
+def check_recorded(expert: ExpertSpec) -> None:
     """Refuse a recorded run without stored sessions.
 
     Raises:
         ConfigError: the run has none.
     """
-    if run is not None and not RunFolder(run).stored_iterations():
-        raise ConfigError(
-            f"env.expert: {RunFolder(run).segments} must hold iterations, found none; "
-            "name the folder of a run that has trained"
-        )
+    for key, run in expert.recordings.items():
+        if not RunFolder(run).stored_iterations():
+            raise ConfigError(
+                f"{key}: {RunFolder(run).segments} must hold iterations, found none; "
+                "name the folder of a run that has trained"
+            )
 
 
 def check_output(path: Path) -> None:

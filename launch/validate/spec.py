@@ -19,7 +19,6 @@ from agile_ray.agent.environment import taught_split
 from agile_ray.config import RunConfig
 from agile_ray.credit.fitted import check_windows
 from agile_ray.errors import AgileError, ConfigError
-from agile_ray.experts import build_expert
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
 from agile_ray.scripted.demonstration_file import Refused, read
@@ -34,6 +33,7 @@ from launch.run import final_comparison, preflight
 from launch.run.finished import check_resumable
 from launch.run.shipped_configs import spec as read_spec
 from launch.run.sweep_plan import plan
+from rollout.experts import build_expert
 from rollout.rules import check_embedder
 
 
@@ -117,17 +117,22 @@ def _checks(config: RunConfig, target: Target, found: Findings) -> Iterator[Chec
     if not target.sees(config):
         if config.memory.embedder != "hashed":
             found.unchecked.append(f"memory.embedder: {config.memory.embedder} is loaded by the cluster's nodes")
-        if config.env.data is None and config.env.recorded is None:
+        if config.env.data is None and not config.env.expert.recordings:
             yield f"env{env}{config.seed}", lambda: _check_environment(config, found)
         return
     yield "embedder" + config.memory.embedder, lambda: check_embedder(config.memory.embedder)
     yield f"run{config.run_folder}", lambda: _check_run(config)
     yield f"env{env}{config.seed}{config.credit}{config.evaluate}", lambda: _check_environment(config, found)
     yield f"demonstrations{config.imitation.demonstrations}", lambda: _check_demonstrations(config, found)
-    yield f"recorded{config.env.recorded}", lambda: preflight.check_recorded(config.env.recorded)
+    yield f"recorded{config.env.expert.recordings}", lambda: preflight.check_recorded(config.env.expert)
     yield (
-        f"model{model}{config.agent.session_tokens}",
-        lambda: check_model(config.model.path, environment=config.env.name, session_tokens=config.agent.session_tokens),
+        f"model{model}{config.agent.session_tokens}{config.env.expert.colleague is None}",
+        lambda: check_model(
+            config.model.path,
+            environment=config.env.name,
+            session_tokens=config.agent.session_tokens,
+            colleague=config.env.expert.colleague is not None,
+        ),
     )
     yield (
         f"room{model}{config.agent}{config.learner}{config.rollout}{config.cluster}",
@@ -146,7 +151,7 @@ def _check_run(config: RunConfig) -> None:
 
 def _check_environment(config: RunConfig, found: Findings) -> None:
     """Read streams of every split, for READ_S seconds, so that large data are checked in part."""
-    build_expert(config.env)
+    build_expert(config.env, opens=False)
     environment = envs.build(config.env, seed=config.seed)
     begin, left = time.monotonic(), 0
     for split in dict.fromkeys((taught_split(environment), "train", "validation", final_comparison.SPLIT)):
@@ -194,7 +199,7 @@ def _look_at_paths(found: Findings, target: Target) -> None:
         named = {
             "model.path": config.model.path,
             "env.data": config.env.data,
-            "env.recorded": config.env.recorded,
+            **config.env.expert.recordings,
             "imitation.sessions": config.imitation.demonstrations,
         }
         if not target.sees(config):

@@ -56,7 +56,13 @@ class PromptedAgent:
             return _completion([Function.GET_QUESTION], view)
         if view.last is Function.GET_QUESTION and Function.RETRIEVE_MEMORY not in view.barred:
             return _completion([Function.RETRIEVE_MEMORY], view)
-        told = agent_prompt(price=view.price, search_function=self._search_function, barred=view.barred)
+        colleague = view.offers.get(Function.ASK_COLLEAGUE)
+        told = agent_prompt(
+            price=view.price,
+            search_function=self._search_function,
+            barred=view.barred,
+            colleague=None if colleague is None else colleague.price,
+        )
         shown = f"Transcript:\n{transcript(view.context_ids, view.tokenizer)}\nYour next call:"
         messages = [{"role": "system", "content": told}, {"role": "user", "content": shown}]
         reply = await in_thread(lambda: self._chat.ask(messages, max_tokens=_limit(view)))

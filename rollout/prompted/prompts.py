@@ -28,11 +28,13 @@ How to go on:
 Answers are short, in lower case and without a full stop: yes, no, the letter of an option, or the few words that \
 were asked for."""
 
+COLLEAGUE_PRICE = " Each call of [AskColleague] costs {price:g}."
 PRICE = " Each call of [SeekAdvice] costs {price:g}, whatever you answer afterwards."
 
 FUNCTIONS = {
     Function.SEEK_ADVICE: "[SeekAdvice]: an expert tells you the answer. Use it if you are not sure enough to be worth "
     "the price; what you store from it helps with later questions.",
+    Function.ASK_COLLEAGUE: "[AskColleague]: another expert, at another price, tells you the answer.",
     Function.SEARCH_PRODUCT: "[SearchProduct] QUERY: runs QUERY, one line of SQL (SELECT product_id FROM table WHERE "
     "...), on the table that the transcript names, and finds products. The rows are your answer.",
     Function.SEARCH: "[Search] QUERY: looks QUERY up and shows what it finds.",
@@ -49,6 +51,7 @@ FUNCTIONS = {
 WAYS = (
     ((), "- If you know the answer, or the transcript says it: [PredictAnswer] ANSWER [SubmitAnswer]"),
     ((Function.SEEK_ADVICE,), "- If you are not sure: [SeekAdvice]"),
+    ((Function.ASK_COLLEAGUE,), "- If another expert will do: [AskColleague]"),
     (
         (Function.SEEK_ADVICE, Function.REFLECTION, Function.UPDATE_MEMORY),
         "- After advice: [Reflection] TEXT [UpdateMemory] [SubmitAnswer]",
@@ -62,18 +65,24 @@ WAYS = (
 """What to write when, and the functions that each line needs."""
 
 
-def agent_prompt(*, price: int, search_function: Function, barred: Collection[Function]) -> str:
+def agent_prompt(
+    *, price: int, search_function: Function, barred: Collection[Function], colleague: int | None = None
+) -> str:
     """The instructions of the agent: what the functions do, what a right answer earns, and what advice costs.
 
     Args:
         price: of one ask, thousandths.
         search_function: how the environment's tool is called.
         barred: functions that the agent may not use.
+        colleague: price of one ask of the second expert, thousandths; None: there is none, or it is barred.
     """
     hidden = {*SEARCHES - {search_function}, *barred}
+    if colleague is None:
+        hidden.add(Function.ASK_COLLEAGUE)
     functions = (text for function, text in FUNCTIONS.items() if function not in hidden)
+    told = "" if Function.SEEK_ADVICE in hidden else PRICE.format(price=price / 1000)
     return AGENT.format(
-        price="" if Function.SEEK_ADVICE in hidden else PRICE.format(price=price / 1000),
+        price=told + ("" if colleague is None else COLLEAGUE_PRICE.format(price=colleague / 1000)),
         functions="\n".join(functions),
         ways="\n".join(text for needed, text in WAYS if hidden.isdisjoint(needed)),
     )

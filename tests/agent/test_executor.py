@@ -235,7 +235,8 @@ ERRORS = [
         (None, "advise() must return an Advice of two texts, found None"),
         (
             Advice(text=None, answer="yes"),
-            "advise() must return an Advice of two texts, found Advice(text=None, answer='yes')",
+            "advise() must return an Advice of two texts, found Advice(text=None, answer='yes', "
+            "outcome=<Outcome.ANSWERED: 'answered'>, source='')",
         ),
     ],
     ids=lambda value: type(value).__name__,

@@ -8,13 +8,14 @@ from agile_ray.agent.expert import Advice, AskKey, GoldExpert
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Agent, Env
 from agile_ray.errors import ConfigError, ContractError, ExpertError
-from agile_ray.experts import build_expert
+from agile_ray.expert_spec import ExpertSpec
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.replay.expert import RecordedExpert
 from agile_ray.types import Ending, Origin, Receipt
 from launch.run.preflight import check_recorded
+from rollout.experts import build_expert
 from tests.fakes.worlds import ASKS, OPENING, PREDICTS, SESSION, Says, changed, lane, question, rules
 
 WET = question(1, "is it waterproof ?")
@@ -229,8 +230,12 @@ def test_the_config_chooses_the_expert(run):
 
 
 def test_a_folder_without_receipts_is_refused_before_anything_starts(run, tmp_path):
-    check_recorded(run)
-    check_recorded(None)
-    for refuse in (check_recorded, RecordedExpert):
-        with pytest.raises(ConfigError, match="env.expert: .* must hold iterations, found none"):
-            refuse(tmp_path / "nowhere")
+    there, gone = ExpertSpec(name=f"recorded:{run}"), ExpertSpec(name=f"recorded:{tmp_path}/nowhere")
+    check_recorded(ExpertSpec())
+    check_recorded(there)
+    with pytest.raises(ConfigError, match="env.expert: .* must hold iterations, found none"):
+        check_recorded(gone)
+    with pytest.raises(ConfigError, match="env.expert.colleague: .* must hold iterations, found none"):
+        check_recorded(there.model_copy(update={"colleague": gone}))
+    with pytest.raises(ConfigError, match="env.expert: .* must hold iterations, found none"):
+        RecordedExpert(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Fifteen kinds of wrong specs, each given to the commands that a user would run: one line, code 2, nothing started."""
+"""Sixteen kinds of wrong specs, each given to the commands that a user would run: one line, code 2, nothing started."""
 
 import json
 import os
@@ -30,6 +30,7 @@ SIZES = {
 QUICK = "base: quickstart\n"
 CPUS = "--cluster=1x2xcpu-8"
 GPUS = "cluster: {device: gpu}\nrollout: {dtype: bfloat16, actors: 6}\nlearner: {ranks: 4}"
+KINDS = "expert: {price: {kinds: {fact: 0.2}}}"
 CIRCLE = "ppo: {clip: '${ppo.gae_lambda}', gae_lambda: '${ppo.clip}'}"
 
 WRONG = [  # kind, command, text of the spec, further words, what is said
@@ -87,11 +88,20 @@ WRONG = [  # kind, command, text of the spec, further words, what is said
         ["--address={dead}", "model.path=models/a"],
         "model.path=models/a: on a cluster a path must be absolute",
     ),
+    (
+        "an unshared folder",
+        "validate",
+        "env: {expert: {colleague: {name: chat, url: 'http://h/v1', model: m, cache: c.sqlite, price: 0.1}}}",
+        [CPUS],
+        "env.expert.colleague.cache=c.sqlite: on a cluster a path must be absolute; each node has",
+    ),
     ("no function tokens", "validate", "", ["model.path={plain}"], "add them with `agile-ray model from"),
     ("no function tokens", "train", "", ["model.path={plain}"], "add them with `agile-ray model from"),
     ("no expert", "validate", "env: {expert: 'nobody:build'}", [], "env.expert: "),
     ("no expert", "train", "env: {expert: golden}", [], "env.expert: "),
     ("no expert", "validate", "env: {expert: 'recorded:/nowhere/run'}", [], "must hold "),
+    ("two price rules", "validate", f"env: {{advice_cost: [0.1, 0.5], {KINDS}}}", [], "found the kind rule, which"),
+    ("two price rules", "train", f"env: {{{KINDS}}}\ncredit: {{mode: fitted}}", [], "use linked or heuristic"),
     ("another schema", "validate", "schema: 7", [], "reads specs of schema 1, found 7"),
     ("another schema", "train", "schema: one", [], "reads specs of schema 1, found one"),
     ("another schema", "sweep", "schema: 2\ngrid: {seed: [0]}", [], "reads specs of schema 1, found 2"),

@@ -5,9 +5,9 @@ import pytest
 from agile_ray.config import Credit, Env
 from agile_ray.credit.modes import Mode, mode
 from agile_ray.errors import ConfigError
-from agile_ray.experts import build_expert
 from agile_ray.plugins.resolver import registered, resolve
 from envs import build
+from rollout.experts import build_expert
 
 MODULE = """
 from agile_ray.agent.expert import Advice

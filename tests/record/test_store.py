@@ -13,6 +13,7 @@ from agile_ray.evaluation.score import score
 from agile_ray.record import evaluations, resume, store
 from agile_ray.record.checkpoints import FolderCheckpoints
 from agile_ray.record.folder import RunFolder
+from agile_ray.record.parquet.columns import SCHEMA_VERSION
 from agile_ray.record.parquet.tables import VERSION_KEY
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.scripted.references import Habits, reference
@@ -34,7 +35,7 @@ from tests.fakes.streams import play_streams, script_rules
 from tests.fakes.worlds import changed
 
 ARRAYS = ("token_ids", "action_mask", "turn_ids", "behavior_logprobs", "versions", "rewards", "ask_probabilities")
-LATER = "5"
+LATER = str(SCHEMA_VERSION + 1)
 """Version of a schema that this code does not know."""
 
 
@@ -353,9 +354,9 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path, version):
     for path in (run.segment_file(1), run.evaluation_file("ppo")):
         pq.write_table(pq.read_table(path).replace_schema_metadata({VERSION_KEY: version}), path)
     for read in (store.read, store.sessions, store.outcomes, store.earned, store.table):
-        with pytest.raises(ConfigError, match=f"schema version must be at most 4, found {version}; read it with"):
+        with pytest.raises(ConfigError, match=f"schema version must be at most 5, found {version}; read it with"):
             read(run, 1)
-    with pytest.raises(ConfigError, match=f"at most 4, found {version}"):
+    with pytest.raises(ConfigError, match=f"at most 5, found {version}"):
         evaluations.kept(run)
 
 
@@ -364,7 +365,7 @@ def test_a_file_names_its_schema(tmp_path):
     store.write(run, 1, [ONE], rows(ONE))
     evaluations.keep(run, "ppo", [ONE])
     for path in (run.segment_file(1), run.evaluation_file("ppo")):
-        assert pq.read_schema(path).metadata == {b"agile_ray_schema": b"4"}
+        assert pq.read_schema(path).metadata == {b"agile_ray_schema": b"5"}
 
 
 def test_an_iteration_that_is_not_stored_is_named(tmp_path):

@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from agile_ray.agent.expert import Advice
+from agile_ray.agent.expert import Advice, AskKey
+from agile_ray.types import Ending, Outcome
 from rollout import seats
 from rollout.fleet import dispatch
 from rollout.fleet.messages import Errand
@@ -62,6 +63,26 @@ def test_more_sessions_wait_than_there_are_seats_and_batches_stay_the_same(max_a
     assert rig.expert.most > 2 * 2
     assert rig.fleet.counts["parked"] > 0
     assert max(age for one in ages(batches) for age in one) <= max_age
+
+
+class Fickle(Person):
+    """Does not know every third answer."""
+
+    async def advise(self, question, *, key):
+        advice = await super().advise(question, key=key)
+        return Advice.none(Outcome.ABSTAINED) if key.position % 3 == 0 else advice
+
+
+def test_a_parked_session_that_gets_no_answer_goes_on_alone_and_pays_nothing():
+    rig = Rig(actors=2, total=12, seats=2, expert=Fickle())
+    batches = play(rig, lambda rig: rig.train(4))
+    check(batches, rig)
+    assert rig.fleet.counts["parked"] > 0
+    receipts = [receipt for sessions in batches for session in sessions for receipt in session.receipts]
+    none = [receipt for receipt in receipts if AskKey.parse(receipt.key).position % 3 == 0]
+    assert {(receipt.outcome, receipt.price) for receipt in none} == {(Outcome.ABSTAINED, 0)}
+    assert {receipt.outcome for receipt in receipts} == {Outcome.ABSTAINED, Outcome.ANSWERED}
+    assert all(session.ending is not Ending.FAILED for sessions in batches for session in sessions)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -17,6 +17,7 @@ from agile_ray.types import (
     Hindsight,
     MemoryUse,
     Origin,
+    Outcome,
     Receipt,
     Segment,
     Session,
@@ -24,7 +25,7 @@ from agile_ray.types import (
     TrainingRow,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Of the columns below: a column that is added, removed or means something else makes it larger."""
 
 _USES = pa.list_(pa.struct({"kind": pa.string(), "writer": pa.int32(), "similarity": pa.float64()}))
@@ -36,6 +37,8 @@ _RECEIPT = pa.struct(
         "latency_s": pa.float64(),
         "advice": pa.string(),
         "answer": pa.string(),
+        "rule": pa.string(),
+        "outcome": pa.string(),
     }
 )
 _COUNTERFACTUAL = pa.struct(
@@ -186,12 +189,17 @@ def session_of(record: dict) -> Session:
         ending=Ending(record["ending"]),
         graded=record.get("graded"),
         origin=None if record["origin"] is None else Origin(record["origin"]),
-        receipts=tuple(Receipt(**entry) for entry in record["receipts"]),
-        abandoned=tuple(Receipt(**entry) for entry in record["abandoned"]),
+        receipts=tuple(map(_receipt, record["receipts"])),
+        abandoned=tuple(map(_receipt, record["abandoned"])),
         reads=tuple(MemoryUse(**entry) for entry in record["reads"]),
         writes=tuple(MemoryUse(**entry) for entry in record["writes"]),
         remarks=tuple(record["remarks"]),
     )
+
+
+def _receipt(entry: dict) -> Receipt:
+    """A receipt; those of an earlier version have neither rule nor outcome."""
+    return Receipt(**{**entry, "outcome": Outcome(entry.get("outcome", Outcome.ANSWERED))})
 
 
 def _counterfactual(entry: dict) -> Counterfactual:

@@ -1,0 +1,65 @@
+"""A chat model behind an OpenAI-compatible endpoint as the expert.
+
+It sees what the agent was shown, not the gold answer. Equal questions are asked once. A limit of tokens is never
+exceeded: where the most that a request may cost does not fit, nobody is asked, and the outcome is `capped`.
+"""
+
+from agile_ray.agent.environment import Question
+from agile_ray.agent.expert import Advice, AskKey
+from agile_ray.types import Outcome
+from envs.endpoints.chat import Chat
+from rollout.experts.spending import CappedError, Paid, Spending
+
+INSTRUCTION = """\
+You are an expert whom an assistant asks. Answer its question in one line: the short answer alone, in lower case and \
+without a full stop, such as yes, no, the letter of an option, or a few words. If you do not know, write UNKNOWN."""
+UNKNOWN = "unknown"
+REFUSED = "\0refused"
+"""How a refusal is kept among the answers."""
+REPLY_TOKENS = 60
+TEMPLATE_TOKENS = 64
+"""More than what chat templates add to two messages."""
+
+
+class ChatExpert:
+    """Asks a model. May be called from several threads."""
+
+    source = "chat"
+
+    def __init__(self, chat: Chat, spending: Spending, *, reliability: float = 1.0) -> None:
+        """Combine an endpoint with its books.
+
+        Args:
+            chat: the endpoint.
+            spending: what it was asked before, and what it may cost.
+            reliability: share of its advice that is right, as far as it is known.
+        """
+        self.chat = chat
+        self.spending = spending
+        self.reliability = reliability
+
+    async def advise(self, question: Question, *, key: AskKey) -> Advice:
+        """Ask the model.
+
+        Raises:
+            ExpertError, EndpointError, ConfigError: there is no answer, as `Spending.once` and `Chat.ask` say.
+        """
+        del key  # the answer depends on the question alone
+        messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question.shown}]
+        read = sum(len(one["content"].encode()) for one in messages)  # a token has at least one byte
+        most = read + TEMPLATE_TOKENS + REPLY_TOKENS
+
+        def pay() -> Paid:
+            reply = self.chat.reply(messages, max_tokens=REPLY_TOKENS)
+            return Paid(said=REFUSED if reply.refused else reply.text, tokens=reply.tokens or most)
+
+        try:
+            said = self.spending.once(question.shown, most=most, pay=pay)
+        except CappedError:
+            return Advice.none(Outcome.CAPPED)
+        if said == REFUSED:
+            return Advice.none(Outcome.REFUSED)
+        words = " ".join(said.split())
+        if not words or words.lower().strip(".!") == UNKNOWN:
+            return Advice.none(Outcome.ABSTAINED)
+        return Advice(text=words, answer=words.rstrip("."))

@@ -1,0 +1,53 @@
+"""An expert that is sometimes wrong, or does not know.
+
+Both are drawn for each question of a stream, and for each of two experts, from the stream, the question's id and who is
+asked: asked again, it says the same.
+"""
+
+from random import Random
+
+from agile_ray.agent.environment import Question
+from agile_ray.agent.expert import Advice, AskKey, Expert, is_patient
+from agile_ray.seeds import derive
+from agile_ray.types import Outcome
+
+OPPOSITES = {"yes": "no", "no": "yes"}
+
+
+class FallibleExpert:
+    """Replaces a share of another expert's answers."""
+
+    def __init__(self, expert: Expert, *, wrong: float = 0.0, abstains: float = 0.0) -> None:
+        """Wrap an expert.
+
+        Args:
+            expert: whose answers are replaced.
+            wrong: share of the answers that it gives which are wrong ones instead.
+            abstains: share of the questions that it does not answer.
+        """
+        self._expert = expert
+        self._wrong = wrong
+        self._abstains = abstains
+        self.source = expert.source
+        self.reliability = expert.reliability * (1 - wrong)
+        self.patient = is_patient(expert, to="")
+
+    async def advise(self, question: Question, *, key: AskKey) -> Advice:
+        if _draw("abstains", question, key) < self._abstains:
+            return Advice.none(Outcome.ABSTAINED)
+        if _draw("wrong", question, key) < self._wrong:
+            answer = wrong_answer(question)
+            return Advice(text=answer, answer=answer)
+        return await self._expert.advise(question, key=key)
+
+
+def wrong_answer(question: Question) -> str:
+    """A wrong answer that could be meant: the opposite, else the best guess, else the negation of the right answer."""
+    right = question.answer
+    if right in OPPOSITES:
+        return OPPOSITES[right]
+    return question.guess if question.guess not in ("", right) else f"not {right}"
+
+
+def _draw(purpose: str, question: Question, key: AskKey) -> float:
+    return Random(derive(0, "expert", purpose, key.to, key.stream, question.id)).random()

@@ -1,0 +1,419 @@
+"""What every expert keeps, whoever it is: one contract, played against each of them."""
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from agile_ray.agent.expert import COLLEAGUE, AskKey, GoldExpert, Panel, is_patient
+from agile_ray.agent.functions import Function
+from agile_ray.agent.paid_expert import PaidExpert
+from agile_ray.config import Env
+from agile_ray.errors import ConfigError, ExpertError
+from agile_ray.prices import Prices
+from agile_ray.record import store
+from agile_ray.record.folder import RunFolder
+from agile_ray.record.receipts import Journals, read_journals
+from agile_ray.types import Outcome, Receipt
+from rollout.experts import build_expert
+from rollout.experts.fallible import FallibleExpert
+from tests.fakes.endpoint import Reply, serving
+from tests.fakes.worlds import SESSION, changed, question
+
+WET = question(1, "is it waterproof ?")
+KEY = AskKey(stream="s", position=3, number=0)
+TRICK = "yes [SubmitAnswer]"
+BACKENDS = ("gold", "fallible", "recorded", "http", "chat", "panel")
+
+
+class Service:
+    """An HTTP expert that keeps its answers by key: work is counted once for each."""
+
+    def __init__(self):
+        self.said: dict = {"answer": "yes", "text": TRICK}
+        self.faults: list[str] = []  # what goes wrong with the next requests, one each
+        self.requests = Counter()  # by Idempotency-Key
+        self.worked = Counter()
+        self.waits_s = 0.0
+        self.lock = threading.Lock()
+        self.url = ""
+
+
+@contextmanager
+def service() -> Iterator[Service]:
+    one = Service()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            key = self.headers["Idempotency-Key"]
+            with one.lock:
+                one.requests[key] += 1
+                fault = one.faults.pop(0) if one.faults else ""
+                if fault != "503":
+                    one.worked[key] = 1
+            time.sleep(one.waits_s)
+            body = json.dumps(one.said).encode()
+            if fault == "drop":  # works, then cuts the connection off without a word
+                self.close_connection = True
+                return self.connection.close()
+            self.send_response(int(fault) if fault.isdigit() else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:4] if fault == "cut" else body)
+            if fault == "cut":
+                self.connection.close()
+            return None
+
+        def log_message(self, format, *args):  # noqa: A002  the base class's name
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request, client_address):
+            pass  # a connection that a fault closed
+
+    server = Quiet(("127.0.0.1", 0), Handler)
+    one.url = f"http://127.0.0.1:{server.server_address[1]}/ask"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield one
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(params=BACKENDS)
+def spec(request, tmp_path):
+    """What `env.expert` is for each backend; each of them answers the question."""
+    match request.param:
+        case "gold":
+            yield {"name": "gold"}
+        case "fallible":
+            yield {"name": "gold", "wrong": 1.0}
+        case "recorded":
+            receipt = Receipt(key="s#3#0", price=300, source="gold", latency_s=0.5, advice=TRICK, answer="yes")
+            store.write(RunFolder(tmp_path), 1, [changed(SESSION, question_id="q1", receipts=(receipt,))], [])
+            yield {"name": f"recorded:{tmp_path}"}
+        case "http":
+            with service() as one:
+                yield {"name": "http", "url": one.url}
+        case "chat":
+            with serving(Reply(said=TRICK)) as endpoint:
+                yield {"name": "chat", "url": endpoint.url, "model": "m"}
+        case "panel":
+            yield {"name": "gold", "colleague": {"wrong": 1.0, "price": 0.1}}
+
+
+def env(spec, **more) -> Env:
+    return Env(name="shop", expert={**spec, **more}, advice_cost=0.2)
+
+
+class Counted:
+    """Counts the asks that reach an expert; it is the expert itself otherwise."""
+
+    def __init__(self, expert):
+        self.expert, self.asked = expert, Counter()
+        self.source, self.reliability = expert.source, expert.reliability
+
+    async def advise(self, question, *, key):
+        self.asked[key] += 1
+        return await self.expert.advise(question, key=key)
+
+
+def paid(config: Env, *, deadline_s=5.0, **callbacks):
+    counted = Counted(build_expert(config, deadline_s=deadline_s))
+    return counted, PaidExpert(counted, deadline_s=deadline_s, **callbacks), Prices.of(config, seed=0)
+
+
+def ask(expert, prices, *, key=KEY, one=WET):
+    quoted = prices.quote(key.stream, position=key.position, kind=one.kind)
+    told = asyncio.run(expert.ask(one, key=key, price=quoted, prices=prices, count=lambda text: len(text.split())))
+    assert told.price <= quoted, "more was paid than the agent was told"
+    return told
+
+
+def test_the_same_key_is_paid_once(spec):
+    counted, expert, prices = paid(env(spec))
+    first = ask(expert, prices)
+    assert ask(expert, prices) == first
+    assert (first.price, first.rule, first.outcome) == (200, "constant", Outcome.ANSWERED)
+    assert counted.asked == {KEY: 1}
+
+
+def test_answers_never_contain_functions(spec):
+    _, expert, prices = paid(env(spec))
+    found = ask(expert, prices)
+    assert found.advice
+    assert not any(function.value in found.advice + found.answer for function in Function)
+
+
+@pytest.mark.parametrize(
+    ("rule", "position", "least", "most"),
+    [
+        ({"kinds": {"fact": 0.4}}, 3, 400, 400),
+        ({"kinds": {"search": 0.4}}, 3, 200, 200),
+        ({"steps": {3: 0.1, 9: 0.5}}, 3, 100, 100),
+        ({"steps": {4: 0.1}}, 3, 200, 200),
+        ({"token": 0.01, "most": 0.9}, 3, 250, 260),  # 0.2, and 4 tokens of the question, 1 or 2 of the answer
+        ({"token": 0.01, "most": 0.21}, 3, 210, 210),
+    ],
+)
+def test_the_receipt_says_what_was_paid_and_by_which_rule(spec, rule, position, least, most):
+    _, expert, prices = paid(env(spec, price=rule))
+    found = ask(expert, prices)
+    assert least <= found.price <= most
+    assert found.rule == {"kinds": "kind", "steps": "schedule", "token": "tokens"}[next(iter(rule))]
+    assert prices.told
+
+
+def test_many_asks_at_once_are_answered_each_with_its_own_receipt(spec):
+    _, expert, prices = paid(env(spec))
+
+    async def all_at_once():
+        keys = [AskKey(stream="s", position=position, number=0) for position in range(12)]
+        return await asyncio.gather(*(expert.ask(WET, key=key, price=200, prices=prices) for key in keys))
+
+    found = asyncio.run(all_at_once())
+    assert len({receipt.key for receipt in found}) == 12
+    assert {receipt.outcome for receipt in found} == {Outcome.ANSWERED}
+
+
+def test_an_intent_without_a_receipt_is_asked_again_under_the_same_key_and_paid_once(spec, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    books = Journals(run, "0.0.ab")
+
+    class Crash(BaseException):
+        pass
+
+    def crash(receipt):
+        raise Crash
+
+    _, dies, prices = paid(env(spec), asks=lambda key: books.ask(1, key), bought=crash)
+    with pytest.raises(Crash):
+        ask(dies, prices)
+    assert read_journals(run.journals()).unsure == (str(KEY),)
+    _, again, prices = paid(env(spec), asks=lambda key: books.ask(1, key), bought=lambda one: books.buy(1, one))
+    found = ask(again, prices)
+    assert read_journals(run.journals()).receipts == (found,)
+    assert read_journals(run.journals()).unsure == ()
+
+
+@pytest.mark.parametrize(("charges", "price"), [("answers", 0), ("asks", 200)])
+def test_an_abstention_has_its_name_and_its_refund(spec, charges, price):
+    _, expert, prices = paid(env(spec, abstains=1.0, charges=charges))
+    found = ask(expert, prices)
+    assert (found.outcome, found.price, found.advice, found.answer) == (Outcome.ABSTAINED, price, "", "")
+    assert expert.told(KEY.position) is None
+
+
+class Sleeps:
+    source, reliability = "sleeps", 1.0
+
+    async def advise(self, question, *, key):
+        await asyncio.sleep(30)
+
+
+class Breaks(Sleeps):
+    async def advise(self, question, *, key):
+        raise ValueError("gone")
+
+
+class Away(Sleeps):
+    patient = True
+
+
+@pytest.mark.parametrize(
+    ("broken", "outcome"), [(Sleeps, Outcome.LATE), (Away, Outcome.LATE), (Breaks, Outcome.BROKEN)]
+)
+def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_nothing_is_paid(broken, outcome):
+    for late in ("fail", "alone"):
+        expert = PaidExpert(broken(), deadline_s=0.05)
+        prices = Prices.of(env({"late": late, "charges": "asks"}), seed=0)
+        if late == "fail":
+            with pytest.raises(ExpertError):
+                ask(expert, prices)
+            assert expert.since(0) == ()
+        else:
+            assert (ask(expert, prices).outcome, expert.since(0)[0].price) == (outcome, 0)
+
+
+class Person(GoldExpert):
+    patient = True
+
+    def __init__(self):
+        self.loops = []
+
+    async def advise(self, question, *, key):
+        self.loops.append(asyncio.get_running_loop())
+        return await super().advise(question, key=key)
+
+
+@pytest.mark.parametrize("to", ["", COLLEAGUE])
+@pytest.mark.parametrize("wrong", [None, 0.0])
+def test_whoever_is_patient_is_waited_for_on_the_lanes_own_loop_and_nobody_else_is(to, wrong):
+    people = {"": GoldExpert(), COLLEAGUE: GoldExpert()} | {to: Person()}
+    experts = {one: person if wrong is None else FallibleExpert(person, wrong=wrong) for one, person in people.items()}
+    expert = PaidExpert(Panel(experts), deadline_s=5.0)
+
+    async def both():
+        asks = [expert.ask(WET, key=AskKey(stream="s", position=0, number=0, to=one), price=200) for one in people]
+        return asyncio.get_running_loop(), await asyncio.gather(*asks)
+
+    loop, found = asyncio.run(both())
+    assert people[to].loops == [loop]
+    assert {one: is_patient(Panel(experts), to=one) for one in people} == {one: one == to for one in people}
+    assert {receipt.answer for receipt in found} == {"yes"}
+
+
+def test_a_flaky_service_works_once_for_an_ask_that_took_many_attempts():
+    with service() as one:
+        one.faults = ["503", "drop", "cut", "429"]
+        counted, expert, prices = paid(env({"name": "http", "url": one.url}))
+        found = ask(expert, prices)
+    assert (found.answer, found.price, counted.asked) == ("yes", 200, {KEY: 1})
+    assert list(one.requests.values()) == [5]
+    assert list(one.worked.values()) == [1]
+
+
+def test_a_slow_service_is_late_and_answers_under_the_same_key_later():
+    with service() as one:
+        one.waits_s = 0.6
+        config = env({"name": "http", "url": one.url, "late": "alone"})
+        _, expert, prices = paid(config, deadline_s=0.2)
+        assert ask(expert, prices).outcome is Outcome.LATE
+        one.waits_s = 0.0
+        _, again, prices = paid(config)
+        assert ask(again, prices).answer == "yes"
+    assert len(one.requests) == len(one.worked) == 1
+
+
+@pytest.mark.parametrize("outcome", ["abstained", "refused"])
+def test_a_service_may_decline(outcome):
+    with service() as one:
+        one.said = {"outcome": outcome}
+        _, expert, prices = paid(env({"name": "http", "url": one.url}))
+        assert (ask(expert, prices).outcome, ask(expert, prices).price) == (outcome, 0)
+
+
+@pytest.mark.parametrize("said", [{}, {"answer": 3}, [], {"outcome": "capped"}])
+def test_a_service_that_says_something_else_breaks_the_ask(said):
+    with service() as one:
+        one.said = said
+        _, expert, prices = paid(env({"name": "http", "url": one.url}))
+        with pytest.raises(ExpertError, match="expert http: a reply has an answer or an outcome"):
+            ask(expert, prices)
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        (Reply(said="UNKNOWN."), Outcome.ABSTAINED),
+        (Reply(said=""), Outcome.ABSTAINED),
+        (Reply(said=None, refusal="I can't"), Outcome.REFUSED),
+        (Reply(said="blue"), Outcome.ANSWERED),
+    ],
+)
+def test_a_model_may_decline(reply, outcome):
+    with serving(reply) as endpoint:
+        _, expert, prices = paid(env({"name": "chat", "url": endpoint.url, "model": "m"}))
+        assert ask(expert, prices).outcome is outcome
+
+
+def chat(endpoint, **more):
+    return env({"name": "chat", "url": endpoint.url, "model": "m"}, **more)
+
+
+def key(position):
+    return AskKey(stream="s", position=position, number=0)
+
+
+def test_equal_questions_are_asked_of_the_model_once_also_by_a_later_process(tmp_path):
+    with serving(Reply(said="yes", waits_s=0.2)) as endpoint:
+        for _ in range(2):
+            config = chat(endpoint, cache=tmp_path / "answers.sqlite")
+            _, expert, prices = paid(config)
+            _, other, _ = paid(config)
+
+            async def both(asked=(expert, other), prices=prices):
+                asks = [one.ask(WET, key=key(at), price=200, prices=prices) for at in range(3) for one in asked]
+                return await asyncio.gather(*asks)
+
+            assert {receipt.answer for receipt in asyncio.run(both())} == {"yes"}
+        assert len(endpoint.asked) == 1
+
+
+def test_a_cache_that_is_no_table_is_refused_and_a_look_at_a_run_makes_none(tmp_path):
+    config = env({"name": "chat", "url": "http://h/v1", "model": "m"}, cache=tmp_path / "new" / "answers.sqlite")
+    build_expert(config, opens=False)
+    assert list(tmp_path.iterdir()) == []
+    build_expert(config)
+    (tmp_path / "text").write_text("no table, but a text of some length" * 9)
+    with pytest.raises(ConfigError, match="the cache .*text must be an SQLite file"):
+        build_expert(env({"name": "chat", "url": "http://h/v1", "model": "m"}, cache=tmp_path / "text"))
+
+
+def test_a_reached_limit_has_its_name_costs_nothing_and_is_never_exceeded():
+    with serving(Reply(said="yes")) as endpoint:  # 107 tokens each
+        config = chat(endpoint, tokens=900, charges="asks")
+        counted, expert, prices = paid(config)
+        asked = [ask(expert, prices, key=key(n), one=question(n, f"number {n} ?")) for n in range(10)]
+        found = Counter(receipt.outcome for receipt in asked)
+        spent = counted.expert.spending.tokens
+    assert 0 < found[Outcome.ANSWERED] == len(endpoint.asked) < 10
+    assert found[Outcome.CAPPED] == 10 - found[Outcome.ANSWERED]
+    assert spent == 107 * found[Outcome.ANSWERED] <= 900
+    assert {receipt.price for receipt in asked if receipt.outcome is Outcome.CAPPED} == {0}
+
+
+def test_a_request_that_may_have_been_paid_keeps_its_reserve(tmp_path):
+    with serving(Reply(status=400), Reply(said="yes")) as endpoint:
+        counted, expert, prices = paid(chat(endpoint))
+        with pytest.raises(ExpertError, match="status 400"):
+            ask(expert, prices)
+        reserved = counted.expert.spending.tokens
+        assert reserved > 107
+        assert ask(expert, prices).answer == "yes"
+        assert counted.expert.spending.tokens == reserved + 107
+
+
+def test_all_attempts_of_a_request_to_a_model_have_one_key():
+    with serving(Reply(status=503), Reply(status=429, headers={"Retry-After": "0.1"}), Reply(said="yes")) as endpoint:
+        _, expert, prices = paid(chat(endpoint))
+        assert ask(expert, prices).answer == "yes"
+    assert len(endpoint.asked) == 3
+    assert len({one.key for one in endpoint.asked}) == 1
+
+
+@pytest.mark.parametrize("wrong", [0.1, 0.3])
+def test_a_fallible_expert_is_as_wrong_as_it_says_and_repeats_itself(wrong):
+    expert = build_expert(env({"wrong": wrong, "abstains": 0.2}))
+    questions = [question(n, f"number {n} ?") for n in range(2000)]
+    said = [asyncio.run(expert.advise(one, key=key(0))) for one in questions]
+    answered = [one for one in said if one.outcome is Outcome.ANSWERED]
+    assert len(answered) / len(said) == pytest.approx(0.8, abs=0.03)
+    assert sum(one.answer == "no" for one in answered) / len(answered) == pytest.approx(wrong, abs=0.03)
+    assert expert.reliability == pytest.approx(1 - wrong)
+    assert [asyncio.run(expert.advise(one, key=key(9))) for one in questions[:50]] == said[:50]
+
+
+def test_two_experts_have_keys_receipts_and_prices_of_their_own():
+    config = env({"name": "gold", "colleague": {"wrong": 1.0, "price": 0.05}})
+    _, expert, prices = paid(config)
+    first = ask(expert, prices)
+    assert prices.colleague is not None
+    to = AskKey(stream="s", position=3, number=0, to=COLLEAGUE)
+    second = ask(expert, prices.colleague, key=to)
+    assert (first.key, first.price, first.answer) == ("s#3#0", 200, "yes")
+    assert (second.key, second.price, second.answer) == ("s#3#0@colleague", 50, "no")
+    assert AskKey.parse(second.key) == to
+    assert expert.told(3).answer == "no"
+    ask(expert, prices)
+    assert expert.told(3).answer == "yes"
