@@ -304,6 +304,14 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CreditShare:
+    """The part of a session's credit that one later session gives."""
+
+    reader: int  # position of that session in the stream
+    amount: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRow:
     """A segment with what PPO needs to learn from it.
 
@@ -323,6 +331,7 @@ class TrainingRow:
     credit_baseline: float  # expected `credit` before the session began, on the same segment; else 0.0
     decided_after: int  # number of this segment's action tokens up to and including the deciding one, in [0, A]
     wrote: bool  # the session wrote to memory
+    credit_shares: tuple[CreditShare, ...] = ()  # of `credit`; the rest no single reader gives
 
     def __post_init__(self) -> None:
         if self.scores.own_values.shape != (self.segment.actions,):

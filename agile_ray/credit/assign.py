@@ -12,8 +12,8 @@ Dimensions: S = sessions of one iteration. Rewards and credit are in units of th
 """
 
 import pickle
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agile_ray.config import Credit
@@ -22,7 +22,7 @@ from agile_ray.credit.baseline import credit_baseline
 from agile_ray.credit.diagnostics import credit_metrics
 from agile_ray.credit.modes import Evidence, mode
 from agile_ray.errors import ContractError
-from agile_ray.types import Assigned, Float64, Segment, Session, TokenScores, TrainingRow
+from agile_ray.types import Assigned, CreditShare, Float64, Segment, Session, TokenScores, TrainingRow
 
 
 class CreditAssigner:
@@ -78,9 +78,18 @@ class CreditAssigner:
         self._past.append([_outcome(session) for session in sessions])
         self._outlook = tail.updated(self._outlook, readings)
         return Assigned(
-            rows=_training_rows(sessions, segments, scores, amounts),
+            rows=_training_rows(sessions, segments, scores, amounts, self._shares(evidence)),
             metrics=credit_metrics(sessions, amounts, threshold=threshold) | metrics,
         )
+
+    def _shares(self, evidence: Evidence) -> Mapping[int, Sequence[CreditShare]]:
+        """By the index of the session that has the credit."""
+        found = defaultdict[int, list[CreditShare]](list)
+        if self._mode.shares is not None:
+            links = evidence.links
+            for writer, reader, amount in zip(links.writers, links.readers, self._mode.shares(evidence), strict=True):
+                found[int(writer)].append(CreditShare(reader=evidence.sessions[reader].position, amount=float(amount)))
+        return found
 
     def state(self) -> bytes:
         """What is kept of past iterations, for a checkpoint."""
@@ -99,7 +108,11 @@ def _outcome(session: Session) -> Session:
 
 
 def _training_rows(
-    sessions: Sequence[Session], segments: Sequence[Segment], scores: Sequence[TokenScores], amounts: Float64
+    sessions: Sequence[Session],
+    segments: Sequence[Segment],
+    scores: Sequence[TokenScores],
+    amounts: Float64,
+    shares: Mapping[int, Sequence[CreditShare]],
 ) -> list[TrainingRow]:
     owners = {(session.stream, session.position): index for index, session in enumerate(sessions)}
     baseline = credit_baseline(sessions, amounts)
@@ -117,6 +130,7 @@ def _training_rows(
                 credit_baseline=float(baseline[owner]) if decides else 0.0,
                 decided_after=decided_after,
                 wrote=bool(sessions[owner].writes),
+                credit_shares=tuple(shares.get(owner, ())) if decides else (),
             )
         )
         undecided[owner] -= decided_after

@@ -78,7 +78,7 @@ class Links:
 
 
 def linked(rewards_S: Float64, links: Links) -> Float64:
-    """Compute A_i of every session.
+    """Compute A_i of every session: the sum of its `shares`.
 
     Args:
         rewards_S: float64 [S], own rewards: right answer minus prices.
@@ -90,15 +90,33 @@ def linked(rewards_S: Float64, links: Links) -> Float64:
     Raises:
         ContractError: a session reads what a later one, or itself, wrote.
     """
+    amounts_S = np.zeros(len(rewards_S))
+    np.add.at(amounts_S, links.writers, shares(rewards_S, links))
+    return amounts_S
+
+
+def shares(rewards_S: Float64, links: Links) -> Float64:
+    """Compute what each reader adds to the A_i of the writer it read.
+
+    Args:
+        rewards_S: float64 [S], own rewards: right answer minus prices.
+        links: readers and writers, by their indices in `rewards_S`.
+
+    Returns:
+        float64 [R].
+
+    Raises:
+        ContractError: a session reads what a later one, or itself, wrote.
+    """
     if (links.readers <= links.writers).any():
         raise ContractError("linked: a session can read only what an earlier one wrote, but a link points backwards")
-    amounts_S = np.zeros(len(rewards_S))
     lacking_S = np.ones(len(rewards_S))  # probability that the world without the writer's entry still lacks one
+    shares_R = np.zeros(len(links.readers))
     for link in np.argsort(links.readers, kind="stable").tolist():
         writer, reader = links.writers[link], links.readers[link]
-        amounts_S[writer] += lacking_S[writer] * (rewards_S[reader] - links.own_values[link])
+        shares_R[link] = lacking_S[writer] * (rewards_S[reader] - links.own_values[link])
         lacking_S[writer] *= 1.0 - links.write_probabilities[link]
-    return amounts_S
+    return shares_R
 
 
 def lacking(links: Links, *, sessions: int) -> Float64:

@@ -46,6 +46,7 @@ class Mode:
     amounts: Callable[[Evidence, Credit], Amounts]
     looks_back: bool = False  # at the sessions of earlier iterations
     needs_counterfactuals: bool = False  # the learner scores counterfactual prefixes
+    shares: Callable[[Evidence], Float64] | None = None  # of each of the links [R]; None: no session gives a part alone
 
 
 def none(evidence: Evidence, _: Credit) -> Amounts:
@@ -116,11 +117,16 @@ def by_links(evidence: Evidence, _: Credit) -> Amounts:
     return window + beyond, {"credit_overlap": links.overlap(rewards), **described}
 
 
+def shares_of_links(evidence: Evidence) -> Float64:
+    """What each link adds to A_i; see `linked.shares`."""
+    return linked.shares(np.array([session.own_reward for session in evidence.sessions]), evidence.links)
+
+
 MODES: Mapping[str, Mode] = {
     "none": Mode(amounts=none),
     "heuristic": Mode(amounts=heuristic),
     "fitted": Mode(amounts=by_fit, looks_back=True),
-    "linked": Mode(amounts=by_links, needs_counterfactuals=True),
+    "linked": Mode(amounts=by_links, needs_counterfactuals=True, shares=shares_of_links),
 }
 
 

@@ -34,11 +34,12 @@ from agile_ray.record.parquet.columns import (
     scores_of,
     segment_of,
     session_of,
+    shares_of,
 )
 from agile_ray.record.parquet.functions import compute as pc
 from agile_ray.record.parquet.tables import count_rows, read_table, write_table
 from agile_ray.segments import turns
-from agile_ray.types import Float32, Segment, Session, TokenScores, TrainingRow
+from agile_ray.types import CreditShare, Float32, Segment, Session, TokenScores, TrainingRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,8 @@ class StoredSegment:
     segment: Segment | None  # None if the session failed before its first token
     trained: bool
     credit: float | None  # None if the segment was not trained on
-    scores: TokenScores | None  # likewise, or if it is not stored
+    credit_shares: tuple[CreditShare, ...] | None  # likewise, or if the file's version has none
+    scores: TokenScores | None  # likewise
     advantages: Float32 | None  # [A], likewise
 
 
@@ -128,6 +130,7 @@ def read(run: RunFolder, iteration: int, chosen: Chosen | None = None) -> list[S
             segment=segment_of(record),
             trained=record["trained"],
             credit=record["credit"],
+            credit_shares=shares_of(record),
             scores=scores_of(record),
             advantages=None if record["advantages"] is None else np.array(record["advantages"], np.float32),
         )
@@ -243,6 +246,7 @@ def read_evaluation(path: Path, chosen: Chosen | None = None) -> list[StoredSegm
             segment=segment_of(record),
             trained=False,
             credit=None,
+            credit_shares=None,
             scores=None,
             advantages=None,
         )

@@ -98,6 +98,7 @@ def of_detail(found: Detail) -> dict[str, Json]:
         "reads": [asdict(read) for read in found.reads],
         "writes": [asdict(use) for use in found.session.writes],
         "readers": [asdict(reader) for reader in found.readers],
+        "unshared": found.unshared,
         "memory_use": found.memory_use,
         "lacks": list(found.lacks),
     }

@@ -11,7 +11,7 @@ from agile_ray.types import NO_WRITER, MemoryUse, Receipt, Session
 from launch.report.look import stored
 from launch.report.look.parts import Part, lacks, parts
 from launch.report.look.stored import Stored
-from launch.view.rows import FAILED, Row
+from launch.view.rows import Row
 from launch.view.runs import Opened, Runs
 from launch.view.tokens import Token, tokens
 
@@ -47,7 +47,7 @@ class Reader:
 
     row: Row
     similarity: float | None  # of the two questions, the highest of the entries; None if it is in a later iteration
-    gives_credit: bool  # `linked` credit was computed from it; credit also has what later readers are expected to give
+    credit: float | None  # what it gives of the credit; None: nothing that is stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,7 @@ class Detail:
     parts: Sequence[ShownPart]
     reads: Sequence[Read]
     readers: Sequence[Reader]
+    unshared: float | None  # credit that no single reader gives: in `linked` what is expected of later ones
     receipts: Sequence[Receipt]
     memory_use: Used | None  # None: memory did not hold the answer, or it is not stored on what an entry is
     lacks: Sequence[str]  # what is not stored of it, and why
@@ -107,17 +108,17 @@ def describe(
     """
     session = one.session
     missing = [*lacks(one, trained=opened.is_training), *missing]
-    readers = [_reader(opened, row, reader, others) for reader in opened.links.readers.get(row, ())]
-    if one.credit and opened.threshold is None:
-        missing.append("no readers that credit comes from: only `linked` credit is computed from readers")
-    elif one.credit:
-        missing.append("no share of credit by reader: a run stores the sum, with what is expected of later ones")
+    shares = one.credit_shares or {}
+    readers = [_reader(opened, row, reader, others, shares) for reader in opened.links.readers.get(row, ())]
+    if one.credit and one.credit_shares is None:
+        missing.append("no share of credit by reader: files before schema 5 hold the sum")
     return Detail(
         row=opened.rows([row])[0],
         session=session,
         parts=shown,
         reads=[_read_entry(opened, row, use) for use in session.reads],
         readers=readers,
+        unshared=None if one.credit is None else one.credit - sum(shares.values()),
         receipts=session.receipts,
         memory_use=_memory_use(session),
         lacks=missing,
@@ -159,16 +160,10 @@ def _read_entry(opened: Opened, row: int, use: MemoryUse) -> Read:
     return Read(use=use, given=use.writer == NO_WRITER, writer=None if writer is None else opened.rows([writer])[0])
 
 
-def _reader(opened: Opened, writer: int, row: int, others: Mapping[int, Stored]) -> Reader:
+def _reader(opened: Opened, writer: int, row: int, others: Mapping[int, Stored], shares: Mapping[int, float]) -> Reader:
     position, iteration = opened.table["position"], opened.table["iteration"]
     one = others.get(position[row].as_py()) if iteration[row] == iteration[writer] else None
     if one is None:
-        return Reader(row=opened.rows([row])[0], similarity=None, gives_credit=False)
+        return Reader(row=opened.rows([row])[0], similarity=None, credit=None)
     read = [use.similarity for use in one.session.reads if use.writer == position[writer].as_py()]
-    alone = (position[writer].as_py(),)
-    failed = FAILED in (opened.table["result"][writer].as_py(), opened.table["result"][row].as_py())
-    gives_credit = any(
-        other.writers == alone and opened.threshold is not None and other.similarity >= opened.threshold and not failed
-        for other in one.session.hindsight.counterfactuals
-    )
-    return Reader(row=opened.rows([row])[0], similarity=max(read), gives_credit=gives_credit)
+    return Reader(row=opened.rows([row])[0], similarity=max(read), credit=shares.get(one.session.position))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from agile_ray import config_file
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder, SweepFolder
@@ -43,7 +42,6 @@ class Opened:
     table: pa.Table  # the columns of rows.py and links.py
     links: Links
     keys: Mapping[str, int]  # the row of each session, by its key
-    threshold: float | None  # least similarity of readers that `linked` credit counts; None: credit is not computed so
 
     @property
     def is_training(self) -> bool:
@@ -152,7 +150,6 @@ class Runs:
             table=links.with_links(table, found),
             links=found,
             keys={key: row for row, key in enumerate(_keys(table, source))},
-            threshold=_threshold(folder) if source == TRAINING else None,
         )
         self._opened[run, source] = (stamps, opened)
         return opened
@@ -201,14 +198,6 @@ def _keys(table: pa.Table, source: str) -> list[str]:
     """Of each row `stream:position`, of training `stream:position:iteration`."""
     names = ("stream", "position", *(["iteration"] if source == TRAINING else []))
     return [":".join(map(str, key)) for key in zip(*(table[name].to_pylist() for name in names), strict=True)]
-
-
-def _threshold(folder: RunFolder) -> float | None:
-    try:
-        credit = config_file.load(folder.config).credit
-    except (ConfigError, OSError):  # of another version, or gone
-        return None
-    return credit.threshold if credit.mode == "linked" else None
 
 
 def _files(folder: RunFolder, source: str) -> Iterator[tuple[Path, int | None]]:

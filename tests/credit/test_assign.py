@@ -56,6 +56,25 @@ def test_assign_gives_each_session_its_own_credit_whatever_the_order():
     assert [(row.segment.position, row.credit) for row in rows] == [(2, 0.0), (1, 0.0), (0, pytest.approx(0.05))]
 
 
+def test_linked_credit_says_what_each_reader_gives():
+    played, assigner = sessions(), CreditAssigner(Credit(mode="linked", threshold=0.5))
+    prefixes = assigner.prefixes(played)
+    assert [(prefix.position, prefix.actions) for prefix in prefixes] == [(1, 1), (2, 1)]
+    values = (np.float32(0.25), np.float32(0.5))
+    scores = [
+        changed(zeros(prefix), own_values=np.array([value]), write_probabilities=np.array([0.75], np.float32))
+        for prefix, value in zip(prefixes, values, strict=True)
+    ]
+    segments = [segment for session in played for segment in cut(session)]
+    first, *others = assigner.assign(played, segments, [zeros(segment) for segment in segments], scores).rows
+    earned = [session.own_reward for session in played]
+    assert [(share.reader, share.amount) for share in first.credit_shares] == [
+        (1, pytest.approx(earned[1] - 0.25)),
+        (2, pytest.approx(0.25 * (earned[2] - 0.5))),  # the world without the entry lacks one with probability 1 - 0.75
+    ]
+    assert [row.credit_shares for row in others] == [()] * len(others)
+
+
 def test_segments_without_scores_are_refused():
     played = sessions()
     segments = [segment for session in played for segment in cut(session)]

@@ -19,7 +19,14 @@ def age(path: Path, *, version: str | None = "3") -> None:
     """
     table = pq.read_table(path)
     evaluation = path.parent.name == "evaluation"
-    added = {"same_item", "guess_probability", "ask_probabilities", *LEARNED, *(SEGMENT if evaluation else ())}
+    added = {
+        "same_item",
+        "guess_probability",
+        "ask_probabilities",
+        "credit_shares",
+        *LEARNED,
+        *(SEGMENT if evaluation else ()),
+    }
     if evaluation:
         table = table.filter(table["last"])
     table = table.drop_columns([name for name in table.column_names if name in added])

@@ -126,8 +126,9 @@ def rows(*sessions, credit):
     return found
 
 
-def keep(run, iteration, *sessions, credit=0.5):
+def keep(run, iteration, *sessions, credit=0.5, shares=()):
     trained = rows(*(one for one in sessions if one.ending is not Ending.FAILED), credit=credit)
+    trained = [replace(row, credit_shares=shares if row.credit else ()) for row in trained]
     advantages = [np.arange(row.segment.actions, dtype=np.float32) for row in trained]
     store.write(run, iteration, list(sessions), trained, advantages)
 

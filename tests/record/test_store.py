@@ -20,6 +20,7 @@ from agile_ray.scripted.references import Habits, reference
 from agile_ray.segments import cut
 from agile_ray.types import (
     Counterfactual,
+    CreditShare,
     Ending,
     Origin,
     RunState,
@@ -143,7 +144,14 @@ def test_what_the_learner_computed_for_each_action_token_reads_back(tmp_path):
         for name in TokenScores.__slots__:
             assert getattr(line.scores, name).tobytes() == getattr(row.scores, name).tobytes()
         assert line.advantages.tobytes() == own.tobytes()
-    assert (untrained.scores, untrained.advantages) == (None, None)
+    assert (untrained.scores, untrained.advantages, untrained.credit_shares) == (None, None, None)
+
+
+def test_what_each_reader_gives_of_the_credit_reads_back(tmp_path):
+    shares = (CreditShare(reader=4, amount=0.25), CreditShare(reader=7, amount=-0.125))
+    first, *others = rows(ONE)
+    store.write(RunFolder(tmp_path), 1, [ONE], [replace(first, credit_shares=shares), *others])
+    assert [line.credit_shares for line in store.read(RunFolder(tmp_path), 1)] == [shares, *[()] * len(others)]
 
 
 def test_what_the_learner_computed_is_stored_with_at_least_three_digits(tmp_path):
@@ -315,7 +323,7 @@ def test_segments_of_an_older_version_are_read_and_what_they_lack_is_unknown(tmp
     assert [(line.trained, line.credit) for line in store.read(run, 2)] == [
         (line.trained, line.credit) for line in store.read(run, 1)
     ]
-    assert {(line.scores, line.advantages) for line in store.read(run, 2)} == {(None, None)}
+    assert {(line.scores, line.advantages, line.credit_shares) for line in store.read(run, 2)} == {(None, None, None)}
 
 
 def test_a_reader_that_needs_what_an_older_version_did_not_store_is_told_its_name(tmp_path):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from agile_ray.segments import cut
 from agile_ray.types import (
     Counterfactual,
+    CreditShare,
     Ending,
     Hindsight,
     MemoryUse,
@@ -44,6 +45,7 @@ _RECEIPT = pa.struct(
 _COUNTERFACTUAL = pa.struct(
     {"writers": pa.list_(pa.int32()), "similarity": pa.float64(), "prefix_ids": pa.list_(pa.int32())}
 )
+_SHARE = pa.struct({"reader": pa.int32(), "amount": pa.float32()})
 _SESSION = {
     "stream": pa.string(),
     "position": pa.int32(),
@@ -91,6 +93,7 @@ _SEGMENT = {
 TRAINING = {  # of a segment that an iteration collected
     "trained": pa.bool_(),
     "credit": pa.float32(),  # null where `trained` is false
+    "credit_shares": pa.list_(_SHARE),  # null where `credit` is
     "counterfactuals": pa.list_(_COUNTERFACTUAL),  # of the session, with its last segment
 }
 LEARNED = dict.fromkeys((*TokenScores.__slots__, "advantages"), pa.list_(pa.float16()))
@@ -101,8 +104,8 @@ PLAYED_SEGMENT = PLAYED | _SEGMENT
 """Of a segment and its session, as evaluations store them."""
 STORED_SEGMENT = PLAYED_SEGMENT | TRAINING | LEARNED
 """The same, as training stores them."""
-ADDED = frozenset({"same_item", "guess_probability", "graded", "ask_probabilities", *LEARNED})
-"""Columns that files of version 3 lack; null in what is read from them."""
+ADDED = frozenset({"same_item", "guess_probability", "graded", "ask_probabilities", "credit_shares", *LEARNED})
+"""Columns that files from version 3 on may lack; null in what is read from them."""
 _DTYPES = {
     "token_ids": np.int32,
     "action_mask": np.bool_,
@@ -168,7 +171,14 @@ def _segment_record(segment: Segment) -> Record:
 def learned_of(row: TrainingRow) -> Record:
     """The columns of what training and the learner add to a segment, without advantages."""
     scores = {name: getattr(row.scores, name).astype(np.float16) for name in TokenScores.__slots__}
-    return {"trained": True, "credit": row.credit, **scores}
+    shares = [asdict(one) for one in row.credit_shares]
+    return {"trained": True, "credit": row.credit, "credit_shares": shares, **scores}
+
+
+def shares_of(record: dict) -> tuple[CreditShare, ...] | None:
+    """Of a line's credit, what each reader gives; None if the line has no credit, or is of a version without this."""
+    found = record["credit_shares"]
+    return None if found is None else tuple(CreditShare(**entry) for entry in found)
 
 
 def session_of(record: dict) -> Session:

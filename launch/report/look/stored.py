@@ -1,6 +1,6 @@
 """Single sessions as a run stored them, and the sessions that they read from or that read from them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +25,12 @@ class Stored:
         """Credit of the session; None if it was not trained on."""
         found = [one.credit for one in self.segments if one.credit is not None]
         return sum(found) if found else None
+
+    @property
+    def credit_shares(self) -> Mapping[int, float] | None:
+        """What each reader gives of `credit`, by its position; None if it was not trained on, or this is not stored."""
+        found = [one.credit_shares for one in self.segments if one.credit_shares is not None]
+        return {share.reader: share.amount for shares in found for share in shares} if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

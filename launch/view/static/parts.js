@@ -105,7 +105,8 @@ function ofTurn(part) {
   return found.join("  ");
 }
 
-function signed(value) {
+/** A number with its sign. */
+export function signed(value) {
   return `${value > 0 ? "+" : ""}${Math.round(value * 1000) / 1000}`;
 }
 

@@ -3,7 +3,7 @@
 import { changed, go } from "./address.js";
 import { ask, stop } from "./api.js";
 import { amount, el, number } from "./dom.js";
-import { COLOURS, parts } from "./parts.js";
+import { COLOURS, parts, signed } from "./parts.js";
 
 /** What a session did with what memory held. */
 const USES = {
@@ -147,20 +147,23 @@ function nobody(use, given) {
   return given ? "in memory before the first session" : `of session ${use.writer}, which is not stored`;
 }
 
-function readers({ row, writes, readers: found }) {
+function readers({ row, writes, readers: found, unshared }) {
   if (!writes.length && !found.length) return null;
   const kinds = [...new Set(writes.map((use) => use.kind))].join(", ");
   const head = `Wrote ${kinds || "nothing"}; read by ${found.length} later sessions, of which ${row.served} answered right without asking`;
-  const lines = found.map(({ row: reader, similarity, gives_credit: gives }) =>
+  const lines = found.map(({ row: reader, similarity, credit }) =>
     el(
       "li",
       {},
       sessionLink(reader),
       `: ${reader.result}, reward ${amount(reader.reward)}`,
       similarity === null ? "" : `, similarity ${number(similarity)}`,
-      gives ? el("b", {}, ", credit comes from it") : null,
+      credit === null ? null : el("b", {}, `, gives credit ${signed(credit)}`),
     ),
   );
+  if (row.credit && unshared !== null) {
+    lines.push(el("li", {}, `credit that no single reader gives: ${signed(unshared)}`));
+  }
   return el("section", {}, el("h3", {}, head), el("ul", { class: "readers" }, ...lines));
 }
 

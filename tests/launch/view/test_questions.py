@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from agile_ray.agent.functions import Function
-from agile_ray.config import Credit
 from agile_ray.record import evaluations
-from agile_ray.types import NO_WRITER, Ending, MemoryUse
+from agile_ray.types import NO_WRITER, CreditShare, Ending, MemoryUse
 from tests.fakes.older import age
 from tests.fakes.played import played
 from tests.fakes.worlds import changed
@@ -75,18 +74,11 @@ def test_which_entry_was_read_most(run, tokenizer):
     assert [reader["row"]["position"] for reader in read] == [2, 4, 5]
 
 
-@pytest.mark.parametrize(
-    ("mode", "threshold", "gives", "said"),
-    [
-        ("linked", 0.875, [True, False, False], "no share of credit by reader: a run stores the sum"),
-        ("linked", 0.9, [False, False, False], "no share of credit by reader: a run stores the sum"),
-        ("heuristic", 0.5, [False, False, False], "no readers that credit comes from: only `linked` credit"),
-    ],
-)
-def test_from_which_readers_credit_comes(make_run, tokenizer, mode, threshold, gives, said):
-    run = make_run("r", credit=Credit(mode=mode, threshold=threshold))
-    unlike = changed(reading(tokenizer, 0, position=2), counterfactuals=())
-    keep(run, 1, asking(tokenizer), reading(tokenizer, 0, position=1), unlike)
+@pytest.mark.parametrize("shares", [(CreditShare(reader=1, amount=0.25),), ()])
+def test_from_which_readers_credit_comes(make_run, tokenizer, shares):
+    run = make_run("r")
+    later = [reading(tokenizer, 0, position=position) for position in (1, 2)]
+    keep(run, 1, asking(tokenizer), *later, shares=shares)
     keep(run, 2, reading(tokenizer, 0, position=3))  # another iteration: it comes too late for credit
     one = ask(run.path, "session", source="training", key=f"{FIRST}:1")["session"]
     assert [(reader["row"]["key"], reader["similarity"]) for reader in one["readers"]] == [
@@ -94,9 +86,9 @@ def test_from_which_readers_credit_comes(make_run, tokenizer, mode, threshold, g
         (f"{STREAM}:2:1", 0.875),
         (f"{STREAM}:3:2", None),
     ]
-    assert [reader["gives_credit"] for reader in one["readers"]] == gives
-    assert one["row"]["credit"] == 0.5
-    assert one["lacks"][-1].startswith(said)
+    assert [reader["credit"] for reader in one["readers"]] == ([0.25, None, None] if shares else [None] * 3)
+    assert (one["row"]["credit"], one["unshared"]) == (0.5, 0.25 if shares else 0.5)
+    assert not [lack for lack in one["lacks"] if "share" in lack]
 
 
 def test_where_two_policies_part(make_run, tokenizer):
