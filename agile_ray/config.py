@@ -21,6 +21,8 @@ CREDIT_MODES = ("none", "heuristic", "fitted", "linked")
 JUDGES = ("exact", "set", "number", "regex")
 RECORDED = "recorded:"
 """How `env.expert` begins where a past run answers."""
+INBOX = "inbox:"
+"""How `env.expert` begins where people answer."""
 AGENT = Affects.TRAINING | Affects.IMITATION | Affects.EVALUATION | Affects.COMPARISON
 """What the rules and budgets of the agent affect: everything that plays sessions."""
 
@@ -72,7 +74,8 @@ class Env(Section):
     at all of them. A list of one number plays such a policy at that price."""
     expert: str = "gold"
     """Who answers the asks: `gold`, the gold answers; `recorded:RUN`, the stored receipts of the past run in the folder
-    RUN; an entry point, or `package.module:name`."""
+    RUN, or the export of an inbox; `inbox:URL` or `inbox:URL#SECONDS`, people at an inbox, with a deadline for each ask
+    (docs/people.md); an entry point, or `package.module:name`."""
     data: Path | None = None
     """Folder of the environment's data files, if it needs any; of `dataset`, the file."""
     skip_bad: bool = False
@@ -136,8 +139,14 @@ class Env(Section):
         if value.startswith(RECORDED):
             if not value.removeprefix(RECORDED):
                 raise ValueError(f"{RECORDED}RUN names the folder of a past run, found none")
+        elif value.startswith(INBOX):
+            if not re.fullmatch(r"https?://[^#]+(#[0-9]+(\.[0-9]+)?)?", value.removeprefix(INBOX)):
+                raise ValueError(
+                    f"{INBOX}URL or {INBOX}URL#SECONDS, such as {INBOX}http://127.0.0.1:8322, found {value}"
+                )
+            check_public(value.removeprefix(INBOX).partition("#")[0])
         elif not is_known(value, kind="experts", built_in=("gold",)):
-            raise ValueError(unknown(value, ("gold", f"{RECORDED}RUN"), kind="experts"))
+            raise ValueError(unknown(value, ("gold", f"{RECORDED}RUN", f"{INBOX}URL"), kind="experts"))
         return value
 
     @field_validator("judge")

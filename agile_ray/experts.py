@@ -3,8 +3,10 @@
 from typing import cast
 
 from agile_ray.agent.expert import Expert, GoldExpert
-from agile_ray.config import Env
+from agile_ray.config import INBOX, Env
 from agile_ray.errors import ConfigError
+from agile_ray.inbox.client import DEADLINE_S, InboxExpert
+from agile_ray.inbox.recorded import RecordedInbox
 from agile_ray.plugins.resolver import resolve
 from agile_ray.replay.expert import RecordedExpert
 
@@ -19,7 +21,10 @@ def build_expert(env: Env) -> Expert:
         ConfigError: no expert has this name, it is none, or the recorded run holds no segments or another version's.
     """
     if env.recorded is not None:
-        return RecordedExpert(env.recorded)
+        return RecordedInbox(env.recorded) if env.recorded.is_file() else RecordedExpert(env.recorded)
+    if env.expert.startswith(INBOX):
+        url, _, deadline_s = env.expert.removeprefix(INBOX).partition("#")
+        return InboxExpert(url, deadline_s=float(deadline_s or DEADLINE_S))
     build = resolve(env.expert, key="env.expert", kind="experts", built_in={"gold": _gold})
     if not callable(build):
         raise ConfigError(f"env.expert: {env.expert} must be a function build(env), found {build!r}")
