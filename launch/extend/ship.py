@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from agile_ray.config import RunConfig
+from agile_ray.config import INBOX, RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.plugins.resolver import ADDRESS, registered
 
@@ -51,7 +51,11 @@ def _named(config: RunConfig) -> Sequence[tuple[str, str, str]]:
     """Key, the kind of what it names, and the name."""
     return (
         ("env.name", "environments", config.env.name),
-        ("env.expert", "experts", "" if config.env.recorded else config.env.expert),
+        (
+            "env.expert",
+            "experts",
+            "" if config.env.recorded or config.env.expert.startswith(INBOX) else config.env.expert,
+        ),
         ("env.judge", "judges", config.env.judge or ""),
         ("credit.mode", "credit_modes", config.credit.mode),
     )

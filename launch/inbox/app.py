@@ -15,7 +15,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,10 +80,8 @@ class Changes:
     async def wait(self, key: str, seconds: float) -> None:
         """Return at the next change, or after a time."""
         event = self._events.setdefault(key, asyncio.Event())
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(event.wait(), min(max(seconds, 0.0), LONGEST_WAIT_S))
-        except TimeoutError:
-            pass
 
 
 class Inbox:

@@ -9,6 +9,7 @@ from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError, StarvedError
 from agile_ray.evaluation.plays import plays
 from agile_ray.evaluation.score import score
+from agile_ray.inbox.recorded import RecordedInbox
 from agile_ray.record import evaluations
 from agile_ray.record.checkpoints import Checkpoint, best_checkpoint, latest_checkpoint, read_checkpoint
 from agile_ray.record.evaluations import Measured, PlayedParts
@@ -244,7 +245,8 @@ def check_advice(config: RunConfig, environment: Environment) -> None:
     """
     if config.env.recorded is None:
         return
-    recorded = RecordedExpert(config.env.recorded)
+    path = config.env.recorded
+    recorded = RecordedInbox(path) if path.is_file() else RecordedExpert(path)
     chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
     streams = ((environment.stream(split=SPLIT, index=play.index), play.sessions) for play in chosen)
     if not any(

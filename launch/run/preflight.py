@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
+from agile_ray.inbox.recorded import RecordedInbox
 from agile_ray.record.checkpoints import KEPT
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.wholeness import weights_fault
@@ -133,12 +134,14 @@ def check_engine_path(where: str, folder: Path) -> None:
 
 
 def check_recorded(run: Path | None) -> None:
-    """Refuse a recorded run without stored sessions.
+    """Refuse a recorded run without stored sessions, or an export of an inbox without answers.
 
     Raises:
-        ConfigError: the run has none.
+        ConfigError: it has none.
     """
-    if run is not None and not RunFolder(run).stored_iterations():
+    if run is not None and run.is_file():
+        RecordedInbox(run)
+    elif run is not None and not RunFolder(run).stored_iterations():
         raise ConfigError(
             f"env.expert: {RunFolder(run).segments} must hold iterations, found none; "
             "name the folder of a run that has trained"
