@@ -49,6 +49,8 @@ def ship(configs: Sequence[RunConfig], package: Path) -> list[str]:
 
 def _named(config: RunConfig) -> Sequence[tuple[str, str, str]]:
     """Key, the kind of what it names, and the name."""
+    expert = config.env.expert
+    is_own = config.env.recorded is not None or expert.startswith(INBOX)
     return (
         ("env.name", "environments", config.env.name),
         (

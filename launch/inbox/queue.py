@@ -69,7 +69,7 @@ class Similar:
 
 
 class Queue:
-    """The table. One thread uses it; others open their own."""
+    """The table. One thread at a time uses it; others open their own."""
 
     def __init__(self, path: Path) -> None:
         """Open the file, or make one.
@@ -78,7 +78,7 @@ class Queue:
             ConfigError: the file is no inbox.
         """
         try:
-            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+            self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(SCHEMA)

@@ -1,0 +1,120 @@
+"""Agents who ask people: over restarts, cut connections and a fallible, slow person."""
+
+import asyncio
+import random
+import stat
+import threading
+import time
+
+import pytest
+
+from agile_ray.agent.expert import AskKey
+from agile_ray.agent.paid_expert import PaidExpert
+from agile_ray.errors import ExpertError
+from agile_ray.inbox.client import InboxExpert
+from agile_ray.inbox.recorded import RecordedInbox
+from launch.inbox.export import export
+from tests.inbox.conftest import question
+
+
+def key(number=0):
+    return AskKey(stream="train/0", position=number, number=0)
+
+
+def in_background(call):
+    """The outcome of a call that runs meanwhile."""
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(call())
+        except ExpertError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, outcome
+
+
+def advised(served, number=0, **changes):
+    return lambda: asyncio.run(InboxExpert(served.url, **changes).advise(question(number), key=key(number)))
+
+
+def until(condition):
+    end = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_an_ask_outlives_its_asker_and_the_inbox_and_is_there_once(served):
+    thread, outcome = in_background(advised(served, wait_s=1.0))
+    until(lambda: len(served.waiting()) == 1)
+    assert "gold" not in str(served.waiting())
+    served.kill()  # kill -9, in the middle of a long poll
+    served.start()
+    assert [one["key"] for one in served.waiting()] == [str(key())]
+    again, second = in_background(advised(served))  # as a driver that was killed and started again
+    assert served.finish(str(key()), answer="Ann").status_code == 200
+    served.kill()
+    served.start()  # what is answered stays so
+    thread.join(20)
+    again.join(20)
+    assert [said.answer for said in (*outcome, *second)] == ["Ann", "Ann"]
+    assert advised(served)().answer == "Ann"
+    assert served.waiting() == []
+    assert stat.S_IMODE(served.folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(("state", "said"), [("refused", "refused"), ("unknown", "does not know")])
+def test_an_ask_without_an_answer_has_a_named_reason_and_costs_nothing(served, state, said):
+    bought = []
+    paid = PaidExpert(InboxExpert(served.url), deadline_s=20, bought=bought.append)
+    thread, outcome = in_background(lambda: asyncio.run(paid.ask(question(), key=key(), price=300)))
+    until(lambda: len(served.waiting()) == 1)
+    served.finish(str(key()), state=state, answer="")
+    thread.join(20)
+    assert said in str(outcome[0])
+    assert bought == []
+
+
+def test_a_deadline_closes_an_ask(served):
+    with pytest.raises(ExpertError, match="nobody answered by the deadline"):
+        advised(served, deadline_s=0.5)()
+    assert served.finish(str(key())).status_code == 409
+
+
+def test_a_wrong_token_is_named_and_not_repeated(served, monkeypatch):
+    monkeypatch.setenv("AGILE_INBOX_TOKEN", "another token, a wrong one")
+    with pytest.raises(ExpertError, match="401.*AGILE_INBOX_TOKEN") as error:
+        advised(served)()
+    assert "a wrong one" not in str(error.value)
+
+
+def test_a_slow_person_who_is_sometimes_wrong_answers_each_ask_once_and_the_export_repeats_it(served, tmp_path):
+    asks, draw = 24, random.Random(7)
+    running = [in_background(advised(served, number, wait_s=1.0)) for number in range(asks)]
+    until(lambda: len(served.waiting()) == asks)
+    given = {}
+    while served.waiting():
+        for one in served.waiting():
+            time.sleep(min(draw.lognormvariate(-4, 1), 0.2))
+            if len(given) == asks // 2:
+                served.kill()
+                served.start()
+            number = one["question_id"].removeprefix("q")
+            answer = number if draw.random() >= 0.1 else "wrong"
+            assert served.finish(one["key"], answer=answer).status_code == 200
+            assert given.setdefault(one["key"], answer) == answer
+    for thread, _ in running:
+        thread.join(20)
+    assert [said.answer for _, [said] in running] == [given[str(key(number))] for number in range(asks)]
+    assert 0 < list(given.values()).count("wrong") < asks / 3
+    assert export(served.folder, tmp_path / "asked.jsonl") == asks
+    assert export(served.folder, tmp_path / "asked.parquet") == asks
+    repeated = RecordedInbox(tmp_path / "asked.jsonl")
+    assert [asyncio.run(repeated.advise(question(n), key=key(n))).answer for n in range(asks)] == list(given.values())
+    elsewhere = AskKey(stream="train/0", position=77, number=0)
+    assert asyncio.run(repeated.advise(question(3), key=elsewhere)).answer == given[str(key(3))]
+    with pytest.raises(ExpertError, match="has no ask"):
+        asyncio.run(repeated.advise(question(99), key=elsewhere))
