@@ -58,11 +58,11 @@ def test_what_is_asked_is_sent_as_data(client):
         ("claim", {"key": ask().key}, 400),
         ("finish", {**REPLY, "answer": " "}, 400),
         ("finish", {**REPLY, "state": "late"}, 400),
-        (("finish", {**REPLY, "answer": "x" * 20001}, 400),
+        ("finish", {**REPLY, "answer": "x" * 20_001}, 400),
         ("ask", {"ask": {}, "deadline_s": 1}, 400),
         ("claim", {"key": "x" * LONGEST_BODY, "who": "person-1"}, 400),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_request_is_refused_in_one_line(client, name, body, code):
     found = client.post(f"/api/{name}", headers=WITH, json=body)
     assert found.status_code == code
