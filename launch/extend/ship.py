@@ -53,11 +53,7 @@ def _named(config: RunConfig) -> Sequence[tuple[str, str, str]]:
     is_own = config.env.recorded is not None or expert.startswith(INBOX)
     return (
         ("env.name", "environments", config.env.name),
-        (
-            "env.expert",
-            "experts",
-            "" if config.env.recorded or config.env.expert.startswith(INBOX) else config.env.expert,
-        ),
+        ("env.expert", "experts", "" if is_own else expert),
         ("env.judge", "judges", config.env.judge or ""),
         ("credit.mode", "credit_modes", config.credit.mode),
     )

@@ -1,6 +1,7 @@
 """Owns an inbox and serves it until Ctrl-C."""
 
 import fcntl
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from agile_ray.errors import ConfigError
+from agile_ray.inbox.client import TOKEN
 from launch.inbox.app import application
 from launch.inbox.notify import webhook
 from launch.inbox.queue import FILE, Queue
@@ -42,7 +44,8 @@ def serve(folder: Path, *, host: str, port: int) -> None:
         bound: int = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         count = queue.counts()["open"]
-        print(f"http://{shown}:{bound}/  {count} asks wait; the token is in {folder / 'token'}", flush=True)
+        place = TOKEN if os.environ.get(TOKEN) else folder / "token"
+        print(f"http://{shown}:{bound}/  {count} asks wait; the token is in {place}", flush=True)
         config = uvicorn.Config(
             application(queue, token=secret, hosts=hosts(host), webhook=webhook()),
             log_level="warning",

@@ -19,7 +19,7 @@ def token(folder: Path) -> str:
     """
     given = os.environ.get(TOKEN)
     path = folder / "token"
-    if given is None:
+    if not given:
         if not path.exists():
             with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe(32))

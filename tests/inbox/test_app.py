@@ -47,7 +47,7 @@ def test_what_is_asked_is_sent_as_data(client):
     assert found.headers["Content-Type"] == "application/json"
     [one] = found.json()["open"]
     assert (one["ask"]["text"], one["ask"]["ask_probability"]) == (ODD, 0.25)
-    assert "alert" not in client.get("/").text
+    assert "alert(" not in client.get("/").text
 
 
 @pytest.mark.parametrize(
