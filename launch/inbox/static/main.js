@@ -12,6 +12,7 @@ let listed = []; // asks that wait
 let at = 0; // the selected one
 let key = null; // of the open ask
 let past = []; // similar answers of the open ask
+let linked = null; // the ask to open at first
 let failing = false; // the list could not be read
 
 async function follow() {
@@ -25,6 +26,8 @@ async function follow() {
       $("login").hidden = true;
       for (const id of ["inbox", "keys"]) $(id).hidden = false;
       show(found);
+      if (linked) open(linked);
+      linked = null;
     } catch (error) {
       if (error.status === 401) {
         login();
@@ -192,7 +195,9 @@ function fail(message) {
 }
 
 function start() {
-  const named = new URLSearchParams(location.hash.slice(1)).get("token");
+  const given = new URLSearchParams(location.hash.slice(1));
+  const named = given.get("token");
+  linked = given.get("ask"); // a link to one ask
   if (named) {
     setToken(named);
     history.replaceState(null, "", location.pathname); // so that it is neither seen nor kept
