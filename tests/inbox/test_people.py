@@ -92,7 +92,7 @@ def test_a_wrong_token_is_named_and_not_repeated(served, monkeypatch):
 
 
 def test_a_slow_person_who_is_sometimes_wrong_answers_each_ask_once_and_the_export_repeats_it(served, tmp_path):
-    asks, draw = 16, random.Random(7)
+    asks, draw = 8, random.Random(7)
     running = [in_background(advised(served, number, wait_s=1.0)) for number in range(asks)]
     until(lambda: len(served.waiting()) == asks)
     given = {}
