@@ -2,7 +2,6 @@
 # make test         lint, fast tests, then the tests that use real Ray, vLLM, DeepSpeed and data, two files at a time
 # make test-long    the trainings on real components that take minutes each
 # make types        check the types with pyright
-# make study        train the quick start for three seeds and three prices, in the background
 # make three_prices make credit make priors make choices make stability
 #                   train and analyse a sweep in the background: credit modes on a toy and on the shop, teachers of
 #                   imitation, what it teaches, settings that keep PPO steady. Running the same command again resumes
@@ -28,7 +27,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 DATA := $(or $(AGILE_DATA),data)
 SLOW := $(if $(wildcard $(DATA)/productqa),integration or data,integration and not data)
 
-STUDIES := study three_prices credit priors choices stability
+STUDIES := three_prices credit priors choices stability
 
 SWEEP ?= prices
 SWEEP_PORT ?= 8265
@@ -94,5 +93,5 @@ $(STUDIES): install
 	$(BIN)/agile-ray model tiny --output models/tiny
 	$(BIN)/agile-ray model tiny --env recurring --hidden 128 --layers 2 --output models/toy
 	mkdir -p runs
-	nohup sh -c '$(BIN)/agile-ray sweep $@ $(if $(ANALYSIS),&& $(BIN)/agile-ray study $(ANALYSIS))' >> runs/$@.log 2>&1 &
+	nohup sh -c '$(BIN)/agile-ray sweep $@ && $(BIN)/agile-ray study $(ANALYSIS)' >> runs/$@.log 2>&1 &
 	@echo "started; follow it with: tail -f runs/$@.log"

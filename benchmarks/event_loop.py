@@ -119,6 +119,10 @@ class Script:
         ids = np.array(list(self._ids(view)), dtype=np.int32)
         return Completion(ids=ids, logprobs=np.zeros(len(ids), np.float32), versions=np.zeros(len(ids), np.int32))
 
+    def asks(self, view: SessionView) -> bool:
+        """Whether the session asks."""
+        return view.position % ASKS_EVERY == 0
+
     def _ids(self, view: SessionView) -> Sequence[int]:
         tokenizer = view.tokenizer
         ends = [tokenizer.function_id(one) for one in (Function.SUBMIT_ANSWER, Function.CLEAR_CONTEXT)]
@@ -130,7 +134,7 @@ class Script:
             case Function.RETRIEVE_MEMORY:
                 query = tokenizer.encode(view.question.query)
                 return [tokenizer.function_id(Function.SEARCH_PRODUCT), *query, tokenizer.eos_id]
-            case Function.SEARCH_PRODUCT if view.position % ASKS_EVERY == 0:
+            case Function.SEARCH_PRODUCT if self.asks(view):
                 return [tokenizer.function_id(Function.SEEK_ADVICE)]
             case Function.SEEK_ADVICE:
                 learned = tokenizer.encode(f" {view.question.knowledge}")

@@ -14,7 +14,7 @@ import numpy as np
 import envs
 from agile_ray.config import RunConfig
 from agile_ray.scripted import demonstrations
-from agile_ray.types import Int64, Segment, TokenScores, TrainingRow
+from agile_ray.types import Demonstration, Int64, Segment, TokenScores, TrainingRow
 from benchmarks.overhead import timed
 from benchmarks.ratios import Measured, Ratio
 from launch.run import shipped_configs
@@ -39,7 +39,7 @@ def measure(numbers: Sequence[int], config: str, overrides: Sequence[str], *, re
     """
     given = [*overrides, "run.name=benchmark", "learner.ranks=1", f"imitation.sessions={SESSIONS}", "ppo.epochs=1"]
     read = shipped_configs.read(config, given)
-    segments = _segments(read)
+    segments = [demonstration.segment for batch in played(read) for demonstration in batch]
     ratios: list[Ratio] = []
     if 2 in numbers:
         ratios.append(update_speed(read, segments, repeats=repeats))
@@ -73,7 +73,7 @@ def update_speed(config: RunConfig, segments: Sequence[Segment], *, repeats: int
     ]
     model = load(config.model.path, dtype=dtype, device=device)
     bare = BareLearner(model, matmul_dtype=torch_dtype(config.ppo.dtype), learning_rate=config.ppo.learning_rate)
-    rows, found = [_row(segment) for segment in segments], list[Measured]()
+    rows, found = [row(segment) for segment in segments], list[Measured]()
 
     def bare_update() -> None:
         for step in steps:
@@ -81,11 +81,11 @@ def update_speed(config: RunConfig, segments: Sequence[Segment], *, repeats: int
         synchronize(device)
 
     bare_update()
-    with _learners(config) as learners:
-        learners.learn(rows, seed=SEED, progress=0.0)  # warm up
+    with learners(config) as group:
+        group.learn(rows, seed=SEED, progress=0.0)  # warm up
         for repeat in range(repeats):
             bare_s, _ = timed(bare_update)
-            learned_s, _ = timed(lambda repeat=repeat: learners.learn(rows, seed=repeat, progress=0.0))
+            learned_s, _ = timed(lambda repeat=repeat: group.learn(rows, seed=repeat, progress=0.0))
             found.append(Measured(ours=learned_s, baseline=bare_s, ratio=learned_s / bare_s))
     tokens, name = int(ragged.lengths.sum()), "/".join(config.model.path.parts[-2:])
     return Ratio(
@@ -130,8 +130,8 @@ def waste_in_order(lengths: Int64, *, limit: int) -> float:
     return 1.0 - int(lengths.sum()) / (processed + widest * rows)
 
 
-def _segments(config: RunConfig) -> list[Segment]:
-    """What the teacher's sessions teach."""
+def played(config: RunConfig) -> list[list[Demonstration]]:
+    """What the teacher's sessions teach, in batches."""
     environment = envs.build(config.env, seed=config.seed)
     rules = build_rules(
         environment,
@@ -141,18 +141,20 @@ def _segments(config: RunConfig) -> list[Segment]:
         model=config.model.path,
         seed=config.seed,
     )
-    played = demonstrations.lessons(config.imitation, environment, rules, seed=config.seed, progress=lambda _: None)
-    return [demonstration.segment for batch in played.batches for demonstration in batch]
+    lessons = demonstrations.lessons(config.imitation, environment, rules, seed=config.seed, progress=lambda _: None)
+    return [list(batch) for batch in lessons.batches]
 
 
-def _row(segment: Segment) -> TrainingRow:
+def row(segment: Segment) -> TrainingRow:
+    """A segment as PPO learns it, with scores of zero."""
     zeros = np.zeros(segment.actions, np.float32)
     scores = TokenScores(logprobs=zeros, reference_logprobs=zeros, own_values=zeros, write_probabilities=zeros)
     return TrainingRow(segment=segment, scores=scores, credit=0.0, credit_baseline=0.0, decided_after=0, wrote=False)
 
 
 @contextmanager
-def _learners(config: RunConfig) -> "Iterator[LearnerGroup]":
+def learners(config: RunConfig) -> "Iterator[LearnerGroup]":
+    """The config's ranks, on a Ray cluster of their own."""
     import ray
 
     from agile_ray.agent.functions import Function

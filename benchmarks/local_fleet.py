@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -139,6 +139,9 @@ class SleepingPlayer(Player):
         return replace(written, versions=np.full(len(written.ids), self.version, np.int32))
 
 
+Sleeping = TypeVar("Sleeping", bound=SleepingPlayer)
+
+
 class LocalWorker:
     """A rollout actor without a process. Implements `rollout.fleet.dispatch.Worker`."""
 
@@ -184,6 +187,25 @@ class LocalWorker:
         return Bought()
 
 
+def local_player(config: RunConfig, world: World, *, writer: str, kind: type[Sleeping]) -> Sleeping:
+    """A player of lanes in a world; `writer` names it in the books."""
+    rules = build_rules(world, env=config.env, agent=config.agent, memory=config.memory, model=None, seed=config.seed)
+    player = kind(
+        engine=NoEngine(),
+        environment=world,
+        rules=replace(rules, expert=world),
+        total=config.loop.lanes,
+        sessions=config.loop.sessions_per_lane,
+        seats=config.seats,
+        temperature=1.0,
+        seed=None,
+        books=Journals(RunFolder(config.run_folder.absolute()), writer),
+        deadline_s=config.cluster.deadline_s,
+    )
+    player.world = world
+    return player
+
+
 class LocalPool(RolloutPool):
     """The real pool on local workers."""
 
@@ -194,24 +216,9 @@ class LocalPool(RolloutPool):
         self.wait_until_ready()
 
     def _hire(self, index: int, hired: int) -> LocalWorker:
-        config, writer = self._config, f"{index}.{hired}.{self._start}"
-        rules = build_rules(
-            self._world, env=config.env, agent=config.agent, memory=config.memory, model=None, seed=config.seed
+        return LocalWorker(
+            local_player(self._config, self._world, writer=f"{index}.{hired}.{self._start}", kind=SleepingPlayer)
         )
-        player = SleepingPlayer(
-            engine=NoEngine(),
-            environment=self._world,
-            rules=replace(rules, expert=self._world),
-            total=config.loop.lanes,
-            sessions=config.loop.sessions_per_lane,
-            seats=config.seats,
-            temperature=1.0,
-            seed=None,
-            books=Journals(RunFolder(config.run_folder.absolute()), writer),
-            deadline_s=config.cluster.deadline_s,
-        )
-        player.world = self._world
-        return LocalWorker(player)
 
     def _end_workers(self) -> None:
         """They end with the pool's thread."""
@@ -259,7 +266,7 @@ def local_config(folder: Path, **loop: int) -> RunConfig:
             "run": {"name": "local", "folder": folder},
             "model": {"path": folder},
             "env": {"name": "recurring"},  # the pool builds it, and asks nothing of it
-            "agent": {"turn_tokens": 96, "session_tokens": 640},
+            "agent": {"turn_tokens": 96, "session_tokens": 640, "expert_s": 3600.0},
             "rollout": rollout,
             "loop": {**loop, "evaluate_every": None},
             "ppo": {"minibatches": 1},

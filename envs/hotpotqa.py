@@ -31,7 +31,7 @@ from agile_ray.agent.functions import Function
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from envs.one_stream import OneStream
-from envs.rows import Row, Rows, Text, clean, commonest, read_rows, short
+from envs.rows import Row, Rows, Text, clean, commonest, read_splits, short
 from envs.splits import share
 
 SEARCHES = 5
@@ -68,15 +68,16 @@ def read(folder: Path | None, *, skip_bad: bool) -> dict[str, Rows[HopQuestion]]
     Raises:
         ConfigError: a file is missing; the message says what to get. Or it has a broken row.
     """
-    if folder is None:
-        raise ConfigError(f"env.data: hotpotqa needs the folder of its files; {SOURCE}")
-    found = {split: [folder / name for name in names if (folder / name).is_file()] for split, names in FILES.items()}
-    for split, files in found.items():
-        if not files:
-            raise ConfigError(f"env.data: {folder} has none of {', '.join(FILES[split])}; {SOURCE}")
-    return {
-        split: read_rows(files[0], HopQuestion, problem=_problem, skip_bad=skip_bad) for split, files in found.items()
-    }
+    return read_splits(
+        folder,
+        HopQuestion,
+        FILES,
+        needed=FILES,
+        of="hotpotqa",
+        source=SOURCE,
+        problem=_problem,
+        skip_bad=skip_bad,
+    )
 
 
 def build(env: Env, *, seed: int) -> OneStream:

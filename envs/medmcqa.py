@@ -22,7 +22,7 @@ from agile_ray.agent.environment import Question, Remembered
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from envs.one_stream import OneStream
-from envs.rows import MaybeText, Row, Rows, Text, clean, commonest, normalised, read_rows, short
+from envs.rows import MaybeText, Row, Rows, Text, clean, commonest, normalised, read_splits, short
 from envs.splits import share
 
 LETTERS = ("A", "B", "C", "D")
@@ -64,17 +64,16 @@ def read(folder: Path | None, *, skip_bad: bool) -> dict[str, Rows[ExamQuestion]
     Raises:
         ConfigError: a needed file is missing; the message says what to get. Or it has a broken row.
     """
-    if folder is None:
-        raise ConfigError(f"env.data: medmcqa needs the folder of its files; {SOURCE}")
-    found = {split: [folder / name for name in names if (folder / name).is_file()] for split, names in FILES.items()}
-    for split in ("train", "test"):
-        if not found[split]:
-            raise ConfigError(f"env.data: {folder} has none of {', '.join(FILES[split])}; {SOURCE}")
-    return {
-        split: read_rows(files[0], ExamQuestion, problem=_problem, skip_bad=skip_bad)
-        for split, files in found.items()
-        if files
-    }
+    return read_splits(
+        folder,
+        ExamQuestion,
+        FILES,
+        needed=("train", "test"),
+        of="medmcqa",
+        source=SOURCE,
+        problem=_problem,
+        skip_bad=skip_bad,
+    )
 
 
 def build(env: Env, *, seed: int) -> OneStream:

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
@@ -93,6 +93,43 @@ def read_rows(
     if not rows:
         raise ConfigError(f"{file}: there must be at least one row that can be used, found {len(broken)} broken ones")
     return Rows(rows=tuple(rows.values()), broken=tuple(broken))
+
+
+def read_splits(
+    folder: Path | None,
+    kind: type[R],
+    files: Mapping[str, Sequence[str]],
+    *,
+    needed: Collection[str],
+    of: str,
+    source: str,
+    problem: Callable[[R], str],
+    skip_bad: bool,
+) -> dict[str, Rows[R]]:
+    """Read the file of each split; one that is not needed may be missing.
+
+    Args:
+        folder: of the files; None: env.data is not set.
+        kind: of the rows.
+        files: names that the file of each split may have, the first one that exists.
+        needed: splits that must have one.
+        of: name of the environment, for errors.
+        source: what to get and name; for errors.
+        problem: as of `read_rows`.
+        skip_bad: as of `read_rows`.
+
+    Raises:
+        ConfigError: a needed file is missing; the message says what to get. Or a file has a broken row.
+    """
+    if folder is None:
+        raise ConfigError(f"env.data: {of} needs the folder of its files; {source}")
+    found = {split: [folder / name for name in names if (folder / name).is_file()] for split, names in files.items()}
+    for split in needed:
+        if not found[split]:
+            raise ConfigError(f"env.data: {folder} has none of {', '.join(files[split])}; {source}")
+    return {
+        split: read_rows(there[0], kind, problem=problem, skip_bad=skip_bad) for split, there in found.items() if there
+    }
 
 
 def _prepared(number: int, text: str, prepare: Prepare) -> str:

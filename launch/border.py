@@ -77,7 +77,8 @@ def _stop_without(error: ModuleNotFoundError) -> None:
     if (error.name or "").partition(".")[0] in TRAINING:
         _stop(
             f"{error.name} is not installed: this command needs what trains; pip install 'agile-ray[train]', on a "
-            "machine without GPUs 'agile-ray[cpu]', or submit it to a cluster with `agile-ray submit`",
+            "machine without GPUs 'agile-ray[cpu]'; or give it on a node of a cluster, or train there with `agile-ray "
+            "submit` or `agile-ray sweep --address`",
             code=2,
         )
 

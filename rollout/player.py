@@ -3,8 +3,9 @@
 Lane n of the N lanes of a run plays the training streams n, n + N, n + 2N, ..., so two lanes never play the same
 stream. A training spreads the lanes over their first streams (agile_ray/scripted/head_start.py) before they play.
 
-There may be fewer seats than lanes. A seat plays one session of the lane that is furthest behind, then the next. In
-lockstep every seat has lanes of its own, so that two runs put the same lanes into the same batches.
+There may be fewer seats than lanes. A seat plays one session of the lane that is furthest behind, then the next. A
+session whose expert is slow gives its seat to another lane (rollout/seats.py). In lockstep every seat has lanes of its
+own, so that two runs put the same lanes into the same batches; there, and in evaluations, a session keeps its seat.
 
 What goes wrong is classified here:
 
@@ -33,6 +34,7 @@ from agile_ray.scripted.head_start import AskingShares, first_position, head_sta
 from agile_ray.types import Receipt, Session
 from rollout.engine_policy import Engine, EnginePolicy, Lockstep, Seating
 from rollout.fleet.messages import Errand, LanePosition, Lease, Orders, Played, Report, Returned
+from rollout.seats import Seats
 from rollout.timed_session import play_session
 
 PART_S = 300.0
@@ -94,7 +96,7 @@ class Player:
         self._rules = rules
         self._total = total
         self._sessions = sessions
-        self._seats = seats
+        self._seats = Seats(seats, changed=self._seats_changed)
         self._temperature = temperature
         self._seed = seed
         self._books = books
@@ -106,7 +108,6 @@ class Player:
         self._orders = Orders(number=0, allowed=0, paused=False)
         self._bought: dict[str, list[Receipt]] = {}  # by stream, paid by earlier attempts
         self._tasks: set[asyncio.Task[None]] = set()
-        self._playing = 0
         self._lockstep = False  # a slice is being played in lockstep
         # For the next report:
         self._news = asyncio.Event()
@@ -161,9 +162,11 @@ class Player:
         self._news.clear()
         found = Report(
             orders=self._orders.number,
-            playing=self._playing,
+            playing=self._seats.taken,
             waiting=len(self._waiting),
-            free=self._seats - self._playing,
+            free=self._seats.free,
+            asking=self._seats.asking,
+            parks=self._seats.parks,
             played=self._played,
             returned=self._returned,
             parts=self._parts,
@@ -173,6 +176,7 @@ class Player:
             fatal=self._fatal,
         )
         self._played, self._returned, self._parts = [], [], []
+        self._seats.parks = 0
         return found
 
     def close(self) -> None:
@@ -191,7 +195,7 @@ class Player:
             self._resting.append(number)
 
     def _fill(self) -> None:
-        """Give free seats to the lanes that are furthest behind."""
+        """Give free seats to the lanes that are furthest behind; of equals, to those whose sessions have begun."""
         if self._orders.paused or not self._may_go_on:
             return
         if self._seed is not None:
@@ -199,9 +203,19 @@ class Player:
                 self._lockstep = True
                 self._begin(self._play_in_lockstep())
             return
-        while self._waiting and self._playing < self._seats:
-            self._playing += 1
+        while self._seats.free:
+            behind = self._seats.behind
+            if behind is not None and (not self._waiting or behind <= self._waiting[0][0]):
+                self._seats.resume()
+                continue
+            if not self._waiting:
+                return
+            self._seats.take()
             self._begin(self._play_next(heapq.heappop(self._waiting)[2]))
+
+    def _seats_changed(self) -> None:
+        self._fill()
+        self._news.set()
 
     @property
     def _may_go_on(self) -> bool:
@@ -213,19 +227,18 @@ class Player:
         task.add_done_callback(self._tasks.discard)
 
     async def _play_next(self, number: int) -> None:
-        if await self._attempt(number, self._seating(seats=self._seats, greedy=False).seat(0)):
+        if await self._attempt(number, self._seating(seats=self._seats.number, greedy=False).seat(0)):
             self._queue(number)
-        self._playing -= 1
-        self._fill()
-        self._news.set()
+        self._seats.leave()
+        self._seats_changed()
 
     async def _play_in_lockstep(self) -> None:
         """Play what the lanes may play: seat s of S plays lanes s, s + S, ... of this player, in order of number."""
         numbers = sorted(number for _, _, number in self._waiting)
         self._waiting.clear()
-        seats = min(self._seats, len(numbers))
+        seats = min(self._seats.number, len(numbers))
         seating = self._seating(seats=seats, greedy=False)
-        self._playing += seats
+        self._seats.taken += seats
 
         async def sit(seat: int) -> None:
             policy = seating.seat(seat)
@@ -236,12 +249,11 @@ class Player:
                 if kept:
                     self._queue(number)
             seating.leave(seat)
-            self._playing -= 1
+            self._seats.leave()
 
         await asyncio.gather(*(sit(seat) for seat in range(seats)))
         self._lockstep = False
-        self._fill()
-        self._news.set()
+        self._seats_changed()
 
     async def _attempt(self, number: int, policy: Writer) -> bool:
         """Play one session of a lane; whether the lane is still here."""
@@ -253,7 +265,8 @@ class Player:
             if lease.fault is not None and seated.played == lease.played:
                 session = lane.give_up(lease.fault)
             else:
-                session = await self._play(lane, _Guarded(policy))
+                keeps = self._seed is not None  # the others of a batch wait for it
+                session = await self._play(lane, _Guarded(policy), behind=seated.played, keeps=keeps)
         except _EngineFailedError as error:
             self._failure = self._failure or str(error)
             self._news.set()
@@ -319,8 +332,14 @@ class Player:
         """The iteration, from 1, that the lane's next session belongs to."""
         return seated.played // self._sessions + 1
 
-    async def _play(self, lane: Lane, policy: Policy) -> Session:
-        return await play_session(lane, policy, deadline_s=self._deadline_s, stepped=lambda: None)
+    async def _play(self, lane: Lane, policy: Policy, *, behind: int, keeps: bool) -> Session:
+        return await play_session(
+            lane,
+            policy,
+            deadline_s=self._deadline_s,
+            stepped=lambda: None,
+            waits=lambda: self._seats.wait(behind, keeps=keeps),
+        )
 
     def _seating(self, *, seats: int, greedy: bool) -> Seating:
         temperature = 0.0 if greedy else self._temperature
@@ -349,7 +368,7 @@ class Player:
 
     async def _evaluate(self, errand: Errand) -> None:
         """Play streams with empty memories, as many at once as there are seats. Greedy ones play in lockstep."""
-        shares = balanced(errand.plays, shares=min(len(errand.plays), self._seats))
+        shares = balanced(errand.plays, shares=min(len(errand.plays), self._seats.number))
         seating = self._seating(seats=len(shares), greedy=errand.greedy)
 
         async def sit(seat: int) -> None:
@@ -389,7 +408,7 @@ class Player:
         last, moment = time.monotonic(), lane.memory.moment
         while lane.position < play.sessions:
             measured.memory, measured.position = lane.memory, lane.position
-            sessions.append(await self._play(measured, plays))
+            sessions.append(await self._play(measured, plays, behind=0, keeps=True))
             self._evaluated += 1
             await grow(lane, measured, self._environment)
             ends = lane.position == play.sessions

@@ -73,16 +73,26 @@ SHOW_S = 0.5
 Result = TypeVar("Result")
 
 
+class Show(Protocol):
+    """Takes the number of finished sessions, and of those that wait for a slow expert."""
+
+    def __call__(self, done: int, asking: int = 0, /) -> None: ...
+
+
 class Bar(Protocol):
-    """Shows the progress of a call: yields a function that takes the number of finished sessions."""
+    """Shows the progress of a call."""
 
-    def __call__(self, title: str, total: int, /) -> AbstractContextManager[Callable[[int], None]]: ...
+    def __call__(self, title: str, total: int, /) -> AbstractContextManager[Show]: ...
 
 
-def no_bar(title: str, total: int, /) -> AbstractContextManager[Callable[[int], None]]:
+def no_bar(title: str, total: int, /) -> AbstractContextManager[Show]:
     """Show no progress."""
     del title, total
-    return nullcontext(lambda _: None)
+    return nullcontext(_show_nothing)
+
+
+def _show_nothing(done: int, asking: int = 0, /) -> None:
+    del done, asking
 
 
 class RolloutPool:
@@ -237,10 +247,10 @@ class RolloutPool:
             self._run(_done(lambda: fleet.open(found.receipts)))
         self._run(_done(fleet.want))
         with self._bar("collect", self._settings.sessions * len(fleet.lanes)) as show:
-            self._run(fleet.until_complete(), meanwhile=lambda: show(fleet.lanes.progress))
+            self._run(fleet.until_complete(), meanwhile=lambda: show(fleet.lanes.progress, fleet.asking))
             while fleet.needs_weights and fleet.weights is not None:
                 self._load_together(fleet.weights)
-                self._run(fleet.until_complete(), meanwhile=lambda: show(fleet.lanes.progress))
+                self._run(fleet.until_complete(), meanwhile=lambda: show(fleet.lanes.progress, fleet.asking))
         return self._run(fleet.collect())
 
     def counts(self) -> Mapping[str, int]:
@@ -282,7 +292,7 @@ class RolloutPool:
         errand = Errand(plays=(), split=split, greedy=greedy, keeps=parts.keeps, guide=guide)
         evaluation = self._fleet.evaluate(lambda index: _left(shares[index], parts), errand, take=parts.add)
         with self._bar(f"evaluate {split}", sum(play.sessions for play in chosen)) as show:
-            self._run(evaluation, meanwhile=lambda: show(before + self._fleet.evaluated))
+            self._run(evaluation, meanwhile=lambda: show(before + self._fleet.evaluated, self._fleet.asking))
         return [session for play in chosen for session in parts.streams[play.index].sessions]
 
     def load(self, weights: WeightsRef) -> None:

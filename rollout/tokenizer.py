@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from agile_ray.agent.functions import PAPER, Function
+from agile_ray.agent.tokenizer import read_chat
 from agile_ray.errors import ConfigError, ContractError
 from rollout.control_tokens import as_plain_text, check_encoder, control_tokens
 
@@ -32,7 +33,8 @@ class HFTokenizer:
         if not isinstance(end, int):
             raise ConfigError(f"model.path: the tokenizer of {folder} has no end token; set eos_token")
         self._encoder = as_plain_text(tokenizer.backend_tokenizer)
-        self.eos_id = end
+        self.chat = read_chat(folder)
+        self.eos_id = end if self.chat is None else self.chat.end
         self.bos_id = begin if isinstance(begin, int) else end
         found = ((function, self._encoder.token_to_id(function.value)) for function in Function)
         self._ids = {function: token_id for function, token_id in found if token_id is not None}
@@ -63,7 +65,10 @@ class HFTokenizer:
         return list(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; begin and end tokens are left out."""
+        """Text of ids; begin and end tokens are left out, and a chat model's frames."""
+        return self._decode(ids) if self.chat is None else self.chat.decoded(ids, self._decode)
+
+    def _decode(self, ids: Sequence[int]) -> str:
         kept = [int(token_id) for token_id in ids if token_id not in (self.bos_id, self.eos_id)]
         return self._encoder.decode(kept, skip_special_tokens=False)
 

@@ -14,14 +14,15 @@
 
 A call out of order, or of a function in `agent.bar`, appends an error that the policy reads, and the session continues
 within its budgets. So does an end token that ends no query; the words before it are not kept. What the policy wrote is
-never decoded and encoded again: the context is a list of ids that only grows.
+never decoded and encoded again: the context is a list of ids that only grows. Where the model is a chat model, what is
+appended comes in its frames.
 """
 
 import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,7 +39,7 @@ from agile_ray.agent.policy import Completion
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.agent.threads import in_thread
-from agile_ray.agent.tokenizer import Tokenizer
+from agile_ray.agent.tokenizer import Speaker, Tokenizer, opening, said
 from agile_ray.errors import SessionError, ToolError, described
 from agile_ray.plugins.secrets import redacted
 from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Receipt, Session, Turn
@@ -56,6 +57,8 @@ HANGING_S = 30.0
 machine."""
 
 Result = TypeVar("Result")
+Waits = Callable[[], AbstractAsyncContextManager[None]]
+"""Makes the block in which a session waits for an expert, however long that takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class Executor:
         price: int,
         sessions: int | None = None,
         observer: Observer | None = None,
+        waits: Waits = nullcontext,
     ) -> None:
         """Begin the session at the memory's position; run the forced functions, if the rules have any.
 
@@ -95,6 +99,7 @@ class Executor:
             price: of one ask, thousandths.
             sessions: of the stream that are played; None: all.
             observer: watches the session; without one, `Session.hindsight` stays empty.
+            waits: the expert is asked in such a block.
         """
         self.stream = stream
         self.position = memory.position
@@ -102,7 +107,7 @@ class Executor:
         self.tokenizer: Tokenizer = rules.tokenizer
         self.price = price
         self.sessions = len(stream.questions) if sessions is None else sessions
-        self.context_ids: list[int] = [rules.tokenizer.bos_id]
+        self.context_ids: list[int] = opening(rules.tokenizer)
         self.last: Function | None = None
         self.found: Found | None = None
         self._finds: list[Found] = []
@@ -116,6 +121,7 @@ class Executor:
         self._memory = memory
         self._expert = expert
         self._observer = observer
+        self._waits = waits
         self._error: str | None = None
         self._turns: list[Turn] = []
         self._receipts: list[Receipt] = []
@@ -192,8 +198,13 @@ class Executor:
                 ask_probability=completion.ask_probability,
             )
         )
-        self.context_ids += reply or ()
+        self.context_ids += self._continuing(reply or [])
         self._cut_if_spent()
+
+    def _continuing(self, reply: list[int]) -> list[int]:
+        """The reply without the end of the assistant's message, if the policy has written that itself."""
+        ended = self.tokenizer.chat is not None and self.context_ids[-1] == self.tokenizer.eos_id
+        return reply[1:] if ended else reply
 
     def _cut_if_spent(self) -> None:
         """End the session if the policy may write no further token or turn."""
@@ -313,7 +324,7 @@ class Executor:
 
     def _refuse(self, reason: str) -> _Effect:
         self._remarks.append("refused")
-        return _Effect(reply=self.tokenizer.encode(f"error : {reason}\n"))
+        return _Effect(reply=said(self.tokenizer, f"error : {reason}\n", speaker=Speaker.TOOL))
 
     def _get_question(self) -> list[int]:
         reply = self._memory.question_reply()
@@ -344,15 +355,17 @@ class Executor:
             self._remarks.append("bad_query")
         elif self.found.rows is not None:
             self._candidate = Submission(text=self.found.text, rows=self.found.rows)
-        return _Effect(reply=self.tokenizer.encode(f"{redacted(self.found.text)}\n"))
+        return _Effect(reply=said(self.tokenizer, f"{redacted(self.found.text)}\n", speaker=Speaker.TOOL))
 
     async def _seek_advice(self) -> _Effect:
         key = AskKey(stream=self.stream.id, position=self.position, number=len(self._receipts))
-        receipt = await self._expert.ask(self.question, key=key, price=self.price)
+        async with self._waits():
+            receipt = await self._expert.ask(self.question, key=key, price=self.price)
         self._receipts.append(receipt)
         self._advice = Advice(text=receipt.advice, answer=receipt.answer)
         self._candidate = Submission(text=self._advice.answer, rows=None, advised=True)
-        return _Effect(reply=self.tokenizer.encode(f"advice : {self._advice.text}\n"), reward=-receipt.price / 1000)
+        advice = said(self.tokenizer, f"advice : {self._advice.text}\n", speaker=Speaker.USER)
+        return _Effect(reply=advice, reward=-receipt.price / 1000)
 
     async def _update_memory(self) -> None:
         assert self._advice is not None

@@ -1,10 +1,11 @@
 """A lane: one episode being played, session after session, with its memory."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from agile_ray.agent.environment import Stream, remembered
-from agile_ray.agent.executor import Executor
+from agile_ray.agent.executor import Executor, Waits
 from agile_ray.agent.hindsight import Held, HindsightObserver
 from agile_ray.agent.later import later_similar
 from agile_ray.agent.memory import Change, Memory, Moment
@@ -142,11 +143,15 @@ class Lane:
         """Leave out the next session. Memory stays as it is, as after a session that does not ask."""
         self.position += 1
 
-    async def play(self, policy: Policy) -> Session:
+    async def play(self, policy: Policy, *, waits: Waits = nullcontext) -> Session:
         """Play the next session to its end.
 
         A broken tool or expert fails this session and is recorded on it. A broken engine raises, because no other
         session could continue either.
+
+        Args:
+            policy: writes its turns.
+            waits: the expert is asked in such a block.
 
         Raises:
             EngineError: the policy's engine is lost.
@@ -168,6 +173,7 @@ class Lane:
             price=self._price,
             sessions=self._sessions,
             observer=self._observer(memory) if self._observed else None,
+            waits=waits,
         )
         try:
             while executor.ending is None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable
+from typing import Protocol, runtime_checkable
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey, Expert
@@ -10,6 +11,18 @@ from agile_ray.agent.threads import in_thread
 from agile_ray.errors import ExpertError, described
 from agile_ray.plugins.secrets import redacted
 from agile_ray.types import Receipt
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """What an expert has, in addition, that thousands of sessions wait for at once, such as a person.
+
+    If it is patient, its `advise` never blocks and is awaited on the lanes' own event loop: a wait costs a coroutine,
+    not a thread with a loop of its own.
+    """
+
+    @property
+    def patient(self) -> bool: ...
 
 
 class PaidExpert:
@@ -87,7 +100,7 @@ class PaidExpert:
         )
 
     async def _advice(self, question: Question, key: AskKey) -> Advice:
-        """Run the expert on an event loop of its own in a thread, since its code may block.
+        """Run the expert on an event loop of its own in a thread, since its code may block; a patient one on this loop.
 
         The deadline is set twice: there it cancels the expert's coroutine, and here it ends the wait even if the
         coroutine blocks.
@@ -103,11 +116,16 @@ class PaidExpert:
             except ExpertError:
                 raise
             except (Exception, asyncio.CancelledError) as error:  # whatever it raises, only its own session ends
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise  # the session itself is cancelled
                 raise ExpertError(late if deadline.expired() else f"{name}: {described(error)}") from error
             if not isinstance(advice, Advice) or not isinstance(advice.text, str) or not isinstance(advice.answer, str):
                 raise ExpertError(f"{name}: advise() must return an Advice of two texts, found {advice!r}")
             return advice
 
+        if isinstance(self._expert, Patient) and self._expert.patient:
+            return await advised()
         try:
             return await in_thread(lambda: asyncio.run(advised()), deadline_s=self._deadline_s)
         except TimeoutError as error:

@@ -4,13 +4,14 @@
 if some earlier sessions had written nothing. Counterfactual prefixes are built that way.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from agile_ray.agent.environment import Question, Remembered
 from agile_ray.agent.memory import KNOWLEDGE, QA, Embedder, Entry, Match, Memory
 from agile_ray.agent.rules import Rules
+from agile_ray.agent.tokenizer import Speaker, said
 from agile_ray.types import NO_WRITER
 
 Retrieved = Mapping[str, Sequence[Match]]
@@ -170,10 +171,12 @@ class SessionMemory:
         progress = 10 * (10 * self.position // len(self.questions))
         questions, knowledge = self.similar(without)
         status = f"progress {progress} questions {min(questions, 9)} knowledge {min(knowledge, 9)}{self._price_shown}"
-        return self._tokenizer.encode(f"{status}\n{self.question.shown}\n")
+        return said(self._tokenizer, f"{status}\n{self.question.shown}\n", speaker=Speaker.USER)
 
     def retrieval_reply(self, found: Retrieved) -> list[int]:
         """Ids that [RetrieveMemory] appends: every entry, cut to `memory.entry_tokens`."""
+        if self._tokenizer.chat is not None:
+            return said(self._tokenizer, "".join(self._lines(found)), speaker=Speaker.TOOL)
         reply: list[int] = []
         for kind, title in ((QA, "history"), (KNOWLEDGE, "knowledge")):
             if not found[kind]:
@@ -182,6 +185,16 @@ class SessionMemory:
                 ids = self._tokenizer.encode(f"{title} : {match.entry.text}")[: self._config.entry_tokens]
                 reply += [*ids, *self._tokenizer.encode("\n")]
         return reply
+
+    def _lines(self, found: Retrieved) -> Iterator[str]:
+        for kind, title in ((QA, "history"), (KNOWLEDGE, "knowledge")):
+            if not found[kind]:
+                yield f"{title} : none\n"
+            for match in found[kind]:
+                text = f"{title} : {match.entry.text}"
+                ids = self._tokenizer.encode(text)
+                kept = ids[: self._config.entry_tokens]
+                yield f"{text if len(kept) == len(ids) else self._tokenizer.decode(kept)}\n"
 
 
 def _merged(own: Sequence[Match], given: Sequence[Match], *, top_k: int) -> list[Match]:

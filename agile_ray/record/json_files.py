@@ -27,7 +27,7 @@ def read_json(path: Path, validate: Callable[[bytes], Value], *, expected: str) 
     Raises:
         ConfigError: the file does not hold what is expected; names the first wrong value.
     """
-    return _validated(path.read_bytes(), validate, where=str(path), expected=expected)
+    return parse_json(path.read_bytes(), validate, where=str(path), expected=expected)
 
 
 def read_json_lines(path: Path, validate: Callable[[bytes], Value], *, expected: str) -> list[Value]:
@@ -47,7 +47,7 @@ def read_json_lines(path: Path, validate: Callable[[bytes], Value], *, expected:
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
     return [
-        _validated(line, validate, where=f"{path}:{number}", expected=expected)
+        parse_json(line, validate, where=f"{path}:{number}", expected=expected)
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
@@ -71,7 +71,18 @@ def write_json(path: Path, value: object) -> None:
     write_whole(path, json.dumps(value, indent=2).encode() + b"\n")
 
 
-def _validated(content: bytes, validate: Callable[[bytes], Value], *, where: str, expected: str) -> Value:
+def parse_json(content: bytes, validate: Callable[[bytes], Value], *, where: str, expected: str) -> Value:
+    """Validate JSON that was read.
+
+    Args:
+        content: of a file, or of one line of it.
+        validate: as of `read_json`.
+        where: the file and the line, for the error message.
+        expected: as of `read_json`.
+
+    Raises:
+        ConfigError: the content is not what is expected; names the first wrong value.
+    """
     try:
         return validate(content)
     except ValidationError as error:

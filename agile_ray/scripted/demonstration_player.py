@@ -192,10 +192,10 @@ def _ids(call: Call, tokenizer: Tokenizer) -> list[int]:
 def _forced(context_ids: Sequence[int], tokenizer: Tokenizer) -> list[tuple[Function, list[int]]]:
     """The functions in a context to which the policy has written nothing yet, each with its reply."""
     found: list[tuple[Function, list[int]]] = []
-    for token in context_ids[1:]:
+    for token in context_ids:
         if (function := tokenizer.function_at(token)) is not None:
             found.append((function, []))
-        else:
+        elif found:  # else what opens a context
             found[-1][1].append(token)
     return found
 

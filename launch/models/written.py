@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agile_ray.agent.tokenizer import Chat, write_chat
 from agile_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,11 +29,19 @@ def quiet() -> None:
         disable_progress_bars()
 
 
-def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+def save(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path, *, chat: Chat | None = None
+) -> None:
     """Write a model and its tokenizer into an empty folder.
 
     The model's own generation_config is left out but for its tokens: other programs that serve the folder would sample
     by it, unlike the agent, and one that transformers calls invalid could not be saved.
+
+    Args:
+        model: the model.
+        tokenizer: with the function tokens.
+        folder: to write.
+        chat: how the model frames a session; None: sessions are plain text.
 
     Raises:
         ConfigError: the files do not have the parameters by their names in memory.
@@ -44,6 +53,8 @@ def save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder:
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if chat is not None:
+        write_chat(chat, folder)
     _check_names(model, folder)
     names = sorted(file.name for file in folder.iterdir())
     (folder / RECEIPT).write_text(json.dumps({"files": names}, indent=2) + "\n")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agile_ray.agent.functions import PAPER, Function
+from agile_ray.agent.tokenizer import read_chat
 from agile_ray.errors import ConfigError
 from launch.models.folder import named_tokens, read_encoder
 
@@ -20,7 +21,8 @@ class LightTokenizer:
         self._encoder = read_encoder(folder)
         named = named_tokens(folder)
         begin, end = named.get("bos_token"), named.get("eos_token")
-        self.eos_id = self._id(folder, end or "")
+        self.chat = read_chat(folder)
+        self.eos_id = self._id(folder, end or "") if self.chat is None else self.chat.end
         self.bos_id = self._id(folder, begin or end or "")
         there = [one for one in Function if one in PAPER or self._encoder.token_to_id(one.value) is not None]
         self._ids = {function: self._id(folder, function.value) for function in there}
@@ -30,6 +32,9 @@ class LightTokenizer:
         return self._encoder.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
+        return self._decode(ids) if self.chat is None else self.chat.decoded(ids, self._decode)
+
+    def _decode(self, ids: Sequence[int]) -> str:
         kept = [int(token_id) for token_id in ids if token_id not in (self.bos_id, self.eos_id)]
         return self._encoder.decode(kept, skip_special_tokens=False)
 

@@ -2,10 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -16,6 +16,9 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
 from launch.report.console import plain_console
 from launch.status.progress_file import ProgressFile, State
+
+if TYPE_CHECKING:
+    from rollout.pool import Show
 
 IMITATION_LINES = 10
 """Number of lines printed during imitation; TensorBoard has every step."""
@@ -96,12 +99,13 @@ class Progress:
             thread.join(SIGN_OF_LIFE_S)  # it ends once it has printed its line
 
     @contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, title: str, total: int) -> "Iterator[Show]":
         """Show a bar during the block; call the yielded function with the number of finished units."""
         task = self._bars.add_task(title, total=total)
 
-        def show(done: int) -> None:
-            self._bars.update(task, completed=done)
+        def show(done: int, asking: int = 0, /) -> None:
+            waits = f"{title}, {asking} wait for an expert" if asking else title
+            self._bars.update(task, completed=done, description=waits)
             if self._file is not None:
                 self._file.count(done, total)
 

@@ -40,16 +40,20 @@ def find(name: str, *, folder: str = "") -> Path:
     Raises:
         ConfigError: neither exists; names the shipped ones.
     """
-    path, shipped = Path(name).expanduser(), shipped_in(folder)
+    path = Path(name).expanduser()
+    shipped = shipped_in(folder) if folder else {**shipped_in(SWEEPS), **shipped_in()}
     if name in shipped:
         return shipped[name]
-    if not folder and name in (sweeps := shipped_in(SWEEPS)):
-        return sweeps[name]
     if path.suffix.lower() in {".yaml", ".yml"} or path.parent != Path():
         if path.is_file():
             return path
         raise ConfigError(f"config {name}: no such file; shipped ones are {', '.join(shipped)}")
-    raise ConfigError(f"config {name}: no shipped config has this name; there are {', '.join(shipped)}")
+    kind = "sweep" if folder == SWEEPS else "config"
+    one_run = "; it names one run, which `agile-ray train` or `submit` trains" if name in shipped_in() else ""
+    raise ConfigError(
+        f"{kind} {name}: no shipped {kind} has this name{one_run}; there are {', '.join(shipped)}; a file of your own "
+        "ends in .yaml"
+    )
 
 
 def shipped_in(folder: str = "") -> dict[str, Path]:

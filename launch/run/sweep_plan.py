@@ -116,9 +116,15 @@ def pairs(jobs: Sequence[Job], compare: ComparedKey) -> list[tuple[Job, Job]]:
 def _check_names(path: Path, jobs: Sequence[Job]) -> None:
     names = [job.config.run.name for job in jobs]
     twice = {name for name in names if names.count(name) > 1}
-    if twice or not jobs:
-        found = f"these name several: {', '.join(sorted(twice))}" if twice else "found no run"
-        raise ConfigError(f"{path}: a sweep has at least one run, and every run its own name; {found}")
+    if not jobs:
+        raise ConfigError(
+            f"{path}: a sweep has at least one run, by `grid` or `runs`, found neither; `agile-ray train` or `submit` "
+            "trains a single run"
+        )
+    if twice:
+        raise ConfigError(
+            f"{path}: every run of a sweep has its own name; these name several: {', '.join(sorted(twice))}"
+        )
     files = SweepFolder(path.parent)
     if taken := {files.table.name, files.study_table.name, files.index.name}.intersection(names):
         raise ConfigError(f"{path}: run.name: {', '.join(sorted(taken))} is a file of the sweep; choose another name")

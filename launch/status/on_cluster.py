@@ -9,9 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder, SweepFolder
 from launch.cluster.dashboard import Dashboard
 from launch.cluster.jobs import Job, latest, named
@@ -89,21 +86,15 @@ def _older(found: RunProgress, job: Job) -> bool:
 def _index(folder: str, dashboard: Dashboard) -> Index | None:
     path = str(SweepFolder(Path(folder)).index)
     content = _contents([path], dashboard).get(path)
-    try:
-        return None if content is None else sweep_index.parse(content)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: must be the index of a sweep, as this version writes it") from error
+    return None if content is None else sweep_index.parse(content, where=path)
 
 
 def _progress(folders: Sequence[str], dashboard: Dashboard) -> dict[str, RunProgress]:
     paths = {str(RunFolder(Path(folder)).progress): folder for folder in folders}
-    found: dict[str, RunProgress] = {}
-    for path, content in _contents(list(paths), dashboard).items():
-        try:
-            found[paths[path]] = progress_file.parse(content)
-        except ValidationError as error:
-            raise ConfigError(f"{path}: must be the progress of a run, as this version writes it") from error
-    return found
+    return {
+        paths[path]: progress_file.parse(content, where=path)
+        for path, content in _contents(list(paths), dashboard).items()
+    }
 
 
 def _contents(paths: Sequence[str], dashboard: Dashboard) -> Mapping[str, bytes]:

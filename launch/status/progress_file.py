@@ -21,7 +21,7 @@ import psutil
 from pydantic import TypeAdapter
 
 from agile_ray.record.folder import RunFolder
-from agile_ray.record.json_files import read_json
+from agile_ray.record.json_files import parse_json
 from agile_ray.record.whole import write_whole
 
 WRITE_S = 5.0
@@ -89,18 +89,16 @@ def read(run: RunFolder) -> RunProgress | None:
     Raises:
         ConfigError: the file is not one of this version.
     """
-    if not run.progress.is_file():
-        return None
-    return read_json(run.progress, _CONTENT.validate_json, expected="the progress of a run")
+    return parse(run.progress.read_bytes(), where=str(run.progress)) if run.progress.is_file() else None
 
 
-def parse(content: bytes) -> RunProgress:
-    """The progress in a file's content.
+def parse(content: bytes, *, where: str) -> RunProgress:
+    """The progress in the content of the file `where`.
 
     Raises:
-        pydantic.ValidationError: it is none of this version.
+        ConfigError: it is not one of this version.
     """
-    return _CONTENT.validate_json(content)
+    return parse_json(content, _CONTENT.validate_json, where=where, expected="the progress of a run")
 
 
 class ProgressFile:

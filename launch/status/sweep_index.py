@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pydantic import TypeAdapter
 
 from agile_ray.record.folder import SweepFolder
-from agile_ray.record.json_files import read_json, write_json
+from agile_ray.record.json_files import parse_json, write_json
 
 SCHEMA = 1
 
@@ -54,15 +54,13 @@ def read(folder: SweepFolder) -> Index | None:
     Raises:
         ConfigError: the file is not one of this version.
     """
-    if not folder.index.is_file():
-        return None
-    return read_json(folder.index, _CONTENT.validate_json, expected="the index of a sweep")
+    return parse(folder.index.read_bytes(), where=str(folder.index)) if folder.index.is_file() else None
 
 
-def parse(content: bytes) -> Index:
-    """The index in a file's content.
+def parse(content: bytes, *, where: str) -> Index:
+    """The index in the content of the file `where`.
 
     Raises:
-        pydantic.ValidationError: it is none of this version.
+        ConfigError: it is not one of this version.
     """
-    return _CONTENT.validate_json(content)
+    return parse_json(content, _CONTENT.validate_json, where=where, expected="the index of a sweep")

@@ -95,7 +95,7 @@ class _Member:
 
     @property
     def rests(self) -> bool:
-        """No session of its lanes is being played, and none begins."""
+        """No session of its lanes has a seat, and none begins; parked ones go on when play does."""
         return self.report is not None and self.report.orders == self.orders and not self.report.playing
 
     @property
@@ -160,7 +160,8 @@ class Fleet:
         self._fatal: BaseException | None = None
         self._pulse = asyncio.Event()
         self.counts: Counter[str] = Counter()
-        """What has happened since it was emptied: `replaced`, `retried_lanes`, `unsure_asks`, `refused_sessions`."""
+        """What has happened since it was emptied: `replaced`, `retried_lanes`, `unsure_asks`, `refused_sessions`,
+        and `parked`: sessions that gave up their seats."""
 
     # The life of an actor.
 
@@ -241,6 +242,8 @@ class Fleet:
     def _take(self, member: _Member, report: Report) -> None:
         self._check_orders(member, report)
         member.report = report
+        if report.parks:
+            self.counts["parked"] += report.parks
         self._take_lanes(member, report)
         if self._evaluation is not None:
             for part in report.parts:
@@ -452,7 +455,10 @@ class Fleet:
         await self._until(lambda: self.lanes.is_complete or self.needs_weights)
 
     async def drain(self) -> None:
-        """Let no session begin, and wait for those that are being played; `resume` ends it."""
+        """Let no session begin or go on, and wait for those that have a seat; `resume` ends it.
+
+        Parked sessions stay parked, also when their answers come.
+        """
         self._paused = True
         self._send_all()
         await self._until(lambda: all(member.rests for member in self._members if member.serving))
@@ -499,6 +505,11 @@ class Fleet:
     def evaluated(self) -> int:
         """Sessions that the running evaluation has finished."""
         return 0 if self._evaluation is None else self._evaluation.evaluated.total()
+
+    @property
+    def asking(self) -> int:
+        """Sessions that wait for a slow expert."""
+        return sum(one.report.asking for one in self._members if one.serving and one.report is not None)
 
     async def spread(self, shares: AskingShares) -> None:
         """Move every lane to the place where it begins in its first stream, before anything is played."""

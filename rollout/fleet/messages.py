@@ -90,9 +90,11 @@ class Report:
     """What happened at an actor since its last report."""
 
     orders: int  # number of the last orders that were carried out
-    playing: int  # sessions of lanes that are being played
+    playing: int  # sessions of lanes that have a seat; parked ones have none
     waiting: int  # lanes that wait for a seat
     free: int  # seats
+    asking: int = 0  # sessions that wait for a slow expert
+    parks: int = 0  # sessions that gave up their seats for that
     played: Sequence[Played] = ()  # those of one lane in order, and before the lane's `Returned`
     returned: Sequence[Returned] = ()
     parts: Sequence[Part] = ()  # of the running evaluation

@@ -75,8 +75,7 @@ def transcript(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     for token in [*ids, None]:
         function = None if token is None else tokenizer.function_at(token)
         if token is not None and function is None:
-            if token not in (tokenizer.bos_id, tokenizer.eos_id):
-                words.append(token)
+            words.append(token)
             continue
         said.append(tokenizer.decode(words).strip())
         words = []

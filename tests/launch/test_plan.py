@@ -327,10 +327,10 @@ def test_a_plan_is_printed_and_starts_nothing(call, tmp_path):
 
 def test_a_plan_of_a_sweep_lists_its_runs_and_one_that_does_not_fit_ends_with_code_2(call, tmp_path):
     model = write_model_folder(tmp_path / "model", **SMALL)
-    code, out, err = call("plan", "study", f"model.path={model}", "cluster.device=gpu", "rollout.dtype=bfloat16")
+    code, out, err = call("plan", "prices", f"model.path={model}", "cluster.device=gpu", "rollout.dtype=bfloat16")
     assert code == 2
-    assert "sweep       10 runs, 0 finished, 10 left; 10 different imitations" in out
-    assert "plan study: it does not fit: engine-0 and 2 more find no room: 3 GPUs are needed" in one_line(err)
+    assert "sweep       9 runs, 0 finished, 9 left; 3 different imitations" in out
+    assert "plan prices: it does not fit: engine-0 and 1 more find no room: 2 GPUs are needed" in one_line(err)
 
 
 def test_lengths_and_time_come_from_a_finished_run(call, tmp_path):

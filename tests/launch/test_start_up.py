@@ -47,7 +47,7 @@ COMMANDS = [
 ]
 MAY_IMPORT = {
     ("keys",): set(),
-    ("sweep", "study", "--dry-run"): set(),
+    ("sweep", "prices", "--dry-run"): set(),
     ("train", "quickstart", "rollout.actors=0"): set(),  # refused: the config is read first
     ("reprice", "RUN", "--advice-cost", "2"): set(),  # refused: the price is checked first
     ("evaluate", "quickstart", "--policy", "oracle", "evaluate.sessions=48"): {

@@ -114,7 +114,7 @@ def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("base: quickstart", "found no run"),
+        ("base: quickstart", "found neither; `agile-ray train` or `submit` trains a single run"),
         ("base: quickstart\nruns: [[seed=1, run.name=a], [seed=2, run.name=a]]", "these name several: a"),
         ("base: quickstart\nruns: [[sed=1]]", "unknown key sed; the nearest known one is seed"),
         ("base: quickstart\nruns: [[seed=1], [seed]]", "override 'seed': overrides are written key=value"),

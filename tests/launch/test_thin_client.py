@@ -127,8 +127,10 @@ def test_the_job_client_is_among_what_it_brings(hidden, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_command_that_trains_says_in_one_line_what_to_install(hidden, model, tmp_path):
-    done = run(hidden, tmp_path, "train", "quickstart", f"model.path={model}")
+@pytest.mark.parametrize("words", [("train", "quickstart"), ("sweep", "prices"), ("sweep", "choices")], ids=" ".join)
+def test_a_command_that_trains_says_in_one_line_what_to_install(hidden, model, tmp_path, words):
+    done = run(hidden, tmp_path, *words, f"model.path={model}")
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert "is not installed: this command needs what trains; pip install 'agile-ray[train]'" in line
+    assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from agile_ray.agent.environment import Question
+from agile_ray.agent.environment import Question, Submission
 from agile_ray.agent.expert import Advice, AskKey, GoldExpert
 from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Completion, Policy, SessionView
@@ -16,7 +16,7 @@ from rollout.engine_policy import EnginePolicy, Lockstep
 from rollout.timed_session import play_session
 from rollout.waiting import wait
 from tests.fakes.engine import FakeEngine
-from tests.fakes.worlds import ASKS, Says, lane, question, rules
+from tests.fakes.worlds import ASKS, Says, SmallStream, lane, question, rules
 
 LIMIT_S = 1.0
 
@@ -30,12 +30,20 @@ class Slow(Says):
         return await super().write(view)
 
 
-class Silent(GoldExpert):
-    """Never answers."""
+class Thinks(GoldExpert):
+    """Answers after longer than the limit."""
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
-        await asyncio.sleep(60)
+        await asyncio.sleep(1.3 * LIMIT_S)
         return await super().advise(question, key=key)
+
+
+class Silent(SmallStream):
+    """Never judges."""
+
+    async def judge(self, question: Question, submission: Submission) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        await asyncio.sleep(60)
+        return super().judge(question, submission)
 
 
 def session(one: Lane, policy: Policy, stepped: Callable[[], None] = lambda: None) -> Coroutine[None, None, Session]:
@@ -52,9 +60,15 @@ def test_the_time_that_a_policy_takes_does_not_count() -> None:
     assert (one.position, len(steps)) == (1, 2 * len(ASKS))
 
 
+def test_the_time_that_an_expert_takes_does_not_count() -> None:
+    one = lane(*questions(1), with_rules=rules(expert=Thinks()))
+    played = asyncio.run(session(one, Says(*ASKS)))
+    assert (one.position, len(played.receipts), played.error) == (1, 1, None)
+
+
 def test_in_lockstep_the_stuck_session_is_named_and_not_those_that_wait_for_it() -> None:
     waiting_lane = lane(*questions(9))
-    stuck = lane(*questions(9), with_rules=rules(expert=Silent()))
+    stuck = Lane(Silent(*questions(9)), rules())
     stuck.position, waiting_lane.position = 7, 3
 
     async def both() -> None:

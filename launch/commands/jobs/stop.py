@@ -22,7 +22,7 @@ def command(
     \b
     Examples:
       agile-ray stop quickstart --address http://10.0.0.1:8265
-      agile-ray stop study --wait 0 --address http://10.0.0.1:8265
+      agile-ray stop prices --wait 0 --address http://10.0.0.1:8265
     """
     where = dashboard(address, of="stop")
     from launch.cluster.jobs import Jobs

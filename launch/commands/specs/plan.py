@@ -50,10 +50,11 @@ def command(
     Examples:
       agile-ray plan quickstart
       agile-ray plan quickstart --cluster 2x8xH100-80 cluster.device=gpu rollout.actors=8 learner.ranks=8
-      agile-ray plan study --like runs/quickstart
+      agile-ray plan prices --like runs/quickstart
     """
     if cluster is not None and address is not None:
         raise ConfigError("plan: --cluster describes machines, --address asks for them; give one")
+    nodes = _nodes(cluster, address)  # asked before libraries are loaded, so that a wrong address is told at once
     from launch.commands.specs import plan_text
     from launch.plan.batches import batches
     from launch.plan.fit import fit
@@ -66,7 +67,6 @@ def command(
     given = overrides or ()
     jobs = plan(read.path, read, given) if read.axes.vary else []
     config = jobs[0].config if jobs else read.resolve(given)
-    nodes = _nodes(cluster, address)
     network = read_network(config.model.path)
     lengths = _lengths(config, like)
     arithmetic = batches(config, lengths)

@@ -54,9 +54,9 @@ def command(
     \b
     Examples:
       agile-ray status runs/quickstart
-      agile-ray status runs/study --follow
-      agile-ray status study run.folder=/mnt/runs
-      agile-ray status study --follow --address http://10.0.0.1:8265
+      agile-ray status runs/prices --follow
+      agile-ray status prices run.folder=/mnt/runs
+      agile-ray status prices --follow --address http://10.0.0.1:8265
     """
     look = _on_cluster(target, overrides or (), address) if address else _here(target, overrides or ())
     from launch.report.console import plain_console

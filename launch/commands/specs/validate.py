@@ -47,7 +47,7 @@ def command(
 
     \b
     Examples:
-      agile-ray validate quickstart shop configs/sweeps/study.yaml
+      agile-ray validate quickstart shop configs/sweeps/prices.yaml
       agile-ray validate spec.yaml --cluster 2x8xH100-80 run.folder=/mnt/runs
       agile-ray validate spec.yaml --address http://10.0.0.1:8265
     """
@@ -63,8 +63,8 @@ def command(
         if not found.faults:
             runs = f"{found.runs} run{'s' if found.runs > 1 else ''}"
             print(f"{name}: {'as far as it is checked, ' if found.unchecked else ''}right, {runs}")
-        for unchecked in found.unchecked:
-            print(f"{name}: unchecked: {unchecked}")
+            for unchecked in found.unchecked:
+                print(f"{name}: unchecked: {unchecked}")
         if resolved:
             for config in found.configs:
                 print(f"# {name}\n{config.yaml()}", end="")
@@ -89,20 +89,24 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def _target(cluster: str | None, address: str | None) -> "Target":
     if cluster is not None and address is not None:
         raise ConfigError("validate: --cluster describes machines, --address asks for them; give one")
-    from launch.validate.spec import Target
-
+    dashboard = None
     if cluster is not None:
         from launch.plan.machines import parse_shape
 
-        return Target(nodes=parse_shape(cluster), elsewhere=True)
-    from launch.validate.machines import nodes_of, this_machine
+        nodes = parse_shape(cluster)
+    elif address is not None:
+        from launch.cluster.dashboard import Dashboard
+        from launch.validate.machines import nodes_of
 
-    if address is None:
-        return Target(nodes=(this_machine(),))
-    from launch.cluster.dashboard import Dashboard
+        dashboard = Dashboard(address)
+        nodes = nodes_of(dashboard)  # asked before libraries are loaded, so that a wrong address is told at once
+    else:
+        from launch.validate.machines import this_machine
 
-    dashboard = Dashboard(address)
-    return Target(nodes=nodes_of(dashboard), dashboard=dashboard)
+        nodes = (this_machine(),)
+    from launch.validate.spec import Target
+
+    return Target(nodes=nodes, dashboard=dashboard, elsewhere=cluster is not None)
 
 
 def _naming(name: str, fault: str) -> str:

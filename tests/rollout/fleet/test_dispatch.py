@@ -284,9 +284,9 @@ def test_lanes_move_to_the_actor_that_has_nothing_to_do():
     rig = Rig(actors=2, total=8, seats=2, sessions=4)
 
     async def work(rig):
-        rig.workers[0].player._seats = 1
+        rig.workers[0].player._seats.number = 1
         for worker in rig.workers[1:]:
-            worker.player._seats = 6
+            worker.player._seats.number = 6
         await rig.train(2)
         return [len(worker.books.receipts) for worker in rig.workers]
 
