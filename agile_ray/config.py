@@ -140,9 +140,10 @@ class Env(Section):
             if not value.removeprefix(RECORDED):
                 raise ValueError(f"{RECORDED}RUN names the folder of a past run, found none")
         elif value.startswith(INBOX):
-            if not re.fullmatch(r"https?://[^#]+(#[0-9]+(\.[0-9]+)?)?", value.removeprefix(INBOX)):
+            if not re.fullmatch(r"https?://[^#]+(#(?=.*[1-9])[0-9]+(\.[0-9]+)?)?", value.removeprefix(INBOX)):
                 raise ValueError(
-                    f"{INBOX}URL or {INBOX}URL#SECONDS, such as {INBOX}http://127.0.0.1:8322, found {value}"
+                    f"{INBOX}URL or {INBOX}URL#SECONDS with a deadline above 0, such as "
+                    f"{INBOX}http://127.0.0.1:8322#600, found {value}"
                 )
             check_public(value.removeprefix(INBOX).partition("#")[0])
         elif not is_known(value, kind="experts", built_in=("gold",)):

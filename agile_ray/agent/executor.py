@@ -137,6 +137,7 @@ class Executor:
         self._pending: Function | None = None  # the function whose words are being written
         self._words: list[int] = []
         self._taken = 0  # action tokens of the turn that is being taken
+        self._ask_probability = math.nan  # of that turn, as in Turn
         if rules.agent.forced:
             self._force(Function.GET_QUESTION)
             if Function.RETRIEVE_MEMORY not in self.barred:
@@ -176,6 +177,7 @@ class Executor:
         prompt = np.array(self.context_ids, dtype=np.int32)
         rewards: list[float] = []
         reply: list[int] | None = None
+        self._ask_probability = completion.ask_probability
         for token in completion.ids.tolist():
             self.context_ids.append(token)
             self._taken += 1
@@ -358,7 +360,13 @@ class Executor:
         return _Effect(reply=said(self.tokenizer, f"{redacted(self.found.text)}\n", speaker=Speaker.TOOL))
 
     async def _seek_advice(self) -> _Effect:
-        key = AskKey(stream=self.stream.id, position=self.position, number=len(self._receipts))
+        known = self._taken == 1 and not math.isnan(self._ask_probability)  # it is that of the turn's first token
+        key = AskKey(
+            stream=self.stream.id,
+            position=self.position,
+            number=len(self._receipts),
+            ask_probability=self._ask_probability if known else None,
+        )
         async with self._waits():
             receipt = await self._expert.ask(self.question, key=key, price=self.price)
         self._receipts.append(receipt)

@@ -1,6 +1,6 @@
 """The expert: answers a question for a price."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from agile_ray.agent.environment import Question
@@ -14,6 +14,7 @@ class AskKey:
     stream: str
     position: int  # of the session in its stream
     number: int  # of the ask in its session, from 0
+    ask_probability: float | None = field(default=None, compare=False)  # told to the expert, and no part of the key
 
     def __str__(self) -> str:
         return f"{self.stream}#{self.position}#{self.number}"

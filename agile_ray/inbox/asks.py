@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 LONGEST = 20_000
 """Characters of the longest text of an ask or of an answer."""
@@ -30,7 +31,7 @@ class Ask:
     topic: str
     text: str  # the user's words
     context: str = ""  # what the agent saw
-    ask_probability: float | None = None  # that the policy gave to asking, in [0, 1]; None: not known
+    ask_probability: Annotated[float, Field(ge=0, le=1)] | None = None  # that the policy gave to asking, if known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +59,8 @@ class Posted:
     """An ask on its way to the inbox."""
 
     ask: Ask
-    deadline_s: float  # after the first time that the ask was posted
-    wait_s: float = 0.0  # how long the reply may wait for an answer
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # after the first time that the ask was posted
+    wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # how long the reply may wait for an answer
 
 
 ASK, TOLD, RECORD, POSTED = TypeAdapter(Ask), TypeAdapter(Told), TypeAdapter(Record), TypeAdapter(Posted)

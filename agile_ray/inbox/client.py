@@ -44,6 +44,7 @@ class InboxExpert:
 
     source = "inbox"
     reliability = 1.0
+    patient = True  # thousands of sessions may wait
 
     def __init__(self, url: str, *, deadline_s: float = DEADLINE_S, wait_s: float = WAIT_S) -> None:
         """Connect at the first ask.
@@ -72,6 +73,7 @@ class InboxExpert:
             topic=question.topic,
             text=question.text[:LONGEST],
             context=(question.shown if question.shown != question.text else "")[:LONGEST],
+            ask_probability=None if key.ask_probability is None else min(key.ask_probability, 1.0),  # it is rounded
         )
         told = await self._closed(ask)
         if told.state is not State.ANSWERED:
@@ -81,14 +83,10 @@ class InboxExpert:
     async def _closed(self, ask: Ask) -> Told:
         import httpx
 
-        end = (
-            time.monotonic() + self._deadline_s + SLACK_S
-        )  # the inbox keeps the deadline; this is for one that is gone
+        end = time.monotonic() + self._deadline_s + SLACK_S  # of an inbox that is gone; else it keeps the deadline
         pause, why = FIRST_PAUSE_S, "it was not reached"
         headers = {"Authorization": f"Bearer {os.environ.get(TOKEN, '')}", "Content-Type": "application/json"}
-        async with httpx.AsyncClient(
-            headers=headers, trust_env=False, verify=_certificates()
-        ) as client:  # of this call's event loop
+        async with httpx.AsyncClient(headers=headers, trust_env=False, verify=_certificates()) as client:
             while (left := end - time.monotonic()) > 0:
                 wait_s = min(self._wait_s, left)
                 posted = Posted(ask=ask, deadline_s=self._deadline_s, wait_s=wait_s)

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
@@ -67,7 +68,7 @@ class Changes:
 
     def __init__(self) -> None:
         self.version = time.time_ns() // 1_000_000  # grows over restarts, so a page notices one
-        self._events: dict[str, asyncio.Event] = {}
+        self._events: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()  # kept by those who wait
 
     def now(self, key: str) -> None:
         """Something has changed."""
@@ -96,10 +97,9 @@ class Inbox:
         """Add an ask, and wait for its answer."""
         posted = POSTED.validate_json(await _body(request))
         _check_short(posted.ask.key, posted.ask.text, posted.ask.context)
-        before = self._queue.counts()["open"]
-        told = self._queue.post(posted.ask, deadline_s=posted.deadline_s, now=time.time())
-        if self._queue.counts()["open"] != before:
+        if self._queue.post(posted.ask, deadline_s=posted.deadline_s, now=time.time()):
             self._changes.now(posted.ask.key)
+        told = self._queue.told(posted.ask.key)
         if told.state is State.OPEN and posted.wait_s > 0:
             await self._changes.wait(posted.ask.key, posted.wait_s)
             told = self._queue.told(posted.ask.key)

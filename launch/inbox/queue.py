@@ -89,13 +89,13 @@ class Queue:
         """Close the file."""
         self._db.close()
 
-    def post(self, ask: Ask, *, deadline_s: float, now: float) -> Told:
-        """Add an ask unless it is there, and say where it is.
+    def post(self, ask: Ask, *, deadline_s: float, now: float) -> bool:
+        """Add an ask unless it is there, and say whether it is new.
 
         Raises:
             OtherAskError: the key is there with another question.
         """
-        self._db.execute(
+        added = self._db.execute(
             "INSERT INTO asks (key, ask, question, asked_s, due_s) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (ask.key, ASK.dump_json(ask).decode(), ask.text, now, now + deadline_s),
         )
@@ -103,7 +103,7 @@ class Queue:
             raise OtherAskError(
                 f"{ask.key}: an ask keeps its question, found another one; give each task its own inbox"
             )
-        return self.told(ask.key)
+        return added.rowcount == 1
 
     def told(self, key: str) -> Told:
         """Where an ask is.

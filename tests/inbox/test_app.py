@@ -1,13 +1,15 @@
 """The inbox over HTTP: what it refuses, and that its page needs nothing else."""
 
+import asyncio
 import re
+from dataclasses import asdict
 
 import pytest
 from starlette.testclient import TestClient
 
 from agile_ray.errors import ConfigError
 from launch.inbox import token as tokens
-from launch.inbox.app import LONGEST_BODY, STATIC, application
+from launch.inbox.app import LONGEST_BODY, STATIC, Changes, application
 from launch.inbox.notify import Webhook
 from launch.inbox.server import owned
 from launch.view.app import HEADERS
@@ -60,6 +62,9 @@ def test_what_is_asked_is_sent_as_data(client):
         ("finish", {**REPLY, "state": "late"}, 400),
         ("finish", {**REPLY, "answer": "x" * 20_001}, 400),
         ("ask", {"ask": {}, "deadline_s": 1}, 400),
+        ("ask", {"ask": asdict(ask(1)), "deadline_s": 0}, 400),
+        ("ask", {"ask": asdict(ask(1)), "deadline_s": "inf"}, 400),
+        ("ask", {"ask": asdict(ask(1, ask_probability=1.5)), "deadline_s": 1}, 400),
         ("claim", {"key": "x" * LONGEST_BODY, "who": "person-1"}, 400),
     ],
 )
@@ -108,6 +113,21 @@ def test_one_process_serves_an_inbox(tmp_path):
         pass
 
 
+def test_who_waits_is_woken_by_a_change_and_nothing_is_kept_of_a_wait_that_has_ended():
+    async def play():
+        changes = Changes()
+        woken = [asyncio.ensure_future(changes.wait(key, 20)) for key in ("a", "a", "")]
+        late = [asyncio.ensure_future(changes.wait(f"late {number % 3}", 0.05)) for number in range(6)]
+        await asyncio.sleep(0.01)
+        assert len(changes._events) == 5
+        changes.now("a")
+        await asyncio.wait_for(asyncio.gather(*woken), 5)
+        await asyncio.wait_for(asyncio.gather(*late), 5)
+        return len(changes._events)
+
+    assert asyncio.run(play()) == 0
+
+
 async def told(webhook, queue, now):
     await webhook.tell(queue.waiting(now), count=queue.counts()["open"], now=now)
     if webhook._sending is not None:
@@ -115,8 +135,6 @@ async def told(webhook, queue, now):
 
 
 def test_a_webhook_is_told_of_new_asks_once_in_a_while_and_may_fail(queue, capsys):
-    import asyncio
-
     url = "http://127.0.0.1:9/secret"
     webhook = Webhook(url, every_s=60)
 

@@ -5,11 +5,13 @@ import random
 import stat
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from agile_ray.agent.expert import AskKey
 from agile_ray.agent.paid_expert import PaidExpert
+from agile_ray.config import Env
 from agile_ray.errors import ExpertError
 from agile_ray.inbox.client import InboxExpert
 from agile_ray.inbox.recorded import RecordedInbox
@@ -76,6 +78,47 @@ def test_an_ask_without_an_answer_has_a_named_reason_and_costs_nothing(served, s
     thread.join(20)
     assert said in str(outcome[0])
     assert bought == []
+
+
+def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(served):
+    asks, bought = 40, []
+    paid = PaidExpert(InboxExpert(served.url), deadline_s=30, bought=bought.append)
+
+    async def play():
+        before = threading.active_count()
+        running = [
+            asyncio.ensure_future(paid.ask(question(number), key=key(number), price=300)) for number in range(asks)
+        ]
+        async with asyncio.timeout(20):
+            while len(served.waiting()) < asks:
+                await asyncio.sleep(0.05)
+        assert threading.active_count() == before
+        for number in range(asks):
+            served.finish(str(key(number)), answer=f"answer {number}")
+        async with asyncio.timeout(20):
+            return await asyncio.gather(*running)
+
+    receipts = asyncio.run(play())
+    assert [receipt.answer for receipt in receipts] == [f"answer {number}" for number in range(asks)]
+    assert sorted(receipt.key for receipt in bought) == sorted(str(key(number)) for number in range(asks))
+
+
+def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(served):
+    seen = replace(question(), shown="a table of people\nwho is 0 ?")
+    thread, _ = in_background(
+        lambda: asyncio.run(InboxExpert(served.url).advise(seen, key=replace(key(), ask_probability=0.25)))
+    )
+    until(lambda: len(served.waiting()) == 1)
+    [ask] = served.waiting()
+    assert (ask["key"], ask["context"], ask["ask_probability"]) == (str(key()), seen.shown, 0.25)
+    served.finish(str(key()))
+    thread.join(20)
+
+
+@pytest.mark.parametrize("address", ["ftp://host", "http://host#0", "http://host#0.00", "http://host#soon", "#5"])
+def test_a_wrong_address_is_refused_before_a_run(address):
+    with pytest.raises(ValueError, match=r"inbox:URL or inbox:URL#SECONDS"):
+        Env(name="shop", expert=f"inbox:{address}")
 
 
 def test_a_deadline_closes_an_ask(served):

@@ -17,11 +17,13 @@ def close(queue, number=0, told=YES, who="a", now=1.0):
 
 
 def test_an_ask_that_is_posted_again_is_the_same_and_gets_its_answer(queue):
-    assert [queue.post(ask(), deadline_s=9, now=now) for now in (0, 5)] == [OPEN, OPEN]
+    assert [queue.post(ask(), deadline_s=9, now=now) for now in (0, 5)] == [True, False]
+    assert queue.told(ask().key) == OPEN
     [waiting] = queue.waiting(5)
     assert (waiting.asked_s, waiting.due_s) == (0, 9)
     close(queue)
-    assert queue.post(ask(), deadline_s=9, now=50) == YES
+    assert not queue.post(ask(), deadline_s=9, now=50)
+    assert queue.told(ask().key) == YES
     assert queue.counts() == {"open": 0, "answered": 1, "refused": 0, "unknown": 0, "late": 0}
 
 
@@ -63,7 +65,8 @@ def test_an_ask_is_late_once_its_deadline_passes_and_stays_so(queue):
     with pytest.raises(TakenError):
         close(queue, now=9)
     assert queue.expire(9) == [ask().key]
-    assert queue.post(ask(), deadline_s=9, now=10).state is State.LATE
+    assert not queue.post(ask(), deadline_s=9, now=10)
+    assert queue.told(ask().key).state is State.LATE
 
 
 def test_an_ask_that_is_not_there_is_named(queue):
