@@ -37,7 +37,6 @@ ALLOWED = {
     ("rollout/prompted/policies.py", "PromptedAgent.write", "in_thread"): "Chat.ask has a deadline",
     ("rollout/weights/plugin.py", "_die_with", "os.getppid"): "watches as long as its process lives",
     ("launch/commands/specs/status.py", "command", "True"): "--follow watches until the runs end, or Ctrl-C",
-    ("launch/inbox/app.py", "Inbox.watch", "True"): "keeps deadlines as long as the inbox is served",
     ("launch/cluster/jobs.py", "Jobs._exit_code", "not (found"): "its caller waits for it with a deadline",
     (
         "benchmarks/across_commits.py",
