@@ -78,6 +78,11 @@ class Changes:
             if event is not None:
                 event.set()
 
+    def wake_all(self) -> None:
+        """Let all who wait return, since the server ends."""
+        for event in list(self._events.values()):
+            event.set()
+
     async def wait(self, key: str, seconds: float) -> None:
         """Return at the next change, or after a time."""
         event = self._events.setdefault(key, asyncio.Event())
@@ -88,10 +93,10 @@ class Changes:
 class Inbox:
     """Answers the requests."""
 
-    def __init__(self, queue: Queue, webhook: Webhook | None = None) -> None:
+    def __init__(self, queue: Queue, changes: Changes, webhook: Webhook | None = None) -> None:
         self._queue = queue
+        self._changes = changes
         self._webhook = webhook
-        self._changes = Changes()
 
     async def ask(self, request: Request) -> Response:
         """Add an ask, and wait for its answer."""
@@ -162,17 +167,23 @@ class Inbox:
 
 
 def application(
-    queue: Queue, *, token: str, hosts: Sequence[str] = view.LOOPBACK, webhook: Webhook | None = None
+    queue: Queue,
+    changes: Changes,
+    *,
+    token: str,
+    hosts: Sequence[str] = view.LOOPBACK,
+    webhook: Webhook | None = None,
 ) -> Starlette:
     """The application.
 
     Args:
         queue: of the asks; this process owns it.
+        changes: wakes the requests that wait.
         token: that every request for data carries.
         hosts: names under which it may be asked for; "*": any.
         webhook: is told of asks that wait.
     """
-    inbox = Inbox(queue, webhook)
+    inbox = Inbox(queue, changes, webhook)
 
     @asynccontextmanager
     async def watched(_: Starlette) -> AsyncIterator[None]:

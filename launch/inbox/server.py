@@ -11,7 +11,7 @@ import uvicorn
 
 from agile_ray.errors import ConfigError
 from agile_ray.inbox.client import TOKEN
-from launch.inbox.app import application
+from launch.inbox.app import Changes, application
 from launch.inbox.notify import webhook
 from launch.inbox.queue import FILE, Queue
 from launch.inbox.token import token
@@ -46,16 +46,30 @@ def serve(folder: Path, *, host: str, port: int) -> None:
         count = queue.counts()["open"]
         place = TOKEN if os.environ.get(TOKEN) else folder / "token"
         print(f"http://{shown}:{bound}/  {count} asks wait; the token is in {place}", flush=True)
+        changes = Changes()
         config = uvicorn.Config(
-            application(queue, token=secret, hosts=hosts(host), webhook=webhook()),
+            application(queue, changes, token=secret, hosts=hosts(host), webhook=webhook()),
             log_level="warning",
             access_log=False,
             ws="none",
             lifespan="on",
             timeout_graceful_shutdown=2,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config, changes).run(sockets=[listening])
         queue.close()
+
+
+class Server(uvicorn.Server):
+    """Answers the requests that wait before it ends, instead of breaking them off."""
+
+    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
+        super().__init__(config)
+        self._changes = changes
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; called on Ctrl-C."""
+        self._changes.wake_all()
+        await super().shutdown(sockets)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def client(tmp_path):
 
     queue = Queue(tmp_path / "inbox.sqlite")
     queue.post(ask(text=ODD, context=ODD, ask_probability=0.25), deadline_s=1e10, now=0)
-    yield TestClient(application(queue, token=TOKEN), base_url="http://127.0.0.1:8322")
+    yield TestClient(application(queue, Changes(), token=TOKEN), base_url="http://127.0.0.1:8322")
     queue.close()
 
 

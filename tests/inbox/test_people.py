@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import stat
 import threading
 import time
@@ -13,10 +14,11 @@ from agile_ray.agent.expert import AskKey
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Env
 from agile_ray.errors import ExpertError
+from agile_ray.inbox.asks import ASK
 from agile_ray.inbox.client import InboxExpert
 from agile_ray.inbox.recorded import RecordedInbox
 from launch.inbox.export import export
-from tests.inbox.conftest import question
+from tests.inbox.conftest import ask, question
 
 
 def key(number=0):
@@ -109,8 +111,8 @@ def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(serv
         lambda: asyncio.run(InboxExpert(served.url).advise(seen, key=replace(key(), ask_probability=0.25)))
     )
     until(lambda: len(served.waiting()) == 1)
-    [ask] = served.waiting()
-    assert (ask["key"], ask["context"], ask["ask_probability"]) == (str(key()), seen.shown, 0.25)
+    [shown] = served.waiting()
+    assert (shown["key"], shown["context"], shown["ask_probability"]) == (str(key()), seen.shown, 0.25)
     served.finish(str(key()))
     thread.join(20)
 
@@ -119,6 +121,18 @@ def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(serv
 def test_a_wrong_address_is_refused_before_a_run(address):
     with pytest.raises(ValueError, match=r"inbox:URL or inbox:URL#SECONDS"):
         Env(name="shop", expert=f"inbox:{address}")
+
+
+def test_an_inbox_that_ends_answers_those_who_wait_there(served):
+    replies = []
+    body = {"ask": ASK.dump_python(ask()), "deadline_s": 60, "wait_s": 20}
+    thread = threading.Thread(target=lambda: replies.append(served.post("ask", **body)), daemon=True)
+    thread.start()
+    until(lambda: len(served.waiting()) == 1)
+    served.process.send_signal(signal.SIGINT)  # as Ctrl-C
+    thread.join(15)
+    assert [(reply.status_code, reply.json()["state"]) for reply in replies] == [(200, "open")]
+    served.process.wait(timeout=15)
 
 
 def test_a_deadline_closes_an_ask(served):

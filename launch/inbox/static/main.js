@@ -16,6 +16,10 @@ let linked = null; // the ask to open at first
 let failing = false; // the list could not be read
 
 async function follow() {
+  if (!hasToken()) {
+    login();
+    return;
+  }
   let seen = "";
   for (;;) {
     try {
