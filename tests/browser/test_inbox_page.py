@@ -1,22 +1,12 @@
 """The inbox in a browser: answering by keyboard at a desk and on a telephone, two people at one ask, and no token."""
 
-import socket
-import threading
-
-import httpx
 import pytest
-import uvicorn
 from playwright.sync_api import expect
 
-from agile_ray.inbox.asks import ASK
 from launch.inbox import queue
-from launch.inbox.app import Changes, application
-from launch.inbox.queue import FILE, Queue
-from launch.inbox.server import Server
 from tests.browser.conftest import BROAD, NARROW
-from tests.inbox.conftest import TOKEN, ask
+from tests.inbox.conftest import TOKEN, Local, ask
 
-HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 SHOWN = "columns : width <cm>, price <euro>\nhow wide is the red lamp ?"
 QUESTIONS = (
     "how wide is the red lamp ?",
@@ -27,49 +17,21 @@ QUESTIONS = (
 )
 
 
-class Inbox:
-    """An inbox in a thread of this process, and the agents that ask it."""
-
-    def __init__(self, folder):
-        self._queue = Queue(folder / FILE)
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.home = f"http://127.0.0.1:{self._door.getsockname()[1]}/"
-        changes = Changes()
-        app = application(self._queue, changes, token=TOKEN)
-        self._server = Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=2), changes)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._door]}, daemon=True)
-        self._thread.start()
-        self._client = httpx.Client(base_url=self.home, headers=HEADERS, timeout=10, trust_env=False, verify=False)
-
-    @property
-    def link(self):
-        """The address of the page, with the token."""
-        return f"{self.home}#token={TOKEN}"
-
-    def post(self, number, **changes):
-        """Ask; what the inbox says of it."""
-        one = ask(number, text=QUESTIONS[number], **changes)
-        body = {"ask": ASK.dump_python(one), "deadline_s": 600.0}
-        return self._client.post("api/ask", json=body).raise_for_status().json()
-
-    def finish(self, number, *, answer, text=""):
-        """Answer as somebody else does, without a browser."""
-        body = {"key": ask(number).key, "who": "somebody", "by": "Bob", "state": "answered"}
-        self._client.post("api/finish", json={**body, "answer": answer, "text": text}).raise_for_status()
-
-    def close(self):
-        self._client.close()
-        self._server.should_exit = True
-        self._thread.join(10)
-        self._queue.close()
-        self._door.close()
-
-
 @pytest.fixture
 def inbox(tmp_path):
-    served = Inbox(tmp_path)
+    served = Local(tmp_path)
     yield served
     served.close()
+
+
+def put(inbox, number, **changes):
+    """Ask a question; what the inbox says of it."""
+    return inbox.ask(ask(number, text=QUESTIONS[number], **changes))
+
+
+def link(inbox):
+    """The address of the page, with the token."""
+    return f"{inbox.url}/#token={TOKEN}"
 
 
 def words(page):
@@ -79,14 +41,14 @@ def words(page):
 
 @pytest.mark.parametrize("width", [BROAD, NARROW])
 def test_a_person_answers_edits_does_not_know_and_refuses_by_keyboard(inbox, opened, width):
-    inbox.post(3)
-    inbox.finish(3, answer="no", text="it is lacquered")
-    inbox.post(0, context=SHOWN, ask_probability=0.25)
-    found = opened(inbox.link, width=width, dark=width == NARROW)
+    put(inbox, 3)
+    inbox.finish(ask(3).key, answer="no", text="it is lacquered")
+    put(inbox, 0, context=SHOWN, ask_probability=0.25)
+    found = opened(link(inbox), width=width, dark=width == NARROW)
     page, question = found.page, found.page.locator("#question")
     expect(words(page)).to_have_text([QUESTIONS[0]])
-    inbox.post(1)
-    inbox.post(2)
+    put(inbox, 1)
+    put(inbox, 2)
     expect(words(page)).to_have_text([*QUESTIONS[:3]])  # the list follows the inbox
     for key in ("j", "k", "Enter"):
         page.keyboard.press(key)
@@ -112,13 +74,13 @@ def test_a_person_answers_edits_does_not_know_and_refuses_by_keyboard(inbox, ope
     expect(question).to_have_text(QUESTIONS[2])
     page.keyboard.press("Alt+d")
     expect(page.locator("#empty")).to_be_visible()
-    inbox.post(4)
+    put(inbox, 4)
     expect(words(page)).to_have_count(1)
     page.keyboard.press("Enter")
     expect(question).to_have_text(QUESTIONS[4])
     page.keyboard.press("Alt+r")
     expect(page.locator("#empty")).to_be_visible()
-    assert [tuple(inbox.post(number).values()) for number in (0, 1, 2, 4)] == [
+    assert [tuple(put(inbox, number).values()) for number in (0, 1, 2, 4)] == [
         ("answered", "40 cm", "40 cm"),
         ("answered", "its arms are fixed", "no, none"),
         ("unknown", "", ""),
@@ -128,8 +90,8 @@ def test_a_person_answers_edits_does_not_know_and_refuses_by_keyboard(inbox, ope
 
 
 def test_of_two_people_who_want_one_ask_one_gets_it_and_the_other_is_told(inbox, opened, monkeypatch):
-    inbox.post(0)
-    both = [opened(inbox.link) for _ in range(2)]
+    put(inbox, 0)
+    both = [opened(link(inbox)) for _ in range(2)]
     pages = [found.page for found in both]
     for page in pages:
         expect(words(page)).to_have_count(1)
@@ -144,10 +106,10 @@ def test_of_two_people_who_want_one_ask_one_gets_it_and_the_other_is_told(inbox,
     first.keyboard.type("40 cm")
     first.keyboard.press("Enter")
     expect(second.locator("#empty")).to_be_visible()
-    assert inbox.post(0)["answer"] == "40 cm"
+    assert put(inbox, 0)["answer"] == "40 cm"
 
     monkeypatch.setattr(queue, "LEASE_S", 0)  # so that both may open it
-    inbox.post(1)
+    put(inbox, 1)
     for page, name in zip(pages, ("Ann", "Bob"), strict=True):
         expect(words(page)).to_have_count(1)
         page.keyboard.press("Enter")
@@ -159,17 +121,17 @@ def test_of_two_people_who_want_one_ask_one_gets_it_and_the_other_is_told(inbox,
         expect(page.locator("#ask")).to_be_hidden()
     told = [page.get_by_role("alert").is_visible() for page in pages]
     assert sorted(told) == [False, True]
-    assert inbox.post(1)["answer"] == ("Bob" if told[0] else "Ann")
+    assert put(inbox, 1)["answer"] == ("Bob" if told[0] else "Ann")
     assert "closed" in pages[told.index(True)].get_by_role("alert").inner_text()
     assert all("409" in error for found in both for error in found.errors)
     assert [found.elsewhere for found in both] == [[], []]
 
 
 def test_without_the_token_nothing_is_shown_and_nothing_is_asked_for(inbox, opened):
-    inbox.post(0)
-    found = opened(inbox.home, width=NARROW)
+    put(inbox, 0)
+    found = opened(f"{inbox.url}/", width=NARROW)
     page, asked = found.page, []
-    page.on("request", lambda sent: asked.append(sent.url.removeprefix(inbox.home)))
+    page.on("request", lambda sent: asked.append(sent.url.removeprefix(f"{inbox.url}/")))
     page.reload()
     page.locator("#token").wait_for()
     assert not [path for path in asked if path.startswith("api/")]

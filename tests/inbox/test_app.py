@@ -13,10 +13,9 @@ from launch.inbox.app import LONGEST_BODY, STATIC, Changes, application
 from launch.inbox.notify import Webhook
 from launch.inbox.server import owned
 from launch.view.app import HEADERS
-from tests.inbox.conftest import TOKEN, ask
+from tests.inbox.conftest import TOKEN, WITH, ask
 
 ODD = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\u2028"
-WITH = {"Authorization": f"Bearer {TOKEN}"}
 REPLY = {"key": ask().key, "who": "person-1", "by": "Ann", "state": "answered", "text": "", "answer": "x"}
 PAGE = (STATIC / "index.html").read_text()
 

@@ -71,20 +71,20 @@ def test_an_ask_outlives_its_asker_and_the_inbox_and_is_there_once(served):
 
 
 @pytest.mark.parametrize(("state", "said"), [("refused", "refused"), ("unknown", "does not know")])
-def test_an_ask_without_an_answer_has_a_named_reason_and_costs_nothing(served, state, said):
+def test_an_ask_without_an_answer_has_a_named_reason_and_costs_nothing(local, state, said):
     bought = []
-    paid = PaidExpert(InboxExpert(served.url), deadline_s=20, bought=bought.append)
+    paid = PaidExpert(InboxExpert(local.url), deadline_s=20, bought=bought.append)
     thread, outcome = in_background(lambda: asyncio.run(paid.ask(question(), key=key(), price=300)))
-    until(lambda: len(served.waiting()) == 1)
-    served.finish(str(key()), state=state, answer="")
+    until(lambda: len(local.waiting()) == 1)
+    local.finish(str(key()), state=state, answer="")
     thread.join(20)
     assert said in str(outcome[0])
     assert bought == []
 
 
-def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(served):
+def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(local):
     asks, bought = 40, []
-    paid = PaidExpert(InboxExpert(served.url), deadline_s=30, bought=bought.append)
+    paid = PaidExpert(InboxExpert(local.url), deadline_s=30, bought=bought.append)
 
     async def play():
         before = threading.active_count()
@@ -92,11 +92,11 @@ def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(served):
             asyncio.ensure_future(paid.ask(question(number), key=key(number), price=300)) for number in range(asks)
         ]
         async with asyncio.timeout(20):
-            while len(served.waiting()) < asks:
+            while len(local.waiting()) < asks:
                 await asyncio.sleep(0.05)
         assert threading.active_count() == before
         for number in range(asks):
-            served.finish(str(key(number)), answer=f"answer {number}")
+            local.finish(str(key(number)), answer=f"answer {number}")
         async with asyncio.timeout(20):
             return await asyncio.gather(*running)
 
@@ -105,15 +105,15 @@ def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(served):
     assert sorted(receipt.key for receipt in bought) == sorted(str(key(number)) for number in range(asks))
 
 
-def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(served):
+def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(local):
     seen = replace(question(), shown="a table of people\nwho is 0 ?")
     thread, _ = in_background(
-        lambda: asyncio.run(InboxExpert(served.url).advise(seen, key=replace(key(), ask_probability=0.25)))
+        lambda: asyncio.run(InboxExpert(local.url).advise(seen, key=replace(key(), ask_probability=0.25)))
     )
-    until(lambda: len(served.waiting()) == 1)
-    [shown] = served.waiting()
+    until(lambda: len(local.waiting()) == 1)
+    [shown] = local.waiting()
     assert (shown["key"], shown["context"], shown["ask_probability"]) == (str(key()), seen.shown, 0.25)
-    served.finish(str(key()))
+    local.finish(str(key()))
     thread.join(20)
 
 
@@ -135,16 +135,16 @@ def test_an_inbox_that_ends_answers_those_who_wait_there(served):
     served.process.wait(timeout=15)
 
 
-def test_a_deadline_closes_an_ask(served):
+def test_a_deadline_closes_an_ask(local):
     with pytest.raises(ExpertError, match="nobody answered by the deadline"):
-        advised(served, deadline_s=0.5)()
-    assert served.finish(str(key())).status_code == 409
+        advised(local, deadline_s=0.5)()
+    assert local.finish(str(key())).status_code == 409
 
 
-def test_a_wrong_token_is_named_and_not_repeated(served, monkeypatch):
+def test_a_wrong_token_is_named_and_not_repeated(local, monkeypatch):
     monkeypatch.setenv("AGILE_INBOX_TOKEN", "another token, a wrong one")
     with pytest.raises(ExpertError, match="401.*AGILE_INBOX_TOKEN") as error:
-        advised(served)()
+        advised(local)()
     assert "a wrong one" not in str(error.value)
 
 
