@@ -54,6 +54,8 @@ class InboxExpert:
             deadline_s: of an ask, from when it is first posted; the inbox keeps it.
             wait_s: how long one request waits there.
         """
+        import httpx  # noqa: F401  here, since importing it takes longer than `advise` may block
+
         self._url = url.rstrip("/")
         self._deadline_s = deadline_s
         self._wait_s = wait_s
@@ -86,7 +88,7 @@ class InboxExpert:
         end = time.monotonic() + self._deadline_s + SLACK_S  # of an inbox that is gone; else it keeps the deadline
         pause, why = FIRST_PAUSE_S, "it was not reached"
         headers = {"Authorization": f"Bearer {os.environ.get(TOKEN, '')}", "Content-Type": "application/json"}
-        async with httpx.AsyncClient(headers=headers, trust_env=False, verify=_certificates()) as client:
+        async with httpx.AsyncClient(headers=headers, trust_env=False, verify=_certificates(self._url)) as client:
             while (left := end - time.monotonic()) > 0:
                 wait_s = min(self._wait_s, left)
                 posted = Posted(ask=ask, deadline_s=self._deadline_s, wait_s=wait_s)
@@ -123,5 +125,6 @@ class InboxExpert:
 
 
 @cache  # loading them takes longer than an ask
-def _certificates() -> ssl.SSLContext:
-    return ssl.create_default_context()
+def _certificates(url: str) -> ssl.SSLContext:
+    """Those by which a server is known; none are loaded where no TLS is spoken."""
+    return ssl.create_default_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
