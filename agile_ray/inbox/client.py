@@ -49,6 +49,8 @@ class InboxExpert:
             wait_s: how long one request waits there.
             reliability: share of the people's answers that is right, as far as it is known.
         """
+        import httpx  # noqa: F401  here, since importing it takes longer than `advise` may block
+
         self._url = url.rstrip("/")
         self._deadline_s = deadline_s
         self._wait_s = wait_s
@@ -78,7 +80,7 @@ class InboxExpert:
         end = time.monotonic() + self._deadline_s + SLACK_S  # of an inbox that is gone; else it keeps the deadline
         pause, why = FIRST_PAUSE_S, "it was not reached"
         headers = {"Authorization": f"Bearer {os.environ.get(TOKEN, '')}", "Content-Type": "application/json"}
-        async with httpx.AsyncClient(headers=headers, trust_env=False, verify=_certificates()) as client:
+        async with httpx.AsyncClient(headers=headers, trust_env=False, verify=_certificates(self._url)) as client:
             while (left := end - time.monotonic()) > 0:
                 wait_s = min(self._wait_s, left)
                 posted = Posted(ask=ask, deadline_s=self._deadline_s, wait_s=wait_s)
@@ -127,5 +129,6 @@ def advice(told: Told, *, where: str) -> Advice:
 
 
 @cache  # loading them takes longer than an ask
-def _certificates() -> ssl.SSLContext:
-    return ssl.create_default_context()
+def _certificates(url: str) -> ssl.SSLContext:
+    """Those by which a server is known; none are loaded where no TLS is spoken."""
+    return ssl.create_default_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
