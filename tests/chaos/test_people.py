@@ -58,7 +58,7 @@ def until(condition):
 
 
 def test_a_run_that_is_killed_while_people_think_asks_and_pays_nothing_twice(inbox, tmp_path):
-    bench = FakeBench(tmp_path, expert=f"inbox:{inbox.url}#600", environ={"AGILE_INBOX_TOKEN": TOKEN})
+    bench = FakeBench(tmp_path, expert={"name": "inbox", "url": inbox.url}, environ={"AGILE_INBOX_TOKEN": TOKEN})
     bench.prepare()
     answer = right()
     people = [Person(inbox, answer, name=f"person-{number}").begin() for number in (1, 2)]

@@ -26,7 +26,9 @@ class FakeBench(Bench):
     limit_s = 120.0
     ends_s = 10.0
 
-    def __init__(self, folder: Path, *, expert: str = "gold", environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, expert: driver.Expert = "gold", environ: Mapping[str, str] | None = None
+    ) -> None:
         """`expert`: as `env.expert`; gold notes its payments. `environ`: of all processes of a run, in addition."""
         super().__init__(folder)
         self._expert, self._environ = expert, dict(environ or {})

@@ -44,13 +44,18 @@ DEADLINE_S = 3.0
 """Of every wait, also for an actor's report; long enough for a machine that has more to do."""
 
 
-def config(name: str, folder: Path, expert: str = "gold") -> RunConfig:
+Expert = str | Mapping[str, str]
+"""As `env.expert`."""
+
+
+def config(name: str, folder: Path, expert: Expert = "gold") -> RunConfig:
     """Of every fake run. A lane plays more sessions than its first stream has."""
     return RunConfig.model_validate(
         {
             "run": {"name": name, "folder": folder},
             "model": {"path": "none"},
             "env": {"name": "recurring", "expert": expert},
+            "agent": {"expert_s": 60.0},
             "memory": {"threshold": 0.65},
             "ppo": {"minibatches": 1},
             "learner": {"ranks": RANKS},
@@ -69,7 +74,7 @@ def config(name: str, folder: Path, expert: str = "gold") -> RunConfig:
     )
 
 
-def main(name: str, folder: Path, log: Path, expert: str, environ: Mapping[str, str]) -> None:
+def main(name: str, folder: Path, log: Path, expert: Expert, environ: Mapping[str, str]) -> None:
     """Be the driver of a run; what it prints goes on in the log."""
     with log.open("ab") as file:
         for output in (1, 2):
