@@ -58,8 +58,9 @@ class Env(Section):
     at all of them. A list of one number plays such a policy at that price."""
     expert: ExpertSpec = ExpertSpec()
     """Who answers the asks: `gold`, the gold answers; `recorded:RUN`, the stored receipts of the past run in the folder
-    RUN; an entry point, or `package.module:name`. Or a mapping with such a `name`, and how often the expert is `wrong`
-    or `abstains`, its `price` rule, and a `colleague` at another price (docs/experts.md)."""
+    RUN, or the export of an inbox; an entry point, or `package.module:name`. Or a mapping: such a `name`, or a service,
+    a chat model, or people at an `inbox`, with their address; how often the expert is `wrong` or `abstains`, its
+    `price` rule, and a `colleague` at another price (docs/experts.md)."""
     data: Path | None = None
     """Folder of the environment's data files, if it needs any; of `dataset`, the file."""
     skip_bad: bool = False
@@ -559,6 +560,12 @@ class RunConfig(Section):
                 f"agent.session_tokens ({self.agent.session_tokens}) exceeds learner.micro_batch_tokens "
                 f"({self.learner.micro_batch_tokens}); one session must fit into one pass"
             )
+        for key, expert in self.env.expert.by_key.items():
+            if expert.deadline_s is not None and expert.deadline_s > self.agent.expert_s:
+                raise ValueError(
+                    f"{key}.deadline_s ({expert.deadline_s:g}) exceeds agent.expert_s ({self.agent.expert_s:g}), which "
+                    "ends every wait; raise agent.expert_s"
+                )
         price = self.env.expert.price
         if self.credit.mode == "fitted" and price.changes_within:
             raise ValueError(

@@ -65,7 +65,10 @@ class JudgeError(ToolError):
 class ExpertError(SessionError):
     """The expert broke or missed its deadline."""
 
-    late = False  # it missed its deadline
+    def __init__(self, said: str, *, late: bool = False) -> None:
+        """`late`: it missed its deadline."""
+        super().__init__(said)
+        self.late = late
 
 
 class EndpointError(SessionError):

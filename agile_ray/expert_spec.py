@@ -3,6 +3,7 @@
 expert: gold                                                       a name alone
 expert: {name: gold, wrong: 0.1, abstains: 0.05}                   a fallible one
 expert: {name: chat, url: http://localhost:8000/v1, model: qwen, tokens: 200000}
+expert: {name: inbox, url: http://localhost:8322, late: alone}     people
 expert: {price: {token: 0.001, most: 0.5}}                         env.advice_cost, and more for a long answer
 expert: {colleague: {wrong: 0.3, price: 0.05}}                     whom [AskColleague] asks
 """
@@ -27,10 +28,18 @@ from agile_ray.plugins.secrets import check_public
 from agile_ray.units import thousandths
 
 RECORDED = "recorded:"
-"""How the name of an expert begins where a past run answers."""
-BUILT_IN = ("chat", "gold", "http")
-ENDPOINTS = ("chat", "http")
+"""How the name of an expert begins where a past run, or the export of an inbox, answers."""
+BUILT_IN = ("chat", "gold", "http", "inbox")
+ENDPOINTS = ("chat", "http", "inbox")
 """Experts that need a `url`."""
+OWNERS = {
+    "tokens": ("chat",),
+    "cache": ("chat",),
+    "deadline_s": ("inbox",),
+    "url": ENDPOINTS,
+    "reliability": ENDPOINTS,
+}
+"""Experts that have a field."""
 
 
 def price(value: object) -> float:
@@ -109,8 +118,9 @@ class ExpertSpec(_Part):
     """An expert."""
 
     name: str = "gold"
-    """`gold`, the gold answers; `recorded:RUN`, the receipts of the run in the folder RUN; `http`, a service; `chat`, a
-    chat model behind an OpenAI-compatible endpoint; an entry point, or `package.module:name`."""
+    """`gold`, the gold answers; `recorded:RUN`, the receipts of the run in the folder RUN, or the export of an inbox;
+    `http`, a service; `chat`, a chat model behind an OpenAI-compatible endpoint; `inbox`, people; an entry point, or
+    `package.module:name`."""
     wrong: float = Field(default=0.0, ge=0, le=1)
     """Share of its answers that are replaced by wrong ones; drawn for each question of a stream."""
     abstains: float = Field(default=0.0, ge=0, le=1)
@@ -123,7 +133,10 @@ class ExpertSpec(_Part):
     """What a deadline that passes, or an expert that breaks, does to the session: it ends as failed, or the agent is
     told that there is no advice and goes on alone. Nothing is paid either way."""
     url: str | None = None
-    """Address of `http`, or of the endpoint of `chat`."""
+    """Address of `http`, of the endpoint of `chat`, or of the `inbox`."""
+    deadline_s: float | None = Field(default=None, gt=0)
+    """How long an ask stays in the `inbox`, in seconds from when it is first there, whoever asks again. None:
+    `agent.expert_s`, which is the longest, and is counted anew by whoever asks again."""
     model: str | None = None
     """Model of `chat`."""
     tokens: int | None = Field(default=None, ge=1)
@@ -132,7 +145,7 @@ class ExpertSpec(_Part):
     """SQLite file of `chat`, with answers by question and the tokens used, which processes of one machine share, and
     which later runs reuse. None: in the memory of each process."""
     reliability: float = Field(default=1.0, ge=0, le=1)
-    """Share of right answers of `http` or `chat`, as far as it is known. Only the oracle uses it."""
+    """Share of right answers of `http`, `chat` or `inbox`, as far as it is known. Only the oracle uses it."""
     colleague: "ExpertSpec | None" = None
     """A second expert, whom [AskColleague] asks."""
 
@@ -180,11 +193,8 @@ class ExpertSpec(_Part):
             raise ValueError(f"{self.name} needs a url")
         if (self.name == "chat") != (self.model is not None):
             raise ValueError(f"model belongs to chat, which needs one, found {self.name} with model {self.model}")
-        needless = [name for name in ("tokens", "cache") if getattr(self, name) is not None and self.name != "chat"]
-        if self.url is not None and self.name not in ENDPOINTS:
-            needless.append("url")
-        if self.reliability < 1 and self.name not in ENDPOINTS:
-            needless.append("reliability")
+        given = self._set()
+        needless = [field for field, owners in OWNERS.items() if field in given and self.name not in owners]
         if needless:
             raise ValueError(f"{self.name} has no {', '.join(needless)}; leave it out")
         if self.colleague is not None:
@@ -202,7 +212,7 @@ class ExpertSpec(_Part):
 
     @property
     def recorded(self) -> Path | None:
-        """Folder of the past run that answers; None: another expert does."""
+        """Folder of the past run, or export of an inbox, that answers; None: another expert does."""
         name = self.name
         return Path(name.removeprefix(RECORDED)).expanduser() if name.startswith(RECORDED) else None
 
@@ -213,5 +223,5 @@ class ExpertSpec(_Part):
 
     @property
     def recordings(self) -> Mapping[str, Path]:
-        """Folders of past runs that answer, by the key that names each."""
+        """Folders of past runs, or exports of an inbox, that answer, by the key that names each."""
         return {key: one.recorded for key, one in self.by_key.items() if one.recorded is not None}

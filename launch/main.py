@@ -27,7 +27,7 @@ from launch.commands import (
 )
 from launch.commands.environments import check, data, new
 from launch.commands.jobs import listing, logs, stop, submit
-from launch.commands.sessions import export, view
+from launch.commands.sessions import export, inbox, view
 from launch.commands.specs import plan, status, validate
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ app.command("evaluate")(evaluate.command)
 app.command("show")(show.command)
 app.command("view")(view.command)
 app.command("export")(export.command)
+app.command("inbox")(inbox.command)
 app.command("frontier")(frontier.command)
 app.add_typer(new.app, name="new")
 app.command("check")(check.command)

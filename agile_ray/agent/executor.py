@@ -141,6 +141,7 @@ class Executor:
         self._pending: Function | None = None  # the function whose words are being written
         self._words: list[int] = []
         self._taken = 0  # action tokens of the turn that is being taken
+        self._ask_probability = math.nan  # of that turn, as in Turn
         if rules.agent.forced:
             self._force(Function.GET_QUESTION)
             if Function.RETRIEVE_MEMORY not in self.barred:
@@ -190,6 +191,7 @@ class Executor:
         prompt = np.array(self.context_ids, dtype=np.int32)
         rewards: list[float] = []
         reply: list[int] | None = None
+        self._ask_probability = completion.ask_probability
         for token in completion.ids.tolist():
             self.context_ids.append(token)
             self._taken += 1
@@ -376,13 +378,22 @@ class Executor:
             self._candidate = Submission(text=self.found.text, rows=self.found.rows)
         return _Effect(reply=said(self.tokenizer, f"{redacted(self.found.text)}\n", speaker=Speaker.TOOL))
 
-    async def _ask(self, function: Function) -> _Effect:
+    def _ask_key(self, function: Function) -> AskKey:
         to = ASKS[function]
-        number = sum(AskKey.parse(receipt.key).to == to for receipt in self._receipts)
+        known = function is Function.SEEK_ADVICE and self._taken == 1  # it is that of the turn's first token
+        return AskKey(
+            stream=self.stream.id,
+            position=self.position,
+            number=sum(AskKey.parse(receipt.key).to == to for receipt in self._receipts),
+            to=to,
+            ask_probability=self._ask_probability if known and not math.isnan(self._ask_probability) else None,
+        )
+
+    async def _ask(self, function: Function) -> _Effect:
         async with self._waits():
             receipt = await self._expert.ask(
                 self.question,
-                key=AskKey(stream=self.stream.id, position=self.position, number=number, to=to),
+                key=self._ask_key(function),
                 price=self._quote(function),
                 prices=self._prices[function],
                 count=lambda text: len(self.tokenizer.encode(text)),

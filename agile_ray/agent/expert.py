@@ -1,7 +1,7 @@
 """The expert: answers a question for a price. There may be a second one, the colleague, at another price."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self, runtime_checkable
 
 from agile_ray.agent.environment import Question
@@ -23,6 +23,7 @@ class AskKey:
     position: int  # of the session in its stream
     number: int  # of the asks of this expert in its session, from 0
     to: str = ""  # the expert, or COLLEAGUE
+    ask_probability: float | None = field(default=None, compare=False)  # told to the expert, and no part of the key
 
     def __str__(self) -> str:
         return f"{self.stream}#{self.position}#{self.number}{'@' if self.to else ''}{self.to}"

@@ -123,7 +123,7 @@ class PaidExpert:
         coroutine blocks.
         """
         name = f"expert {self._expert.source}"
-        says_late = f"{name}: no answer within agent.expert_s ({self._deadline_s} s)"
+        late = f"{name}: no answer within agent.expert_s ({self._deadline_s} s)"
 
         async def advised() -> Advice:
             deadline = asyncio.timeout(self._deadline_s)
@@ -136,7 +136,8 @@ class PaidExpert:
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                     raise  # the session itself is cancelled
-                raise _late(says_late) if deadline.expired() else ExpertError(f"{name}: {described(error)}") from error
+                is_late = deadline.expired()
+                raise ExpertError(late if is_late else f"{name}: {described(error)}", late=is_late) from error
             if not isinstance(advice, Advice) or not isinstance(advice.text, str) or not isinstance(advice.answer, str):
                 raise ExpertError(f"{name}: advise() must return an Advice of two texts, found {advice!r}")
             return advice
@@ -146,7 +147,7 @@ class PaidExpert:
         try:
             return await in_thread(lambda: asyncio.run(advised()), deadline_s=self._deadline_s)
         except TimeoutError as error:
-            raise _late(says_late) from error
+            raise ExpertError(late, late=True) from error
 
     def since(self, position: int) -> tuple[Receipt, ...]:
         """Receipts of this position and later ones."""
@@ -163,12 +164,6 @@ class PaidExpert:
             key = AskKey.parse(receipt.key)
             self._receipts.setdefault(key.position, {})[key] = receipt
             self._tell(receipt)
-
-
-def _late(said: str) -> ExpertError:
-    error = ExpertError(said)
-    error.late = True
-    return error
 
 
 def _plain(said: str) -> str:

@@ -13,7 +13,6 @@ from agile_ray.record import evaluations
 from agile_ray.record.checkpoints import Checkpoint, best_checkpoint, latest_checkpoint, read_checkpoint
 from agile_ray.record.evaluations import Measured, PlayedParts
 from agile_ray.record.folder import RunFolder
-from agile_ray.replay.expert import RecordedExpert
 from agile_ray.scripted.guided import Guide, GuideName
 from agile_ray.scripted.optimum import best_first
 from agile_ray.scripted.references import Habits, play_sessions, reference
@@ -21,6 +20,7 @@ from agile_ray.types import RunState, Session
 from launch.report import files, tables, wording
 from launch.report.console import plain_console
 from launch.run.assembly import Parts
+from rollout.experts import read_recording
 
 SPLIT = "test"
 VALIDATION_SESSIONS = "evaluate.validation_sessions"
@@ -244,7 +244,7 @@ def check_advice(config: RunConfig, environment: Environment) -> None:
     """
     if config.env.recorded is None:
         return
-    recorded = RecordedExpert(config.env.recorded)
+    recorded = read_recording(config.env.recorded)
     chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
     streams = ((environment.stream(split=SPLIT, index=play.index), play.sessions) for play in chosen)
     if not any(

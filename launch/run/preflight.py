@@ -161,13 +161,13 @@ def check_engine_path(where: str, folder: Path) -> None:
 
 
 def check_recorded(expert: ExpertSpec) -> None:
-    """Refuse a recorded run without stored sessions.
+    """Refuse a recording that is neither a run with stored sessions nor a file, which is the export of an inbox.
 
     Raises:
-        ConfigError: the run has none.
+        ConfigError: it is none.
     """
     for key, run in expert.recordings.items():
-        if not RunFolder(run).stored_iterations():
+        if not run.is_file() and not RunFolder(run).stored_iterations():
             raise ConfigError(
                 f"{key}: {RunFolder(run).segments} must hold iterations, found none; "
                 "name the folder of a run that has trained"

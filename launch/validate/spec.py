@@ -166,7 +166,8 @@ def _check_environment(config: RunConfig, found: Findings) -> None:
     if left:
         found.unchecked.append(f"env.data: {left} streams were not read within {READ_S:g} s; a training reads all")
         return
-    if config.env.recorded is None or RunFolder(config.env.recorded).stored_iterations():
+    recorded = config.env.recorded
+    if recorded is None or recorded.is_file() or RunFolder(recorded).stored_iterations():
         final_comparison.check_advice(config, environment)
 
 

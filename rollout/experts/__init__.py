@@ -1,11 +1,14 @@
 """Experts of this project, and how a configuration chooses one. docs/experts.md describes each."""
 
+from pathlib import Path
 from typing import cast
 
 from agile_ray.agent.expert import COLLEAGUE, Expert, GoldExpert, Panel
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
 from agile_ray.expert_spec import ExpertSpec
+from agile_ray.inbox.client import InboxExpert
+from agile_ray.inbox.recorded import RecordedInbox
 from agile_ray.plugins.resolver import resolve
 from agile_ray.replay.expert import RecordedExpert
 from envs.endpoints.chat import Chat
@@ -49,11 +52,14 @@ def _fallible(expert: Expert, spec: ExpertSpec) -> Expert:
 
 def _built(spec: ExpertSpec, env: Env, *, to: str, deadline_s: float) -> Expert:
     if spec.recorded is not None:
-        return RecordedExpert(spec.recorded, to=to)
+        return read_recording(spec.recorded, to=to)
     if spec.name == "gold":
         return GoldExpert()
     if spec.name == "http":
         return HttpExpert(_given(spec.url), deadline_s=deadline_s, reliability=spec.reliability)
+    if spec.name == "inbox":
+        wait_s = deadline_s if spec.deadline_s is None else spec.deadline_s
+        return InboxExpert(_given(spec.url), deadline_s=wait_s, reliability=spec.reliability)
     if spec.name == "chat":
         return ChatExpert(
             Chat(url=_given(spec.url), model=_given(spec.model), deadline_s=deadline_s, name="expert chat"),
@@ -61,6 +67,19 @@ def _built(spec: ExpertSpec, env: Env, *, to: str, deadline_s: float) -> Expert:
             reliability=spec.reliability,
         )
     return _from_elsewhere(spec.name, env)
+
+
+def read_recording(path: Path, *, to: str = "") -> RecordedExpert | RecordedInbox:
+    """What repeats the answers of a past run, a folder, or of an inbox, whose export is a file.
+
+    Args:
+        path: of the recording.
+        to: whose answers, as `AskKey.to`.
+
+    Raises:
+        ConfigError: it holds none.
+    """
+    return RecordedInbox(path, to=to) if path.is_file() else RecordedExpert(path, to=to)
 
 
 def _from_elsewhere(name: str, env: Env) -> Expert:

@@ -63,14 +63,13 @@ class HttpExpert:
         end, wait = time.monotonic() + self._deadline_s, FIRST_WAIT_S
         async with AsyncClient(timeout=self._deadline_s) as client:
             while True:
-                said, why = await self._attempt(client, asked, headers)
-                if said is not None:
-                    return said
+                advice, why = await self._attempt(client, asked, headers)
+                if advice is not None:
+                    return advice
                 pause = wait * random.uniform(0.75, 1.25)
                 if time.monotonic() + pause >= end:
-                    error = ExpertError(f"expert http: no answer within {self._deadline_s:g} s; last: {why}")
-                    error.late = True
-                    raise error
+                    said = f"expert http: no answer within {self._deadline_s:g} s; last: {why}"
+                    raise ExpertError(said, late=True)
                 await asyncio.sleep(pause)
                 wait = min(2 * wait, LONGEST_WAIT_S)
 

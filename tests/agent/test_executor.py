@@ -6,7 +6,7 @@ import pytest
 
 from agile_ray.agent.environment import Found
 from agile_ray.agent.executor import Executor
-from agile_ray.agent.expert import Advice
+from agile_ray.agent.expert import Advice, AskKey, GoldExpert
 from agile_ray.agent.memory import Memory
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.session_memory import SessionMemory
@@ -366,3 +366,25 @@ def test_a_turn_keeps_the_probability_of_asking_also_where_the_policy_did_not_as
     assert session.asks == 0
     silent = asyncio.run(lane(WET).play(Says(*PREDICTS)))
     assert np.isnan([turn.ask_probability for turn in silent.turns]).all()
+
+
+@pytest.mark.parametrize(
+    ("turns", "told"),
+    [
+        ((*OPENING, "[SeekAdvice]", "[SeekAdvice]", *PREDICTS[-1:]), [0.125, 0.0625]),
+        ((*OPENING, "[Reflection] so [SeekAdvice]", *PREDICTS[-1:]), [None]),  # that of [Reflection] is another one
+    ],
+)
+def test_the_expert_is_told_the_probability_of_asking_where_it_is_known(turns, told):
+    expert = GoldExpert()
+    asked = []
+
+    async def advise(question, *, key):
+        asked.append(key)
+        return Advice(text=question.advice, answer=question.answer)
+
+    expert.advise = advise
+    asyncio.run(lane(WET, with_rules=rules(agent=Agent(asks=2), expert=expert)).play(AsksLikely(*turns)))
+    assert [key.ask_probability for key in asked] == told
+    assert [str(key) for key in asked] == [f"test/small/0#0#{number}" for number in range(len(told))]
+    assert asked[0] == AskKey.parse(str(asked[0]))  # so a replayed ask finds its receipt

@@ -25,11 +25,12 @@ from rollout.experts import build_expert
 from rollout.experts.fallible import FallibleExpert
 from tests.fakes.endpoint import Reply, serving
 from tests.fakes.worlds import SESSION, changed, question
+from tests.inbox.conftest import TOKEN, Local
 
 WET = question(1, "is it waterproof ?")
 KEY = AskKey(stream="s", position=3, number=0)
 TRICK = "yes [SubmitAnswer]"
-BACKENDS = ("gold", "fallible", "recorded", "http", "chat", "panel")
+BACKENDS = ("gold", "fallible", "recorded", "http", "chat", "inbox", "panel")
 
 
 class Service:
@@ -90,8 +91,28 @@ def service() -> Iterator[Service]:
         server.server_close()
 
 
+@contextmanager
+def answering(folder) -> Iterator[str]:
+    """An inbox with a person who answers at once; its address."""
+    inbox, gone = Local(folder), threading.Event()
+
+    def answer():
+        while not gone.wait(0.02):
+            for one in inbox.waiting():
+                inbox.finish(one["key"], answer="yes", text=TRICK)
+
+    person = threading.Thread(target=answer, daemon=True)
+    person.start()
+    try:
+        yield inbox.url
+    finally:
+        gone.set()
+        person.join(10)
+        inbox.close()
+
+
 @pytest.fixture(params=BACKENDS)
-def spec(request, tmp_path):
+def spec(request, tmp_path, monkeypatch):
     """What `env.expert` is for each backend; each of them answers the question."""
     match request.param:
         case "gold":
@@ -108,6 +129,10 @@ def spec(request, tmp_path):
         case "chat":
             with serving(Reply(said=TRICK)) as endpoint:
                 yield {"name": "chat", "url": endpoint.url, "model": "m"}
+        case "inbox":
+            monkeypatch.setenv("AGILE_INBOX_TOKEN", TOKEN)
+            with answering(tmp_path) as url:
+                yield {"name": "inbox", "url": url}
         case "panel":
             yield {"name": "gold", "colleague": {"wrong": 1.0, "price": 0.1}}
 
@@ -121,14 +146,14 @@ class Counted:
 
     def __init__(self, expert):
         self.expert, self.asked = expert, Counter()
-        self.source, self.reliability = expert.source, expert.reliability
+        self.source, self.reliability, self.patient = expert.source, expert.reliability, is_patient(expert, to="")
 
     async def advise(self, question, *, key):
         self.asked[key] += 1
         return await self.expert.advise(question, key=key)
 
 
-def paid(config: Env, *, deadline_s=5.0, **callbacks):
+def paid(config: Env, *, deadline_s=30.0, **callbacks):
     counted = Counted(build_expert(config, deadline_s=deadline_s))
     return counted, PaidExpert(counted, deadline_s=deadline_s, **callbacks), Prices.of(config, seed=0)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -25,10 +26,15 @@ class FakeBench(Bench):
     limit_s = 120.0
     ends_s = 10.0
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, expert: driver.Expert = "gold", environ: Mapping[str, str] | None = None
+    ) -> None:
+        """`expert`: as `env.expert`; gold notes its payments. `environ`: of all processes of a run, in addition."""
         super().__init__(folder)
+        self._expert, self._environ = expert, dict(environ or {})
         self._forks: ForkServerContext = get_context("forkserver")
-        self._forks.set_forkserver_preload([driver.__name__, "agile_ray.record.tensorboard"])
+        client = ("httpx", "anyio._backends._asyncio")  # of those who ask an inbox
+        self._forks.set_forkserver_preload([driver.__name__, "agile_ray.record.tensorboard", *client])
 
     def prepare(self) -> None:
         """Import everything once, in the process that forks the drivers."""
@@ -63,7 +69,9 @@ class FakeBench(Bench):
     def start(self, name: str) -> tuple[Started, Family]:
         """Start the driver of a run; its output goes on in the run's log."""
         self._log(name).parent.mkdir(parents=True, exist_ok=True)
-        process = self._forks.Process(target=driver.main, args=(name, self.folder / "runs", self._log(name)))
+        process = self._forks.Process(
+            target=driver.main, args=(name, self.folder / "runs", self._log(name), self._expert, self._environ)
+        )
         process.start()
         assert process.pid is not None
         return _Driver(process), Family(process.pid, compiles_in=self._extensions)

@@ -6,7 +6,7 @@ The processes that it starts are those of tests/chaos/fakes/processes.py. Imitat
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -44,13 +44,18 @@ DEADLINE_S = 3.0
 """Of every wait, also for an actor's report; long enough for a machine that has more to do."""
 
 
-def config(name: str, folder: Path) -> RunConfig:
+Expert = str | Mapping[str, str]
+"""As `env.expert`."""
+
+
+def config(name: str, folder: Path, expert: Expert = "gold") -> RunConfig:
     """Of every fake run. A lane plays more sessions than its first stream has."""
     return RunConfig.model_validate(
         {
             "run": {"name": name, "folder": folder},
             "model": {"path": "none"},
-            "env": {"name": "recurring"},
+            "env": {"name": "recurring", "expert": expert},
+            "agent": {"expert_s": 60.0},
             "memory": {"threshold": 0.65},
             "ppo": {"minibatches": 1},
             "learner": {"ranks": RANKS},
@@ -69,15 +74,16 @@ def config(name: str, folder: Path) -> RunConfig:
     )
 
 
-def main(name: str, folder: Path, log: Path) -> None:
+def main(name: str, folder: Path, log: Path, expert: Expert, environ: Mapping[str, str]) -> None:
     """Be the driver of a run; what it prints goes on in the log."""
     with log.open("ab") as file:
         for output in (1, 2):
             os.dup2(file.fileno(), output)
+    os.environ.update(environ)
     nursery = Nursery()  # before the lock, which its children would hold, and before threads
     dispatch.HEARTBEAT_S = DEADLINE_S
     with border():
-        train(config(name, folder), nursery)
+        train(config(name, folder, expert), nursery)
 
 
 def train(config: RunConfig, nursery: Nursery) -> None:

@@ -18,7 +18,7 @@ import setproctitle
 
 import envs
 from agile_ray.agent.environment import Question
-from agile_ray.agent.expert import Advice, AskKey
+from agile_ray.agent.expert import Advice, AskKey, GoldExpert
 from agile_ray.agent.policy import Completion, SessionView
 from agile_ray.errors import EngineError
 from agile_ray.record.folder import RunFolder
@@ -75,7 +75,7 @@ class _Actor:
         self._player = _ScriptedPlayer(
             engine=FakeEngine(),
             environment=environment,
-            rules=replace(rules, expert=_NotingExpert(paid(run))),
+            rules=replace(rules, expert=_NotingExpert(paid(run))) if isinstance(rules.expert, GoldExpert) else rules,
             total=common.lanes,
             sessions=common.sessions,
             seats=common.seats,

@@ -1,0 +1,66 @@
+"""What an inbox and those who ask it tell each other, and one line of its export."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+LONGEST = 20_000
+"""Characters of the longest text of an ask or of an answer."""
+
+
+class State(StrEnum):
+    """Where an ask is. An ask that is closed stays as it is."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    REFUSED = "refused"  # the person does not want to answer
+    UNKNOWN = "unknown"  # the person does not know the answer
+    LATE = "late"  # nobody answered by the deadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A question for a person. It holds no gold answer."""
+
+    key: str  # `stream#position#number`; the same key is the same ask
+    stream: str
+    question_id: str
+    kind: str
+    topic: str
+    text: str  # the user's words
+    context: str = ""  # what the agent saw
+    ask_probability: Annotated[float, Field(ge=0, le=1)] | None = None  # that the policy gave to asking, if known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What an inbox says of an ask. The texts are empty unless it is answered."""
+
+    state: State
+    text: str = ""  # what the policy reads
+    answer: str = ""  # what is submitted if the policy submits advice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """An ask with what became of it: one line of an export."""
+
+    ask: Ask
+    told: Told
+    by: str  # who closed it, as they name themselves; "" if nobody did
+    asked_s: float  # seconds since 1970
+    closed_s: float | None  # the same; None: it is open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """An ask on its way to the inbox."""
+
+    ask: Ask
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # after the first time that the ask was posted
+    wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # how long the reply may wait for an answer
+
+
+ASK, TOLD, RECORD, POSTED = TypeAdapter(Ask), TypeAdapter(Told), TypeAdapter(Record), TypeAdapter(Posted)

@@ -1,0 +1,87 @@
+"""Owns an inbox and serves it until Ctrl-C."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from agile_ray.errors import ConfigError
+from agile_ray.inbox.client import TOKEN
+from launch.inbox.app import Changes, application
+from launch.inbox.notify import webhook
+from launch.inbox.queue import FILE, Queue
+from launch.inbox.token import token
+from launch.view.server import hosts
+
+
+def serve(folder: Path, *, host: str, port: int) -> None:
+    """Print the inbox's address, and answer requests until Ctrl-C.
+
+    Args:
+        folder: of the inbox; made if it is missing.
+        host: address to listen at.
+        port: 0: any free one.
+
+    Raises:
+        ConfigError: the address can't be listened at, or another process serves the inbox.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with owned(folder), socket.socket(family, socket.SOCK_STREAM) as listening:
+        secret = token(folder)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"--host, --port: an address that is free here, found {host}:{port} ({error.strerror}); try --port 0"
+            ) from error
+        queue = Queue(folder / FILE)
+        bound: int = listening.getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        count = queue.counts()["open"]
+        place = TOKEN if os.environ.get(TOKEN) else folder / "token"
+        print(f"http://{shown}:{bound}/  {count} asks wait; the token is in {place}", flush=True)
+        changes = Changes()
+        config = uvicorn.Config(
+            application(queue, changes, token=secret, hosts=hosts(host), webhook=webhook()),
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=2,
+        )
+        Server(config, changes).run(sockets=[listening])
+        queue.close()
+
+
+class Server(uvicorn.Server):
+    """Answers the requests that wait before it ends, instead of breaking them off."""
+
+    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
+        super().__init__(config)
+        self._changes = changes
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End; called on Ctrl-C."""
+        self._changes.wake_all()
+        await super().shutdown(sockets)
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Be the only process that serves an inbox; the lock ends with the process, however it ends.
+
+    Raises:
+        ConfigError: another process serves it.
+    """
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{folder}: one process serves an inbox, and another one does already") from error
+        yield

@@ -1,0 +1,150 @@
+"""The inbox over HTTP: what it refuses, and that its page needs nothing else."""
+
+import asyncio
+import re
+from dataclasses import asdict
+
+import pytest
+from starlette.testclient import TestClient
+
+from agile_ray.errors import ConfigError
+from launch.inbox import token as tokens
+from launch.inbox.app import LONGEST_BODY, STATIC, Changes, application
+from launch.inbox.notify import Webhook
+from launch.inbox.server import owned
+from launch.view.app import HEADERS
+from tests.inbox.conftest import TOKEN, WITH, ask
+
+ODD = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\u2028"
+REPLY = {"key": ask().key, "who": "person-1", "by": "Ann", "state": "answered", "text": "", "answer": "x"}
+PAGE = (STATIC / "index.html").read_text()
+
+
+@pytest.fixture
+def client(tmp_path):
+    from launch.inbox.queue import Queue
+
+    queue = Queue(tmp_path / "inbox.sqlite")
+    queue.post(ask(text=ODD, context=ODD, ask_probability=0.25), deadline_s=1e10, now=0)
+    yield TestClient(application(queue, Changes(), token=TOKEN), base_url="http://127.0.0.1:8322")
+    queue.close()
+
+
+@pytest.mark.parametrize("path", ["/api/asks", "/api/ask", "/api/claim", "/api/release", "/api/finish"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}x"},
+    {"Authorization": "Bearer \u00e9".encode()}, {"Cookie": f"token={TOKEN}"}])  # fmt: skip
+def test_without_the_token_there_is_nothing(client, path, headers):
+    found = client.request("GET" if path == "/api/asks" else "POST", path, headers=headers)
+    assert (found.status_code, found.json()) == (401, {"error": "the token is missing or wrong"})
+    assert {name: found.headers[name] for name in HEADERS} == HEADERS
+
+
+def test_the_token_in_the_address_does_not_count(client):
+    assert client.get("/api/asks", params={"token": TOKEN}).status_code == 401
+
+
+def test_what_is_asked_is_sent_as_data(client):
+    found = client.get("/api/asks", headers=WITH)
+    assert found.headers["Content-Type"] == "application/json"
+    [one] = found.json()["open"]
+    assert (one["ask"]["text"], one["ask"]["ask_probability"]) == (ODD, 0.25)
+    assert "alert(" not in client.get("/").text
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "code"),
+    [
+        ("claim", {"key": "x", "who": "person-1"}, 404),
+        ("claim", {"key": ask().key, "who": "p"}, 400),
+        ("claim", {"key": ask().key}, 400),
+        ("finish", {**REPLY, "answer": " "}, 400),
+        ("finish", {**REPLY, "state": "late"}, 400),
+        ("finish", {**REPLY, "answer": "x" * 20_001}, 400),
+        ("ask", {"ask": {}, "deadline_s": 1}, 400),
+        ("ask", {"ask": asdict(ask(1)), "deadline_s": 0}, 400),
+        ("ask", {"ask": asdict(ask(1)), "deadline_s": "inf"}, 400),
+        ("ask", {"ask": asdict(ask(1, ask_probability=1.5)), "deadline_s": 1}, 400),
+        ("claim", {"key": "x" * LONGEST_BODY, "who": "person-1"}, 400),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line(client, name, body, code):
+    found = client.post(f"/api/{name}", headers=WITH, json=body)
+    assert found.status_code == code
+    assert "\n" not in found.json()["error"]
+    assert client.get("/api/asks", headers=WITH).json()["counts"]["open"] == 1
+
+
+def test_the_second_person_is_told_why(client):
+    assert client.post("/api/claim", headers=WITH, json={"key": ask().key, "who": "person-1"}).status_code == 200
+    other = {"key": ask().key, "who": "person-2"}
+    assert client.post("/api/claim", headers=WITH, json=other).status_code == 409
+    assert client.post("/api/finish", headers=WITH, json=REPLY).status_code == 200
+    found = client.post("/api/finish", headers=WITH, json={**REPLY, "who": "person-2"})
+    assert (found.status_code, found.json()["error"]) == (409, f"{ask().key}: it is closed already: answered by Ann")
+
+
+def test_the_page_names_only_what_is_there_and_runs_nothing_of_its_own(client):
+    assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=", PAGE) == []
+    named = re.findall(r"(?:src|href)=\"(/[^\"]+)\"", PAGE)
+    assert [client.get(path).status_code for path in [*named, "/static/dom.js"]] == [200] * (len(named) + 1)
+    scripts = "".join(path.read_text() for path in STATIC.glob("*.js"))
+    assert set(re.findall(r"\$\(\"(\w+)\"\)", scripts)) <= set(re.findall(r"\bid=\"(\w+)\"", PAGE))
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|https?:", scripts
+    )
+
+
+def test_a_token_is_made_once_and_only_its_owner_reads_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("AGILE_INBOX_TOKEN", raising=False)
+    made = tokens.token(tmp_path)
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert tokens.token(tmp_path) == made
+    (tmp_path / "token").chmod(0o644)
+    with pytest.raises(ConfigError, match="only its owner"):
+        tokens.token(tmp_path)
+    monkeypatch.setenv("AGILE_INBOX_TOKEN", "short")
+    with pytest.raises(ConfigError, match="at least 16"):
+        tokens.token(tmp_path)
+
+
+def test_one_process_serves_an_inbox(tmp_path):
+    with owned(tmp_path), pytest.raises(ConfigError, match="another one does"), owned(tmp_path):
+        pass
+
+
+def test_who_waits_is_woken_by_a_change_and_nothing_is_kept_of_a_wait_that_has_ended():
+    async def play():
+        changes = Changes()
+        woken = [asyncio.ensure_future(changes.wait(key, 20)) for key in ("a", "a", "")]
+        late = [asyncio.ensure_future(changes.wait(f"late {number % 3}", 0.05)) for number in range(6)]
+        await asyncio.sleep(0.01)
+        assert len(changes._events) == 5
+        changes.now("a")
+        await asyncio.wait_for(asyncio.gather(*woken), 5)
+        await asyncio.wait_for(asyncio.gather(*late), 5)
+        return len(changes._events)
+
+    assert asyncio.run(play()) == 0
+
+
+async def told(webhook, queue, now):
+    await webhook.tell(queue.waiting(now), count=queue.counts()["open"], now=now)
+    if webhook._sending is not None:
+        await webhook._sending
+
+
+def test_a_webhook_is_told_of_new_asks_once_in_a_while_and_may_fail(queue, capsys):
+    url = "http://127.0.0.1:9/secret"
+    webhook = Webhook(url, every_s=60)
+
+    async def play():
+        for number, now in enumerate((100, 110, 170, 240)):
+            if number < 3:
+                queue.post(ask(number), deadline_s=999, now=now)
+            await told(webhook, queue, now)
+
+    asyncio.run(play())
+    assert webhook.failures == 2  # at 100, at 170; the ask of 110 is told of then, and at 240 nothing is new
+    said = capsys.readouterr().err
+    assert "2 so far" in said
+    assert "secret" not in said

@@ -1,0 +1,214 @@
+"""Agents who ask people: over restarts, cut connections and a fallible, slow person."""
+
+import asyncio
+import random
+import signal
+import stat
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from agile_ray.agent.expert import AskKey
+from agile_ray.agent.paid_expert import PaidExpert
+from agile_ray.config import Env, RunConfig
+from agile_ray.errors import ExpertError
+from agile_ray.inbox.asks import ASK
+from agile_ray.inbox.client import InboxExpert
+from agile_ray.inbox.recorded import RecordedInbox
+from agile_ray.prices import Prices
+from agile_ray.types import Outcome
+from launch.inbox.export import export
+from rollout.experts import build_expert
+from tests.inbox.conftest import ask, question
+
+
+def key(number=0):
+    return AskKey(stream="train/0", position=number, number=0)
+
+
+def in_background(call):
+    """The outcome of a call that runs meanwhile."""
+    outcome = []
+
+    def run():
+        try:
+            outcome.append(call())
+        except ExpertError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, outcome
+
+
+def advised(served, number=0, **changes):
+    expert = InboxExpert(served.url, **{"deadline_s": 60, **changes})
+    return lambda: asyncio.run(expert.advise(question(number), key=key(number)))
+
+
+def until(condition):
+    end = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_an_ask_outlives_its_asker_and_the_inbox_and_is_there_once(served):
+    thread, outcome = in_background(advised(served, wait_s=1.0))
+    until(lambda: len(served.waiting()) == 1)
+    assert "gold" not in str(served.waiting())
+    served.kill()  # kill -9, in the middle of a long poll
+    served.start()
+    assert [one["key"] for one in served.waiting()] == [str(key())]
+    again, second = in_background(advised(served))  # as a driver that was killed and started again
+    assert served.finish(str(key()), answer="Ann").status_code == 200
+    served.kill()
+    served.start()  # what is answered stays so
+    thread.join(20)
+    again.join(20)
+    assert [said.answer for said in (*outcome, *second)] == ["Ann", "Ann"]
+    assert advised(served)().answer == "Ann"
+    assert served.waiting() == []
+    assert stat.S_IMODE(served.folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"), [("refused", Outcome.REFUSED), ("unknown", Outcome.ABSTAINED), ("late", Outcome.LATE)]
+)
+def test_an_ask_without_an_answer_has_a_named_outcome_costs_nothing_and_is_repeated_so(local, tmp_path, state, outcome):
+    spec = {"name": "inbox", "url": local.url, "deadline_s": 0.5 if state == "late" else 20, "late": "alone"}
+    config = Env(name="shop", expert=spec)
+    prices = Prices.of(config, seed=0)
+
+    def asked(expert):
+        paid = PaidExpert(expert, deadline_s=20)
+        return asyncio.run(paid.ask(question(), key=key(), price=300, prices=prices))
+
+    thread, found = in_background(lambda: asked(build_expert(config)))
+    until(lambda: len(local.waiting()) == 1)
+    if state != "late":
+        local.finish(str(key()), state=state, answer="")
+    thread.join(20)
+    assert [(one.outcome, one.price, one.advice) for one in found] == [(outcome, 0, "")]
+    export(local.folder, tmp_path / "asked.jsonl")
+    repeated = asked(build_expert(Env(name="shop", expert=f"recorded:{tmp_path}/asked.jsonl")))
+    assert (repeated.outcome, repeated.price) == (outcome, 0)
+
+
+def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(local):
+    asks, bought = 40, []
+    paid = PaidExpert(InboxExpert(local.url, deadline_s=30), deadline_s=30, bought=bought.append)
+
+    async def play():
+        before = threading.active_count()
+        running = [
+            asyncio.ensure_future(paid.ask(question(number), key=key(number), price=300)) for number in range(asks)
+        ]
+        async with asyncio.timeout(20):
+            while len(local.waiting()) < asks:
+                await asyncio.sleep(0.05)
+        assert threading.active_count() == before
+        for number in range(asks):
+            local.finish(str(key(number)), answer=f"answer {number}")
+        async with asyncio.timeout(20):
+            return await asyncio.gather(*running)
+
+    receipts = asyncio.run(play())
+    assert [receipt.answer for receipt in receipts] == [f"answer {number}" for number in range(asks)]
+    assert sorted(receipt.key for receipt in bought) == sorted(str(key(number)) for number in range(asks))
+
+
+def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(local):
+    seen = replace(question(), shown="a table of people\nwho is 0 ?")
+    thread, _ = in_background(
+        lambda: asyncio.run(
+            InboxExpert(local.url, deadline_s=30).advise(seen, key=replace(key(), ask_probability=0.25))
+        )
+    )
+    until(lambda: len(local.waiting()) == 1)
+    [shown] = local.waiting()
+    assert (shown["key"], shown["context"], shown["ask_probability"]) == (str(key()), seen.shown, 0.25)
+    local.finish(str(key()))
+    thread.join(20)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({}, "inbox needs a url"),
+        ({"url": "ftp://host"}, "begins with http"),
+        ({"url": "http://me:secret@host"}, "secret"),
+        ({"url": "http://host", "deadline_s": 0}, "greater than 0"),
+        ({"url": "http://host", "deadline_s": "soon"}, "valid number"),
+        ({"url": "http://host", "tokens": 5}, "inbox has no tokens"),
+    ],
+)
+def test_a_wrong_inbox_is_refused_before_a_run(spec, said):
+    with pytest.raises(ValueError, match=said):
+        Env(name="shop", expert={"name": "inbox", **spec})
+
+
+def test_a_deadline_that_no_wait_reaches_is_refused(tmp_path):
+    env = {"name": "shop", "expert": {"name": "inbox", "url": "http://host", "deadline_s": 60}}
+    config = {"run": {"name": "a"}, "model": {"path": tmp_path}, "env": env}
+    assert RunConfig.model_validate({**config, "agent": {"expert_s": 60}}).env.expert.deadline_s == 60
+    with pytest.raises(ValueError, match=r"env.expert.deadline_s \(60\) exceeds agent.expert_s \(30\)"):
+        RunConfig.model_validate(config)
+
+
+def test_an_inbox_that_ends_answers_those_who_wait_there(served):
+    replies = []
+    body = {"ask": ASK.dump_python(ask()), "deadline_s": 60, "wait_s": 20}
+    thread = threading.Thread(target=lambda: replies.append(served.post("ask", **body)), daemon=True)
+    thread.start()
+    until(lambda: len(served.waiting()) == 1)
+    served.process.send_signal(signal.SIGINT)  # as Ctrl-C
+    thread.join(15)
+    assert [(reply.status_code, reply.json()["state"]) for reply in replies] == [(200, "open")]
+    served.process.wait(timeout=15)
+
+
+def test_a_deadline_closes_an_ask(local):
+    with pytest.raises(ExpertError, match="nobody answered by the deadline"):
+        advised(local, deadline_s=0.5)()
+    assert local.finish(str(key())).status_code == 409
+
+
+def test_a_wrong_token_is_named_and_not_repeated(local, monkeypatch):
+    monkeypatch.setenv("AGILE_INBOX_TOKEN", "another token, a wrong one")
+    with pytest.raises(ExpertError, match="401.*AGILE_INBOX_TOKEN") as error:
+        advised(local)()
+    assert "a wrong one" not in str(error.value)
+
+
+def test_a_slow_person_who_is_sometimes_wrong_answers_each_ask_once_and_the_export_repeats_it(served, tmp_path):
+    asks, draw = 8, random.Random(7)
+    running = [in_background(advised(served, number, wait_s=1.0)) for number in range(asks)]
+    until(lambda: len(served.waiting()) == asks)
+    given = {}
+    while served.waiting():
+        for one in served.waiting():
+            time.sleep(min(draw.lognormvariate(-4, 1), 0.2))
+            if len(given) == asks // 2:
+                served.kill()
+                served.start()
+            number = one["question_id"].removeprefix("q")
+            answer = number if draw.random() >= 0.1 else "wrong"
+            assert served.finish(one["key"], answer=answer).status_code == 200
+            assert given.setdefault(one["key"], answer) == answer
+    for thread, _ in running:
+        thread.join(20)
+    assert [said.answer for _, [said] in running] == [given[str(key(number))] for number in range(asks)]
+    assert list(given.values()).count("wrong") < asks / 3
+    assert export(served.folder, tmp_path / "asked.jsonl") == asks
+    assert export(served.folder, tmp_path / "asked.parquet") == asks
+    repeated = RecordedInbox(tmp_path / "asked.jsonl")
+    assert [asyncio.run(repeated.advise(question(n), key=key(n))).answer for n in range(asks)] == [
+        given[str(key(n))] for n in range(asks)
+    ]
+    elsewhere = AskKey(stream="train/0", position=77, number=0)
+    assert asyncio.run(repeated.advise(question(3), key=elsewhere)).answer == given[str(key(3))]
+    with pytest.raises(ExpertError, match="has no ask"):
+        asyncio.run(repeated.advise(question(99), key=elsewhere))
