@@ -277,7 +277,7 @@ class Imitation(Section):
     ] = "float32"
     """Data type of imitation's matrix products. Weights and optimizer keep `learner.dtype`. A CPU without bfloat16
     instructions uses float32."""
-    checkpoint_every: int = Field(default=200, ge=1)
+    checkpoint_every: Annotated[int, Affects.NOTHING] = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
 
     @field_validator("sessions", mode="before")

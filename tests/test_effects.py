@@ -28,7 +28,7 @@ def beginning(*words: str) -> set[str]:
 
 def test_a_resumed_run_may_change_how_long_and_where_it_runs():
     free = {knob.key for knob in knobs(RunConfig) if may_change_on_resume(knob)}
-    loop = {"loop.iterations", "loop.checkpoint_every", "loop.evaluate_every"}
+    loop = {"loop.iterations", "loop.checkpoint_every", "loop.evaluate_every", "imitation.checkpoint_every"}
     memory = {"learner.micro_batch_tokens", "learner.gradient_checkpointing"} | ENGINE_MEMORY
     assert free == beginning("run.", "cluster.", "evaluate.") | loop | memory
     assert resume_conflicts(config(), config("loop.iterations=99", "cluster.deadline_s=9", "run.name=other")) == []
@@ -46,6 +46,7 @@ def test_machines_are_restarted_if_a_setting_of_their_start_changes():
 
 
 IMITATION = beginning("seed", "model.", "env.", "agent.", "memory.", "imitation.", "learner.", "ppo.critic")
+IMITATION -= {"imitation.checkpoint_every"}
 
 
 @pytest.mark.parametrize("asking", ["random", "judgement"])
@@ -61,7 +62,8 @@ def test_the_evaluation_of_the_sft_policy_depends_on_imitation_price_sampling_an
 
 def test_runs_that_are_compared_may_differ_in_price_seed_and_where_they_ran():
     free = {knob.key for knob in knobs(RunConfig) if not knob.affects & Affects.COMPARISON}
-    assert free == beginning("run.", "cluster.") | {"env.advice_cost", "seed"} | ENGINE_MEMORY
+    own = {"env.advice_cost", "seed", "imitation.checkpoint_every"}
+    assert free == beginning("run.", "cluster.") | own | ENGINE_MEMORY
     one, other = config("credit.mode=none"), config("credit.mode=linked", "seed=3", "ppo.clip=0.1")
     assert pair_conflicts(one, other, compared="credit.mode") == ["ppo.clip was 0.3, is 0.1"]
 
