@@ -2,11 +2,20 @@
 
 import os
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from launch.view.app import application
+from launch.view.runs import Runs
 
 REQUIRED = "AGILE_BROWSER"
 """Set to 1 where a missing browser is a failure; elsewhere these tests are then skipped."""
@@ -50,28 +59,44 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+@contextmanager
+def watched(browser: Browser, address: str, *, width: int = BROAD, dark: bool = False) -> Iterator[Watched]:
+    """An address in a fresh page of a width, light or dark."""
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme="dark" if dark else "light")
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    found = Watched(page=page, home=address.split("#")[0])
+    page.on("console", lambda said: found.errors.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: found.errors.append(str(error)))
+    page.on("request", lambda sent: None if sent.url.startswith(found.home) else found.elsewhere.append(sent.url))
+    page.goto(address)
+    yield found
+    context.close()
+
+
 Opener = Callable[..., Watched]
 
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Opener]:
-    """Opens an address in a fresh page of a width, light or dark."""
-    contexts = []
+    """Opens pages as `watched` does, until the test ends."""
+    with ExitStack() as pages:
+        yield lambda address, **look: pages.enter_context(watched(browser, address, **look))
 
-    def open_page(address: str, *, width: int = BROAD, dark: bool = False) -> Watched:
-        context = browser.new_context(
-            viewport={"width": width, "height": 844}, color_scheme="dark" if dark else "light"
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        found = Watched(page=page, home=address.split("#")[0])
-        page.on("console", lambda said: found.errors.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: found.errors.append(str(error)))
-        page.on("request", lambda sent: None if sent.url.startswith(found.home) else found.elsewhere.append(sent.url))
-        page.goto(address)
-        return found
 
-    yield open_page
-    for context in contexts:
-        context.close()
+@contextmanager
+def served(*folders: Path) -> Iterator[str]:
+    """Serve the viewer of runs at a free port of loopback: its address."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(application(Runs(folders)), log_level="warning", ws="none", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        end = time.monotonic() + WAIT_MS / 1000
+        while not server.started:
+            assert time.monotonic() < end, "the viewer does not start"
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(WAIT_MS / 1000)
