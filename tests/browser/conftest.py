@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from launch.view.app import application
 from launch.view.runs import Runs
@@ -24,6 +24,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 NARROW, BROAD = 390, 1280
 """Pixels of a telephone, and of a desk."""
 

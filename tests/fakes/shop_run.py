@@ -24,6 +24,8 @@ STREAMS = 2
 ITERATIONS = (8, 9, 10)
 THRESHOLD = 0.46
 """Of `linked` credit."""
+ODD = "<img src=x onerror=alert(1)>"
+"""A wrong answer: as markup, it would load a picture and run a script."""
 GONE = "ToolError: the table is gone"
 
 
@@ -98,7 +100,7 @@ def _with_mistakes(sessions: Sequence[Session]) -> list[Session]:
         one = found[index]
         other = tuple(use for use in one.reads if use.writer not in one.hindsight.same_item)
         reads = (one.reads, (), other or one.reads)[number % 3]
-        found[index] = replace(one, correct=False, answer="mistaken", reads=reads)
+        found[index] = replace(one, correct=False, answer=ODD, reads=reads)
     last = len(found) - 1
     found[last] = replace(found[last], ending=Ending.FAILED, error=GONE, answer=None, correct=False)
     return found
