@@ -45,19 +45,29 @@ class Watched:
         assert wide <= window, f"{wide} pixels in a window of {window}"
 
 
+def _path() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium; until it is closed, playwright runs an event loop in this thread, and no other can run."""
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=_path(), args=list(FLAGS), timeout=WAIT_MS)
+        yield started
+        started.close()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """For one file: until it is closed, playwright runs an event loop in this thread, and no test can run another."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
+    """For one file, so that the tests of others can run event loops."""
+    if _path() is None:
         missing = "no Chromium is found; install the package chromium"
         if os.environ.get(REQUIRED) == "1":
             pytest.fail(missing)
         pytest.skip(missing)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=list(FLAGS), timeout=WAIT_MS)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @contextmanager
