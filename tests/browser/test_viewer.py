@@ -151,7 +151,8 @@ ARM = """() => {
 }"""
 PAINTED = """async () => {
   await seen.done;
-  const [asked] = performance.getEntriesByType("resource").filter((one) => one.name.includes("/api/sessions"));
+  const asked = performance.getEntriesByType("resource")
+    .find((one) => one.name.includes("/api/sessions") && one.startTime >= seen.acted);
   return asked.startTime - seen.acted;
 }"""
 """Milliseconds from what the user did to the request that it led to, once its rows are painted."""
