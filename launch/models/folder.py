@@ -20,14 +20,13 @@ SHOWN_KEYS = 3
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 
 
-def check_model(folder: Path, *, environment: str = "ENV", session_tokens: int | None = None) -> None:
+def check_model(folder: Path, *, session_tokens: int | None = None) -> None:
     """Refuse a model folder that can't serve the agent.
 
     It must be complete, with the function tokens in its vocabulary, a causal language model without experts, and long
     enough for a session.
 
     Args:
-        environment: named in the command that the error suggests.
         session_tokens: of the longest session; None: the length is not checked.
 
     Raises:
@@ -35,9 +34,9 @@ def check_model(folder: Path, *, environment: str = "ENV", session_tokens: int |
     """
     if not folder.is_dir():
         raise ConfigError(
-            f"model.path: {folder} is no folder; make one as the comment at the top of the config says, with "
-            f"`agile-ray model tiny --env {environment} --output {folder}`, or with "
-            f"`agile-ray model from FOLDER_OR_ID --output {folder}`"
+            f"model.path: {folder} is no folder; make one with "
+            f"`agile-ray model tiny --config CONFIG --output {folder}` or "
+            f"`agile-ray model from FOLDER_OR_ID --output {folder}`; a shipped config may name its command at the top"
         )
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():

@@ -46,7 +46,7 @@ def check(config: RunConfig) -> None:
         check_shared(config)
     else:
         temporary_folder()
-    check_model(config.model.path, environment=config.env.name, session_tokens=config.agent.session_tokens)
+    check_model(config.model.path, session_tokens=config.agent.session_tokens)
     check_resumed(config)
     check_recorded(config.env.recorded)
     if not joins(config.cluster):  # on a cluster the actors say the same when they start

@@ -127,7 +127,7 @@ def _checks(config: RunConfig, target: Target, found: Findings) -> Iterator[Chec
     yield f"recorded{config.env.recorded}", lambda: preflight.check_recorded(config.env.recorded)
     yield (
         f"model{model}{config.agent.session_tokens}",
-        lambda: check_model(config.model.path, environment=config.env.name, session_tokens=config.agent.session_tokens),
+        lambda: check_model(config.model.path, session_tokens=config.agent.session_tokens),
     )
     yield (
         f"room{model}{config.agent}{config.learner}{config.rollout}{config.cluster}",
