@@ -5,7 +5,7 @@ from typing import cast
 from agile_ray.agent.expert import Expert, GoldExpert
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from agile_ray.plugins.resolver import resolve
+from agile_ray.plugins.resolver import built, resolve
 from agile_ray.replay.expert import RecordedExpert
 
 NEEDED = ("source", "reliability", "advise")
@@ -20,10 +20,11 @@ def build_expert(env: Env) -> Expert:
     """
     if env.recorded is not None:
         return RecordedExpert(env.recorded)
-    build = resolve(env.expert, key="env.expert", kind="experts", built_in={"gold": _gold})
+    own = {"gold": _gold}
+    build = resolve(env.expert, key="env.expert", kind="experts", built_in=own)
     if not callable(build):
         raise ConfigError(f"env.expert: {env.expert} must be a function build(env), found {build!r}")
-    expert = build(env)
+    expert = built(lambda: build(env), name=env.expert, key="env.expert", built_in=own)
     missing = [name for name in NEEDED if not hasattr(expert, name)]
     if missing:
         raise ConfigError(
