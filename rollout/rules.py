@@ -53,11 +53,16 @@ def _read_tokenizer(model: Path, search: Function) -> Tokenizer:
 
     tokenizer = HFTokenizer(model)
     if search not in tokenizer.functions:
-        raise ConfigError(
-            f"model.path: the tokenizer of {model} lacks {search.value}, by which the environment's tools are called; "
-            f"add it with: agile-ray model from {model} --tools --output NEW"
-        )
+        raise toolless(model, search)
     return tokenizer
+
+
+def toolless(model: Path, search: Function) -> ConfigError:
+    """The error for a model whose tokenizer lacks the function by which the environment's tool is called."""
+    return ConfigError(
+        f"model.path: the tokenizer of {model} lacks {search.value}, by which the environment's tools are called; "
+        f"add it with: agile-ray model from {model} --tools --output NEW"
+    )
 
 
 def check_embedder(name: str) -> None:

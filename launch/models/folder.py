@@ -1,11 +1,12 @@
 """Checks of a model folder from its small files and the headers of its weights. Loads no torch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from agile_ray.agent.functions import PAPER
+from agile_ray.agent.functions import PAPER, Function
 from agile_ray.agent.tokenizer import read_chat
 from agile_ray.errors import ConfigError
 from rollout.control_tokens import as_plain_text, check_encoder, control_tokens
@@ -99,8 +100,8 @@ def check_dense(config: dict[str, object], *, name: str) -> None:
         )
 
 
-def lacking_functions(folder: Path) -> list[str]:
-    """The functions that are not a single special token of the folder's tokenizer.
+def lacking_functions(folder: Path, functions: Sequence[Function] = PAPER) -> list[str]:
+    """Those of the functions that are not a single special token of the folder's tokenizer.
 
     Raises:
         ConfigError: tokenizer.json is not a tokenizer.
@@ -111,7 +112,7 @@ def lacking_functions(folder: Path) -> list[str]:
         special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"model.path: {file} is not a tokenizer ({error}){pointer_hint(file)}") from error
-    return [function.value for function in PAPER if function.value not in special]
+    return [function.value for function in functions if function.value not in special]
 
 
 def read_encoder(folder: Path) -> Tokenizer:
