@@ -80,6 +80,8 @@ def unknown(name: str, known: Iterable[str], *, kind: str) -> str:
     """What an error says of a name that nothing has."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
+    if name.endswith(".py"):
+        near = [f"{name.removesuffix('.py').replace('/', '.')}:NAME"]
     return (
         f"one of {', '.join(names)}, an entry point of the group agile_ray.{kind}, or package.module:name; "
         f"found {name}{f'; did you mean {near[0]}?' if near else ''}"

@@ -78,6 +78,7 @@ def test_a_name_in_the_working_folder_never_hides_an_installed_package(plugin):
         ("name", "sagly:toy", "env.name: sagly:toy: there is no module sagly in .* or among the installed packages"),
         ("name", "sagely:toys", "sagely.py has no toys; did you mean toy?"),
         ("name", "broken_one:x", "importing broken_one failed: ModuleNotFoundError: .*not_installed_anywhere"),
+        ("name", "tasks/mine.py", "found tasks/mine.py; did you mean tasks.mine:NAME?"),
         ("name", "recuring", "found recuring; did you mean recurring?"),
         ("name", "sagely:NUMBER", r"must be a function build\(env, \*, seed\), found 3"),
         ("name", "sagely:nothing", "without search_function, stream, streams, texts"),
