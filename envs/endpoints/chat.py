@@ -27,6 +27,8 @@ CONCURRENT = 8
 """Requests that are in flight at the same time; further ones wait."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Wait before the second attempt, which doubles with each further one, and its limit, also that of `Retry-After`."""
+REACHED_S = 10.0
+"""Longest wait for the connection that `Chat.check` tries."""
 FATAL = frozenset({401, 403, 404})
 AGAIN = frozenset({408, 409, 429})
 
@@ -80,6 +82,26 @@ class Chat:
     def usage(self) -> Usage:
         """What was used so far."""
         return self._usage
+
+    def check(self) -> None:
+        """Refuse an endpoint where nothing is, before many sessions wait for it.
+
+        Raises:
+            ConfigError: there is no connection. Whether it takes the key and serves the model, the first request shows.
+        """
+        from httpx import ReadTimeout
+        from openai import APIConnectionError, APIError
+
+        try:
+            self._connected().models.list(timeout=REACHED_S)
+        except APIConnectionError as error:
+            cause = error.__cause__ or error
+            if not isinstance(cause, ReadTimeout):  # a busy one answers late
+                raise ConfigError(
+                    f"{self._name}: nothing answers there ({described(cause)}); start the server, or mend the address"
+                ) from error
+        except (APIError, ValueError):
+            pass  # something answers
 
     def ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> str:
         """Return the text of the model's greedy reply; arguments and errors are those of `reply`."""

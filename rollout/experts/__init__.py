@@ -9,7 +9,7 @@ from agile_ray.errors import ConfigError
 from agile_ray.expert_spec import ExpertSpec
 from agile_ray.inbox.client import InboxExpert
 from agile_ray.inbox.recorded import RecordedInbox
-from agile_ray.plugins.resolver import resolve
+from agile_ray.plugins.resolver import built, resolve
 from agile_ray.replay.expert import RecordedExpert
 from envs.endpoints.chat import Chat
 from rollout.experts.chat import ChatExpert
@@ -86,7 +86,7 @@ def _from_elsewhere(name: str, env: Env) -> Expert:
     build = resolve(name, key="env.expert", kind="experts", built_in={})
     if not callable(build):
         raise ConfigError(f"env.expert: {name} must be a function build(env), found {build!r}")
-    expert = build(env)
+    expert = built(lambda: build(env), name=name, key="env.expert", built_in={})
     missing = [one for one in NEEDED if not hasattr(expert, one)]
     if missing:
         raise ConfigError(

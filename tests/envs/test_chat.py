@@ -130,3 +130,18 @@ def test_requests_at_the_same_time_are_bounded():
             thread.join()
     assert 1 < endpoint.most_at_once <= CONCURRENT
     assert chat.usage.requests == 2 * CONCURRENT + 3
+
+
+def test_an_address_where_nothing_is_is_refused_before_any_request():
+    began = time.monotonic()
+    with pytest.raises(
+        ConfigError, match="endpoint http://127.0.0.1:9/v1: nothing answers there .*refused.*; start the"
+    ):
+        Chat(url="http://127.0.0.1:9/v1", model="m", deadline_s=600.0).check()
+    assert time.monotonic() - began < 30  # far below the deadline of a request
+
+
+def test_a_server_without_a_list_of_models_is_one():
+    with serving(Reply()) as endpoint:
+        Chat(url=endpoint.url, model="m", deadline_s=10.0).check()
+    assert endpoint.asked == []
