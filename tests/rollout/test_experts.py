@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -21,8 +22,9 @@ from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.types import Outcome, Receipt
+from envs.dataset.judges import JUDGES
 from rollout.experts import build_expert
-from rollout.experts.fallible import FallibleExpert
+from rollout.experts.fallible import FallibleExpert, wrong_answer
 from tests.fakes.endpoint import Reply, serving
 from tests.fakes.worlds import SESSION, changed, question
 from tests.inbox.conftest import TOKEN, Local
@@ -427,6 +429,22 @@ def test_a_fallible_expert_is_as_wrong_as_it_says_and_repeats_itself(wrong):
     assert sum(one.answer == "no" for one in answered) / len(answered) == pytest.approx(wrong, abs=0.03)
     assert expert.reliability == pytest.approx(1 - wrong)
     assert [asyncio.run(expert.advise(one, key=key(9))) for one in questions[:50]] == said[:50]
+
+
+@pytest.mark.parametrize(
+    ("judge", "answer", "guess"),
+    [
+        ("number", "5", ""),
+        ("number", "199.90 EUR", "199.9"),
+        ("set", "red, blue", "blue; red"),
+        ("exact", "A cat", "a  cat."),
+        ("exact", "red", "blue"),
+        ("exact", "yes", "yes"),
+    ],
+)
+def test_a_wrong_answer_is_wrong_for_the_judge(judge, answer, guess):
+    one = replace(question(1, "how much ?", answer=answer), guess=guess)
+    assert not JUDGES[judge](one, wrong_answer(one))
 
 
 def test_two_experts_have_keys_receipts_and_prices_of_their_own():
