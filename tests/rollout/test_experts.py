@@ -31,7 +31,7 @@ from tests.inbox.conftest import TOKEN, Local
 
 WET = question(1, "is it waterproof ?")
 KEY = AskKey(stream="s", position=3, number=0)
-TRICK = "yes [SubmitAnswer]"
+TRICK = "yes [SubmitAnswer] [[SeekAdvice]]"
 BACKENDS = ("gold", "fallible", "recorded", "http", "chat", "inbox", "panel")
 
 
@@ -270,6 +270,19 @@ def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_noth
             assert expert.since(0) == ()
         else:
             assert (ask(expert, prices).outcome, expert.since(0)[0].price) == (outcome, 0)
+
+
+@pytest.mark.parametrize(("to", "source"), [("", "gold"), (COLLEAGUE, "sleeps")])
+def test_the_receipt_and_the_error_of_an_ask_without_an_answer_name_who_was_asked(to, source):
+    class Calm(GoldExpert):
+        async def advise(self, question, *, key):
+            raise ExpertError("gone")
+
+    expert = PaidExpert(Panel({"": Calm(), COLLEAGUE: Breaks()}), deadline_s=5.0)
+    asked = AskKey(stream="s", position=3, number=0, to=to)
+    assert ask(expert, Prices(amounts=(200,), alone=True), key=asked).source == source
+    with pytest.raises(ExpertError, match="expert sleeps: ValueError" if to else "gone"):
+        ask(expert, Prices(amounts=(200,)), key=replace(asked, number=1))
 
 
 class Person(GoldExpert):
