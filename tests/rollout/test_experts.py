@@ -323,6 +323,16 @@ def test_a_flaky_service_works_once_for_an_ask_that_took_many_attempts():
     assert list(one.worked.values()) == [1]
 
 
+def test_a_key_with_any_characters_reaches_a_service():
+    with service() as one:
+        _, expert, prices = paid(env({"name": "http", "url": one.url}))
+        found = [
+            ask(expert, prices, key=replace(KEY, stream=stream)).answer for stream in ("1 % é\n", "1 % é ", "日/0")
+        ]
+    assert found == ["yes"] * 3
+    assert len(one.requests) == 3
+
+
 def test_a_slow_service_is_late_and_answers_under_the_same_key_later():
     with service() as one:
         one.waits_s = 0.6
@@ -422,6 +432,28 @@ def test_a_request_that_may_have_been_paid_keeps_its_reserve(tmp_path):
         assert reserved > 107
         assert ask(expert, prices).answer == "yes"
         assert counted.expert.spending.tokens == reserved + 107
+
+
+def test_a_request_that_waits_for_its_turn_is_not_paid_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr("rollout.experts.CONCURRENT", 1)
+    monkeypatch.setattr("envs.endpoints.chat.CONCURRENT", 1)
+    import openai  # noqa: F401  which takes as long as a request
+
+    with serving(Reply(said="yes", waits_s=1.0)) as endpoint:
+        config = chat(endpoint, cache=tmp_path / "answers.sqlite", late="alone")
+        _, crowded, prices = paid(config, deadline_s=2.5)
+        questions = [question(n, f"number {n} ?") for n in range(4)]
+
+        async def all_at_once():
+            asks = [crowded.ask(one, key=key(n), price=200, prices=prices) for n, one in enumerate(questions)]
+            return await asyncio.gather(*asks)
+
+        outcomes = {receipt.outcome for receipt in asyncio.run(all_at_once())}
+        _, other, _ = paid(config, deadline_s=30.0)
+        for n, one in enumerate(questions):
+            assert ask(other, prices, key=key(n), one=one).answer == "yes"
+    assert outcomes == {Outcome.ANSWERED, Outcome.LATE}
+    assert Counter(one.shown for one in endpoint.asked) == Counter(one.shown for one in questions)
 
 
 def test_all_attempts_of_a_request_to_a_model_have_one_key():
