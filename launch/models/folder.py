@@ -37,10 +37,11 @@ def check_model(
         ConfigError: says what the folder lacks.
     """
     if not folder.is_dir():
+        options = f"--colleague --output {folder}" if colleague else f"--output {folder}"
         raise ConfigError(
             f"model.path: {folder} is no folder; make one as the comment at the top of the config says, with "
-            f"`agile-ray model tiny --env {environment} --output {folder}`, or with "
-            f"`agile-ray model from FOLDER_OR_ID --output {folder}`"
+            f"`agile-ray model tiny --env {environment} {options}`, or with "
+            f"`agile-ray model from FOLDER_OR_ID {options}`"
         )
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
