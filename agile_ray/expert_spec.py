@@ -220,6 +220,12 @@ class ExpertSpec(_Part):
         return Path(name.removeprefix(RECORDED)).expanduser() if name.startswith(RECORDED) else None
 
     @property
+    def wherever(self) -> Self:
+        """The same expert, without the places where it is: it may move while a run is stopped."""
+        colleague = None if self.colleague is None else self.colleague.wherever
+        return self.model_copy(update={"url": None, "cache": None, "colleague": colleague})
+
+    @property
     def by_key(self) -> "Mapping[str, ExpertSpec]":
         """The expert, and the colleague if there is one, by the key that describes it."""
         return {"env.expert": self} | ({} if self.colleague is None else {"env.expert.colleague": self.colleague})
