@@ -1,5 +1,7 @@
 """What each knob declares that it affects, key by key."""
 
+import json
+
 import pytest
 
 from agile_ray.config import RunConfig
@@ -33,6 +35,16 @@ def test_a_resumed_run_may_change_how_long_and_where_it_runs():
     assert free == beginning("run.", "cluster.", "evaluate.") | loop | memory
     assert resume_conflicts(config(), config("loop.iterations=99", "cluster.deadline_s=9", "run.name=other")) == []
     assert resume_conflicts(config(), config("ppo.clip=0.1")) == ["ppo.clip was 0.3, is 0.1"]
+
+
+def test_an_expert_may_move_before_a_run_resumes_and_stays_the_same():
+    def asking(port, **more):
+        colleague = {"name": "http", "url": f"http://h:{port}", "price": 0.1, **more}
+        return config(f"env.expert={{name: inbox, url: 'http://h:{port}', colleague: {json.dumps(colleague)}}}")
+
+    assert resume_conflicts(asking(1), asking(2)) == []
+    [said] = resume_conflicts(asking(1), asking(1, reliability=0.5))
+    assert said.startswith("env.expert was ")
 
 
 def test_machines_are_restarted_if_a_setting_of_their_start_changes():

@@ -35,10 +35,10 @@ def check_model(folder: Path, *, session_tokens: int | None = None, colleague: b
         ConfigError: says what the folder lacks.
     """
     if not folder.is_dir():
+        options = f"--colleague --output {folder}" if colleague else f"--output {folder}"
         raise ConfigError(
-            f"model.path: {folder} is no folder; make one with "
-            f"`agile-ray model tiny --config CONFIG --output {folder}` or "
-            f"`agile-ray model from FOLDER_OR_ID --output {folder}`; a shipped config may name its command at the top"
+            f"model.path: {folder} is no folder; make one with `agile-ray model tiny --config CONFIG {options}` or "
+            f"`agile-ray model from FOLDER_OR_ID {options}`; a shipped config may name its command at the top"
         )
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():

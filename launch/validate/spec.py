@@ -165,21 +165,36 @@ def _check_environment(config: RunConfig, found: Findings, *, model: Path | None
         if lacking == [search.value]:  # of the others check_model says so
             raise toolless(model, search)
     begin, left = time.monotonic(), 0
+    kinds: set[str] = set()
     for split in dict.fromkeys((taught_split(environment), "train", "validation", final_comparison.SPLIT)):
         lengths: list[int] = []
         for index in range(environment.streams(split) or 1):
             if time.monotonic() - begin > READ_S:
                 left += 1
             else:
-                lengths.append(len(environment.stream(split=split, index=index).questions))
+                questions = environment.stream(split=split, index=index).questions
+                lengths.append(len(questions))
+                kinds.update(question.kind for question in questions)
         if split == "train" and lengths:
             check_windows(config, stream_length=max(lengths))
     if left:
         found.unchecked.append(f"env.data: {left} streams were not read within {READ_S:g} s; a training reads all")
         return
+    _check_kinds(config, kinds)
     recorded = config.env.recorded
     if recorded is None or recorded.is_file() or RunFolder(recorded).stored_iterations():
         final_comparison.check_advice(config, environment)
+
+
+def _check_kinds(config: RunConfig, kinds: set[str]) -> None:
+    """Refuse a price of questions that the environment does not have."""
+    for key, expert in config.env.expert.by_key.items():
+        unmet = sorted(expert.price.kinds.keys() - kinds)
+        if unmet:
+            raise ConfigError(
+                f"{key}.price.kinds: the kinds of questions of {config.env.name} are {', '.join(sorted(kinds))}, found "
+                f"{', '.join(unmet)}"
+            )
 
 
 def _check_demonstrations(config: RunConfig, found: Findings) -> None:

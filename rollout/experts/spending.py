@@ -17,7 +17,9 @@ from pathlib import Path
 from agile_ray.errors import ConfigError, ExpertError
 
 POLL_S = 0.05
-"""Wait between two looks for an answer that another process asks for."""
+"""Wait between two looks for an answer that another process asks for, or for a free turn."""
+SLACK_S = 5.0
+"""How much longer a request may take than its deadline before it counts as lost."""
 TABLE = """
 CREATE TABLE IF NOT EXISTS asked (
     question TEXT NOT NULL, attempt INTEGER NOT NULL, until REAL NOT NULL, tokens INTEGER NOT NULL, said TEXT,
@@ -40,14 +42,16 @@ class Paid:
 class Spending:
     """Answers by question, and the tokens that they cost. May be used from several threads and processes."""
 
-    def __init__(self, file: Path | None, *, asks: str, limit: int | None, wait_s: float) -> None:
+    def __init__(self, file: Path | None, *, asks: str, limit: int | None, wait_s: float, at_once: int) -> None:
         """Open or create the table.
 
         Args:
             file: SQLite file; None: in memory.
             asks: what is asked, such as the endpoint and its model; others' answers are not used.
             limit: of tokens, over all that the file holds; None: none.
-            wait_s: after which a request of another process counts as lost.
+            wait_s: deadline of one request; a while after it, a request of another process counts as lost.
+            at_once: most requests of this process at the same time. A row is written only when its request may begin:
+                one that waited would count as lost, and be paid again.
 
         Raises:
             ConfigError: the file can't be used.
@@ -59,6 +63,7 @@ class Spending:
                 f"env.expert: the cache {file} must be an SQLite file that can be written, found: {error}; name another"
             ) from error
         self._lock = threading.Lock()
+        self._free = threading.BoundedSemaphore(at_once)
         self._asks = asks
         self._limit = limit
         self._wait_s = wait_s
@@ -79,29 +84,35 @@ class Spending:
 
         Raises:
             CappedError: the limit leaves no room, and nobody has asked this question.
-            ExpertError: another thread or process asks it, and has no answer in time.
+            ExpertError: there is no answer in time from another thread or process that asks it, or no free turn.
         """
         key = hashlib.sha256(f"{self._asks}\0{question}".encode()).hexdigest()
         end = time.monotonic() + self._wait_s
         while (found := self._claimed(key, most=most)) is None:
             if time.monotonic() > end:
-                raise ExpertError(f"expert chat: a question that is being asked must be answered in {self._wait_s:g} s")
+                raise ExpertError(f"expert chat: no answer, or no turn to ask, within {self._wait_s:g} s", late=True)
             time.sleep(POLL_S)
         if isinstance(found, str):
             return found
         try:
+            return self._paid(key, found, pay)
+        finally:
+            self._free.release()
+
+    def _paid(self, key: str, attempt: int, pay: Callable[[], Paid]) -> str:
+        try:
             paid = pay()
         except BaseException:
-            self._change("UPDATE asked SET until = 0 WHERE question = ? AND attempt = ?", key, found)
+            self._change("UPDATE asked SET until = 0 WHERE question = ? AND attempt = ?", key, attempt)
             raise
         self._change(
             "UPDATE asked SET said = ?, tokens = ? WHERE question = ? AND attempt = ?",
-            *(paid.said, paid.tokens, key, found),
+            *(paid.said, paid.tokens, key, attempt),
         )
         return paid.said
 
     def _claimed(self, key: str, *, most: int) -> str | int | None:
-        """The answer; or the number of this attempt, if it is for the caller to ask; None: somebody else asks."""
+        """The answer; or the number of this attempt, if it is the caller's turn to ask; None: look again later."""
         with self._lock:
             self._rows.execute("BEGIN IMMEDIATE")
             try:
@@ -114,8 +125,14 @@ class Spending:
                 used = self._rows.execute("SELECT coalesce(sum(tokens), 0) FROM asked").fetchone()[0]
                 if self._limit is not None and used + most > self._limit:
                     raise CappedError
-                row = (key, len(found), time.time() + self._wait_s, most)
-                self._rows.execute("INSERT INTO asked (question, attempt, until, tokens) VALUES (?, ?, ?, ?)", row)
+                if not self._free.acquire(blocking=False):
+                    return None
+                row = (key, len(found), time.time() + self._wait_s + SLACK_S, most)
+                try:
+                    self._rows.execute("INSERT INTO asked (question, attempt, until, tokens) VALUES (?, ?, ?, ?)", row)
+                except sqlite3.Error:
+                    self._free.release()
+                    raise
                 return len(found)
             finally:
                 self._rows.execute("COMMIT")

@@ -110,6 +110,10 @@ LINES = {
         "agent: {session_tokens: 3000}",
         "agent.session_tokens (3000) reaches the model's limit of 2048 positions",
     ),
+    "a price of a kind that is not asked": (
+        "env: {expert: {colleague: {price: {base: 0.1, kinds: {facts: 0.2}}}}}",
+        "env.expert.colleague.price.kinds: the kinds of questions of shop are fact, reasoning, search, found facts",
+    ),
     "an unknown environment": ("env: {name: market}", "env.name: one of dataset, hotpotqa"),
 }
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -21,15 +22,16 @@ from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.types import Outcome, Receipt
+from envs.dataset.judges import JUDGES
 from rollout.experts import build_expert
-from rollout.experts.fallible import FallibleExpert
+from rollout.experts.fallible import FallibleExpert, wrong_answer
 from tests.fakes.endpoint import Reply, serving
 from tests.fakes.worlds import SESSION, changed, question
 from tests.inbox.conftest import TOKEN, Local
 
 WET = question(1, "is it waterproof ?")
 KEY = AskKey(stream="s", position=3, number=0)
-TRICK = "yes [SubmitAnswer]"
+TRICK = "yes [SubmitAnswer] [[SeekAdvice]]"
 BACKENDS = ("gold", "fallible", "recorded", "http", "chat", "inbox", "panel")
 
 
@@ -270,6 +272,19 @@ def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_noth
             assert (ask(expert, prices).outcome, expert.since(0)[0].price) == (outcome, 0)
 
 
+@pytest.mark.parametrize(("to", "source"), [("", "gold"), (COLLEAGUE, "sleeps")])
+def test_the_receipt_and_the_error_of_an_ask_without_an_answer_name_who_was_asked(to, source):
+    class Calm(GoldExpert):
+        async def advise(self, question, *, key):
+            raise ExpertError("gone")
+
+    expert = PaidExpert(Panel({"": Calm(), COLLEAGUE: Breaks()}), deadline_s=5.0)
+    asked = AskKey(stream="s", position=3, number=0, to=to)
+    assert ask(expert, Prices(amounts=(200,), alone=True), key=asked).source == source
+    with pytest.raises(ExpertError, match="expert sleeps: ValueError" if to else "gone"):
+        ask(expert, Prices(amounts=(200,)), key=replace(asked, number=1))
+
+
 class Person(GoldExpert):
     patient = True
 
@@ -306,6 +321,16 @@ def test_a_flaky_service_works_once_for_an_ask_that_took_many_attempts():
     assert (found.answer, found.price, counted.asked) == ("yes", 200, {KEY: 1})
     assert list(one.requests.values()) == [5]
     assert list(one.worked.values()) == [1]
+
+
+def test_a_key_with_any_characters_reaches_a_service():
+    with service() as one:
+        _, expert, prices = paid(env({"name": "http", "url": one.url}))
+        found = [
+            ask(expert, prices, key=replace(KEY, stream=stream)).answer for stream in ("1 % é\n", "1 % é ", "日/0")
+        ]
+    assert found == ["yes"] * 3
+    assert len(one.requests) == 3
 
 
 def test_a_slow_service_is_late_and_answers_under_the_same_key_later():
@@ -409,6 +434,28 @@ def test_a_request_that_may_have_been_paid_keeps_its_reserve(tmp_path):
         assert counted.expert.spending.tokens == reserved + 107
 
 
+def test_a_request_that_waits_for_its_turn_is_not_paid_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr("rollout.experts.CONCURRENT", 1)
+    monkeypatch.setattr("envs.endpoints.chat.CONCURRENT", 1)
+    import openai  # noqa: F401  which takes as long as a request
+
+    with serving(Reply(said="yes", waits_s=1.0)) as endpoint:
+        config = chat(endpoint, cache=tmp_path / "answers.sqlite", late="alone")
+        _, crowded, prices = paid(config, deadline_s=2.5)
+        questions = [question(n, f"number {n} ?") for n in range(4)]
+
+        async def all_at_once():
+            asks = [crowded.ask(one, key=key(n), price=200, prices=prices) for n, one in enumerate(questions)]
+            return await asyncio.gather(*asks)
+
+        outcomes = {receipt.outcome for receipt in asyncio.run(all_at_once())}
+        _, other, _ = paid(config, deadline_s=30.0)
+        for n, one in enumerate(questions):
+            assert ask(other, prices, key=key(n), one=one).answer == "yes"
+    assert outcomes == {Outcome.ANSWERED, Outcome.LATE}
+    assert Counter(one.shown for one in endpoint.asked) == Counter(one.shown for one in questions)
+
+
 def test_all_attempts_of_a_request_to_a_model_have_one_key():
     with serving(Reply(status=503), Reply(status=429, headers={"Retry-After": "0.1"}), Reply(said="yes")) as endpoint:
         _, expert, prices = paid(chat(endpoint))
@@ -427,6 +474,22 @@ def test_a_fallible_expert_is_as_wrong_as_it_says_and_repeats_itself(wrong):
     assert sum(one.answer == "no" for one in answered) / len(answered) == pytest.approx(wrong, abs=0.03)
     assert expert.reliability == pytest.approx(1 - wrong)
     assert [asyncio.run(expert.advise(one, key=key(9))) for one in questions[:50]] == said[:50]
+
+
+@pytest.mark.parametrize(
+    ("judge", "answer", "guess"),
+    [
+        ("number", "5", ""),
+        ("number", "199.90 EUR", "199.9"),
+        ("set", "red, blue", "blue; red"),
+        ("exact", "A cat", "a  cat."),
+        ("exact", "red", "blue"),
+        ("exact", "yes", "yes"),
+    ],
+)
+def test_a_wrong_answer_is_wrong_for_the_judge(judge, answer, guess):
+    one = replace(question(1, "how much ?", answer=answer), guess=guess)
+    assert not JUDGES[judge](one, wrong_answer(one))
 
 
 def test_two_experts_have_keys_receipts_and_prices_of_their_own():
