@@ -136,7 +136,9 @@ class Chat:
     @contextmanager
     def _seat(self, end: float | None) -> Iterator[None]:
         """One of the CONCURRENT requests, waited for until `end`."""
-        if not self._seats.acquire(timeout=None if end is None else max(end - time.monotonic(), 0.0)):
+        if end is None:
+            self._seats.acquire()
+        elif not self._seats.acquire(timeout=max(end - time.monotonic(), 0.0)):
             raise self._late(f"{CONCURRENT} other requests were in flight")
         try:
             yield
