@@ -74,6 +74,11 @@ class ExpertError(SessionError):
 class EndpointError(SessionError):
     """A chat endpoint refused a request, replied nonsense, or missed its deadline."""
 
+    def __init__(self, said: str, *, late: bool = False) -> None:
+        """`late`: it missed its deadline."""
+        super().__init__(said)
+        self.late = late
+
 
 class DemonstrationError(SessionError):
     """A demonstration can't be played as it is written."""

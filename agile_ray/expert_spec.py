@@ -11,6 +11,7 @@ expert: {colleague: {wrong: 0.3, price: 0.05}}                     whom [AskColl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -122,6 +123,16 @@ class PriceRule(_Part):
         return bool(self.kinds or self.steps)
 
 
+def _check_host(address: str) -> None:
+    parts = urlsplit(address)
+    try:
+        wrong = not parts.hostname or parts.port == 0 or " " in address
+    except ValueError:  # of the port
+        wrong = True
+    if wrong:
+        raise ValueError(f"an address names a host and a port, such as http://localhost:8000/v1, found {address}")
+
+
 class ExpertSpec(_Part):
     """An expert."""
 
@@ -188,6 +199,7 @@ class ExpertSpec(_Part):
             if not value.startswith(("http://", "https://")):
                 raise ValueError(f"an address begins with http:// or https://, found {value}")
             check_public(value)
+            _check_host(value)
         return value
 
     @model_validator(mode="after")

@@ -59,7 +59,7 @@ class Outcome(StrEnum):
     ANSWERED = "answered"
     ABSTAINED = "abstained"  # the expert does not know
     REFUSED = "refused"  # the expert does not want to answer
-    CAPPED = "capped"  # the expert's own budget is spent; nobody was asked
+    CAPPED = "capped"  # the expert's own budget leaves no room
     LATE = "late"  # no answer by the deadline
     BROKEN = "broken"  # the expert broke
 

@@ -1,8 +1,10 @@
 """A chat model behind an OpenAI-compatible endpoint: text in, text out, with deadlines, retries and counted tokens.
 
 A request may take several attempts. All of them carry the same `Idempotency-Key`, and only the reply that is used is
-counted, once. What is tried again: no connection, no answer in time, 408, 409, 429 (after what `Retry-After` says) and
-5xx. A wrong key, a missing model or an unknown address ends the run: no later request would succeed either.
+counted, once. What is tried again: no connection, one that is cut off, 408, 409, 429 (after what `Retry-After` says)
+and 5xx. A wrong key, a missing model or an unknown address ends the run: no later request would succeed either.
+
+An endpoint that does not know `Idempotency-Key` may work on every attempt. A `Meter` is told of each of them.
 """
 
 import os
@@ -10,15 +12,16 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agile_ray.errors import ConfigError, EndpointError, described
 from agile_ray.plugins.secrets import redacted
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from openai import APIError, OpenAI
     from openai.types.chat import ChatCompletionMessageParam
 
 KEY = "OPENAI_API_KEY"
@@ -31,6 +34,10 @@ REACHED_S = 10.0
 """Longest wait for the connection that `Chat.check` tries."""
 FATAL = frozenset({401, 403, 404})
 AGAIN = frozenset({408, 409, 429})
+FREE = FATAL | {429, 503}
+"""Statuses of an attempt that was turned away, so nothing was paid for it."""
+UNMET = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+"""Errors without a connection, by name: it depends on the version of openai which library they are from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +62,18 @@ class Said:
     text: str
     refused: bool  # the text is the refusal
     tokens: int  # read and written, as the endpoint counts them; 0 if it does not
+
+
+class Meter(Protocol):
+    """Counts what the attempts of one request may cost."""
+
+    def reserve(self) -> None:
+        """An attempt begins. An error that this raises ends the request."""
+        ...
+
+    def release(self) -> None:
+        """The attempt cost nothing, for certain: it met nobody, or was turned away."""
+        ...
 
 
 class Chat:
@@ -107,33 +126,63 @@ class Chat:
         """Return the text of the model's greedy reply; arguments and errors are those of `reply`."""
         return self.reply(messages, max_tokens=max_tokens).text
 
-    def reply(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> Said:
+    def reply(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        end: float | None = None,
+        meter: Meter | None = None,
+    ) -> Said:
         """Return the model's greedy reply; a refusal is a reply.
 
         Args:
             messages: of the conversation: each has a `role` and a `content`.
             max_tokens: of the reply.
+            end: no attempt begins after it, by `time.monotonic`; one that has begun has the whole deadline, since it
+                may be paid for. None: the deadline counts from when the request is among the CONCURRENT ones, and
+                ends attempts too.
+            meter: told of every attempt.
 
         Raises:
             ConfigError: the endpoint has no such model or address, or refuses the key.
             EndpointError: it refuses the request, its reply is malformed, or none came by the deadline.
         """
         try:
-            with self._seats:
-                return self._ask(messages, max_tokens=max_tokens)
+            with self._seat(end):
+                limit = time.monotonic() + self._deadline_s if end is None else end
+                return self._ask(messages, max_tokens=max_tokens, end=limit, whole=end is not None, meter=meter)
         except EndpointError:
             self._count(failed=1)
             raise
 
-    def _ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> Said:
+    @contextmanager
+    def _seat(self, end: float | None) -> Iterator[None]:
+        """One of the CONCURRENT requests, waited for until `end`."""
+        if end is None:
+            self._seats.acquire()
+        elif not self._seats.acquire(timeout=max(end - time.monotonic(), 0.0)):
+            raise self._late(f"{CONCURRENT} other requests were in flight")
+        try:
+            yield
+        finally:
+            self._seats.release()
+
+    def _late(self, why: str) -> EndpointError:
+        said = f"{self._name}: no answer within its deadline ({self._deadline_s:g} s); last: {why}"
+        return EndpointError(said, late=True)
+
+    def _ask(
+        self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, end: float, whole: bool, meter: Meter | None
+    ) -> Said:
         from openai import APIConnectionError, APIError, APIStatusError
 
-        end = time.monotonic() + self._deadline_s
         key, wait, why = uuid.uuid4().hex, FIRST_WAIT_S, "no attempt was made"
         while (left := end - time.monotonic()) > 0:
             pause = wait * random.uniform(0.75, 1.25)
             try:
-                return self._attempt(messages, max_tokens=max_tokens, key=key, timeout_s=left)
+                timeout_s = self._deadline_s if whole else left
+                return self._metered(messages, max_tokens=max_tokens, key=key, timeout_s=timeout_s, meter=meter)
             except APIStatusError as error:
                 why = redacted(f"status {error.status_code}: {' '.join(error.message.split())[:200]}")
                 if error.status_code in FATAL:
@@ -152,7 +201,28 @@ class Chat:
                 break
             self._count(retries=1)
             time.sleep(pause)
-        raise EndpointError(f"{self._name}: no answer within its deadline ({self._deadline_s:g} s); last: {why}")
+        raise self._late(why)
+
+    def _metered(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        key: str,
+        timeout_s: float,
+        meter: Meter | None,
+    ) -> Said:
+        from openai import APIError
+
+        if meter is None:
+            return self._attempt(messages, max_tokens=max_tokens, key=key, timeout_s=timeout_s)
+        meter.reserve()
+        try:
+            return self._attempt(messages, max_tokens=max_tokens, key=key, timeout_s=timeout_s)
+        except APIError as error:
+            if _is_free(error):
+                meter.release()
+            raise
 
     def _attempt(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, key: str, timeout_s: float) -> Said:
         reply = self._connected().chat.completions.create(
@@ -191,6 +261,15 @@ def _message(one: Mapping[str, str]) -> "ChatCompletionMessageParam":
     if one["role"] == "assistant":
         return {"role": "assistant", "content": one["content"]}
     return {"role": "user", "content": one["content"]}
+
+
+def _is_free(error: "APIError") -> bool:
+    """Whether the attempt cost nothing, for certain: it met nobody, or was turned away."""
+    from openai import APIStatusError
+
+    if isinstance(error, APIStatusError):
+        return error.status_code in FREE
+    return type(error.__cause__).__name__ in UNMET
 
 
 def _retry_after(headers: Mapping[str, str], *, otherwise: float) -> float:

@@ -2,6 +2,7 @@
 
 REFERENCE_POLICIES = (
     "always_ask",
+    "always_colleague",
     "never_ask",
     "random",
     "non_adaptive",

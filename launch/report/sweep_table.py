@@ -5,11 +5,12 @@ sweep.json, in the sweep's folder, holds both.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from agile_ray.agent.expert import COLLEAGUE
 from agile_ray.errors import ConfigError
 from agile_ray.evaluation.intervals import Estimate, estimate
 from agile_ray.record.folder import SweepFolder
@@ -18,11 +19,18 @@ from launch.report.console import plain_console
 from launch.report.plain_table import plain_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from agile_ray.evaluation.score import Score
     from launch.report.summary import Report
 
 WIDTH = 260  # characters; wider than either table
 ASKED_TITLES = ("asked new, sampled", "greedy", "asked known, sampled", "greedy")
 """Titles of the asked shares: where memory lacks the answer (new), and where it holds it (known)."""
+ENDS = ("always_ask", "always_colleague", "never_ask")
+"""References that a policy with any expert is compared with; the second one is played if there is a colleague."""
+BEST = "best without future"
+"""The best reference policy without knowledge of the future, which may differ between runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +51,11 @@ class RunSummary:
     total_score: float
     ci95: tuple[float, float] | None  # of total_score
     validation: float | None = None  # total score of this policy on the validation split; None: not measured
-    minus: dict[str, Estimate]  # paired: its total score minus that of sft, sft_sampled, the best reference
+    minus: dict[str, Estimate]  # paired: its total score minus that of sft, sft_sampled, the best reference, and ENDS
     best_reference: str
     closed: float | None  # (total - best reference) / (oracle - best reference); None: the two are equal
+    experts: dict[str, float] = field(default_factory=dict)  # with a colleague: share that asked each of the two
+    oracle_experts: dict[str, float] = field(default_factory=dict)  # the same of the oracle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +73,10 @@ class Group:
     total_score: Estimate
     validation: Estimate | None
     closed: Estimate | None
+    oracle_asked_share: Estimate
+    minus: dict[str, Estimate]  # of BEST and those of ENDS that all runs have: mean difference over seeds
+    experts: dict[str, Estimate]
+    oracle_experts: dict[str, Estimate]
 
 
 def summarize(report: "Report", *, group: str) -> RunSummary:
@@ -70,13 +84,16 @@ def summarize(report: "Report", *, group: str) -> RunSummary:
     assert report.ppo is not None
     assert report.ppo_sampled is not None
     assert report.best_reference is not None
+    oracle = report.references["oracle"]
+    two = any(entry.experts for entry in report.entries.values())
+    compared = ("sft", "sft_sampled", report.best_reference, *ENDS)
     return RunSummary(
         run=report.run,
         group=group,
         seed=report.seed,
         advice_cost=report.advice_cost,
         asked_share=report.ppo.asked_share,
-        oracle_asked_share=report.references["oracle"].asked_share,
+        oracle_asked_share=oracle.asked_share,
         asked_new=report.ppo.asked_new,
         asked_known=report.ppo.asked_known,
         sampled_asked_new=report.ppo_sampled.asked_new,
@@ -87,11 +104,19 @@ def summarize(report: "Report", *, group: str) -> RunSummary:
         validation=_validation(report),
         minus={
             name: Estimate(mean=report.differences[name].mean, ci95=report.differences[name].ci95)
-            for name in ("sft", "sft_sampled", report.best_reference)
+            for name in dict.fromkeys(compared)
+            if name in report.differences
         },
         best_reference=report.best_reference,
         closed=report.closed,
+        experts=_experts(report.ppo) if two else {},
+        oracle_experts=_experts(oracle) if two else {},
     )
+
+
+def _experts(score: "Score") -> dict[str, float]:
+    """Share of sessions that asked each of two experts; a score names them only if the colleague was asked."""
+    return score.experts or {"expert": score.asked_share, COLLEAGUE: 0.0}
 
 
 def _validation(report: "Report") -> float | None:
@@ -120,9 +145,24 @@ def groups(runs: Sequence[RunSummary]) -> list[Group]:
                 total_score=estimate([run.total_score for run in members]),
                 validation=_known([run.validation for run in members]),
                 closed=_known([run.closed for run in members]),
+                oracle_asked_share=estimate([run.oracle_asked_share for run in members]),
+                minus=_each([_leads(run) for run in members]),
+                experts=_each([run.experts for run in members]),
+                oracle_experts=_each([run.oracle_experts for run in members]),
             )
         )
     return found
+
+
+def _leads(run: RunSummary) -> dict[str, float]:
+    best = {BEST: run.minus[run.best_reference].mean}
+    return {name: run.minus[name].mean for name in ENDS if name in run.minus} | best
+
+
+def _each(members: Sequence[dict[str, float]]) -> dict[str, Estimate]:
+    """Estimate by name, of the names that all members have."""
+    names = [name for name in members[0] if all(name in one for one in members)]
+    return {name: estimate([one[name] for one in members]) for name in names}
 
 
 def _known(values: Sequence[float | None]) -> Estimate | None:
@@ -153,9 +193,9 @@ _SUMMARIES = TypeAdapter(list[RunSummary])
 
 
 def show(runs: Sequence[RunSummary]) -> None:
-    """Print both tables at full width; a narrower terminal wraps the lines."""
+    """Print the tables at full width; a narrower terminal wraps the lines."""
     titles = ("run", "validation", "asked", "oracle asks", "right", "total")
-    minus = (f"{wording.MINUS} {name}" for name in ("sft", "sft_sampled", "best without future"))
+    minus = (f"{wording.MINUS} {name}" for name in ("sft", "sft_sampled", BEST))
     each = plain_table(*titles, *minus, "closed", left=("run",))
     for run in runs:
         each.add_row(
@@ -170,7 +210,8 @@ def show(runs: Sequence[RunSummary]) -> None:
         )
     titles = ("all seeds of", "runs", "validation", "asked", "right", "total", "closed", *ASKED_TITLES)
     pooled = plain_table(*titles, left=("all seeds of",))
-    for group in groups(runs):
+    found = groups(runs)
+    for group in found:
         asked = (group.sampled_asked_new, group.asked_new, group.sampled_asked_known, group.asked_known)
         scores = (group.asked_share, group.accuracy, group.total_score)
         closed = wording.closed(group.closed.mean if group.closed else None)
@@ -186,6 +227,26 @@ def show(runs: Sequence[RunSummary]) -> None:
     console.print(each)
     console.print()
     console.print(pooled)
+    console.print()
+    console.print(_against_references(found))
+
+
+def _against_references(found: Sequence[Group]) -> "Table":
+    """What the policies gain over the references with the same expert, and whom they ask; intervals over seeds."""
+    leads = list(dict.fromkeys(name for group in found for name in group.minus))
+    whom = list(dict.fromkeys(name for group in found for name in group.experts))
+    asks = [title for name in whom for title in (f"asked {name}", f"oracle asks {name}")]
+    titles = ("over seeds", *(f"{wording.MINUS} {name}" for name in leads), "asked", "oracle asks", *asks)
+    table = plain_table(*titles, left=("over seeds",))
+    for group in found:
+        shares = [one.get(name) for name in whom for one in (group.experts, group.oracle_experts)]
+        table.add_row(
+            group.group,
+            *("" if name not in group.minus else _cell(group.minus[name], wording.signed) for name in leads),
+            *map(_cell, (group.asked_share, group.oracle_asked_share)),
+            *("" if one is None else _cell(one) for one in shares),
+        )
+    return table
 
 
 def _cell(one: Estimate, written: Callable[[float], str] = "{:.3f}".format) -> str:

@@ -34,7 +34,7 @@ ENTRIES: tuple[str, ...] = (
     "oracle",
     "non_adaptive_best",
 )
-"""The reference policies."""
+"""The reference policies; a run with a colleague has `always_colleague`, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +173,15 @@ def _evaluate_references(parts: Parts, state: RunState) -> None:
     """Play the reference policies whose evaluation beside these weights is not stored, and store it."""
     measured = Measured.of(parts.config, state, VALIDATION_SESSIONS)  # decides `non_adaptive_best`
     trained = evaluations.read(parts.folder, "ppo")
-    for entry in ENTRIES:
+    for entry in entries_of(parts.config):
         if evaluations.begin(parts.folder, entry, measured):
             played = references(parts.config, parts.environment, parts.rules, trained=trained, entries=(entry,))
             evaluations.keep(parts.folder, entry, played[entry])
+
+
+def entries_of(config: RunConfig) -> tuple[str, ...]:
+    """Names of the reference policies of a run."""
+    return ENTRIES if config.env.expert.colleague is None else (*ENTRIES, "always_colleague")
 
 
 def references(
@@ -185,13 +190,13 @@ def references(
     rules: Rules,
     *,
     trained: list[Session],
-    entries: Sequence[str] = ENTRIES,
+    entries: Sequence[str] | None = None,
 ) -> dict[str, list[Session]]:
     """Play reference policies on the questions of the final evaluation, by the rules of the run.
 
     Args:
         rules: of the run's lanes.
-        entries: names of the policies.
+        entries: names of the policies; None: all of the run's.
         trained: sessions of the trained policy. `random` asks in the same share of sessions. `non_adaptive` asks as
             often, in the first sessions of each stream. `non_adaptive_best` asks in the first K, with the best K on
             validation.
@@ -210,7 +215,8 @@ def references(
         prices=[rules.prices.quotes(stream.id, [one.kind for one in stream.questions]) for stream, _ in validation],
         reliability=rules.expert.reliability,
     )
-    habits = dict.fromkeys(ENTRIES, like_trained)
+    names = entries_of(config) if entries is None else entries
+    habits = dict.fromkeys(names, like_trained)
     habits["non_adaptive_best"] = replace(like_trained, first=best)
     chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
     return {
@@ -221,7 +227,7 @@ def references(
             plays=chosen,
             rules=rules,
         )
-        for name in entries
+        for name in names
     }
 
 

@@ -233,6 +233,9 @@ def _look_at_paths(found: Findings, target: Target) -> None:
             paths |= {str(path): key for key, path in named.items() if path is not None}
         if config.env.judge is not None:
             found.unchecked.append(f"env.judge: {config.env.judge} is asked when sessions are judged")
+        for key, expert in config.env.expert.by_key.items():
+            if expert.url is not None:
+                found.unchecked.append(f"{key}: {expert.name} at {expert.url} is asked when the agent asks")
     if paths and target.dashboard is not None and not found.faults:
         missing = target.dashboard.missing([path for path in paths if Path(path).is_absolute()])
         if missing is not None:

@@ -1,14 +1,15 @@
 """A chat model behind an OpenAI-compatible endpoint as the expert.
 
 It sees what the agent was shown, not the gold answer. Equal questions are asked once. A limit of tokens is never
-exceeded: where the most that a request may cost does not fit, nobody is asked, and the outcome is `capped`.
+exceeded: where the most that an attempt may cost does not fit, it is not made, and the outcome is `capped`.
 """
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey
+from agile_ray.errors import EndpointError, ExpertError
 from agile_ray.types import Outcome
 from envs.endpoints.chat import Chat
-from rollout.experts.spending import CappedError, Paid, Spending
+from rollout.experts.spending import CappedError, Claim, Paid, Spending
 
 INSTRUCTION = """\
 You are an expert whom an assistant asks. Answer its question in one line: the short answer alone, in lower case and \
@@ -42,21 +43,23 @@ class ChatExpert:
         """Ask the model.
 
         Raises:
-            ExpertError, EndpointError, ConfigError: there is no answer, as `Spending.once` and `Chat.ask` say.
+            ExpertError, ConfigError: there is no answer, as `Spending.once` and `Chat.reply` say.
         """
         del key  # the answer depends on the question alone
         messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question.shown}]
         read = sum(len(one["content"].encode()) for one in messages)  # a token has at least one byte
         most = read + TEMPLATE_TOKENS + REPLY_TOKENS
 
-        def pay() -> Paid:
-            reply = self.chat.reply(messages, max_tokens=REPLY_TOKENS)
+        def pay(claim: Claim) -> Paid:
+            reply = self.chat.reply(messages, max_tokens=REPLY_TOKENS, end=claim.end, meter=claim)
             return Paid(said=REFUSED if reply.refused else reply.text, tokens=reply.tokens or most)
 
         try:
             said = self.spending.once(question.shown, most=most, pay=pay)
         except CappedError:
             return Advice.none(Outcome.CAPPED)
+        except EndpointError as error:
+            raise ExpertError(str(error), late=error.late) from error
         if said == REFUSED:
             return Advice.none(Outcome.REFUSED)
         words = " ".join(said.split())

@@ -20,6 +20,7 @@ class Reply:
     waits_s: float = 0.0
     body: str | None = None  # in place of a chat completion
     refusal: str | None = None
+    cut: bool = False  # the connection is closed in the middle of the body
 
     def text(self) -> str:
         if self.body is not None:
@@ -97,7 +98,8 @@ def serving(*script: Reply, then: Reply | Callable[[Asked], Reply] | None = None
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
-                self.wfile.write(text)
+                self.wfile.write(text[: len(text) // 2] if reply.cut else text)
+                self.close_connection |= reply.cut
             except BrokenPipeError:
                 pass  # the client did not wait
 

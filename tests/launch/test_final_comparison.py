@@ -114,6 +114,14 @@ def config_in(folder, **changes):
     return RunConfig.model_validate(raw | changes)
 
 
+def test_a_run_with_a_colleague_is_compared_with_asking_it_always(tmp_path, references):
+    colleague = {"name": "gold", "wrong": 0.2, "price": 0.1}
+    config = config_in(tmp_path, env={"name": "shop", "expert": {"colleague": colleague}})
+    final_comparison.compare(parts_of(RunFolder.of(config), config, Rollouts(), state=at(5)), at(5))
+    assert references == [*final_comparison.ENTRIES, "always_colleague"]
+    assert "always_colleague" not in final_comparison.entries_of(config_in(tmp_path))
+
+
 @pytest.mark.parametrize(("scores", "best"), [({3: 0.9, 5: 0.4}, 3), ({3: 0.4, 5: 0.9}, 5)])
 @pytest.mark.usefixtures("references")
 def test_the_best_checkpoint_is_recorded_under_its_own_state(tmp_path, scores, best):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -229,7 +230,7 @@ def test_a_summary_contains_the_lead_of_ppo_over_imitation_and_the_best_referenc
     one = sweep_table.summarize(report, group="g")
     assert (one.run, one.group, one.seed, one.advice_cost) == ("a", "g", 3, 0.3)
     assert (one.asked_share, one.total_score, one.ci95) == (0.5, report.ppo.total_score, report.ppo.ci95)
-    assert set(one.minus) == {"sft", "sft_sampled", report.best_reference}
+    assert set(one.minus) == {"sft", "sft_sampled", report.best_reference, "always_ask", "never_ask"}
     assert one.minus["sft"].mean == pytest.approx(report.ppo.total_score - report.sft.total_score)
     assert one.closed == report.closed
 
@@ -283,8 +284,39 @@ def test_runs_that_differ_by_their_seed_are_one_group(capsys):
     assert [(group.group, group.runs) for group in sweep_table.groups(runs)] == [("x", 2), ("y", 1)]
     sweep_table.show(runs)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 3 + 1 + 1 + 2
-    assert lines[-2].split()[:2] == ["x", "2"]
+    assert len(lines) == 1 + 3 + 1 + 1 + 2 + 1 + 1 + 2
+    assert lines[6].split()[:2] == ["x", "2"]
+    assert "colleague" not in lines[9]  # the titles of the last table
+
+
+def of_colleague(sessions):
+    """The same sessions, where all that was asked was asked of the colleague."""
+    return [
+        replace(one, receipts=tuple(replace(receipt, key="s#0#0@colleague", price=100) for receipt in one.receipts))
+        for one in sessions
+    ]
+
+
+def test_a_sweep_compares_with_references_that_have_the_same_expert_and_says_whom_policies_ask(capsys):
+    config = RunConfig(run=Run(name="a"), model=Model(path=Path("m")), env=Env(name="shop"))
+    results = {name: played(name) for name in PLAYED}
+    results["always_colleague"] = of_colleague(results["always_ask"])
+    results["oracle"] = of_colleague(results["oracle"])
+    mixed = results["ppo"][:1] + of_colleague(results["ppo"][1:])
+    one = build(results, config=config, lines=[], starts=[])
+    two = build(results | {"ppo": mixed}, config=config, lines=[], starts=[])
+    assert (one.best_reference, two.best_reference) == ("always_colleague", "always_colleague")
+    runs = [sweep_table.summarize(report, group="x") for report in (one, two)]
+    assert [run.experts for run in runs] == [{"expert": 0.5, "colleague": 0.0}, {"expert": 0.25, "colleague": 0.25}]
+    (group,) = sweep_table.groups(runs)
+    assert list(group.minus) == ["always_ask", "always_colleague", "never_ask", "best without future"]
+    gained = [report.ppo.total_score - report.references["never_ask"].total_score for report in (one, two)]
+    assert group.minus["never_ask"].mean == pytest.approx(sum(gained) / 2)
+    assert group.oracle_experts["colleague"].mean == one.references["oracle"].asked_share
+    sweep_table.show(runs)
+    shown = capsys.readouterr().out.splitlines()
+    assert "oracle asks colleague" in shown[-2]
+    assert wording.signed(group.minus["always_colleague"].mean) in shown[-1]
 
 
 @pytest.mark.parametrize(("share", "shown"), [(None, ""), (-7.24, "none"), (0.0, "none"), (0.42, "42%"), (1.5, "150%")])

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,16 @@ def test_streams_that_take_long_to_read_are_listed_as_unchecked(call, tmp_path, 
     code, out, _ = call("validate", "quickstart", f"model.path={model}", f"run.folder={tmp_path}")
     assert code == 0
     assert "quickstart: unchecked: env.data: 3 streams were not read within -1 s; a training reads all" in out
+
+
+@pytest.mark.parametrize(("name", "more"), [("http", ""), ("chat", ", model: m, wrong: 0.1")])
+def test_an_expert_who_is_away_is_no_fault_of_the_spec_and_listed_as_unchecked(call, tmp_path, model, name, more):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+    words = (f"env.expert={{name: {name}, url: '{url}'{more}}}", f"model.path={model}", f"run.folder={tmp_path}")
+    code, out, err = call("validate", "quickstart", *words)
+    assert (code, err) == (0, "")
+    assert f"quickstart: unchecked: env.expert: {name} at {url} is asked when the agent asks" in out.splitlines()
 
 
 def test_the_resolved_configuration_has_every_default(call, model):

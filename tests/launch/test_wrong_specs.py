@@ -1,4 +1,4 @@
-"""Sixteen kinds of wrong specs, each given to the commands that a user would run: one line, code 2, nothing started."""
+"""Kinds of wrong specs, each given to the commands that a user would run: one line, code 2, nothing started."""
 
 import json
 import os
@@ -100,6 +100,16 @@ WRONG = [  # kind, command, text of the spec, further words, what is said
     ("no expert", "validate", "env: {expert: 'nobody:build'}", [], "env.expert: "),
     ("no expert", "train", "env: {expert: golden}", [], "env.expert.name: one of chat, gold, http, inbox, "),
     ("no expert", "validate", "env: {expert: 'recorded:/nowhere/run'}", [], "must hold "),
+    *[
+        ("no address", "validate", f"env: {{expert: {{name: chat, model: m, url: '{url}'}}}}", [], said)
+        for url, said in (
+            ("localhost:8000/v1", "env.expert.url: an address begins with http:// or https://, found localhost:8000"),
+            ("http:///v1", "an address names a host and a port, such as http://localhost:8000/v1, found http:///v1"),
+            ("http://h:80000/v1", "an address names a host and a port, such as http://localhost:8000/v1, found"),
+            ("http://me:secret@h/v1", "an address holds no user, password or query"),
+        )
+    ],
+    ("no address", "validate", "env: {expert: {name: http}}", [], "http needs a url"),
     ("two price rules", "validate", f"env: {{advice_cost: [0.1, 0.5], {KINDS}}}", [], "found the kind rule, which"),
     ("two price rules", "train", f"env: {{{KINDS}}}\ncredit: {{mode: fitted}}", [], "use linked or heuristic"),
     ("another schema", "validate", "schema: 7", [], "reads specs of schema 1, found 7"),

@@ -23,8 +23,10 @@ from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.types import Outcome, Receipt
 from envs.dataset.judges import JUDGES
-from rollout.experts import build_expert
+from envs.endpoints import chat as chat_endpoint
+from rollout.experts import build_expert, spending
 from rollout.experts.fallible import FallibleExpert, wrong_answer
+from rollout.experts.spending import Paid, Spending
 from tests.fakes.endpoint import Reply, serving
 from tests.fakes.worlds import SESSION, changed, question
 from tests.inbox.conftest import TOKEN, Local
@@ -69,7 +71,7 @@ def service() -> Iterator[Service]:
             self.send_response(int(fault) if fault.isdigit() else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body[:4] if fault == "cut" else body)
+            self.wfile.write({"cut": body[:4], "garbage": b"?" * len(body)}.get(fault, body))
             if fault == "cut":
                 self.connection.close()
             return None
@@ -189,7 +191,7 @@ def test_answers_never_contain_functions(spec):
         ({"kinds": {"search": 0.4}}, 3, 200, 200),
         ({"steps": {3: 0.1, 9: 0.5}}, 3, 100, 100),
         ({"steps": {4: 0.1}}, 3, 200, 200),
-        ({"token": 0.01, "most": 0.9}, 3, 250, 260),  # 0.2, and 4 tokens of the question, 1 or 2 of the answer
+        ({"token": 0.01, "most": 0.9}, 3, 250, 270),  # 0.2, and 4 tokens of the question, 1 to 3 of the answer
         ({"token": 0.01, "most": 0.21}, 3, 210, 210),
     ],
 )
@@ -315,7 +317,7 @@ def test_whoever_is_patient_is_waited_for_on_the_lanes_own_loop_and_nobody_else_
 
 def test_a_flaky_service_works_once_for_an_ask_that_took_many_attempts():
     with service() as one:
-        one.faults = ["503", "drop", "cut", "429"]
+        one.faults = ["503", "drop", "cut", "garbage"]
         counted, expert, prices = paid(env({"name": "http", "url": one.url}))
         found = ask(expert, prices)
     assert (found.answer, found.price, counted.asked) == ("yes", 200, {KEY: 1})
@@ -423,45 +425,116 @@ def test_a_reached_limit_has_its_name_costs_nothing_and_is_never_exceeded():
     assert {receipt.price for receipt in asked if receipt.outcome is Outcome.CAPPED} == {0}
 
 
-def test_a_request_that_may_have_been_paid_keeps_its_reserve(tmp_path):
-    with serving(Reply(status=400), Reply(said="yes")) as endpoint:
+@pytest.fixture
+def quick_retries(monkeypatch):
+    monkeypatch.setattr(chat_endpoint, "FIRST_WAIT_S", 0.01)
+
+
+def reserve_of_one_attempt():
+    """The most tokens that a request about WET may cost."""
+    with serving(Reply(status=400)) as endpoint:
+        counted, expert, prices = paid(chat(endpoint, late="alone"))
+        assert ask(expert, prices).outcome is Outcome.BROKEN
+        return counted.expert.spending.tokens
+
+
+@pytest.mark.parametrize(
+    ("fault", "kept"),
+    [
+        (Reply(status=500), 1),
+        (Reply(cut=True), 1),
+        (Reply(status=503), 0),
+        (Reply(status=429, headers={"Retry-After": "0.2"}), 0),
+    ],
+)
+def test_a_flaky_model_is_paid_once_and_what_it_may_have_worked_on_counts_toward_the_limit(fault, kept, quick_retries):
+    reserve = reserve_of_one_attempt()
+    with serving(fault, fault, Reply(said="yes")) as endpoint:
         counted, expert, prices = paid(chat(endpoint))
-        with pytest.raises(ExpertError, match="status 400"):
-            ask(expert, prices)
-        reserved = counted.expert.spending.tokens
-        assert reserved > 107
-        assert ask(expert, prices).answer == "yes"
-        assert counted.expert.spending.tokens == reserved + 107
-
-
-def test_a_request_that_waits_for_its_turn_is_not_paid_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr("rollout.experts.CONCURRENT", 1)
-    monkeypatch.setattr("envs.endpoints.chat.CONCURRENT", 1)
-    import openai  # noqa: F401  which takes as long as a request
-
-    with serving(Reply(said="yes", waits_s=1.0)) as endpoint:
-        config = chat(endpoint, cache=tmp_path / "answers.sqlite", late="alone")
-        _, crowded, prices = paid(config, deadline_s=2.5)
-        questions = [question(n, f"number {n} ?") for n in range(4)]
-
-        async def all_at_once():
-            asks = [crowded.ask(one, key=key(n), price=200, prices=prices) for n, one in enumerate(questions)]
-            return await asyncio.gather(*asks)
-
-        outcomes = {receipt.outcome for receipt in asyncio.run(all_at_once())}
-        _, other, _ = paid(config, deadline_s=30.0)
-        for n, one in enumerate(questions):
-            assert ask(other, prices, key=key(n), one=one).answer == "yes"
-    assert outcomes == {Outcome.ANSWERED, Outcome.LATE}
-    assert Counter(one.shown for one in endpoint.asked) == Counter(one.shown for one in questions)
-
-
-def test_all_attempts_of_a_request_to_a_model_have_one_key():
-    with serving(Reply(status=503), Reply(status=429, headers={"Retry-After": "0.1"}), Reply(said="yes")) as endpoint:
-        _, expert, prices = paid(chat(endpoint))
-        assert ask(expert, prices).answer == "yes"
+        found = ask(expert, prices)
+        assert (found.answer, found.price, counted.asked) == ("yes", 200, {KEY: 1})
+        assert counted.expert.spending.tokens == 2 * kept * reserve + 107
+        assert ask(expert, prices, key=key(9)).answer == "yes"  # the same question
     assert len(endpoint.asked) == 3
     assert len({one.key for one in endpoint.asked}) == 1
+
+
+def test_attempts_beyond_the_limit_are_not_made(quick_retries):
+    reserve = reserve_of_one_attempt()
+    with serving(Reply(cut=True)) as endpoint:
+        counted, expert, prices = paid(chat(endpoint, tokens=3 * reserve - 1))
+        found = ask(expert, prices)
+        assert (found.outcome, found.price) == (Outcome.CAPPED, 0)
+        assert (len(endpoint.asked), counted.expert.spending.tokens) == (2, 2 * reserve)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kept", "late", "said"),
+    [
+        (Reply(status=400), 1, False, "status 400"),
+        (Reply(body='{"choices": [{"mess'), 1, False, "malformed reply"),
+        (Reply(status=401), 0, False, "status 401"),
+        (Reply(status=429, headers={"Retry-After": "9"}), 0, True, r"deadline \(1.5 s\); last: status 429"),
+        (Reply(waits_s=3.0), 1, True, r"within (its deadline|agent.expert_s) \(1.5 s\)"),
+    ],
+)
+def test_without_a_reply_nothing_is_paid_and_what_may_have_been_worked_on_counts_toward_the_limit(
+    fault, kept, late, said
+):
+    reserve = reserve_of_one_attempt()
+    with serving(fault, Reply(said="yes")) as endpoint:
+        counted, expert, prices = paid(chat(endpoint), deadline_s=1.5)
+        with pytest.raises(ExpertError, match=said) as error:
+            ask(expert, prices)
+        assert (error.value.late, expert.since(0)) == (late, ())
+        assert counted.expert.spending.tokens == kept * reserve
+        assert ask(expert, prices).answer == "yes"
+        assert counted.expert.spending.tokens == kept * reserve + 107
+    assert len(endpoint.asked) == 2
+
+
+def test_an_endpoint_that_nobody_serves_uses_none_of_the_tokens(quick_retries):
+    gone = env({"name": "chat", "url": "http://127.0.0.1:9/v1", "model": "m"}, late="alone", tokens=900)
+    counted, expert, prices = paid(gone, deadline_s=0.5)
+    assert (ask(expert, prices).outcome, ask(expert, prices).price) == (Outcome.LATE, 0)
+    assert counted.expert.spending.tokens == 0
+
+
+def test_an_answer_that_comes_after_the_agent_gave_up_is_used_when_the_question_is_asked_again(tmp_path):
+    with serving(Reply(said="yes", waits_s=0.6)) as endpoint:
+        config = chat(endpoint, late="alone", cache=tmp_path / "answers.sqlite")
+        expert, prices = build_expert(config, deadline_s=5.0), Prices.of(config, seed=0)
+        hurried, patient = (PaidExpert(expert, deadline_s=deadline_s) for deadline_s in (0.1, 5.0))
+        gave_up = ask(hurried, prices)
+        assert (gave_up.outcome, gave_up.price) == (Outcome.LATE, 0)
+        found = ask(patient, prices, key=key(9))  # of another session
+        assert (found.answer, found.price) == ("yes", 200)
+        assert ask(hurried, prices) == gave_up  # the ask stays what it was
+    assert len(endpoint.asked) == 1
+    assert expert.spending.tokens == 107
+
+
+def test_a_request_that_outlives_its_deadline_is_not_made_again_by_another_ask_of_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(spending, "LEEWAY_S", 0.0)
+    books = Spending(tmp_path / "answers.sqlite", asks="m", limit=None, wait_s=0.2)
+    begun, asked = threading.Event(), []
+
+    def slow(claim):
+        claim.reserve()
+        asked.append(claim)
+        begun.set()
+        time.sleep(0.5)
+        return Paid(said="yes", tokens=7)
+
+    first = threading.Thread(target=lambda: books.once("q", most=50, pay=slow))
+    first.start()
+    assert begun.wait(5)
+    with pytest.raises(ExpertError, match="being asked must be answered in 0.2 s") as error:
+        books.once("q", most=50, pay=slow)
+    assert error.value.late
+    first.join(5)
+    assert books.once("q", most=50, pay=slow) == "yes"
+    assert (len(asked), books.tokens) == (1, 7)
 
 
 @pytest.mark.parametrize("wrong", [0.1, 0.3])
@@ -505,3 +578,24 @@ def test_two_experts_have_keys_receipts_and_prices_of_their_own():
     assert expert.told(3).answer == "no"
     ask(expert, prices)
     assert expert.told(3).answer == "yes"
+
+
+def test_a_request_that_waits_for_its_turn_is_not_paid_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr("envs.endpoints.chat.CONCURRENT", 1)
+    import openai  # noqa: F401  which takes as long as a request
+
+    with serving(Reply(said="yes", waits_s=1.0)) as endpoint:
+        config = chat(endpoint, cache=tmp_path / "answers.sqlite", late="alone")
+        _, crowded, prices = paid(config, deadline_s=2.5)
+        questions = [question(n, f"number {n} ?") for n in range(4)]
+
+        async def all_at_once():
+            asks = [crowded.ask(one, key=key(n), price=200, prices=prices) for n, one in enumerate(questions)]
+            return await asyncio.gather(*asks)
+
+        outcomes = {receipt.outcome for receipt in asyncio.run(all_at_once())}
+        _, other, _ = paid(config, deadline_s=30.0)
+        for n, one in enumerate(questions):
+            assert ask(other, prices, key=key(n), one=one).answer == "yes"
+    assert outcomes == {Outcome.ANSWERED, Outcome.LATE}
+    assert Counter(one.shown for one in endpoint.asked) == Counter(one.shown for one in questions)

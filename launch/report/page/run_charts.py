@@ -15,6 +15,7 @@ STYLES = {
     ORACLE: "green",
     "ask_unless_search": "purple dashed",
     "always_ask": "grey dashed",
+    "always_colleague": "grey dashed",
     "never_ask": "grey dotted",
     "random": "grey mixed",
     "non_adaptive": "grey short",
