@@ -13,6 +13,7 @@ from pathlib import Path
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.expert_spec import ExpertSpec
+from agile_ray.inbox.client import TOKEN
 from agile_ray.record.checkpoints import KEPT
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.wholeness import weights_fault
@@ -168,6 +169,17 @@ def check_recorded(expert: ExpertSpec) -> None:
                 f"{key}: {RunFolder(run).segments} must hold iterations, found none; "
                 "name the folder of a run that has trained"
             )
+
+
+def check_tokens(expert: ExpertSpec) -> None:
+    """Refuse to ask people without the token of their inbox, which would refuse every ask.
+
+    Raises:
+        ConfigError: it is not in the environment.
+    """
+    for key, one in expert.by_key.items():
+        if one.name == "inbox" and not os.environ.get(TOKEN):
+            raise ConfigError(f"{key}: the inbox's token must be in the environment variable {TOKEN}, found none")
 
 
 def check_output(path: Path) -> None:

@@ -14,13 +14,14 @@ import pytest
 from agile_ray.agent.expert import AskKey
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Env, RunConfig
-from agile_ray.errors import ExpertError
+from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.inbox.asks import ASK
-from agile_ray.inbox.client import InboxExpert
+from agile_ray.inbox.client import TOKEN, InboxExpert
 from agile_ray.inbox.recorded import RecordedInbox
 from agile_ray.prices import Prices
 from agile_ray.types import Outcome
 from launch.inbox.export import export
+from launch.run.preflight import check_tokens
 from rollout.experts import build_expert
 from tests.inbox.conftest import ask, question
 
@@ -98,6 +99,18 @@ def test_an_ask_without_an_answer_has_a_named_outcome_costs_nothing_and_is_repea
     export(local.folder, tmp_path / "asked.jsonl")
     repeated = asked(build_expert(Env(name="shop", expert=f"recorded:{tmp_path}/asked.jsonl")))
     assert (repeated.outcome, repeated.price) == (outcome, 0)
+
+
+@pytest.mark.parametrize("people", ["env.expert", "env.expert.colleague"])
+def test_a_run_that_asks_people_needs_their_token(people, monkeypatch):
+    inbox = {"name": "inbox", "url": "http://h"}
+    spec = inbox if people == "env.expert" else {"colleague": {**inbox, "price": 0.1}}
+    expert = Env.model_validate({"name": "shop", "expert": spec}).expert
+    monkeypatch.setenv(TOKEN, "t" * 24)
+    check_tokens(expert)
+    monkeypatch.delenv(TOKEN)
+    with pytest.raises(ConfigError, match=f"{people}: .* {TOKEN}, found none"):
+        check_tokens(expert)
 
 
 def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(local):
