@@ -11,6 +11,7 @@
 # make chaos        kill and stop processes of fake runs and of short ones, and check what they leave; tables in runs/chaos.
 #                   Resumes likewise
 # make install      install from the lock file; all others do this first, and it does nothing if the lock is unchanged
+# make extras       install MLflow and Weights & Biases into an environment of their own, and test what they read of a run
 #
 # BENCH_MODEL=FOLDER of the policy that `make bench` plays; default: runs/quickstart/sft, if it is there, else models/tiny
 # AGILE_DATA=FOLDER that contains productqa/; without it, the tests on ProductQA are left out
@@ -29,13 +30,15 @@ SLOW := $(if $(wildcard $(DATA)/productqa),integration or data,integration and n
 
 STUDIES := three_prices credit priors choices stability
 
+EXTRAS ?= .venv-extras
+
 SWEEP ?= prices
 SWEEP_PORT ?= 8265
 SWEEP_ADDRESS := http://127.0.0.1:$(SWEEP_PORT)
 
 BENCH_MODEL ?= $(firstword $(wildcard runs/quickstart/sft) models/tiny)
 
-.PHONY: install quickstart sweep test test-long lint types bench chaos $(STUDIES)
+.PHONY: install quickstart sweep test test-long lint types bench chaos extras $(STUDIES)
 
 install: $(STAMP)
 
@@ -78,6 +81,12 @@ bench: install
 	test -e $(BENCH_MODEL) || $(BIN)/agile-ray model tiny --output $(BENCH_MODEL)
 	mkdir -p runs
 	$(BIN)/python benchmarks/bench.py $(if $(ONLY),--only $(ONLY)) --json runs/bench.json model.path=$(BENCH_MODEL)
+
+extras:
+	test -x $(EXTRAS)/bin/python || $(PYTHON) -m venv $(EXTRAS)
+	$(EXTRAS)/bin/python -m pip install --quiet -e '.[mlflow,wandb]' tensorboard pytest pytest-timeout hypothesis httpx
+	$(EXTRAS)/bin/python -c "import mlflow, wandb"
+	$(EXTRAS)/bin/python -m pytest -q --timeout=300 tests/launch/view/test_export_metrics.py
 
 chaos: install
 	$(BIN)/python -m tests.chaos.fakes --folder runs/chaos/fakes

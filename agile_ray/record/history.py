@@ -65,6 +65,24 @@ class Line:
         return own.follows(state) and self.event is not Event.RESUME
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scalars:
+    """What programs that draw curves are given of a line: each value by its name, at one step."""
+
+    imitation: bool  # the step is an optimizer step of imitation; else an iteration of PPO
+    step: int
+    values: dict[str, float]  # "iteration/total_score", "validation/accuracy", "seconds/collect", "counts/ending/cut"
+
+
+def scalars(line: Line) -> Scalars:
+    """Name the values of a line. Counts of failed sessions are left out: a reason is a sentence, which is no name."""
+    imitation = line.event is Event.IMITATION
+    values = {f"{line.name or line.event}/{name}": value for name, value in line.metrics.items()}
+    values |= {f"seconds/{phase}": value for phase, value in line.seconds.items()}
+    values |= {f"counts/{name}": value for name, value in line.counts.items() if not name.startswith(FAILED)}
+    return Scalars(imitation=imitation, step=line.imitation_steps if imitation else line.iteration, values=values)
+
+
 _LINE = TypeAdapter(Line)
 
 

@@ -206,13 +206,8 @@ class RunRecorder:
             self._console({"event": event, "name": name, "iteration": line.iteration, **reason, **line.metrics})
 
     def _write_events(self, line: Line) -> None:
-        imitation = line.event is Event.IMITATION
-        writer = self._imitation_events if imitation else self._ppo_events
-        step = line.imitation_steps if imitation else line.iteration
-        values = {f"{line.name or line.event}/{name}": value for name, value in line.metrics.items()}
-        values |= {f"seconds/{phase}": value for phase, value in line.seconds.items()}
-        values |= {f"counts/{name}": value for name, value in line.counts.items() if not name.startswith(FAILED)}
-        writer.add(step, values)
+        found = history.scalars(line)
+        (self._imitation_events if found.imitation else self._ppo_events).add(found.step, found.values)
 
 
 def _session_metrics(sessions: Sequence[Session], measured: Score) -> dict[str, float]:

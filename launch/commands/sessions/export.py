@@ -3,6 +3,7 @@
 RUN/evaluation/NAME.parquet    read: the sessions of evaluations
 RUN/segments/                  read: those of iterations
 RUN/sft/, or the run's model   read: the tokenizer, except for parquet
+RUN/history.jsonl              read: metrics, for mlflow and wandb
 FOLDER/                        written
 """
 
@@ -21,12 +22,22 @@ class Form(StrEnum):
     PARQUET = "parquet"
     JSONL = "jsonl"
     INSPECT = "inspect"
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
 
 
 def command(
     run: RunPath,
     to: Annotated[Form, typer.Option("--to", help="What to write.")],
-    output: Annotated[Path, typer.Option("--output", parser=as_path, metavar="FOLDER", help="Where to.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            parser=as_path,
+            metavar="FOLDER",
+            help="Where to. mlflow and wandb write to the server of their own settings, if it is left out.",
+        ),
+    ] = None,
     source: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,17 +47,21 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Write the sessions of a run for other programs.
+    """Write the sessions or the metrics of a run for other programs.
 
     parquet: one flat row per session, in one file, for DuckDB, pandas and the like. jsonl: a session per line, with the
-    text of its turns, what it read and paid, and who read from it. inspect: logs that `inspect view` opens.
+    text of its turns, what it read and paid, and who read from it. inspect: logs that `inspect view` opens. mlflow,
+    wandb: the curves of TensorBoard, for MLflow and for Weights & Biases.
 
     \b
     Examples:
       agile-ray export runs/quickstart --to parquet --output exported
       agile-ray export runs/quickstart --to inspect --source ppo --output logs
+      agile-ray export runs/quickstart --to mlflow --output curves
     """
     from agile_ray.errors import ConfigError
+    from agile_ray.record.folder import RunFolder
+    from launch.view.export import metrics
     from launch.view.export.files import WRITERS
     from launch.view.runs import Runs
 
@@ -54,6 +69,16 @@ def command(
     name, *others = runs.names
     if others:
         raise ConfigError(f"{run}: must be the folder of one run, found a sweep; name one, such as {run / name}")
+    if to in metrics.WRITERS:
+        if source:
+            raise ConfigError(f"--source: chooses sessions, but {to} takes metrics, of the whole run; leave it out")
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+        for place in metrics.write(RunFolder(run), to, output):
+            print(place)
+        return
+    if output is None:
+        raise ConfigError(f"--output: {to} is written into a folder, found none; give one")
     sources = [runs.open(name, one) for one in source or runs.sources(name)]
     output.mkdir(parents=True, exist_ok=True)
     for path in WRITERS[to](runs, sources, output):
