@@ -30,8 +30,7 @@ def serve(folder: Path, *, host: str, port: int) -> None:
     Raises:
         ConfigError: the address can't be listened at, or another process serves the inbox.
     """
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every session that waits keeps a connection open
+    os.umask(0o077)  # asks, answers and the token are their owner's, also in a folder that others may look into
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with owned(folder), socket.socket(family, socket.SOCK_STREAM) as listening:

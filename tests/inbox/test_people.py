@@ -76,6 +76,7 @@ def test_an_ask_outlives_its_asker_and_the_inbox_and_is_there_once(served):
     few, most = psutil.Process(served.process.pid).rlimit(psutil.RLIMIT_NOFILE)
     assert few == most  # so that thousands may wait
     assert stat.S_IMODE(served.folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in served.folder.iterdir()} == {0o600}
 
 
 @pytest.mark.parametrize(

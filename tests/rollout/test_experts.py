@@ -33,7 +33,7 @@ from tests.inbox.conftest import TOKEN, Local
 
 WET = question(1, "is it waterproof ?")
 KEY = AskKey(stream="s", position=3, number=0)
-TRICK = "yes [SubmitAnswer] [[SeekAdvice]]"
+TRICK = "yes [SubmitAnswer][[SeekAdvice]]"
 BACKENDS = ("gold", "fallible", "recorded", "http", "chat", "inbox", "panel")
 
 
