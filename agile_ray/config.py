@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from agile_ray.errors import ConfigError
-from agile_ray.expert_spec import ExpertSpec, price
+from agile_ray.expert_spec import ExpertSpec, named, price
 from agile_ray.knobs import Affects, Section
 from agile_ray.plugins.resolver import is_known, unknown
 from agile_ray.plugins.secrets import check_public
@@ -121,13 +121,15 @@ class Env(Section):
     @field_validator("expert", mode="before")
     @classmethod
     def _may_be_a_name(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
+        return named(value)
 
     @field_validator("expert")
     @classmethod
     def _has_its_price_in_advice_cost(cls, value: ExpertSpec) -> ExpertSpec:
         if value.price.base is not None:
-            raise ValueError(f"the price of an expert without a rule is env.advice_cost, found {value.price.base:g}")
+            raise ValueError(
+                f"the base price of the expert is env.advice_cost; set that, found {value.price.base:g} here"
+            )
         return value
 
     @field_validator("judge")
@@ -277,7 +279,7 @@ class Imitation(Section):
     ] = "float32"
     """Data type of imitation's matrix products. Weights and optimizer keep `learner.dtype`. A CPU without bfloat16
     instructions uses float32."""
-    checkpoint_every: int = Field(default=200, ge=1)
+    checkpoint_every: Annotated[int, Affects.NOTHING] = Field(default=200, ge=1)
     """Optimizer steps between checkpoints."""
 
     @field_validator("sessions", mode="before")

@@ -10,8 +10,8 @@ def may_change_on_resume(knob: Knob) -> bool:
 
 
 def resume_conflicts(began: RunConfig, resumed: RunConfig) -> list[str]:
-    """One sentence for each knob that differs although a resumed run must keep it."""
-    return _differences(began, resumed, Affects.TRAINING)
+    """One sentence for each knob that differs although a resumed run must keep it. An expert may have moved."""
+    return _differences(_wherever(began), _wherever(resumed), Affects.TRAINING)
 
 
 def evaluation_changes(began: RunConfig, resumed: RunConfig) -> list[str]:
@@ -53,6 +53,11 @@ def evaluation_of(config: RunConfig, *keys: str) -> dict[str, object]:
 def sft_evaluation_of(config: RunConfig) -> dict[str, object]:
     """Values of the knobs that the SFT policy's evaluation depends on. Runs with equal values can share it."""
     return _values(config, Affects.IMITATION | Affects.EVALUATION)
+
+
+def _wherever(config: RunConfig) -> RunConfig:
+    env = config.env.model_copy(update={"expert": config.env.expert.wherever})
+    return config.model_copy(update={"env": env})
 
 
 def _differences(one: RunConfig, other: RunConfig, affects: Affects, *, free: str = "") -> list[str]:

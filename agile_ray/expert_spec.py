@@ -14,9 +14,7 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -24,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from agile_ray.knobs import Part
 from agile_ray.plugins.resolver import is_known, unknown
 from agile_ray.plugins.secrets import check_public
 from agile_ray.units import thousandths
@@ -61,15 +60,24 @@ def price(value: object) -> float:
     return found
 
 
+def named(value: object) -> object:
+    """A name alone as the mapping that it stands for.
+
+    Raises:
+        ValueError: it is neither a name nor a mapping.
+    """
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping | ExpertSpec):
+        raise ValueError(f"an expert is a name or a mapping, found {value!r}")
+    return value
+
+
 Price = Annotated[float, BeforeValidator(price)]
 
 
-class _Part(BaseModel):
+class _Part(Part):
     """Part of the schema; what has its default is not written."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
-    )
 
     def _set(self) -> dict[str, object]:
         """The fields that differ from their defaults."""
@@ -172,12 +180,7 @@ class ExpertSpec(_Part):
     @field_validator("colleague", mode="before")
     @classmethod
     def _may_be_a_name(cls, value: object) -> object:
-        return {"name": value} if isinstance(value, str) else value
-
-    @field_validator("cache")
-    @classmethod
-    def _may_be_at_home(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser()
+        return None if value in (None, "none") else named(value)
 
     @field_validator("name")
     @classmethod
@@ -227,6 +230,12 @@ class ExpertSpec(_Part):
         """Folder of the past run, or export of an inbox, that answers; None: another expert does."""
         name = self.name
         return Path(name.removeprefix(RECORDED)).expanduser() if name.startswith(RECORDED) else None
+
+    @property
+    def wherever(self) -> Self:
+        """The same expert, without the places where it is: it may move while a run is stopped."""
+        colleague = None if self.colleague is None else self.colleague.wherever
+        return self.model_copy(update={"url": None, "cache": None, "colleague": colleague})
 
     @property
     def by_key(self) -> "Mapping[str, ExpertSpec]":

@@ -29,13 +29,12 @@ class Affects(Flag):
     EVERYTHING = TRAINING | MACHINES | IMITATION | EVALUATION | COMPARISON
 
 
-class Section(BaseModel):
+class Part(BaseModel):
     """Part of a configuration: read-only after loading; a misspelled key is an error."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
-    affects: ClassVar[Affects] = Affects.EVERYTHING
 
     @field_validator("*", mode="before")
     @classmethod
@@ -52,6 +51,12 @@ class Section(BaseModel):
             return value
         _check_text(text)
         return _expand_home(text) if Path in kinds else text
+
+
+class Section(Part):
+    """A part whose fields are knobs."""
+
+    affects: ClassVar[Affects] = Affects.EVERYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +78,7 @@ def knobs(section: type[Section], prefix: str = "") -> Iterator[Knob]:
             yield Knob(key=prefix + name, field=field, affects=next(stated, section.affects))
 
 
-def is_text(section: type[Section], keys: Sequence[str], *, alone: bool = False) -> bool:
+def is_text(section: type[BaseModel], keys: Sequence[str], *, alone: bool = False) -> bool:
     """Whether the value at a path of keys is a text or a path.
 
     Args:
@@ -84,7 +89,7 @@ def is_text(section: type[Section], keys: Sequence[str], *, alone: bool = False)
         return False
     kinds = _kinds(field.annotation)
     for kind in kinds:
-        if isinstance(kind, type) and issubclass(kind, Section):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
             return is_text(kind, keys[1:], alone=alone)
     if len(keys) > 1 and not any(map(_is_mapping, kinds)):
         return False

@@ -5,7 +5,7 @@ from typing import Protocol, cast
 from agile_ray.agent.environment import Environment
 from agile_ray.config import Env
 from agile_ray.errors import ConfigError
-from agile_ray.plugins.resolver import resolve
+from agile_ray.plugins.resolver import built, resolve
 from envs import hotpotqa, medmcqa, productqa, recurring, shop
 from envs.dataset import dataset
 from envs.dataset.judges import JUDGES, Judge
@@ -66,7 +66,7 @@ def _built(env: Env, *, seed: int) -> Environment:
     build = resolve(env.name, key="env.name", kind="environments", built_in=ENVIRONMENTS)
     if not callable(build):
         raise ConfigError(f"env.name: {env.name} must be a function build(env, *, seed), found {build!r}")
-    environment = build(env, seed=seed)
+    environment = built(lambda: build(env, seed=seed), name=env.name, key="env.name", built_in=ENVIRONMENTS)
     missing = [name for name in NEEDED if not hasattr(environment, name)]
     if missing:
         raise ConfigError(

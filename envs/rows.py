@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
@@ -20,6 +21,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from agile_ray.errors import ConfigError
 
+OTHER_SEPARATORS = (";", "\t", "|")
+"""What stands between columns in files that are nearly CSV."""
 LENIENT = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
 
@@ -91,7 +94,8 @@ def read_rows(
         elif row is not None:
             rows[row.id] = row
     if not rows:
-        raise ConfigError(f"{file}: there must be at least one row that can be used, found {len(broken)} broken ones")
+        found = f"{len(broken)} broken ones, such as {broken[0]}" if broken else "none"
+        raise ConfigError(f"{file}: there must be at least one row that can be used, found {found}")
     return Rows(rows=tuple(rows.values()), broken=tuple(broken))
 
 
@@ -163,6 +167,7 @@ def _csv(file: Path, text: str) -> Iterator[tuple[str, str]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         heads = next(reader, [])
+        _check_heads(file, heads)
         for cells in reader:
             if len(cells) > len(heads):
                 raise ConfigError(
@@ -170,9 +175,18 @@ def _csv(file: Path, text: str) -> Iterator[tuple[str, str]]:
                     f"{len(cells)} cells; put a cell with a comma in double quotes"
                 )
             if cells:
-                yield f"{file}:{reader.line_num}", json.dumps(dict(zip(heads, cells, strict=False)))
+                yield f"{file}:{reader.line_num}", json.dumps(dict(zip_longest(heads, cells, fillvalue="")))
     except csv.Error as error:
         raise ConfigError(f"{file}:{reader.line_num}: must be CSV: {error}") from error
+
+
+def _check_heads(file: Path, heads: Sequence[str]) -> None:
+    twice = [head for head, times in Counter(heads).items() if head and times > 1]  # spreadsheets add empty ones
+    if twice:
+        raise ConfigError(f"{file}:1: each column has a name of its own, found {twice[0]!r} twice; rename one")
+    other = [sign for sign in OTHER_SEPARATORS if len(heads) == 1 and sign in heads[0]]
+    if other:
+        raise ConfigError(f"{file}:1: columns are separated by commas, found {heads[0]!r}; save it with commas")
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, str]]:
@@ -195,7 +209,9 @@ def read_text(file: Path) -> str:
     """
     try:
         return file.read_text(encoding="utf-8-sig")  # editors on Windows add a byte-order mark
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: must be text in UTF-8, found {error}; save it as UTF-8") from error
+    except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from error
 
 

@@ -53,16 +53,21 @@ def _read_tokenizer(model: Path, search: Function, *, env: Env) -> Tokenizer:
 
     tokenizer = HFTokenizer(model)
     if search not in tokenizer.functions:
-        raise ConfigError(
-            f"model.path: the tokenizer of {model} lacks {search.value}, by which the environment's tools are called; "
-            f"add it with: agile-ray model from {model} --tools --output NEW"
-        )
+        raise toolless(model, search)
     if env.expert.colleague is not None and Function.ASK_COLLEAGUE not in tokenizer.functions:
         raise ConfigError(
             f"model.path: the tokenizer of {model} lacks {Function.ASK_COLLEAGUE.value}, by which the colleague of "
             f"env.expert is asked; add it with: agile-ray model from {model} --colleague --output NEW"
         )
     return tokenizer
+
+
+def toolless(model: Path, search: Function) -> ConfigError:
+    """The error for a model whose tokenizer lacks the function by which the environment's tool is called."""
+    return ConfigError(
+        f"model.path: the tokenizer of {model} lacks {search.value}, by which the environment's tools are called; "
+        f"add it with: agile-ray model from {model} --tools --output NEW"
+    )
 
 
 def check_embedder(name: str) -> None:

@@ -21,6 +21,12 @@ def config(folder, *overrides, text=MINIMAL):
     return load(path, overrides)
 
 
+def test_none_is_nothing_in_an_expert_too_and_its_names_are_texts(tmp_path):
+    chat = ["env.expert.name=chat", "env.expert.url=http://h/v1", "env.expert.model=1.5", "env.expert.tokens=none"]
+    found = config(tmp_path, *chat, "env.expert.colleague=none").env.expert
+    assert (found.model, found.tokens, found.colleague) == ("1.5", None, None)
+
+
 def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
     one = config(tmp_path, "env.advice_cost=0.5", "loop.iterations=3")
     assert (one.env.advice_cost, one.loop.iterations, one.credit.mode) == (0.5, 3, "heuristic")
@@ -51,6 +57,9 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
         ("imitation.search_rows=9 agent.bar=[SearchProduct]", "imitation.search_rows teaches queries, which agent.bar"),
         ("learner.micro_batch_tokens=100", "exceeds learner.micro_batch_tokens (100)"),
         ("seed=true", "seed: neither true nor false, found True"),
+        ("env.expert=[gold]", "env.expert: an expert is a name or a mapping, found ['gold']"),
+        ("env.expert.wrong=true", "env.expert.wrong: neither true nor false, found True"),
+        ("env.expert.price=0.2", "env.expert: the base price of the expert is env.advice_cost; set that, found 0.2"),
         ("env.advice_cost=true", "env.advice_cost: neither true nor false, found True"),
         ("loop.evaluate_every=true", "loop.evaluate_every: neither true nor false, found True"),
         ("ppo.learning_rate=.inf", "ppo.learning_rate: Input should be a finite number, found inf"),

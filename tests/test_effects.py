@@ -1,5 +1,7 @@
 """What each knob declares that it affects, key by key."""
 
+import json
+
 import pytest
 
 from agile_ray.config import RunConfig
@@ -28,11 +30,21 @@ def beginning(*words: str) -> set[str]:
 
 def test_a_resumed_run_may_change_how_long_and_where_it_runs():
     free = {knob.key for knob in knobs(RunConfig) if may_change_on_resume(knob)}
-    loop = {"loop.iterations", "loop.checkpoint_every", "loop.evaluate_every"}
+    loop = {"loop.iterations", "loop.checkpoint_every", "loop.evaluate_every", "imitation.checkpoint_every"}
     memory = {"learner.micro_batch_tokens", "learner.gradient_checkpointing"} | ENGINE_MEMORY
     assert free == beginning("run.", "cluster.", "evaluate.") | loop | memory
     assert resume_conflicts(config(), config("loop.iterations=99", "cluster.deadline_s=9", "run.name=other")) == []
     assert resume_conflicts(config(), config("ppo.clip=0.1")) == ["ppo.clip was 0.3, is 0.1"]
+
+
+def test_an_expert_may_move_before_a_run_resumes_and_stays_the_same():
+    def asking(port, **more):
+        colleague = {"name": "http", "url": f"http://h:{port}", "price": 0.1, **more}
+        return config(f"env.expert={{name: inbox, url: 'http://h:{port}', colleague: {json.dumps(colleague)}}}")
+
+    assert resume_conflicts(asking(1), asking(2)) == []
+    [said] = resume_conflicts(asking(1), asking(1, reliability=0.5))
+    assert said.startswith("env.expert was ")
 
 
 def test_machines_are_restarted_if_a_setting_of_their_start_changes():
@@ -46,6 +58,7 @@ def test_machines_are_restarted_if_a_setting_of_their_start_changes():
 
 
 IMITATION = beginning("seed", "model.", "env.", "agent.", "memory.", "imitation.", "learner.", "ppo.critic")
+IMITATION -= {"imitation.checkpoint_every"}
 
 
 @pytest.mark.parametrize("asking", ["random", "judgement"])
@@ -61,7 +74,8 @@ def test_the_evaluation_of_the_sft_policy_depends_on_imitation_price_sampling_an
 
 def test_runs_that_are_compared_may_differ_in_price_seed_and_where_they_ran():
     free = {knob.key for knob in knobs(RunConfig) if not knob.affects & Affects.COMPARISON}
-    assert free == beginning("run.", "cluster.") | {"env.advice_cost", "seed"} | ENGINE_MEMORY
+    own = {"env.advice_cost", "seed", "imitation.checkpoint_every"}
+    assert free == beginning("run.", "cluster.") | own | ENGINE_MEMORY
     one, other = config("credit.mode=none"), config("credit.mode=linked", "seed=3", "ppo.clip=0.1")
     assert pair_conflicts(one, other, compared="credit.mode") == ["ppo.clip was 0.3, is 0.1"]
 

@@ -1,7 +1,7 @@
 """The expert: answers a question for a price. There may be a second one, the colleague, at another price."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
 
 from agile_ray.agent.environment import Question
@@ -50,7 +50,6 @@ class Advice:
     text: str  # what the policy reads and remembers
     answer: str  # what is submitted if the policy submits advice
     outcome: Outcome = Outcome.ANSWERED  # of any other, the texts are not used
-    source: str = ""  # who said it; "": the expert itself
 
     @classmethod
     def none(cls, outcome: Outcome) -> Self:
@@ -101,9 +100,12 @@ class Panel:
         self.reliability = experts[""].reliability
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
-        expert = self.experts[key.to]
-        said = await expert.advise(question, key=key)
-        return said if said.source else replace(said, source=expert.source)
+        return await self.experts[key.to].advise(question, key=key)
+
+
+def source_of(expert: Expert, *, to: str) -> str:
+    """The name of an expert, or of one of a panel."""
+    return _asked(expert, to=to).source
 
 
 def reliability_of(expert: Expert, *, to: str) -> float:

@@ -1,17 +1,21 @@
 """Pays the expert for every answer once, and keeps the receipt."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Collection, Iterable
 
 from agile_ray.agent.environment import Question
-from agile_ray.agent.expert import Advice, AskKey, Expert, is_patient, reliability_of
+from agile_ray.agent.expert import Advice, AskKey, Expert, is_patient, reliability_of, source_of
 from agile_ray.agent.functions import Function
 from agile_ray.agent.threads import in_thread
 from agile_ray.errors import ExpertError, described
 from agile_ray.plugins.secrets import redacted
 from agile_ray.prices import Prices
 from agile_ray.types import Outcome, Receipt
+
+BRACKETED = re.compile(rf"\[+({'|'.join(function.value.strip('[]') for function in Function)})\]+")
+"""A function in a text, also within further brackets, which would show it once the inner ones are gone."""
 
 
 class PaidExpert:
@@ -108,7 +112,7 @@ class PaidExpert:
         return Receipt(
             key=str(key),
             price=prices.due(price, outcome=advice.outcome, stream=key.stream, tokens=tokens),
-            source=advice.source or self._expert.source,
+            source=source_of(self._expert, to=key.to),
             latency_s=time.monotonic() - start,
             advice=text,
             answer=answer,
@@ -122,7 +126,7 @@ class PaidExpert:
         The deadline is set twice: there it cancels the expert's coroutine, and here it ends the wait even if the
         coroutine blocks.
         """
-        name = f"expert {self._expert.source}"
+        name = f"expert {source_of(self._expert, to=key.to)}"
         late = f"{name}: no answer within agent.expert_s ({self._deadline_s} s)"
 
         async def advised() -> Advice:
@@ -168,7 +172,4 @@ class PaidExpert:
 
 def _plain(said: str) -> str:
     """What the policy may read of an answer: no secrets, and no functions, which memory and transcripts would show."""
-    text = redacted(said)
-    for function in Function:
-        text = text.replace(function.value, function.value.strip("[]"))
-    return text
+    return BRACKETED.sub(r"\1", redacted(said))

@@ -12,11 +12,13 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TypeVar
 
-from agile_ray.errors import ConfigError, described
+from agile_ray.errors import AgileError, ConfigError, described
 
 ADDRESS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 """`package.module:name`."""
@@ -46,10 +48,40 @@ def resolve(name: str, *, key: str, kind: str, built_in: Mapping[str, Part]) -> 
     raise ConfigError(f"{key}: {unknown(name, [*built_in, *installed], kind=kind)}")
 
 
+def built(make: Callable[[], Part], *, name: str, key: str, built_in: Mapping[str, object]) -> Part:
+    """Call what a key of the config names. Errors of this project's own code are left as they are.
+
+    Args:
+        make: calls it.
+        name: as written in the config.
+        key: the config's key, which begins errors.
+        built_in: this project's own, by name.
+
+    Raises:
+        ConfigError: it is not this project's own, and raised an error; names it, with the line that did.
+    """
+    try:
+        return make()
+    except AgileError:
+        raise
+    except Exception as error:
+        if name in built_in:
+            raise
+        raise ConfigError(f"{key}: {name}: building it failed{_line(error)}: {described(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """The last line in the working folder that an error passed; "" if there is none."""
+    own = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).parent == Path.cwd()]
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
 def unknown(name: str, known: Iterable[str], *, kind: str) -> str:
     """What an error says of a name that nothing has."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
+    if name.endswith(".py"):
+        near = [f"{name.removesuffix('.py').replace('/', '.')}:NAME"]
     return (
         f"one of {', '.join(names)}, an entry point of the group agile_ray.{kind}, or package.module:name; "
         f"found {name}{f'; did you mean {near[0]}?' if near else ''}"

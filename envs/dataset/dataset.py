@@ -24,6 +24,7 @@ from envs.one_stream import OneStream
 from envs.rows import Row, Text, commonest, read_rows
 
 HELD_OUT = 5  # one of so many items is for validation, one for test
+ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
 SPLITS = ("imitation", "train", "validation", "test")
 
 
@@ -53,9 +54,11 @@ def build(env: Env, *, seed: int) -> OneStream:
         ConfigError: there is no such file, it has a broken row or too few, or a key is wrong.
     """
     del seed
-    if env.data is None or not env.data.is_file():
+    if env.data is None or not env.data.is_file() or env.data.suffix not in ENDINGS:
+        missing = env.data is not None and not env.data.exists()
         raise ConfigError(
-            f"env.data: dataset needs a file of questions (.csv, .jsonl, .json, .parquet), found {env.data}"
+            f"env.data: dataset needs a file of questions ({', '.join(ENDINGS)}), found {env.data}"
+            f"{', which does not exist' if missing else ''}"
         )
     if env.categories:
         raise ConfigError(f"env.categories: dataset has none, found {dict(env.categories)}; use a column `split`")
@@ -118,10 +121,15 @@ def _splits(rows: Sequence[DataRow], *, file: str) -> dict[str, Sequence[DataRow
         found["imitation"] = []
     found["imitation"] = found["imitation"] or found["train"]
     empty = [split for split in SPLITS if not found[split]]
+    if empty and not any(row.split for row in rows):
+        raise ConfigError(
+            f"env.data: {file} must have three items or more, one each for train, validation and test, found "
+            f"{len(set(map(_item, rows)))}; add rows, or set the splits in a column `split`"
+        )
     if empty:
         raise ConfigError(
-            f"env.data: {file} must have questions for every split, found none for {', '.join(empty)}; "
-            "add rows, or set them in a column `split`"
+            f"env.data: {file} must have questions for every split, found none for {', '.join(empty)} in its column "
+            "`split`; add rows"
         )
     return {split: found[split] for split in SPLITS}
 

@@ -12,8 +12,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,6 +29,8 @@ CONCURRENT = 8
 """Requests that are in flight at the same time; further ones wait."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Wait before the second attempt, which doubles with each further one, and its limit, also that of `Retry-After`."""
+REACHED_S = 10.0
+"""Longest wait for the connection that `Chat.check` tries."""
 FATAL = frozenset({401, 403, 404})
 AGAIN = frozenset({408, 409, 429})
 FREE = FATAL | {429, 503}
@@ -100,6 +101,26 @@ class Chat:
         """What was used so far."""
         return self._usage
 
+    def check(self) -> None:
+        """Refuse an endpoint where nothing is, before many sessions wait for it.
+
+        Raises:
+            ConfigError: there is no connection. Whether it takes the key and serves the model, the first request shows.
+        """
+        from httpx import ReadTimeout
+        from openai import APIConnectionError, APIError
+
+        try:
+            self._connected().models.list(timeout=REACHED_S)
+        except APIConnectionError as error:
+            cause = error.__cause__ or error
+            if not isinstance(cause, ReadTimeout):  # a busy one answers late
+                raise ConfigError(
+                    f"{self._name}: nothing answers there ({described(cause)}); start the server, or mend the address"
+                ) from error
+        except (APIError, ValueError):
+            pass  # something answers
+
     def ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> str:
         """Return the text of the model's greedy reply; arguments and errors are those of `reply`."""
         return self.reply(messages, max_tokens=max_tokens).text
@@ -109,7 +130,6 @@ class Chat:
         messages: Sequence[Mapping[str, str]],
         *,
         max_tokens: int,
-        end: float | None = None,
         meter: Meter | None = None,
     ) -> Said:
         """Return the model's greedy reply; a refusal is a reply.
@@ -117,8 +137,6 @@ class Chat:
         Args:
             messages: of the conversation: each has a `role` and a `content`.
             max_tokens: of the reply.
-            end: when to give up, by `time.monotonic`. None: the deadline counts from when the request is among the
-                CONCURRENT ones.
             meter: told of every attempt.
 
         Raises:
@@ -126,32 +144,16 @@ class Chat:
             EndpointError: it refuses the request, its reply is malformed, or none came by the deadline.
         """
         try:
-            with self._seat(end):
-                limit = time.monotonic() + self._deadline_s if end is None else end
-                return self._ask(messages, max_tokens=max_tokens, end=limit, meter=meter)
+            with self._seats:
+                return self._ask(messages, max_tokens=max_tokens, meter=meter)
         except EndpointError:
             self._count(failed=1)
             raise
 
-    @contextmanager
-    def _seat(self, end: float | None) -> Iterator[None]:
-        """One of the CONCURRENT requests, waited for until `end`."""
-        if end is None:
-            self._seats.acquire()
-        elif not self._seats.acquire(timeout=max(end - time.monotonic(), 0.0)):
-            raise self._late(f"{CONCURRENT} other requests were in flight")
-        try:
-            yield
-        finally:
-            self._seats.release()
-
-    def _late(self, why: str) -> EndpointError:
-        said = f"{self._name}: no answer within its deadline ({self._deadline_s:g} s); last: {why}"
-        return EndpointError(said, late=True)
-
-    def _ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, end: float, meter: Meter | None) -> Said:
+    def _ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, meter: Meter | None) -> Said:
         from openai import APIConnectionError, APIError, APIStatusError
 
+        end = time.monotonic() + self._deadline_s
         key, wait, why = uuid.uuid4().hex, FIRST_WAIT_S, "no attempt was made"
         while (left := end - time.monotonic()) > 0:
             pause = wait * random.uniform(0.75, 1.25)
@@ -175,7 +177,8 @@ class Chat:
                 break
             self._count(retries=1)
             time.sleep(pause)
-        raise self._late(why)
+        said = f"{self._name}: no answer within its deadline ({self._deadline_s:g} s); last: {why}"
+        raise EndpointError(said, late=True)
 
     def _metered(
         self,

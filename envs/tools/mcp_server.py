@@ -43,6 +43,11 @@ def mcp_tools(address: str, *, token: str | None = None) -> list[Tool]:
         check_public(address)
     except ValueError as error:
         raise ConfigError(f"tools: {error}") from error
+    if not address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"tools: a tool is a function, or the address of an MCP server, which begins with http:// or https://; "
+            f"found the text {address.rpartition('@')[2]!r}"  # what is before may be a password
+        )
     if token is not None and not os.environ.get(token):
         raise ConfigError(f"tools: {address}: the environment variable {token} must hold its token, found none; set it")
     try:

@@ -88,6 +88,7 @@ def command(
         )
     else:
         chat = Chat(url=endpoint, model=model, deadline_s=REQUEST_S)
+        chat.check()
         asked = prompted(policy, chat, environment)
         tally = asyncio.run(
             write_right(

@@ -199,6 +199,7 @@ def _play_prompted(
     from launch.run.play_prompted import REQUEST_S, play_prompted, prompted
 
     chat = Chat(url=endpoint, model=model, deadline_s=REQUEST_S)
+    chat.check()
     sessions = play_prompted(
         prompted(policy, chat, environment),
         environment,

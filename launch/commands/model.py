@@ -55,6 +55,9 @@ def tiny(
     context: Annotated[int, typer.Option(help="Maximum context length in tokens.")] = 2048,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     colleague: Colleague = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Make a chat model: sessions are conversations in ChatML.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Make a small Llama from scratch, with a tokenizer trained on an environment's texts.
@@ -74,17 +77,22 @@ def tiny(
         import envs
         from agile_ray.agent.executor import SAYINGS
         from agile_ray.agent.functions import PAPER
-        from launch.models.tiny import Shape, build_model, train_tokenizer
+        from launch.models.chat import OPENING
+        from launch.models.tiny import ROLES, Shape, build_model, train_tokenizer
 
         shape = Shape(hidden=hidden, layers=layers, vocabulary=vocabulary, context=context)
         environment = envs.build(section, seed=seed)
-        texts, search = environment.texts(), environment.search_function
-        sayings = SAYINGS * max(1, len(texts) // 100)
-        functions = _more(tools=search not in PAPER, colleague=colleague)
-        tokenizer = train_tokenizer([*texts, *sayings], shape=shape, functions=functions)
+        texts = environment.texts()
+        sayings = (*SAYINGS, OPENING, *ROLES) if chat else SAYINGS
+        tokenizer = train_tokenizer(
+            [*texts, *(sayings * max(1, len(texts) // 100))],
+            shape=shape,
+            functions=_more(tools=environment.search_function not in PAPER, colleague=colleague),
+            chat=chat,
+        )
         return build_model(tokenizer, shape=shape, seed=seed), tokenizer
 
-    write(output, make, force=force)
+    write(output, make, force=force, chat=chat)
 
 
 def _section(env: str | None, data: Path | None, config: str | None) -> "Env":

@@ -27,6 +27,8 @@ SESSIONS = 200
 """Sessions of each reference policy."""
 SPLITS = ("train", "validation", "test")
 SIMPLE = ("always_ask", "never_ask", "ask_unless_search", "non_adaptive")
+LOST = 0.1
+"""Share of sessions that may not fit; imitation refuses to begin with more."""
 ADVANTAGE = 0.005
 """Least total by which the oracle must beat the best simple policy, reward per session."""
 
@@ -93,7 +95,8 @@ def _played(config: RunConfig, environment: Environment) -> Iterator[Finding]:
             )
             return
         if cut:
-            yield finding.warning(
+            severe = len(cut) > LOST * len(sessions)
+            yield (finding.error if severe else finding.warning)(
                 f"validation: {len(cut)} of {len(sessions)} sessions of {name} do not fit into agent.session_tokens "
                 f"({config.agent.session_tokens}) or agent.turns ({config.agent.turns}); raise them"
             )

@@ -34,6 +34,24 @@ def first_streams(environment: Environment, split: str) -> list[Stream]:
     return [environment.stream(split=split, index=index) for index in range(count)]
 
 
+def sizes(config: RunConfig) -> str:
+    """How many questions each split of a config's environment has, in one line.
+
+    Args:
+        config: whose environment `check` finds no error in.
+    """
+    environment = envs.build(config.env, seed=config.seed)
+    return "; ".join(f"{split}: {_size(environment, split)}" for split in ("train", "validation", "test"))
+
+
+def _size(environment: Environment, split: str) -> str:
+    questions = len(environment.stream(split=split, index=0).questions)
+    streams = environment.streams(split)
+    if streams == 1:
+        return f"{questions} questions"
+    return f"{'endless' if streams is None else streams} streams, {questions} questions in the first"
+
+
 def undetermined(config: RunConfig, streams: Streams) -> Iterator[finding.Finding]:
     """Streams that are others when they are built again, here or in another process."""
     first = _printed(streams)

@@ -13,6 +13,8 @@ One process owns the queue, and one event loop changes it. A browser gets no coo
 
 import asyncio
 import hmac
+import sqlite3
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -29,7 +31,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from agile_ray.errors import AgileError, ConfigError
+from agile_ray.errors import AgileError, ConfigError, described
 from agile_ray.inbox.asks import LONGEST, POSTED, TOLD, State, Told
 from launch.inbox.notify import Webhook
 from launch.inbox.queue import MissingAskError, OtherAskError, Queue, TakenError
@@ -156,14 +158,25 @@ class Inbox:
         return JSONResponse({})
 
     async def watch(self) -> None:
-        """Keep the deadlines, and notify; ends when it is cancelled."""
+        """Keep the deadlines, and notify; ends when it is cancelled. While the queue can't be used, try again."""
+        fails = False
         while True:
-            now = time.time()
-            for key in self._queue.expire(now):
-                self._changes.now(key)
-            if self._webhook is not None:
-                await self._webhook.tell(self._queue.waiting(now), count=self._queue.counts()["open"], now=now)
+            try:
+                await self._look(time.time())
+                fails = False
+            except sqlite3.Error as error:
+                if not fails:
+                    print(
+                        f"inbox: deadlines are not kept: {described(error)}; trying again", file=sys.stderr, flush=True
+                    )
+                fails = True
             await asyncio.sleep(TICK_S)
+
+    async def _look(self, now: float) -> None:
+        for key in self._queue.expire(now):
+            self._changes.now(key)
+        if self._webhook is not None:
+            await self._webhook.tell(self._queue.waiting(now), count=self._queue.counts()["open"], now=now)
 
 
 def application(

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from agile_ray.errors import described
 from launch.inbox.queue import Waiting
 
 URL = "AGILE_INBOX_WEBHOOK"
@@ -51,8 +50,13 @@ class Webhook:
                 (await client.post(self._url, json=note)).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             self.failures += 1
-            said = described(error).replace(self._url, f"${URL}")
-            print(f"inbox: notification failed ({self.failures} so far): {said}", file=sys.stderr, flush=True)
+            # Not what httpx says: that may hold the address, in a form of its own.
+            why = (
+                f"status {error.response.status_code}"
+                if isinstance(error, httpx.HTTPStatusError)
+                else type(error).__name__
+            )
+            print(f"inbox: notification failed ({self.failures} so far): {why}", file=sys.stderr, flush=True)
 
 
 def webhook() -> Webhook | None:

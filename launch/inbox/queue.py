@@ -10,7 +10,7 @@ saves time; what keeps an ask from being answered twice is the condition that it
 import re
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agile_ray.errors import AgileError, ConfigError
@@ -93,13 +93,14 @@ class Queue:
         """Add an ask unless it is there, and say whether it is new.
 
         Raises:
-            OtherAskError: the key is there with another question.
+            OtherAskError: the key is there with another question, or the agent saw something else.
         """
         added = self._db.execute(
             "INSERT INTO asks (key, ask, question, asked_s, due_s) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (ask.key, ASK.dump_json(ask).decode(), ask.text, now, now + deadline_s),
         )
-        if self._row(ask.key, "question")[0] != ask.text:
+        there = ASK.validate_json(str(self._row(ask.key, "ask")[0]))
+        if replace(there, ask_probability=ask.ask_probability) != ask:  # newer weights give another probability
             raise OtherAskError(
                 f"{ask.key}: an ask keeps its question, found another one; give each task its own inbox"
             )

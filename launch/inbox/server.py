@@ -2,9 +2,10 @@
 
 import fcntl
 import os
+import resource
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -29,6 +30,8 @@ def serve(folder: Path, *, host: str, port: int) -> None:
     Raises:
         ConfigError: the address can't be listened at, or another process serves the inbox.
     """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # every session that waits keeps a connection open
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with owned(folder), socket.socket(family, socket.SOCK_STREAM) as listening:
@@ -40,6 +43,7 @@ def serve(folder: Path, *, host: str, port: int) -> None:
             raise ConfigError(
                 f"--host, --port: an address that is free here, found {host}:{port} ({error.strerror}); try --port 0"
             ) from error
+        allow_connections()
         queue = Queue(folder / FILE)
         bound: int = listening.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
@@ -70,6 +74,13 @@ class Server(uvicorn.Server):
         """End; called on Ctrl-C."""
         self._changes.wake_all()
         await super().shutdown(sockets)
+
+
+def allow_connections() -> None:
+    """Let this process have as many connections as it may: each ask that waits has one, and so do the people."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems refuse to lift the limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Checks of a model folder from its small files and the headers of its weights. Loads no torch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -20,16 +21,13 @@ SHOWN_KEYS = 3
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 
 
-def check_model(
-    folder: Path, *, environment: str = "ENV", session_tokens: int | None = None, colleague: bool = False
-) -> None:
+def check_model(folder: Path, *, session_tokens: int | None = None, colleague: bool = False) -> None:
     """Refuse a model folder that can't serve the agent.
 
     It must be complete, with the function tokens in its vocabulary, a causal language model without experts, and long
     enough for a session.
 
     Args:
-        environment: named in the command that the error suggests.
         session_tokens: of the longest session; None: the length is not checked.
         colleague: [AskColleague] is needed, too.
 
@@ -37,10 +35,10 @@ def check_model(
         ConfigError: says what the folder lacks.
     """
     if not folder.is_dir():
+        options = f"--colleague --output {folder}" if colleague else f"--output {folder}"
         raise ConfigError(
-            f"model.path: {folder} is no folder; make one as the comment at the top of the config says, with "
-            f"`agile-ray model tiny --env {environment} --output {folder}`, or with "
-            f"`agile-ray model from FOLDER_OR_ID --output {folder}`"
+            f"model.path: {folder} is no folder; make one with `agile-ray model tiny --config CONFIG {options}` or "
+            f"`agile-ray model from FOLDER_OR_ID {options}`; a shipped config may name its command at the top"
         )
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
@@ -53,7 +51,7 @@ def check_model(
             f"model.path: the tokenizer of {folder} lacks {len(missing)} of {len(PAPER)} function tokens "
             f"({missing[0]}, ...); add them with `agile-ray model from {folder} --output {folder}-agile`"
         )
-    if colleague and Function.ASK_COLLEAGUE.value not in _special_tokens(folder):
+    if colleague and lacking_functions(folder, (Function.ASK_COLLEAGUE,)):
         raise ConfigError(
             f"model.path: the tokenizer of {folder} lacks {Function.ASK_COLLEAGUE.value}, by which the colleague of "
             f"env.expert is asked; add it with `agile-ray model from {folder} --colleague --output {folder}-two`"
@@ -108,23 +106,19 @@ def check_dense(config: dict[str, object], *, name: str) -> None:
         )
 
 
-def lacking_functions(folder: Path) -> list[str]:
-    """The functions that are not a single special token of the folder's tokenizer.
+def lacking_functions(folder: Path, functions: Sequence[Function] = PAPER) -> list[str]:
+    """Those of the functions that are not a single special token of the folder's tokenizer.
 
     Raises:
         ConfigError: tokenizer.json is not a tokenizer.
     """
-    special = _special_tokens(folder)
-    return [function.value for function in PAPER if function.value not in special]
-
-
-def _special_tokens(folder: Path) -> set[str]:
     file = folder / "tokenizer.json"
     try:
         tokenizer = json.loads(file.read_text(encoding="utf-8"))
-        return {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
+        special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"model.path: {file} is not a tokenizer ({error}){pointer_hint(file)}") from error
+    return [function.value for function in functions if function.value not in special]
 
 
 def read_encoder(folder: Path) -> Tokenizer:

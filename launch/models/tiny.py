@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
+MARKS = "<|im_start|>", "<|im_end|>"
+"""Begin and end of a message, in a chat model."""
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+)
+"""The chat template of a chat model: ChatML, as of Qwen and SmolLM."""
+ROLES = ("user\n", "assistant\n", "tool\n")
+"""What the template writes as plain text, for a tokenizer to be trained on."""
 BYTES = 256
 PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 """Pieces that a token never crosses: a word, a digit or a run of signs, each with the space before it; other space."""
@@ -36,15 +45,22 @@ class Shape:
             raise ConfigError(f"--hidden {self.hidden}: the width must be a multiple of {HEAD_DIM}")
         if self.layers < 1:
             raise ConfigError(f"--layers {self.layers}: a model has at least one layer")
-        least = BYTES + len(Function) + 3  # and begin, end and padding
+        least = BYTES + len(Function) + 3 + len(MARKS)  # and begin, end, padding, and those of messages
         if self.vocabulary < least:
             raise ConfigError(f"--vocabulary {self.vocabulary}: bytes and function tokens alone take {least}")
 
 
 def train_tokenizer(
-    texts: Sequence[str], *, shape: Shape, functions: Sequence[Function] = PAPER
+    texts: Sequence[str], *, shape: Shape, functions: Sequence[Function] = PAPER, chat: bool = False
 ) -> "PreTrainedTokenizerFast":
-    """Train a byte-level BPE on texts, with the function tokens as single special tokens."""
+    """Train a byte-level BPE on texts, with the function tokens as single special tokens.
+
+    Args:
+        texts: to train on.
+        shape: of the model.
+        functions: of the agent.
+        chat: also add the tokens of a chat template, and the template.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -60,15 +76,18 @@ def train_tokenizer(
         vocab_size=shape.vocabulary,
         special_tokens=[
             AddedToken(text, special=True, normalized=False)
-            for text in (BOS, EOS, PAD, *(function.value for function in functions))
+            for text in (BOS, EOS, PAD, *(function.value for function in functions), *(MARKS if chat else ()))
         ],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=shape.context
     )
+    if chat:
+        tokenizer.chat_template = TEMPLATE
+    return tokenizer
 
 
 def build_model(tokenizer: "PreTrainedTokenizerFast", *, shape: Shape, seed: int) -> "LlamaForCausalLM":

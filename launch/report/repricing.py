@@ -118,7 +118,7 @@ def show(found: Repriced, console: Console, *, title: str) -> None:
     """Print one line per iteration and evaluation, in at most 80 columns."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("sessions of", no_wrap=True)
-    for head in ("number", "failed", "right", "asked", "asks", "paid", "total", "would pay", "new total"):
+    for head in ("number", "failed", "right", "asked", "asks", "paid", "total", "would\npay", "new\ntotal"):
         table.add_column(head, justify="right", no_wrap=True)
     for iteration, one in found.iterations.items():
         table.add_row(f"iteration {iteration}", *_cells(one))

@@ -52,12 +52,8 @@ def check(config: RunConfig) -> None:
         check_shared(config)
     else:
         temporary_folder()
-    check_model(
-        config.model.path,
-        environment=config.env.name,
-        session_tokens=config.agent.session_tokens,
-        colleague=config.env.expert.colleague is not None,
-    )
+    colleague = config.env.expert.colleague is not None
+    check_model(config.model.path, session_tokens=config.agent.session_tokens, colleague=colleague)
     check_resumed(config)
     check_recorded(config.env.expert)
     if not joins(config.cluster):  # on a cluster the actors say the same when they start

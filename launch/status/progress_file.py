@@ -174,7 +174,9 @@ class ProgressFile:
         self._write(validation=total_score)
 
     def end(self, state: State, error: str = "") -> None:
-        """The process ends."""
+        """The process ends. Of a finished run, all of the last stage is done."""
+        if state is State.FINISHED:
+            self._content = replace(self._content, done=self._content.total)
         self._write(state=state, error=error, phase="", phase_done=0, phase_total=0, left_s=None)
 
     def _left_s(self, done: int, total: int) -> float | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import envs
 from agile_ray.agent.environment import taught_split
+from agile_ray.agent.functions import PAPER
 from agile_ray.config import RunConfig
 from agile_ray.credit.fitted import check_windows
 from agile_ray.errors import AgileError, ConfigError
@@ -25,7 +26,7 @@ from agile_ray.scripted.demonstration_file import Refused, read
 from agile_ray.scripted.demonstrations import NAMED
 from launch.cluster.address import check_shared, joins
 from launch.cluster.dashboard import Dashboard
-from launch.models.folder import check_model
+from launch.models.folder import check_model, lacking_functions
 from launch.plan.fit import fit
 from launch.plan.machines import Node
 from launch.plan.network import read_network
@@ -34,7 +35,7 @@ from launch.run.finished import check_resumable
 from launch.run.shipped_configs import spec as read_spec
 from launch.run.sweep_plan import plan
 from rollout.experts import build_expert
-from rollout.rules import check_embedder
+from rollout.rules import check_embedder, toolless
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,7 @@ def check_spec(name: str, overrides: Sequence[str], target: Target) -> Findings:
 
 def _checks(config: RunConfig, target: Target, found: Findings) -> Iterator[Check]:
     env, model = config.env.model_dump_json(), str(config.model.path)
+    colleague = config.env.expert.colleague is not None
     if target.joins(config):
         yield "shared" + env + model + str(config.run.folder), lambda: check_shared(config)
     yield "engines" + config.rollout.dtype + config.cluster.device, lambda: preflight.check_engines(config)
@@ -118,21 +120,19 @@ def _checks(config: RunConfig, target: Target, found: Findings) -> Iterator[Chec
         if config.memory.embedder != "hashed":
             found.unchecked.append(f"memory.embedder: {config.memory.embedder} is loaded by the cluster's nodes")
         if config.env.data is None and not config.env.expert.recordings:
-            yield f"env{env}{config.seed}", lambda: _check_environment(config, found)
+            yield f"env{env}{config.seed}", lambda: _check_environment(config, found, model=None)
         return
     yield "embedder" + config.memory.embedder, lambda: check_embedder(config.memory.embedder)
     yield f"run{config.run_folder}", lambda: _check_run(config)
-    yield f"env{env}{config.seed}{config.credit}{config.evaluate}", lambda: _check_environment(config, found)
+    yield (
+        f"env{env}{config.seed}{config.credit}{config.evaluate}{model}",
+        lambda: _check_environment(config, found, model=config.model.path),
+    )
     yield f"demonstrations{config.imitation.demonstrations}", lambda: _check_demonstrations(config, found)
     yield f"recorded{config.env.expert.recordings}", lambda: preflight.check_recorded(config.env.expert)
     yield (
-        f"model{model}{config.agent.session_tokens}{config.env.expert.colleague is None}",
-        lambda: check_model(
-            config.model.path,
-            environment=config.env.name,
-            session_tokens=config.agent.session_tokens,
-            colleague=config.env.expert.colleague is not None,
-        ),
+        f"model{model}{config.agent.session_tokens}{colleague}",
+        lambda: check_model(config.model.path, session_tokens=config.agent.session_tokens, colleague=colleague),
     )
     yield (
         f"room{model}{config.agent}{config.learner}{config.rollout}{config.cluster}",
@@ -149,26 +149,52 @@ def _check_run(config: RunConfig) -> None:
     preflight.check_space(config.run.folder, need_bytes=preflight.SPARE_BYTES)
 
 
-def _check_environment(config: RunConfig, found: Findings) -> None:
-    """Read streams of every split, for READ_S seconds, so that large data are checked in part."""
+def _check_environment(config: RunConfig, found: Findings, *, model: Path | None) -> None:
+    """Read streams of every split, for READ_S seconds, so that large data are checked in part.
+
+    Args:
+        config: of a run.
+        found: gets what is left unchecked.
+        model: the folder whose tokenizer must have the function of the environment's tool; None: it is elsewhere.
+    """
     build_expert(config.env, opens=False)
     environment = envs.build(config.env, seed=config.seed)
+    search = environment.search_function
+    if model is not None and (model / "tokenizer.json").is_file():
+        lacking = lacking_functions(model, (*PAPER, search))
+        if lacking == [search.value]:  # of the others check_model says so
+            raise toolless(model, search)
     begin, left = time.monotonic(), 0
+    kinds: set[str] = set()
     for split in dict.fromkeys((taught_split(environment), "train", "validation", final_comparison.SPLIT)):
         lengths: list[int] = []
         for index in range(environment.streams(split) or 1):
             if time.monotonic() - begin > READ_S:
                 left += 1
             else:
-                lengths.append(len(environment.stream(split=split, index=index).questions))
+                questions = environment.stream(split=split, index=index).questions
+                lengths.append(len(questions))
+                kinds.update(question.kind for question in questions)
         if split == "train" and lengths:
             check_windows(config, stream_length=max(lengths))
     if left:
         found.unchecked.append(f"env.data: {left} streams were not read within {READ_S:g} s; a training reads all")
         return
+    _check_kinds(config, kinds)
     recorded = config.env.recorded
     if recorded is None or recorded.is_file() or RunFolder(recorded).stored_iterations():
         final_comparison.check_advice(config, environment)
+
+
+def _check_kinds(config: RunConfig, kinds: set[str]) -> None:
+    """Refuse a price of questions that the environment does not have."""
+    for key, expert in config.env.expert.by_key.items():
+        unmet = sorted(expert.price.kinds.keys() - kinds)
+        if unmet:
+            raise ConfigError(
+                f"{key}.price.kinds: the kinds of questions of {config.env.name} are {', '.join(sorted(kinds))}, found "
+                f"{', '.join(unmet)}"
+            )
 
 
 def _check_demonstrations(config: RunConfig, found: Findings) -> None:

@@ -9,9 +9,9 @@ from agile_ray.errors import ConfigError
 from agile_ray.expert_spec import ExpertSpec
 from agile_ray.inbox.client import InboxExpert
 from agile_ray.inbox.recorded import RecordedInbox
-from agile_ray.plugins.resolver import resolve
+from agile_ray.plugins.resolver import built, resolve
 from agile_ray.replay.expert import RecordedExpert
-from envs.endpoints.chat import Chat
+from envs.endpoints.chat import CONCURRENT, Chat
 from rollout.experts.chat import ChatExpert
 from rollout.experts.fallible import FallibleExpert
 from rollout.experts.http import HttpExpert
@@ -63,7 +63,9 @@ def _built(spec: ExpertSpec, env: Env, *, to: str, deadline_s: float) -> Expert:
     if spec.name == "chat":
         return ChatExpert(
             Chat(url=_given(spec.url), model=_given(spec.model), deadline_s=deadline_s, name="expert chat"),
-            Spending(spec.cache, asks=f"{spec.url}#{spec.model}", limit=spec.tokens, wait_s=deadline_s),
+            Spending(
+                spec.cache, asks=f"{spec.url}#{spec.model}", limit=spec.tokens, wait_s=deadline_s, at_once=CONCURRENT
+            ),
             reliability=spec.reliability,
         )
     return _from_elsewhere(spec.name, env)
@@ -86,7 +88,7 @@ def _from_elsewhere(name: str, env: Env) -> Expert:
     build = resolve(name, key="env.expert", kind="experts", built_in={})
     if not callable(build):
         raise ConfigError(f"env.expert: {name} must be a function build(env), found {build!r}")
-    expert = build(env)
+    expert = built(lambda: build(env), name=name, key="env.expert", built_in={})
     missing = [one for one in NEEDED if not hasattr(expert, one)]
     if missing:
         raise ConfigError(

@@ -4,12 +4,14 @@ Both are drawn for each question of a stream, and for each of two experts, from 
 asked: asked again, it says the same.
 """
 
+import re
 from random import Random
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey, Expert, is_patient
 from agile_ray.seeds import derive
 from agile_ray.types import Outcome
+from envs.dataset.judges import exact, number, same_set
 
 OPPOSITES = {"yes": "no", "no": "yes"}
 
@@ -42,11 +44,18 @@ class FallibleExpert:
 
 
 def wrong_answer(question: Question) -> str:
-    """A wrong answer that could be meant: the opposite, else the best guess, else the negation of the right answer."""
+    """A wrong answer that could be meant: the opposite, else the best guess, else other digits, else a negation."""
     right = question.answer
     if right in OPPOSITES:
         return OPPOSITES[right]
-    return question.guess if question.guess not in ("", right) else f"not {right}"
+    other_digits = re.sub("[0-9]", lambda digit: str((int(digit[0]) + 1) % 10), right)
+    meant = (question.guess, other_digits)
+    return next((said for said in meant if said and not _may_be_right(question, said)), f"not {right}")
+
+
+def _may_be_right(question: Question, said: str) -> bool:
+    """Whether a judge takes the words for the answer; "not 5" holds the number 5."""
+    return any(judge(question, said) for judge in (exact, same_set, number))
 
 
 def _draw(purpose: str, question: Question, key: AskKey) -> float:

@@ -7,8 +7,8 @@
 
 No connection, one that is cut off, a reply that is no JSON, 408, 409, 425, 429 and 5xx are tried again until the
 deadline, always with the same Idempotency-Key, so a service that keeps its answers by it works, and is paid, once. Its
-first part is a digest of the question: equal keys of two runs with other questions are told apart. Any other status
-breaks the ask.
+first part is a digest of the question: equal keys of two runs with other questions are told apart. The second is the
+key of the ask; characters other than letters, digits and -._~/#@ are percent-encoded. Any other status breaks the ask.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import hashlib
 import random
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey
@@ -59,7 +60,7 @@ class HttpExpert:
 
         asked = {"key": str(key), "question": question.text, "shown": question.shown, "kind": question.kind}
         digest = hashlib.sha256(f"{question.id}\0{question.shown}".encode()).hexdigest()[:16]
-        headers = {"Idempotency-Key": f"{digest}#{key}"}
+        headers = {"Idempotency-Key": f"{digest}#{quote(str(key), safe='/#@')}"}  # a header is ASCII
         end, wait = time.monotonic() + self._deadline_s, FIRST_WAIT_S
         async with AsyncClient(timeout=self._deadline_s) as client:
             while True:

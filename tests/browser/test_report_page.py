@@ -10,7 +10,7 @@ from launch.commands import report
 from launch.report.page.run_page import render
 from launch.report.summary import build
 from tests.browser.conftest import BROAD, NARROW
-from tests.fakes.played import played
+from tests.fakes.played import PLAYED, played
 from tests.fakes.stored import turn
 from tests.fakes.worlds import changed
 from tests.launch.test_report import finished, run_folder  # noqa: F401  fixtures
@@ -71,7 +71,9 @@ def test_a_sweep_is_readable_at_a_desk_and_on_a_telephone(opened, run_folder, ca
     report.command(run_folder.parent)
     found = opened((run_folder.parent / "report.html").as_uri(), width=width)
     found.check()
-    assert found.page.locator("#frontier-1 svg").first.is_visible()
+    chart = found.page.locator("#frontier-1 svg").first
+    assert chart.is_visible()
+    assert sorted(chart.locator("text.name").all_text_contents()) == sorted(PLAYED)  # one price: a point of each policy
     assert cut_texts(found.page) == []
 
 

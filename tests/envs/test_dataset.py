@@ -83,7 +83,9 @@ def test_a_guess_is_the_commonest_training_answer_of_the_kind(tmp_path):
         ),
         (ROWS, {"columns": {"txt": "question"}}, "env.columns: the fields are .* found txt; did you mean text?"),
         ([*ROWS, {"question": "x", "label": "", "item": ""}], {}, "q.csv:22: answer: must hold a text, found ''"),
-        (ROWS[:3], {}, "found none for .*train"),
+        (ROWS[:3], {}, "three items or more, one each for train, validation and test, found 2; add rows"),
+        ([row | {"split": "train"} for row in ROWS], {}, "found none for validation, test in its column `split`"),
+        (ROWS, {"columns": {}, "skip_bad": True}, "found 20 broken ones, such as .*q.csv:2: text: a row needs this"),
         ([row | {"split": "dev"} for row in ROWS], {}, "q.csv:2: split: Input should be 'imitation', 'train'"),
         ([row | {"id": "same"} for row in ROWS], {}, "q.csv:3: id: no two rows may have the same"),
         ([row | {"guess": "a", "guess_probability": 2} for row in ROWS], {}, "guess_probability: Input should be less"),
@@ -95,10 +97,23 @@ def test_a_bad_file_is_an_error_with_line_and_column(tmp_path, rows, keys, says)
         questions(write(tmp_path / "q.csv", rows), **({"columns": COLUMNS} | keys))
 
 
-def test_a_row_with_too_many_cells_is_named(tmp_path):
-    (tmp_path / "q.csv").write_text("text,answer\na,b\nc,d,e\n")
-    with pytest.raises(ConfigError, match=r"q.csv:3: a row has a cell for each of the 2 columns, found 3 cells"):
-        questions(tmp_path / "q.csv", columns={})
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("q.csv", b"text,answer\na,b\nc,d,e\n", "q.csv:3: a row has a cell for each of the 2 columns, found 3 cells"),
+        ("q.csv", b"text,answer\na,b\nc\n", "q.csv:3: answer: must hold a text, found ''"),
+        ("q.csv", b"text,answer,answer\na,b,\n", "q.csv:1: each column has a name of its own, found 'answer' twice"),
+        ("q.csv", b"text;answer\na;b\n", "q.csv:1: columns are separated by commas, found 'text;answer'"),
+        ("q.csv", b"", "q.csv: there must be at least one row that can be used, found none"),
+        ("q.csv", b"text,answer\n", "q.csv: there must be at least one row that can be used, found none"),
+        ("q.csv", "text,answer\na,\xf8\n".encode("latin-1"), "q.csv: must be text in UTF-8, found .*0xf8"),
+        ("q.xlsx", b"PK", "a file of questions .* found .*q.xlsx$"),
+    ],
+)
+def test_a_file_that_is_no_table_of_questions_is_named(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=says):
+        questions(tmp_path / name, columns={})
 
 
 def test_broken_rows_are_left_out_and_counted_on_demand(tmp_path):

@@ -129,6 +129,14 @@ def test_no_server_is_an_error_that_names_the_address():
         mcp_tools(f"http://127.0.0.1:{port}/mcp")
 
 
+@pytest.mark.parametrize("one", ["calculator", "localhost:8000/mcp"])
+def test_a_text_that_is_no_address_is_named(one):
+    with pytest.raises(
+        ConfigError, match=f"address of an MCP server, which begins with http://.* found the text '{one}'"
+    ):
+        mcp_tools(one)
+
+
 @pytest.mark.parametrize("one", ["http://me:pass@host/mcp", "http://host/mcp?token=abc"])
 def test_an_address_with_a_secret_is_refused_without_repeating_it(one):
     with pytest.raises(ConfigError, match="an address holds no user, password or query") as error:

@@ -1,6 +1,7 @@
 """A complete model folder without a model: a real tokenizer, and weights of two parameters."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +14,29 @@ CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_pos
 ROWS = 300
 
 
-def encoder() -> Tokenizer:
-    """A byte-level BPE that has every function as a special token."""
+def encoder(texts: Iterable[str] = ("the price of a lamp",) * 3) -> Tokenizer:
+    """A byte-level BPE of the words of some texts that has every function as a special token."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    core.train_from_iterator(["the price of a lamp"] * 3, trainer)
+    core.train_from_iterator(texts, trainer)
     core.add_tokens([AddedToken(function.value, special=True, normalized=False) for function in Function])
     return core
+
+
+def write_tokenizer(folder: Path, core: Tokenizer) -> None:
+    """Write what a tokenizer is read from."""
+    core.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": {"content": "</s>"}}))
 
 
 def write_model_folder(folder: Path, **config: object) -> Path:
     """Write the folder; `config` is added to config.json."""
     folder.mkdir(parents=True)
-    encoder().save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": {"content": "</s>"}}))
+    write_tokenizer(folder, encoder())
     (folder / "config.json").write_text(json.dumps(CONFIG | config))
     weights = {
         "model.embed_tokens.weight": np.zeros((ROWS, 2), np.float32),

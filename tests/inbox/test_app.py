@@ -2,17 +2,22 @@
 
 import asyncio
 import re
+import resource
+import sqlite3
 from dataclasses import asdict
 
 import pytest
 from starlette.testclient import TestClient
 
 from agile_ray.errors import ConfigError
+from agile_ray.inbox.asks import State
+from launch.inbox import app
 from launch.inbox import token as tokens
-from launch.inbox.app import LONGEST_BODY, STATIC, Changes, application
+from launch.inbox.app import LONGEST_BODY, STATIC, Changes, Inbox, application
 from launch.inbox.notify import Webhook
-from launch.inbox.server import owned
+from launch.inbox.server import allow_connections, owned
 from launch.view.app import HEADERS
+from tests.fakes.endpoint import Reply, serving
 from tests.inbox.conftest import TOKEN, WITH, ask
 
 ODD = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\u2028"
@@ -148,3 +153,41 @@ def test_a_webhook_is_told_of_new_asks_once_in_a_while_and_may_fail(queue, capsy
     said = capsys.readouterr().err
     assert "2 so far" in said
     assert "secret" not in said
+
+
+def test_a_webhook_that_refuses_is_not_named(capsys):
+    with serving(Reply(status=404)) as endpoint:
+        asyncio.run(Webhook(f"{endpoint.url.replace('http', 'HTTP')}/se cret")._send({"text": "asks wait"}))
+    assert capsys.readouterr().err == "inbox: notification failed (1 so far): status 404\n"
+
+
+def test_deadlines_are_kept_again_after_the_disk_was_full(queue, monkeypatch, capsys):
+    monkeypatch.setattr(app, "TICK_S", 0.01)
+    queue.post(ask(), deadline_s=1, now=0)
+    expire, faults = queue.expire, [sqlite3.OperationalError("database or disk is full")] * 2
+
+    def full(now):
+        if faults:
+            raise faults.pop()
+        return expire(now)
+
+    monkeypatch.setattr(queue, "expire", full)
+
+    async def play():
+        watches = asyncio.ensure_future(Inbox(queue, Changes()).watch())
+        await asyncio.wait([watches], timeout=0.3)
+        watches.cancel()
+
+    asyncio.run(play())
+    assert queue.told(ask().key).state is State.LATE
+    assert capsys.readouterr().err.count("disk is full; trying again") == 1
+
+
+def test_an_inbox_may_have_all_connections_that_the_system_allows():
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, most))
+        allow_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from agile_ray.agent.expert import AskKey
@@ -71,6 +72,8 @@ def test_an_ask_outlives_its_asker_and_the_inbox_and_is_there_once(served):
     assert [said.answer for said in (*outcome, *second)] == ["Ann", "Ann"]
     assert advised(served)().answer == "Ann"
     assert served.waiting() == []
+    few, most = psutil.Process(served.process.pid).rlimit(psutil.RLIMIT_NOFILE)
+    assert few == most  # so that thousands may wait
     assert stat.S_IMODE(served.folder.stat().st_mode) == 0o700
 
 

@@ -27,10 +27,12 @@ def test_an_ask_that_is_posted_again_is_the_same_and_gets_its_answer(queue):
     assert queue.counts() == {"open": 0, "answered": 1, "refused": 0, "unknown": 0, "late": 0}
 
 
-def test_a_key_keeps_its_question(queue):
-    queue.post(ask(), deadline_s=9, now=0)
+@pytest.mark.parametrize("other", [{"text": "something else"}, {"context": "a lamp"}, {"question_id": "q9"}])
+def test_a_key_keeps_its_question(queue, other):
+    queue.post(ask(context="a table"), deadline_s=9, now=0)
+    assert not queue.post(ask(context="a table", ask_probability=0.5), deadline_s=9, now=0)
     with pytest.raises(OtherAskError, match="found another one"):
-        queue.post(ask(text="something else"), deadline_s=9, now=0)
+        queue.post(ask(**{"context": "a table", **other}), deadline_s=9, now=0)
 
 
 def test_who_opens_an_ask_holds_it_until_the_lease_ends(queue):

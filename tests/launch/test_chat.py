@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from agile_ray.agent.functions import Function
 from agile_ray.agent.lane import Lane
@@ -18,7 +18,7 @@ from agile_ray.errors import ConfigError
 from agile_ray.scripted.demonstration_writer import row_of
 from agile_ray.scripted.played import Played
 from agile_ray.segments import cut
-from launch.commands.model import from_
+from launch.commands.model import from_, tiny
 from launch.models.chat import OPENING, derive
 from launch.models.folder import check_model, check_same_tokenizer
 from launch.plan.light_tokenizer import LightTokenizer
@@ -268,6 +268,21 @@ def test_a_model_with_padding_becomes_a_chat_model(family, tied, tmp_path):
     assert HFTokenizer(tmp_path / "plain").chat is None
     with pytest.raises(ConfigError, match="made without --chat; add --force"):
         from_(str(tmp_path / "model"), tmp_path / "plain", chat=True)
+
+
+def test_a_tiny_model_from_scratch_may_be_a_chat_model(tmp_path):
+    shape = {"hidden": 32, "layers": 1, "vocabulary": 1024, "context": 512, "seed": 0}
+    tiny(tmp_path / "model", env="recurring", data=None, config=None, **shape, chat=True)
+    check_model(tmp_path / "model")
+    tokenizer, template = HFTokenizer(tmp_path / "model"), AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert (
+        template.decode(tokenizer.chat.opening)
+        == f"<bos><|im_start|>user\n{OPENING}<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert tokenizer.eos_id == template.convert_tokens_to_ids("<|im_end|>")
+    assert template.decode(tokenizer.chat.tool.before) == "<|im_end|>\n<|im_start|>"
+    assert tokenizer.chat.tool.lead == "tool\n"
+    assert len(tokenizer.chat.opening) < 40  # the tokenizer knows the words of the frames
 
 
 def test_a_model_without_a_template_is_refused():

@@ -67,7 +67,7 @@ def test_train_refuses_a_bad_config_in_one_line(call, tmp_path, model, override,
 def test_train_refuses_an_absent_model_and_says_how_to_make_one(call, tmp_path):
     code, _, err = call("train", "quickstart", f"run.folder={tmp_path / 'runs'}", f"model.path={tmp_path / 'none'}")
     assert code == 2
-    assert f"agile-ray model tiny --env shop --output {tmp_path / 'none'}" in one_line(err)
+    assert f"agile-ray model tiny --config CONFIG --output {tmp_path / 'none'}" in one_line(err)
     assert not (tmp_path / "runs").exists()
 
 

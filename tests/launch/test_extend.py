@@ -10,6 +10,7 @@ from agile_ray.config_file import overridden
 from agile_ray.errors import ConfigError
 from launch.extend.check import check
 from launch.extend.ship import ship
+from launch.extend.streams import sizes
 from launch.run.shipped_configs import read
 
 FAULTY = """
@@ -108,6 +109,7 @@ def test_an_environment_without_faults_has_no_findings(faulty):
 
 def test_a_session_that_does_not_fit_is_found(faulty):
     [said] = found("faulty:fine", "agent.session_tokens=20")
+    assert said.startswith("error: validation: 6 of 6 sessions of oracle")  # a training would not begin
     assert "do not fit into agent.session_tokens (20)" in said
 
 
@@ -116,6 +118,18 @@ def test_check_ends_with_code_1_for_an_error_and_0_for_a_warning(faulty, call):
     assert (code, said.splitlines()[-1]) == (1, "faulty:impossible: 4 errors, 0 warnings")
     code, said, _ = call("check", "faulty:easy")
     assert (code, said.splitlines()[-1]) == (0, "faulty:easy: 0 errors, 1 warnings")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("faulty:fine", "train: 6 questions; validation: 6 questions; test: 6 questions"),
+        ("recurring", "train: endless streams, 24 questions in the first; validation: endless streams"),
+    ],
+)
+def test_the_size_of_each_split_is_said(faulty, name, says):
+    config = overridden({"env.name": name, "run.name": "check", "model.path": "models"}, [])
+    assert sizes(config).startswith(says)
 
 
 def test_the_built_in_toy_has_no_findings():

@@ -64,6 +64,14 @@ def test_reprice_agrees_with_a_sum_by_hand(call, run):
     assert ["ppo", "4", "0", "1.000", "0.500", "2", "0.6", "0.850", "1", "0.750"] in rows
 
 
+def test_the_longest_name_leaves_room_for_every_number(call, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    evaluations.keep(RunFolder(run), "ask_unless_own_search", played("ppo"))
+    _, out = repriced(call, run, "0.7")
+    [line] = [line for line in out.splitlines() if line.startswith("ask_unless_own_search ")]
+    assert line.split()[-3:] == ["0.850", "1.4", "0.650"]  # four right answers, two asks
+
+
 def test_at_the_price_that_was_paid_nothing_changes(call, run):
     found, _ = repriced(call, run, "0.3")
     for name in ("sft", "ppo"):

@@ -18,7 +18,7 @@ from launch.run.progress import Progress
 from launch.status import progress_file, sweep_index
 from launch.status.on_cluster import look_at
 from launch.status.progress_file import ProgressFile, State
-from launch.status.seen import OLD_S, look
+from launch.status.seen import OLD_S, cells, look
 from launch.status.sweep_index import Index, IndexedRun
 from tests.fakes.dashboard import dashboard
 from tests.fakes.job_client import FakeClient, job
@@ -146,6 +146,13 @@ def test_a_run_whose_process_is_gone_is_called_gone(file, run):
     assert look(run).state == "gone"  # the number belongs to a later process
     run.progress.write_text(json.dumps(content(run) | {"process_started": psutil.Process().create_time()}))
     assert look(run).state == "running"
+
+
+def test_all_of_a_finished_run_is_done(file, run):
+    file.phase("evaluate")
+    file.count(0, 3)  # the rest was played between two counts
+    file.end(State.FINISHED)
+    assert cells(look(run))[1:3] == ("finished", "evaluation 3/3")
 
 
 def test_an_old_file_of_another_machine_is_called_old(file, run):

@@ -1,6 +1,8 @@
 """`agile-ray validate`: every shipped spec passes, and a wrong one is one line; more are in test_wrong_specs.py."""
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -119,6 +121,10 @@ LINES = {
         "agent: {session_tokens: 3000}",
         "agent.session_tokens (3000) reaches the model's limit of 2048 positions",
     ),
+    "a price of a kind that is not asked": (
+        "env: {expert: {colleague: {price: {base: 0.1, kinds: {facts: 0.2}}}}}",
+        "env.expert.colleague.price.kinds: the kinds of questions of shop are fact, reasoning, search, found facts",
+    ),
     "an unknown environment": ("env: {name: market}", "env.name: one of dataset, hotpotqa"),
 }
 
@@ -137,6 +143,19 @@ def test_a_wrong_spec_is_one_line_with_code_2_and_nothing_is_written(
     assert said in one_line(err)
     assert str(tmp_path / "spec.yaml") in err
     assert not runs.exists()
+
+
+def test_a_model_without_the_function_of_the_tasks_tool_is_named(call, tmp_path, model, monkeypatch):
+    toolless = Path(shutil.copytree(model, tmp_path / "toolless"))
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [one for one in tokenizer["added_tokens"] if one["content"] != "[CallTool]"]
+    (toolless / "tokenizer.json").write_text(json.dumps(tokenizer))
+    monkeypatch.chdir(Path(__file__).parents[2] / "examples" / "trivia")
+    code, _, _ = call("validate", "trivia.yaml", f"model.path={model}", f"run.folder={tmp_path}")
+    assert code == 0
+    code, out, err = call("validate", "trivia.yaml", f"model.path={toolless}", f"run.folder={tmp_path}")
+    assert (code, out) == (2, "")
+    assert "lacks [CallTool], by which the environment's tools are called; add it with: agile-ray" in one_line(err)
 
 
 def test_without_an_address_the_paths_of_a_cluster_are_listed_as_unchecked(call):

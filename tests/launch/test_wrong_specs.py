@@ -98,7 +98,7 @@ WRONG = [  # kind, command, text of the spec, further words, what is said
     ("no function tokens", "validate", "", ["model.path={plain}"], "add them with `agile-ray model from"),
     ("no function tokens", "train", "", ["model.path={plain}"], "add them with `agile-ray model from"),
     ("no expert", "validate", "env: {expert: 'nobody:build'}", [], "env.expert: "),
-    ("no expert", "train", "env: {expert: golden}", [], "env.expert.name: one of chat, gold"),
+    ("no expert", "train", "env: {expert: golden}", [], "env.expert.name: one of chat, gold, http, inbox, "),
     ("no expert", "validate", "env: {expert: 'recorded:/nowhere/run'}", [], "must hold "),
     *[
         ("no address", "validate", f"env: {{expert: {{name: chat, model: m, url: '{url}'}}}}", [], said)

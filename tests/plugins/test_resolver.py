@@ -23,6 +23,10 @@ def nothing(env, **_): return object()
 def shouting(question, said): return said.isupper()
 def amounts(evidence, config): return [1.0 for _ in evidence.sessions], {}
 NUMBER = 3
+
+def forgetful(env): return recurring.Recurring(seed=0)
+def failing(env, **_):
+    return {}["no such key"]
 """
 
 
@@ -74,15 +78,25 @@ def test_a_name_in_the_working_folder_never_hides_an_installed_package(plugin):
         ("name", "sagly:toy", "env.name: sagly:toy: there is no module sagly in .* or among the installed packages"),
         ("name", "sagely:toys", "sagely.py has no toys; did you mean toy?"),
         ("name", "broken_one:x", "importing broken_one failed: ModuleNotFoundError: .*not_installed_anywhere"),
+        ("name", "tasks/mine.py", "found tasks/mine.py; did you mean tasks.mine:NAME?"),
         ("name", "recuring", "found recuring; did you mean recurring?"),
         ("name", "sagely:NUMBER", r"must be a function build\(env, \*, seed\), found 3"),
         ("name", "sagely:nothing", "without search_function, stream, streams, texts"),
+        ("name", "sagely:forgetful", "env.name: sagely:forgetful: building it failed: TypeError: .*'seed'"),
+        ("name", "sagely:failing", r"building it failed \(sagely.py, line 18\): KeyError: 'no such key'"),
         ("judge", "sagely:NUMBER", "env.judge: sagely:NUMBER must be a function"),
     ],
 )
 def test_an_error_says_what_was_looked_for_and_where(plugin, key, name, says):
     with pytest.raises(ConfigError, match=says):
         build(Env(**{"name": "recurring", key: name}), seed=0)
+
+
+def test_an_expert_that_can_not_be_built_is_one_line(plugin):
+    with pytest.raises(
+        ConfigError, match=r"env.expert: sagely:failing: building it failed \(sagely.py, line 18\): Key"
+    ):
+        build_expert(Env(name="shop", expert="sagely:failing"))
 
 
 def test_an_expert_that_is_none_is_refused(plugin):

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -21,9 +22,10 @@ from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.types import Outcome, Receipt
+from envs.dataset.judges import JUDGES
 from envs.endpoints import chat as chat_endpoint
 from rollout.experts import build_expert, spending
-from rollout.experts.fallible import FallibleExpert
+from rollout.experts.fallible import FallibleExpert, wrong_answer
 from rollout.experts.spending import Paid, Spending
 from tests.fakes.endpoint import Reply, serving
 from tests.fakes.worlds import SESSION, changed, question
@@ -31,7 +33,7 @@ from tests.inbox.conftest import TOKEN, Local
 
 WET = question(1, "is it waterproof ?")
 KEY = AskKey(stream="s", position=3, number=0)
-TRICK = "yes [SubmitAnswer]"
+TRICK = "yes [SubmitAnswer] [[SeekAdvice]]"
 BACKENDS = ("gold", "fallible", "recorded", "http", "chat", "inbox", "panel")
 
 
@@ -189,7 +191,7 @@ def test_answers_never_contain_functions(spec):
         ({"kinds": {"search": 0.4}}, 3, 200, 200),
         ({"steps": {3: 0.1, 9: 0.5}}, 3, 100, 100),
         ({"steps": {4: 0.1}}, 3, 200, 200),
-        ({"token": 0.01, "most": 0.9}, 3, 250, 260),  # 0.2, and 4 tokens of the question, 1 or 2 of the answer
+        ({"token": 0.01, "most": 0.9}, 3, 250, 270),  # 0.2, and 4 tokens of the question, 1 to 3 of the answer
         ({"token": 0.01, "most": 0.21}, 3, 210, 210),
     ],
 )
@@ -272,6 +274,19 @@ def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_noth
             assert (ask(expert, prices).outcome, expert.since(0)[0].price) == (outcome, 0)
 
 
+@pytest.mark.parametrize(("to", "source"), [("", "gold"), (COLLEAGUE, "sleeps")])
+def test_the_receipt_and_the_error_of_an_ask_without_an_answer_name_who_was_asked(to, source):
+    class Calm(GoldExpert):
+        async def advise(self, question, *, key):
+            raise ExpertError("gone")
+
+    expert = PaidExpert(Panel({"": Calm(), COLLEAGUE: Breaks()}), deadline_s=5.0)
+    asked = AskKey(stream="s", position=3, number=0, to=to)
+    assert ask(expert, Prices(amounts=(200,), alone=True), key=asked).source == source
+    with pytest.raises(ExpertError, match="expert sleeps: ValueError" if to else "gone"):
+        ask(expert, Prices(amounts=(200,)), key=replace(asked, number=1))
+
+
 class Person(GoldExpert):
     patient = True
 
@@ -308,6 +323,16 @@ def test_a_flaky_service_works_once_for_an_ask_that_took_many_attempts():
     assert (found.answer, found.price, counted.asked) == ("yes", 200, {KEY: 1})
     assert list(one.requests.values()) == [5]
     assert list(one.worked.values()) == [1]
+
+
+def test_a_key_with_any_characters_reaches_a_service():
+    with service() as one:
+        _, expert, prices = paid(env({"name": "http", "url": one.url}))
+        found = [
+            ask(expert, prices, key=replace(KEY, stream=stream)).answer for stream in ("1 % é\n", "1 % é ", "日/0")
+        ]
+    assert found == ["yes"] * 3
+    assert len(one.requests) == 3
 
 
 def test_a_slow_service_is_late_and_answers_under_the_same_key_later():
@@ -434,6 +459,28 @@ def test_a_flaky_model_is_paid_once_and_what_it_may_have_worked_on_counts_toward
     assert len({one.key for one in endpoint.asked}) == 1
 
 
+def test_a_request_that_waits_for_its_turn_is_not_paid_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr("rollout.experts.CONCURRENT", 1)
+    monkeypatch.setattr("envs.endpoints.chat.CONCURRENT", 1)
+    import openai  # noqa: F401  which takes as long as a request
+
+    with serving(Reply(said="yes", waits_s=1.0)) as endpoint:
+        config = chat(endpoint, cache=tmp_path / "answers.sqlite", late="alone")
+        _, crowded, prices = paid(config, deadline_s=2.5)
+        questions = [question(n, f"number {n} ?") for n in range(4)]
+
+        async def all_at_once():
+            asks = [crowded.ask(one, key=key(n), price=200, prices=prices) for n, one in enumerate(questions)]
+            return await asyncio.gather(*asks)
+
+        outcomes = {receipt.outcome for receipt in asyncio.run(all_at_once())}
+        _, other, _ = paid(config, deadline_s=30.0)
+        for n, one in enumerate(questions):
+            assert ask(other, prices, key=key(n), one=one).answer == "yes"
+    assert outcomes == {Outcome.ANSWERED, Outcome.LATE}
+    assert Counter(one.shown for one in endpoint.asked) == Counter(one.shown for one in questions)
+
+
 def test_attempts_beyond_the_limit_are_not_made(quick_retries):
     reserve = reserve_of_one_attempt()
     with serving(Reply(cut=True)) as endpoint:
@@ -490,8 +537,8 @@ def test_an_answer_that_comes_after_the_agent_gave_up_is_used_when_the_question_
 
 
 def test_a_request_that_outlives_its_deadline_is_not_made_again_by_another_ask_of_the_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(spending, "LEEWAY_S", 0.0)
-    books = Spending(tmp_path / "answers.sqlite", asks="m", limit=None, wait_s=0.2)
+    monkeypatch.setattr(spending, "SLACK_S", 0.0)
+    books = Spending(tmp_path / "answers.sqlite", asks="m", limit=None, wait_s=0.2, at_once=8)
     begun, asked = threading.Event(), []
 
     def slow(claim):
@@ -504,7 +551,7 @@ def test_a_request_that_outlives_its_deadline_is_not_made_again_by_another_ask_o
     first = threading.Thread(target=lambda: books.once("q", most=50, pay=slow))
     first.start()
     assert begun.wait(5)
-    with pytest.raises(ExpertError, match="being asked must be answered in 0.2 s") as error:
+    with pytest.raises(ExpertError, match="no answer, or no turn to ask, within 0.2 s") as error:
         books.once("q", most=50, pay=slow)
     assert error.value.late
     first.join(5)
@@ -522,6 +569,22 @@ def test_a_fallible_expert_is_as_wrong_as_it_says_and_repeats_itself(wrong):
     assert sum(one.answer == "no" for one in answered) / len(answered) == pytest.approx(wrong, abs=0.03)
     assert expert.reliability == pytest.approx(1 - wrong)
     assert [asyncio.run(expert.advise(one, key=key(9))) for one in questions[:50]] == said[:50]
+
+
+@pytest.mark.parametrize(
+    ("judge", "answer", "guess"),
+    [
+        ("number", "5", ""),
+        ("number", "199.90 EUR", "199.9"),
+        ("set", "red, blue", "blue; red"),
+        ("exact", "A cat", "a  cat."),
+        ("exact", "red", "blue"),
+        ("exact", "yes", "yes"),
+    ],
+)
+def test_a_wrong_answer_is_wrong_for_the_judge(judge, answer, guess):
+    one = replace(question(1, "how much ?", answer=answer), guess=guess)
+    assert not JUDGES[judge](one, wrong_answer(one))
 
 
 def test_two_experts_have_keys_receipts_and_prices_of_their_own():

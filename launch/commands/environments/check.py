@@ -25,6 +25,7 @@ def command(
     from agile_ray.config import RunConfig
     from agile_ray.config_file import overridden
     from launch.extend.check import check
+    from launch.extend.streams import sizes
     from launch.run.shipped_configs import read, shipped_in
 
     if environment in shipped_in("") or environment.endswith((".yaml", ".yml")):
@@ -35,6 +36,8 @@ def command(
     for finding in found:
         print(finding)
     errors = sum(finding.severity == "error" for finding in found)
+    if not errors:
+        print(sizes(config))
     print(f"{config.env.name}: {errors} errors, {len(found) - errors} warnings")
     if errors:
         raise typer.Exit(1)

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from launch.report.page.labels import Label, place
+
 WIDTH, HEIGHT = 360.0, 210.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 10.0, 36.0
 """Margins of the plot."""
@@ -60,6 +62,7 @@ class Chart:
     levels: Sequence[Level] = ()
     x_range: tuple[float, float] | None = None  # None: of the points
     y_range: tuple[float, float] | None = None
+    named: bool = False  # each series has its name beside its only point, and the chart no legend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,7 @@ class Drawing:
     names: bool  # the vertical axis has names instead of numbers
     strokes: Sequence[Stroke]
     dots: Sequence[Dot]
+    labels: Sequence[Label]
     keys: Sequence[Key]
 
 
@@ -159,7 +163,11 @@ def draw(chart: Chart) -> Drawing | None:
             if series.dots
             for spot in series.spots
         ],
-        keys=[Key(name=one.name, style=one.style) for one in (*chart.series, *chart.levels)],
+        labels=place(
+            {one.name: (x_at(spot.x), y_at(spot.y)) for one in chart.series for spot in one.spots if chart.named},
+            within=(LEFT, 0.0, WIDTH, bottom),
+        ),
+        keys=[Key(name=one.name, style=one.style) for one in (*chart.series, *chart.levels) if not chart.named],
     )
 
 
@@ -192,6 +200,7 @@ def draw_rows(title: str, unit: str, rows: Sequence[Row]) -> Drawing | None:
             Dot(style=row.style, x=round(x_at(row.value), 1), y=height, label=f"{row.name}: {row.value:.3f}")
             for row, height in zip(rows, heights, strict=True)
         ],
+        labels=[],
         keys=[],
     )
 

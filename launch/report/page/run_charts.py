@@ -58,6 +58,7 @@ def frontier_charts(frontier: Frontier) -> list[Drawing]:
         x_title="asked, share of sessions",
         series=[_bought(line, several=len(frontier.prices) > 1) for line in frontier.lines],
         x_range=(-0.03, 1.03),
+        named=len(frontier.prices) == 1,
     )
     totals = Chart(
         title="Total score against price",

@@ -36,3 +36,8 @@ export function amount(value) {
 export function percent(value) {
   return value === null || value === undefined ? "" : `${(100 * value).toFixed(1)} %`;
 }
+
+/** A number of things: "1 session", "1,200 sessions". */
+export function count(value, noun) {
+  return `${value.toLocaleString("en")} ${noun}${value === 1 ? "" : "s"}`;
+}

@@ -3,7 +3,7 @@
 import { changed, go, read } from "./address.js";
 import { el } from "./dom.js";
 
-const TYPING_MS = 200;
+const TYPING_MS = 100; // after the last key; with the answer and the drawing, below 300
 const form = document.getElementById("filters");
 
 /** Fill the form once the runs are known. */
@@ -28,7 +28,10 @@ function apply(field, options) {
   if (field.name === "run") Object.assign(changes, { source: null, kind: null, stream: null, iteration: null });
   if (field.name === "source") Object.assign(changes, { kind: null, stream: null, iteration: null });
   if (field.name === "other_run") changes.other_source = null;
-  if (field.name === "other_source" && !field.value) changes.parted = null;
+  if (field.name === "other_source" && !field.value) {
+    changes.parted = null;
+    if (read().get("sort")?.startsWith("other_")) Object.assign(changes, { sort: null, descending: null });
+  }
   if (changed(changes) !== `#${read()}`) go(changed(changes), options);
 }
 
@@ -53,10 +56,11 @@ export function show(params, runs) {
   form.elements.parted.disabled = !params.get("other_source");
 }
 
-/** Offer the kinds of question that the listed source has. */
-export function showKinds(kinds, params) {
+/** Offer the kinds of question and the columns, as [name, title], that the listed source has. */
+export function showFound(kinds, columns, params) {
   choices("kind", kinds, "any");
-  form.elements.kind.value = params.get("kind") ?? "";
+  choices("sort", columns, "time of play");
+  for (const name of ["kind", "sort"]) form.elements[name].value = params.get(name) ?? "";
 }
 
 export function focusSearch() {
@@ -72,8 +76,9 @@ function first(field) {
   return ["run", "source"].includes(field.name) ? (field.options[0]?.value ?? "") : "";
 }
 
+/** Offer values, or pairs of a value and its title. */
 function choices(name, values, none) {
-  const options = values.map((value) => el("option", { value }, value));
+  const options = values.map((one) => [one].flat()).map(([value, title]) => el("option", { value }, title ?? value));
   if (none !== undefined) options.unshift(el("option", { value: "" }, none));
   form.elements[name].replaceChildren(...options);
 }

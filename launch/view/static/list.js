@@ -65,6 +65,7 @@ export async function load(address) {
   if (sample) columns = COLUMNS.filter((column) => !column.when || column.when(sample));
   body.style.height = `${found * HEIGHT}px`;
   table.setAttribute("aria-rowcount", String(found + 1));
+  table.classList.toggle("compared", columns.some(({ name }) => name === "other_result"));
   drawHead();
   draw();
   return answer;
@@ -93,6 +94,11 @@ export function move(step) {
 /** Key of the selected session; undefined if it is not loaded. */
 export function selectedKey() {
   return rowAt(selected)?.key;
+}
+
+/** The columns by which the listed sessions can be ordered: name and title of each. */
+export function sortable() {
+  return columns.map(({ name, title }) => [name, title]);
 }
 
 function page(wanted, index) {
@@ -161,20 +167,26 @@ function drawRow(index) {
 
 function drawCell(column, row) {
   const text = column.text ? column.text(row) : (row[column.name] ?? "");
-  const classes = `cell ${column.name} ${column.left ? "left" : ""}`;
-  return el("span", { role: "gridcell", class: classes, title: column.left && text ? text : null }, text);
+  const said = column.name === "stream" ? el("bdi", {}, text) : text; // cut at its start: streams differ at the end
+  return el("span", { role: "gridcell", class: classesOf(column), title: column.left && text ? text : null }, said);
+}
+
+/** Of a cell: a narrow table leaves columns out, but never the one that orders it. */
+function classesOf({ name, left }) {
+  return ["cell", name, left ? "left" : "", params.get("sort") === name ? "sorted" : ""].join(" ");
 }
 
 function drawHead() {
   const sort = params.get("sort");
   const descending = params.get("descending") === "1";
-  const cells = columns.map(({ name, title, left }) => {
+  const cells = columns.map((column) => {
+    const { name, title } = column;
     const own = sort === name;
     const next = own && descending ? { sort: null, descending: null } : { sort: name, descending: own ? 1 : null };
     const order = own ? (descending ? "descending" : "ascending") : "none";
     const sign = own ? (descending ? " ↓" : " ↑") : "";
     const link = el("a", { href: changed({ ...next, key: null }) }, title, sign);
-    return el("span", { role: "columnheader", class: `cell ${name} ${left ? "left" : ""}`, "aria-sort": order }, link);
+    return el("span", { role: "columnheader", class: classesOf(column), "aria-sort": order }, link);
   });
   document.getElementById("head").replaceChildren(...cells);
 }

@@ -14,6 +14,7 @@ let open = null; // what is shown of the open session
 
 async function start() {
   list.start(fail);
+  growth.start();
   try {
     runs = await ask("runs", "", "runs");
   } catch (error) {
@@ -52,7 +53,7 @@ async function showList(params) {
     const answer = await list.load(params);
     if (answer === null) return;
     listed = wanted;
-    filters.showKinds(answer.kinds, params);
+    filters.showFound(answer.kinds, list.sortable(), params);
     summarize(answer);
   } catch (error) {
     listed = null;

@@ -2,7 +2,7 @@
 
 import { changed, go } from "./address.js";
 import { ask, stop } from "./api.js";
-import { amount, el, number } from "./dom.js";
+import { amount, count, el, number } from "./dom.js";
 import { COLOURS, parts, signed } from "./parts.js";
 
 /** What a session did with what memory held. */
@@ -114,7 +114,7 @@ function known({ row, facts, memory_use: use }) {
   return el(
     "p",
     {},
-    `${held} (${row.memory} sessions remembered)${then}${paid}; reward ${amount(row.reward)}${credit}, price ${amount(row.price)}.${remarks}`,
+    `${held} (${count(row.memory, "session")} remembered)${then}${paid}; reward ${amount(row.reward)}${credit}, price ${amount(row.price)}.${remarks}`,
   );
 }
 
@@ -140,7 +140,7 @@ function reads({ reads: found }) {
 
 function wrote(writer) {
   const paid = writer.asks ? `asked and paid ${amount(writer.paid)}, told “${writer.advice}”` : "did not ask";
-  return ["of ", sessionLink(writer), `: ${writer.result}, ${paid}; read by ${writer.readers} sessions`];
+  return ["of ", sessionLink(writer), `: ${writer.result}, ${paid}; read by ${count(writer.readers, "session")}`];
 }
 
 function nobody(use, given) {
@@ -150,7 +150,7 @@ function nobody(use, given) {
 function readers({ row, writes, readers: found, unshared }) {
   if (!writes.length && !found.length) return null;
   const kinds = [...new Set(writes.map((use) => use.kind))].join(", ");
-  const head = `Wrote ${kinds || "nothing"}; read by ${found.length} later sessions, of which ${row.served} answered right without asking`;
+  const head = `Wrote ${kinds || "nothing"}; read by ${count(found.length, "later session")}, of which ${row.served} answered right without asking`;
   const lines = found.map(({ row: reader, similarity, credit }) =>
     el(
       "li",

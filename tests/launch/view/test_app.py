@@ -4,14 +4,13 @@ import re
 import socket
 import time
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from agile_ray.record import evaluations, store
+from agile_ray.record import evaluations
 from launch.view.app import HEADERS, STATIC
 from launch.view.server import hosts
 from tests.conftest import one_line
+from tests.fakes.copies import write_copies
 from tests.fakes.worlds import changed
 from tests.launch.test_show import asking, keep, reading
 from tests.launch.view.conftest import ADDRESS, client
@@ -169,13 +168,7 @@ def many(tmp_path_factory, tokenizer):
         else reading(tokenizer, position - position % 3, position=position)
         for position in range(EACH)
     ]
-    store.write_sessions(path, stream)
-    one = pq.read_table(path)
-    place = one.schema.get_field_index("position")
-    one = one.set_column(place, "position", pa.array(range(EACH), pa.int32()))
-    at = one.schema.get_field_index("stream")
-    copies = [one.set_column(at, "stream", pa.array([f"test/{number}"] * EACH)) for number in range(STREAMS)]
-    pq.write_table(pa.concat_tables(copies).replace_schema_metadata(one.schema.metadata), path)
+    write_copies(path, stream, copies=STREAMS)
     return client(folder)
 
 
