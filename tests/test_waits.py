@@ -18,8 +18,8 @@ ALLOWED = {
     ("envs/endpoints/chat.py", "Chat._count", "self._lock"): SHORT,
     (
         "envs/endpoints/chat.py",
-        "Chat._seat",
-        "self._seats.acquire",
+        "Chat.reply",
+        "self._seats",
     ): "a queue: each request gives its seat back by its deadline",
     ("rollout/experts/spending.py", "Spending.tokens", "self._lock"): SHORT,
     ("rollout/experts/spending.py", "Spending.once", "self._lock"): SHORT,

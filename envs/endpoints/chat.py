@@ -12,8 +12,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -131,7 +130,6 @@ class Chat:
         messages: Sequence[Mapping[str, str]],
         *,
         max_tokens: int,
-        end: float | None = None,
         meter: Meter | None = None,
     ) -> Said:
         """Return the model's greedy reply; a refusal is a reply.
@@ -139,9 +137,6 @@ class Chat:
         Args:
             messages: of the conversation: each has a `role` and a `content`.
             max_tokens: of the reply.
-            end: no attempt begins after it, by `time.monotonic`; one that has begun has the whole deadline, since it
-                may be paid for. None: the deadline counts from when the request is among the CONCURRENT ones, and
-                ends attempts too.
             meter: told of every attempt.
 
         Raises:
@@ -149,40 +144,21 @@ class Chat:
             EndpointError: it refuses the request, its reply is malformed, or none came by the deadline.
         """
         try:
-            with self._seat(end):
-                limit = time.monotonic() + self._deadline_s if end is None else end
-                return self._ask(messages, max_tokens=max_tokens, end=limit, whole=end is not None, meter=meter)
+            with self._seats:
+                return self._ask(messages, max_tokens=max_tokens, meter=meter)
         except EndpointError:
             self._count(failed=1)
             raise
 
-    @contextmanager
-    def _seat(self, end: float | None) -> Iterator[None]:
-        """One of the CONCURRENT requests, waited for until `end`."""
-        if end is None:
-            self._seats.acquire()
-        elif not self._seats.acquire(timeout=max(end - time.monotonic(), 0.0)):
-            raise self._late(f"{CONCURRENT} other requests were in flight")
-        try:
-            yield
-        finally:
-            self._seats.release()
-
-    def _late(self, why: str) -> EndpointError:
-        said = f"{self._name}: no answer within its deadline ({self._deadline_s:g} s); last: {why}"
-        return EndpointError(said, late=True)
-
-    def _ask(
-        self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, end: float, whole: bool, meter: Meter | None
-    ) -> Said:
+    def _ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int, meter: Meter | None) -> Said:
         from openai import APIConnectionError, APIError, APIStatusError
 
+        end = time.monotonic() + self._deadline_s
         key, wait, why = uuid.uuid4().hex, FIRST_WAIT_S, "no attempt was made"
         while (left := end - time.monotonic()) > 0:
             pause = wait * random.uniform(0.75, 1.25)
             try:
-                timeout_s = self._deadline_s if whole else left
-                return self._metered(messages, max_tokens=max_tokens, key=key, timeout_s=timeout_s, meter=meter)
+                return self._metered(messages, max_tokens=max_tokens, key=key, timeout_s=left, meter=meter)
             except APIStatusError as error:
                 why = redacted(f"status {error.status_code}: {' '.join(error.message.split())[:200]}")
                 if error.status_code in FATAL:
@@ -201,7 +177,8 @@ class Chat:
                 break
             self._count(retries=1)
             time.sleep(pause)
-        raise self._late(why)
+        said = f"{self._name}: no answer within its deadline ({self._deadline_s:g} s); last: {why}"
+        raise EndpointError(said, late=True)
 
     def _metered(
         self,

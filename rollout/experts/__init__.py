@@ -11,7 +11,7 @@ from agile_ray.inbox.client import InboxExpert
 from agile_ray.inbox.recorded import RecordedInbox
 from agile_ray.plugins.resolver import built, resolve
 from agile_ray.replay.expert import RecordedExpert
-from envs.endpoints.chat import Chat
+from envs.endpoints.chat import CONCURRENT, Chat
 from rollout.experts.chat import ChatExpert
 from rollout.experts.fallible import FallibleExpert
 from rollout.experts.http import HttpExpert
@@ -63,7 +63,9 @@ def _built(spec: ExpertSpec, env: Env, *, to: str, deadline_s: float) -> Expert:
     if spec.name == "chat":
         return ChatExpert(
             Chat(url=_given(spec.url), model=_given(spec.model), deadline_s=deadline_s, name="expert chat"),
-            Spending(spec.cache, asks=f"{spec.url}#{spec.model}", limit=spec.tokens, wait_s=deadline_s),
+            Spending(
+                spec.cache, asks=f"{spec.url}#{spec.model}", limit=spec.tokens, wait_s=deadline_s, at_once=CONCURRENT
+            ),
             reliability=spec.reliability,
         )
     return _from_elsewhere(spec.name, env)

@@ -51,7 +51,7 @@ class ChatExpert:
         most = read + TEMPLATE_TOKENS + REPLY_TOKENS
 
         def pay(claim: Claim) -> Paid:
-            reply = self.chat.reply(messages, max_tokens=REPLY_TOKENS, end=claim.end, meter=claim)
+            reply = self.chat.reply(messages, max_tokens=REPLY_TOKENS, meter=claim)
             return Paid(said=REFUSED if reply.refused else reply.text, tokens=reply.tokens or most)
 
         try:

@@ -18,9 +18,9 @@ from pathlib import Path
 from agile_ray.errors import ConfigError, ExpertError
 
 POLL_S = 0.05
-"""Wait between two looks for an answer that another thread or process asks for."""
-LEEWAY_S = 2.0
-"""How much longer than its deadline a request of another process may take before it counts as lost."""
+"""Wait between two looks for an answer that another process asks for, or for a free turn."""
+SLACK_S = 5.0
+"""How much longer a request may take than its deadline before it counts as lost."""
 TABLE = """
 CREATE TABLE IF NOT EXISTS asked (
     question TEXT NOT NULL, attempt INTEGER NOT NULL, until REAL NOT NULL, tokens INTEGER NOT NULL, said TEXT,
@@ -43,7 +43,7 @@ class Paid:
 class Claim:
     """The right to ask one question: nobody else asks it meanwhile. The meter of its attempts."""
 
-    def __init__(self, spending: "Spending", key: str, attempt: int, *, most: int, end: float) -> None:
+    def __init__(self, spending: "Spending", key: str, attempt: int, *, most: int) -> None:
         """Claim a row.
 
         Args:
@@ -51,11 +51,9 @@ class Claim:
             key: of the question.
             attempt: number of the row among those of the question.
             most: tokens that one attempt may cost.
-            end: no attempt begins after it, by `time.monotonic`.
         """
         self.row = (key, attempt)
         self.most = most
-        self.end = end
         self._spending = spending
 
     def reserve(self) -> None:
@@ -74,14 +72,16 @@ class Claim:
 class Spending:
     """Answers by question, and the tokens that they cost. May be used from several threads and processes."""
 
-    def __init__(self, file: Path | None, *, asks: str, limit: int | None, wait_s: float) -> None:
+    def __init__(self, file: Path | None, *, asks: str, limit: int | None, wait_s: float, at_once: int) -> None:
         """Open or create the table.
 
         Args:
             file: SQLite file; None: in memory.
             asks: what is asked, such as the endpoint and its model; others' answers are not used.
             limit: of tokens, over all that the file holds; None: none.
-            wait_s: longest wait for an answer, whoever asks for it; as long may an attempt take that begins at its end.
+            wait_s: deadline of one request; a while after it, a request of another process counts as lost.
+            at_once: most requests of this process at the same time. A row is written only when its request may begin:
+                one that waited would count as lost, and be paid again.
 
         Raises:
             ConfigError: the file can't be used.
@@ -93,6 +93,7 @@ class Spending:
                 f"env.expert: the cache {file} must be an SQLite file that can be written, found: {error}; name another"
             ) from error
         self._lock = threading.Lock()
+        self._free = threading.BoundedSemaphore(at_once)
         self._asks = asks
         self._limit = limit
         self._wait_s = wait_s
@@ -114,31 +115,33 @@ class Spending:
 
         Raises:
             CappedError: the limit leaves no room for an attempt, and this question has no answer yet.
-            ExpertError: another thread or process asks it, and has no answer in time.
+            ExpertError: there is no answer in time from another thread or process that asks it, or no free turn.
         """
         key = hashlib.sha256(f"{self._asks}\0{question}".encode()).hexdigest()
         end = time.monotonic() + self._wait_s
-        while (found := self._claimed(key, most=most, end=end)) is None:
+        while (found := self._claimed(key, most=most)) is None:
             if time.monotonic() > end:
-                said = f"expert chat: a question that is being asked must be answered in {self._wait_s:g} s"
-                raise ExpertError(said, late=True)
+                raise ExpertError(f"expert chat: no answer, or no turn to ask, within {self._wait_s:g} s", late=True)
             time.sleep(POLL_S)
         if isinstance(found, str):
             return found
         try:
-            paid = pay(found)
-        except BaseException:
-            self._change("UPDATE asked SET until = 0 WHERE question = ? AND attempt = ?", *found.row)
-            self._change("DELETE FROM asked WHERE question = ? AND attempt = ? AND tokens = 0", *found.row)
-            raise
-        else:
-            more = paid.tokens - most
-            statement = "UPDATE asked SET said = ?, tokens = tokens + ? WHERE question = ? AND attempt = ?"
-            self._change(statement, paid.said, more, *found.row)
-            return paid.said
+            return self._paid(found, pay)
         finally:
             with self._lock:
                 self._asking.discard(key)
+            self._free.release()
+
+    def _paid(self, claim: Claim, pay: Callable[[Claim], Paid]) -> str:
+        try:
+            paid = pay(claim)
+        except BaseException:
+            self._change("UPDATE asked SET until = 0 WHERE question = ? AND attempt = ?", *claim.row)
+            self._change("DELETE FROM asked WHERE question = ? AND attempt = ? AND tokens = 0", *claim.row)
+            raise
+        statement = "UPDATE asked SET said = ?, tokens = tokens + ? WHERE question = ? AND attempt = ?"
+        self._change(statement, paid.said, paid.tokens - claim.most, *claim.row)
+        return paid.said
 
     def add(self, row: tuple[str, int], tokens: int) -> None:
         """Add to what a question costs.
@@ -151,14 +154,17 @@ class Spending:
             CappedError: the limit leaves no room.
         """
         with self._transaction():
-            used = self._rows.execute("SELECT coalesce(sum(tokens), 0) FROM asked").fetchone()[0]
-            if tokens > 0 and self._limit is not None and used + tokens > self._limit:
-                raise CappedError
+            self._check_room(tokens)
             statement = "UPDATE asked SET tokens = tokens + ? WHERE question = ? AND attempt = ?"
             self._rows.execute(statement, (tokens, *row))
 
-    def _claimed(self, key: str, *, most: int, end: float) -> str | Claim | None:
-        """The answer; or the claim, if it is for the caller to ask; None: somebody else asks."""
+    def _check_room(self, tokens: int) -> None:
+        used = self._rows.execute("SELECT coalesce(sum(tokens), 0) FROM asked").fetchone()[0]
+        if tokens > 0 and self._limit is not None and used + tokens > self._limit:
+            raise CappedError
+
+    def _claimed(self, key: str, *, most: int) -> str | Claim | None:
+        """The answer; or the claim, if it is the caller's turn to ask; None: look again later."""
         with self._transaction():
             statement = "SELECT said, until, attempt FROM asked WHERE question = ?"
             found = self._rows.execute(statement, (key,)).fetchall()
@@ -167,12 +173,18 @@ class Spending:
                 return str(said[0])
             if key in self._asking or any(row[1] > time.time() for row in found):
                 return None
-            attempt = max((row[2] for row in found), default=-1) + 1
-            until = time.time() + max(end - time.monotonic(), 0.0) + self._wait_s + LEEWAY_S
+            self._check_room(most)
+            if not self._free.acquire(blocking=False):
+                return None
+            row = key, max((row[2] for row in found), default=-1) + 1
             statement = "INSERT INTO asked (question, attempt, until, tokens) VALUES (?, ?, ?, 0)"
-            self._rows.execute(statement, (key, attempt, until))
+            try:
+                self._rows.execute(statement, (*row, time.time() + self._wait_s + SLACK_S))
+            except sqlite3.Error:
+                self._free.release()
+                raise
             self._asking.add(key)
-            return Claim(self, key, attempt, most=most, end=end)
+            return Claim(self, *row, most=most)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -120,22 +120,6 @@ def test_a_refusal_is_a_reply():
         assert ask(endpoint)[1]() == ""
 
 
-def test_a_request_with_an_end_waits_no_longer_for_its_turn(monkeypatch):
-    monkeypatch.setattr(module, "CONCURRENT", 1)
-    with serving(Reply(waits_s=1.0)) as endpoint:
-        chat, send = ask(endpoint)
-        first = threading.Thread(target=send)
-        first.start()
-        while not endpoint.asked:
-            time.sleep(0.01)
-        with pytest.raises(EndpointError, match=r"deadline.*last: 1 other requests were in flight") as error:
-            chat.reply(HELLO, max_tokens=1, end=time.monotonic() + 0.1)
-        first.join()
-    assert error.value.late
-    assert len(endpoint.asked) == 1
-    assert (chat.usage.requests, chat.usage.failed) == (1, 1)
-
-
 def test_requests_at_the_same_time_are_bounded():
     with serving(Reply(waits_s=0.1)) as endpoint:
         chat, send = ask(endpoint)

@@ -26,7 +26,8 @@ from tests.fakes.worlds import question
 
 pytestmark = pytest.mark.integration
 
-TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}answer:"
+"""After a line break the model would write line breaks alone, which are no answer."""
 START_S = 80.0
 
 

@@ -33,7 +33,7 @@ from tests.inbox.conftest import TOKEN, Local
 
 WET = question(1, "is it waterproof ?")
 KEY = AskKey(stream="s", position=3, number=0)
-TRICK = "yes [SubmitAnswer][[SeekAdvice]]"
+TRICK = "yes [SubmitAnswer] [[SeekAdvice]]"
 BACKENDS = ("gold", "fallible", "recorded", "http", "chat", "inbox", "panel")
 
 
@@ -459,6 +459,28 @@ def test_a_flaky_model_is_paid_once_and_what_it_may_have_worked_on_counts_toward
     assert len({one.key for one in endpoint.asked}) == 1
 
 
+def test_a_request_that_waits_for_its_turn_is_not_paid_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr("rollout.experts.CONCURRENT", 1)
+    monkeypatch.setattr("envs.endpoints.chat.CONCURRENT", 1)
+    import openai  # noqa: F401  which takes as long as a request
+
+    with serving(Reply(said="yes", waits_s=1.0)) as endpoint:
+        config = chat(endpoint, cache=tmp_path / "answers.sqlite", late="alone")
+        _, crowded, prices = paid(config, deadline_s=2.5)
+        questions = [question(n, f"number {n} ?") for n in range(4)]
+
+        async def all_at_once():
+            asks = [crowded.ask(one, key=key(n), price=200, prices=prices) for n, one in enumerate(questions)]
+            return await asyncio.gather(*asks)
+
+        outcomes = {receipt.outcome for receipt in asyncio.run(all_at_once())}
+        _, other, _ = paid(config, deadline_s=30.0)
+        for n, one in enumerate(questions):
+            assert ask(other, prices, key=key(n), one=one).answer == "yes"
+    assert outcomes == {Outcome.ANSWERED, Outcome.LATE}
+    assert Counter(one.shown for one in endpoint.asked) == Counter(one.shown for one in questions)
+
+
 def test_attempts_beyond_the_limit_are_not_made(quick_retries):
     reserve = reserve_of_one_attempt()
     with serving(Reply(cut=True)) as endpoint:
@@ -515,8 +537,8 @@ def test_an_answer_that_comes_after_the_agent_gave_up_is_used_when_the_question_
 
 
 def test_a_request_that_outlives_its_deadline_is_not_made_again_by_another_ask_of_the_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(spending, "LEEWAY_S", 0.0)
-    books = Spending(tmp_path / "answers.sqlite", asks="m", limit=None, wait_s=0.2)
+    monkeypatch.setattr(spending, "SLACK_S", 0.0)
+    books = Spending(tmp_path / "answers.sqlite", asks="m", limit=None, wait_s=0.2, at_once=8)
     begun, asked = threading.Event(), []
 
     def slow(claim):
@@ -529,7 +551,7 @@ def test_a_request_that_outlives_its_deadline_is_not_made_again_by_another_ask_o
     first = threading.Thread(target=lambda: books.once("q", most=50, pay=slow))
     first.start()
     assert begun.wait(5)
-    with pytest.raises(ExpertError, match="being asked must be answered in 0.2 s") as error:
+    with pytest.raises(ExpertError, match="no answer, or no turn to ask, within 0.2 s") as error:
         books.once("q", most=50, pay=slow)
     assert error.value.late
     first.join(5)
@@ -578,24 +600,3 @@ def test_two_experts_have_keys_receipts_and_prices_of_their_own():
     assert expert.told(3).answer == "no"
     ask(expert, prices)
     assert expert.told(3).answer == "yes"
-
-
-def test_a_request_that_waits_for_its_turn_is_not_paid_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr("envs.endpoints.chat.CONCURRENT", 1)
-    import openai  # noqa: F401  which takes as long as a request
-
-    with serving(Reply(said="yes", waits_s=1.0)) as endpoint:
-        config = chat(endpoint, cache=tmp_path / "answers.sqlite", late="alone")
-        _, crowded, prices = paid(config, deadline_s=2.5)
-        questions = [question(n, f"number {n} ?") for n in range(4)]
-
-        async def all_at_once():
-            asks = [crowded.ask(one, key=key(n), price=200, prices=prices) for n, one in enumerate(questions)]
-            return await asyncio.gather(*asks)
-
-        outcomes = {receipt.outcome for receipt in asyncio.run(all_at_once())}
-        _, other, _ = paid(config, deadline_s=30.0)
-        for n, one in enumerate(questions):
-            assert ask(other, prices, key=key(n), one=one).answer == "yes"
-    assert outcomes == {Outcome.ANSWERED, Outcome.LATE}
-    assert Counter(one.shown for one in endpoint.asked) == Counter(one.shown for one in questions)
