@@ -55,6 +55,9 @@ def command(
     if others:
         raise ConfigError(f"{run}: must be the folder of one run, found a sweep; name one, such as {run / name}")
     sources = [runs.open(name, one) for one in source or runs.sources(name)]
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output: {output} can't be a folder ({error.strerror}); choose another") from error
     for path in WRITERS[to](runs, sources, output):
         print(path)
