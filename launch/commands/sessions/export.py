@@ -80,6 +80,9 @@ def command(
     if output is None:
         raise ConfigError(f"--output: {to} is written into a folder, found none; give one")
     sources = [runs.open(name, one) for one in source or runs.sources(name)]
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output: {output} can't be a folder ({error.strerror}); choose another") from error
     for path in WRITERS[to](runs, sources, output):
         print(path)
