@@ -1,5 +1,7 @@
 """What a user does in the viewer: choose, type, click."""
 
+import re
+
 from playwright.sync_api import Locator, Page, expect
 
 
@@ -37,7 +39,7 @@ class Viewer:
 
     def found(self, count: int, of: int) -> None:
         """Wait until the table lists so many sessions."""
-        expect(self.page.locator("#summary")).to_contain_text(f"{count:,} of {of:,} sessions")
+        expect(self.page.locator("#summary")).to_contain_text(re.compile(f"^{count:,} of {of:,} sessions"))
 
     def row(self, index: int) -> Locator:
         return self.page.locator("#rows .row:has(.cell)").nth(index)
