@@ -262,18 +262,26 @@ class Away(Sleeps):
 
 
 @pytest.mark.parametrize(
-    ("broken", "outcome"), [(Sleeps, Outcome.LATE), (Away, Outcome.LATE), (Breaks, Outcome.BROKEN)]
+    ("broken", "outcome", "fault"),
+    [
+        (Sleeps, Outcome.LATE, "expert sleeps: no answer within agent.expert_s (0.05 s)"),
+        (Away, Outcome.LATE, ""),
+        (Breaks, Outcome.BROKEN, "expert sleeps: ValueError: gone"),
+    ],
 )
-def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_nothing_is_paid(broken, outcome):
+def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_nothing_is_paid(broken, outcome, fault):
     for late in ("fail", "alone"):
-        expert = PaidExpert(broken(), deadline_s=0.05)
+        bought = []
+        expert = PaidExpert(broken(), deadline_s=0.05, bought=bought.append)
         prices = Prices.of(env({"late": late, "charges": "asks"}), seed=0)
         if late == "fail":
             with pytest.raises(ExpertError):
                 ask(expert, prices)
             assert expert.since(0) == ()
         else:
-            assert (ask(expert, prices).outcome, expert.since(0)[0].price) == (outcome, 0)
+            found = ask(expert, prices)
+            assert (found.outcome, found.fault, expert.since(0)[0].price) == (outcome, fault, 0)
+        assert bought == [], "a resumed run would not ask again"
 
 
 @pytest.mark.parametrize(("to", "source"), [("", "gold"), (COLLEAGUE, "sleeps")])
