@@ -142,11 +142,6 @@ class Env(Section):
         check_public(value.partition("#")[0])
         return value
 
-    @property
-    def recorded(self) -> Path | None:
-        """Folder of the past run that answers the asks; None: another expert does."""
-        return self.expert.recorded
-
     @model_validator(mode="after")
     def _has_one_price_in_each_episode(self) -> Self:
         price = self.expert.price

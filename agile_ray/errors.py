@@ -14,7 +14,7 @@ AgileError
     LearnerError     the learners failed, for example by a loss that is not finite
         RankLostError    a learner rank died or was cut off; fresh ranks resume from the last checkpoint
             RankLateError    it hangs: it took longer than a named limit, so this is a DeadlineError too
-    StarvedError     none of the played sessions can be trained on or scored
+    StarvedError     none of the played sessions can be trained on or scored, or an expert answers nobody
     DeadlineError    a wait took longer than its named limit
 """
 
@@ -101,7 +101,7 @@ class RankLostError(LearnerError):
 
 
 class StarvedError(AgileError):
-    """None of the played sessions can be trained on or scored."""
+    """None of the played sessions can be trained on or scored, or an expert answers nobody."""
 
 
 class DeadlineError(AgileError):

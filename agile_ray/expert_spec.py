@@ -29,6 +29,7 @@ from agile_ray.units import thousandths
 
 RECORDED = "recorded:"
 """How the name of an expert begins where a past run, or the export of an inbox, answers."""
+NO_RUN = f"{RECORDED}RUN names the folder of a past run, or the export of an inbox, found none"
 BUILT_IN = ("chat", "gold", "http", "inbox")
 ENDPOINTS = ("chat", "http", "inbox")
 """Experts that need a `url`."""
@@ -64,12 +65,14 @@ def named(value: object) -> object:
     """A name alone as the mapping that it stands for.
 
     Raises:
-        ValueError: it is neither a name nor a mapping.
+        ValueError: it is neither a name nor a mapping, or `recorded:` without a run.
     """
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, Mapping | ExpertSpec):
         raise ValueError(f"an expert is a name or a mapping, found {value!r}")
+    if isinstance(value, Mapping) and value.get(RECORDED.rstrip(":"), value) is None:  # YAML of `recorded:` alone
+        raise ValueError(NO_RUN)
     return value
 
 
@@ -187,7 +190,7 @@ class ExpertSpec(_Part):
     def _names_an_expert(cls, value: str) -> str:
         if value.startswith(RECORDED):
             if not value.removeprefix(RECORDED):
-                raise ValueError(f"{RECORDED}RUN names the folder of a past run, found none")
+                raise ValueError(NO_RUN)
         elif not is_known(value, kind="experts", built_in=BUILT_IN):
             raise ValueError(unknown(value, (*BUILT_IN, f"{RECORDED}RUN"), kind="experts"))
         return value

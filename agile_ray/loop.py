@@ -69,7 +69,8 @@ def train(
         RankLostError: a learner rank died or hangs. Fresh ranks resume from there.
         LearnerError: a loss is not finite.
         DeadlineError: one of them took too long.
-        StarvedError: none of the collected sessions can be trained on, or none of a validation can be scored.
+        StarvedError: none of the collected sessions can be trained on, an expert answers no ask of an iteration, or
+            none of a validation can be scored.
         SyncError: an engine does not serve the weights it was given.
     """
     with recorder.timed("publish"):
@@ -79,6 +80,8 @@ def train(
     while state.iteration < config.loop.iterations and not stop:
         with recorder.timed("collect"):
             sessions = rollouts.collect()
+        if gone := failures.gone(sessions):
+            raise StarvedError(f"iteration {state.iteration + 1}: {gone}")
         segments = [segment for session in sessions for segment in cut(session)]
         if not segments:
             raise StarvedError(

@@ -40,7 +40,7 @@ def build_rules(
         search_function=environment.search_function,
         tokenizer=WordTokenizer() if model is None else _read_tokenizer(model, environment.search_function, env=env),
         embedder=build_embedder(memory.embedder),
-        expert=build_expert(env, deadline_s=agent.expert_s),
+        expert=build_expert(env, deadline_s=agent.expert_s, seed=seed),
         agent=agent,
         memory=memory,
         tool_s=env.tool_s,

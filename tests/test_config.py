@@ -58,6 +58,8 @@ def test_overrides_win_over_the_file_and_defaults_fill_the_rest(tmp_path):
         ("learner.micro_batch_tokens=100", "exceeds learner.micro_batch_tokens (100)"),
         ("seed=true", "seed: neither true nor false, found True"),
         ("env.expert=[gold]", "env.expert: an expert is a name or a mapping, found ['gold']"),
+        ("env.expert=recorded:", "env.expert: recorded:RUN names the folder of a past run, or the export of an inbox"),
+        ("env.expert.colleague=recorded:", "env.expert.colleague: recorded:RUN names the folder of a past run, or"),
         ("env.expert.wrong=true", "env.expert.wrong: neither true nor false, found True"),
         ("env.expert.price=0.2", "env.expert: the base price of the expert is env.advice_cost; set that, found 0.2"),
         ("env.advice_cost=true", "env.advice_cost: neither true nor false, found True"),

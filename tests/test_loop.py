@@ -1,14 +1,19 @@
+import asyncio
 import itertools
+from dataclasses import replace
 
 import pytest
 
+from agile_ray.agent.expert import GoldExpert
 from agile_ray.config import RunConfig
 from agile_ray.credit.assign import CreditAssigner
-from agile_ray.errors import StarvedError
+from agile_ray.errors import ExpertError, StarvedError
 from agile_ray.loop import imitate, train
+from agile_ray.prices import Prices
 from agile_ray.segments import cut
 from agile_ray.types import RunState
 from tests.fakes.parts import START, FakeCheckpoints, FakeLearners, FakeRecorder, FakeRollouts
+from tests.fakes.worlds import OPENING, Says, lane, question, rules
 
 
 def config(**loop):
@@ -27,9 +32,11 @@ def config(**loop):
 class Run:
     """A run of fakes, and the log that they share."""
 
-    def __init__(self, *, broken=False):
+    def __init__(self, *, broken=False, sessions=None):
         self.log = []
         self.rollouts, self.learners = FakeRollouts(self.log, broken=broken), FakeLearners(self.log)
+        if sessions is not None:
+            self.rollouts.play = lambda: sessions
         self.checkpoints, self.recorder = FakeCheckpoints(self.log), FakeRecorder(self.log)
 
     def train(self, *, state=START, stopping=lambda: False, **loop):
@@ -80,6 +87,43 @@ def test_train_checkpoints_and_returns_when_told_to_stop():
 def test_train_stops_when_every_session_failed():
     with pytest.raises(StarvedError, match="none to train on; 2 of 2 failed, 2 of them by: ToolError: shop.db: d"):
         Run(broken=True).train()
+
+
+class Refuses(GoldExpert):
+    """A service with a wrong key, which yet answers some questions."""
+
+    source = "http"
+
+    def __init__(self, *answered):
+        self.answered = answered
+
+    async def advise(self, question, *, key):
+        if key.position in self.answered:
+            return await super().advise(question, key=key)
+        raise ExpertError("expert http: no answer" if key.position == 0 else f"expert http: status 401, {key}")
+
+
+def alone(asks, *answered):
+    """Sessions with one ask each, whose agent goes on alone if there is no answer."""
+    by = replace(rules(expert=Refuses(*answered)), prices=Prices(amounts=(300,), alone=True))
+    one = lane(*[question(n, f"does {n} rust ?") for n in range(asks)], with_rules=by)
+    turns = (*OPENING, "[SeekAdvice]", "[PredictAnswer] yes [SubmitAnswer] [ClearContext]")
+    return [asyncio.run(one.play(Says(*turns))) for _ in range(asks)]
+
+
+def test_train_ends_before_it_learns_from_an_iteration_whose_every_ask_met_a_fault():
+    run = Run(sessions=alone(9))
+    says = (
+        r"iteration 1: env.expert \(http\): needs .* none to 9, 8 of them by: expert http: status 401, .*; mend the exp"
+    )
+    with pytest.raises(StarvedError, match=says):
+        run.train()
+    assert run.log == ["load 0", "collect"]
+
+
+@pytest.mark.parametrize("sessions", [(7,), (9, 4)])
+def test_train_goes_on_with_few_asks_or_one_answer(sessions):
+    assert Run(sessions=alone(*sessions)).train(iterations=1).iteration == 1
 
 
 def test_imitate_learns_each_batch_once_and_resumes_after_the_last():

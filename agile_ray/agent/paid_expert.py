@@ -17,6 +17,9 @@ from agile_ray.types import Outcome, Receipt
 BRACKETED = re.compile(rf"\[+({'|'.join(function.value.strip('[]') for function in Function)})\]+")
 """A function in a text, also within further brackets, which would show it once the inner ones are gone."""
 
+FAULTS = frozenset({Outcome.LATE, Outcome.BROKEN})
+"""What comes of an ask that the expert should have answered."""
+
 
 class PaidExpert:
     """An expert for one lane that is paid once per key, however often the lane is restored.
@@ -41,7 +44,8 @@ class PaidExpert:
             deadline_s: longest wait for one answer.
             asks: called with the key of every new purchase, before the expert is asked. A key without a receipt may
                 have been paid for; it is asked again under the same key.
-            bought: called with the receipt of every new purchase, before the answer is used.
+            bought: called with the receipt of every new purchase, before the answer is used; not of an ask that is
+                late or broken, so a resumed run asks again once the expert is mended.
         """
         self._expert = expert
         self._deadline_s = deadline_s
@@ -85,7 +89,7 @@ class PaidExpert:
             if self._asks is not None:
                 self._asks(str(key))
             receipt = await self._buy(question, key, price, prices or Prices(amounts=(price,)), count)
-            if self._bought is not None:
+            if self._bought is not None and receipt.outcome not in FAULTS:
                 self._bought(receipt)
             bought[key] = receipt
         self._tell(bought[key])
@@ -99,13 +103,15 @@ class PaidExpert:
     async def _buy(
         self, question: Question, key: AskKey, price: int, prices: Prices, count: Callable[[str], int]
     ) -> Receipt:
-        start = time.monotonic()
+        start, fault = time.monotonic(), ""
         try:
             advice = await self._advice(question, key)
         except ExpertError as error:
             if not prices.alone:
                 raise
             advice = Advice.none(Outcome.LATE if error.late else Outcome.BROKEN)
+            away = error.late and is_patient(self._expert, to=key.to)  # people who do not answer are no fault
+            fault = "" if away else redacted(str(error))
         answered = advice.outcome is Outcome.ANSWERED
         text, answer = (_plain(said) if answered else "" for said in (advice.text, advice.answer))
         tokens = count(question.text) + count(text) if prices.rule.token else 0
@@ -118,6 +124,7 @@ class PaidExpert:
             answer=answer,
             rule=prices.rule.name,
             outcome=advice.outcome,
+            fault=fault,
         )
 
     async def _advice(self, question: Question, key: AskKey) -> Advice:

@@ -10,6 +10,11 @@ LONGEST = 20_000
 """Characters of the longest text of an ask or of an answer."""
 
 
+def shortened(text: str) -> str:
+    """The text of an ask, as an inbox and its export hold it."""
+    return text[:LONGEST]
+
+
 class State(StrEnum):
     """Where an ask is. An ask that is closed stays as it is."""
 

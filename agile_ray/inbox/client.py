@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey
 from agile_ray.errors import ExpertError, described
-from agile_ray.inbox.asks import LONGEST, POSTED, TOLD, Ask, Posted, State, Told
+from agile_ray.inbox.asks import POSTED, TOLD, Ask, Posted, State, Told, shortened
 from agile_ray.types import Outcome
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class InboxExpert:
             question_id=question.id,
             kind=question.kind,
             topic=question.topic,
-            text=question.text[:LONGEST],
-            context=(question.shown if question.shown != question.text else "")[:LONGEST],
+            text=shortened(question.text),
+            context=shortened(question.shown if question.shown != question.text else ""),
             ask_probability=None if key.ask_probability is None else min(key.ask_probability, 1.0),  # it is rounded
         )
         return advice(await self._closed(ask), where=f"expert inbox: {key}")

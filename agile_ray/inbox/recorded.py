@@ -10,7 +10,7 @@ from typing import NamedTuple
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey
 from agile_ray.errors import ConfigError, ExpertError
-from agile_ray.inbox.asks import RECORD, Record, State
+from agile_ray.inbox.asks import RECORD, Record, State, shortened
 from agile_ray.inbox.client import advice
 from agile_ray.record.json_files import read_json_lines
 
@@ -18,7 +18,7 @@ from agile_ray.record.json_files import read_json_lines
 class _Asked(NamedTuple):
     stream: str
     question_id: str
-    text: str
+    text: str  # as the export holds it
 
 
 class RecordedInbox:
@@ -50,7 +50,7 @@ class RecordedInbox:
 
     def knows(self, question: Question, *, stream: str) -> bool:
         """Whether this question was asked in this stream."""
-        return _Asked(stream, question.id, question.text) in self._by_question
+        return _asked(question, stream=stream) in self._by_question
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
         """The recorded answer, or why there is none.
@@ -59,8 +59,12 @@ class RecordedInbox:
             ExpertError: nobody answered it by the deadline, or it was never asked.
         """
         own = self._by_key.get(str(key))
-        if own is None or own.ask.text != question.text:
-            own = self._by_question.get(_Asked(key.stream, question.id, question.text))
+        if own is None or own.ask.text != shortened(question.text):
+            own = self._by_question.get(_asked(question, stream=key.stream))
         if own is None:
             raise ExpertError(f"expert recorded: {self._path} has no ask for {key}, question {question.id}")
         return advice(own.told, where=f"expert recorded: {key}")
+
+
+def _asked(question: Question, *, stream: str) -> _Asked:
+    return _Asked(stream, question.id, shortened(question.text))

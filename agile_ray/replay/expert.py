@@ -4,6 +4,8 @@ Advice belongs to its question, wherever the question stands in its stream. A st
 id, kind and topic of its question; it does not have the question's text. So a question whose text was edited under
 the same id gets the advice on the old text.
 
+Of several receipts of one ask, an answer is repeated before one that is late or broken.
+
 A question that the run never asked has no recorded advice, so an ask on it fails, whoever asks. A run that is finished
 has asked every question of its final evaluation: `always_ask` did. So for the same test questions nothing is missing.
 """
@@ -51,6 +53,7 @@ class RecordedExpert:
         self._run = run
         self._said: dict[_Asked, dict[int, Advice]] = {}  # by number of the ask in its session
         submitted: list[bool] = []
+        found: list[tuple[_Asked, int, Advice]] = []
         for session in _sessions(RunFolder(run)):
             if session.origin is Origin.ADVICE and _asked_last(session) == to:
                 submitted.append(session.correct)
@@ -59,7 +62,9 @@ class RecordedExpert:
                 key = AskKey.parse(receipt.key)
                 if key.to == to:
                     advice = Advice(text=receipt.advice, answer=receipt.answer, outcome=receipt.outcome)
-                    self._said.setdefault(asked, {}).setdefault(key.number, advice)
+                    found.append((asked, key.number, advice))
+        for asked, number, advice in sorted(found, key=lambda one: one[2].outcome is not Outcome.ANSWERED):
+            self._said.setdefault(asked, {}).setdefault(number, advice)
         self.reliability = fmean(submitted) if submitted else 1.0
 
     def knows(self, question: Question, *, stream: str) -> bool:
@@ -67,7 +72,7 @@ class RecordedExpert:
         return _Asked(stream, question.id, question.kind, question.topic) in self._said
 
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
-        """The recorded advice of this ask, else of the first ask on the same question.
+        """The recorded advice of this ask, else of the first ask on the same question; an answer if there is one.
 
         Raises:
             ExpertError: the run never asked this question in this stream.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agile_ray.agent.environment import Environment
+from agile_ray.agent.expert import COLLEAGUE
 from agile_ray.agent.rules import Rules
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError, StarvedError
@@ -243,22 +244,21 @@ def _tool_is_barred(config: RunConfig) -> bool:
 
 
 def check_advice(config: RunConfig, environment: Environment) -> None:
-    """Refuse a recording without advice on any question of the final evaluation: no ask there could be scored.
+    """Refuse recordings without advice on any question of the final evaluation: no ask there could be scored.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: one has none.
     """
-    if config.env.recorded is None:
-        return
-    recorded = read_recording(config.env.recorded)
     chosen = plays(environment, split=SPLIT, sessions=config.evaluate.sessions)
-    streams = ((environment.stream(split=SPLIT, index=play.index), play.sessions) for play in chosen)
-    if not any(
-        recorded.knows(question, stream=stream.id)
-        for stream, sessions in streams
-        for question in stream.questions[:sessions]
-    ):
-        raise ConfigError(
-            f"env.expert: {config.env.recorded} must hold advice on questions of the {SPLIT} split, found none; name "
-            "a finished run with the same environment, seed and categories"
-        )
+    for key, path in config.env.expert.recordings.items():
+        recorded = read_recording(path, to="" if key == "env.expert" else COLLEAGUE)
+        streams = ((environment.stream(split=SPLIT, index=play.index), play.sessions) for play in chosen)
+        if not any(
+            recorded.knows(question, stream=stream.id)
+            for stream, sessions in streams
+            for question in stream.questions[:sessions]
+        ):
+            raise ConfigError(
+                f"{key}: {path} must hold advice on questions of the {SPLIT} split, found none; name a finished run "
+                "with the same environment, seed and categories"
+            )

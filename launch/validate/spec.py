@@ -181,8 +181,8 @@ def _check_environment(config: RunConfig, found: Findings, *, model: Path | None
         found.unchecked.append(f"env.data: {left} streams were not read within {READ_S:g} s; a training reads all")
         return
     _check_kinds(config, kinds)
-    recorded = config.env.recorded
-    if recorded is None or recorded.is_file() or RunFolder(recorded).stored_iterations():
+    recordings = config.env.expert.recordings.values()
+    if all(path.is_file() or RunFolder(path).stored_iterations() for path in recordings):
         final_comparison.check_advice(config, environment)
 
 

@@ -21,13 +21,14 @@ NEEDED = ("source", "reliability", "advise")
 """What an expert has."""
 
 
-def build_expert(env: Env, *, deadline_s: float = 30.0, opens: bool = True) -> Expert:
+def build_expert(env: Env, *, deadline_s: float = 30.0, opens: bool = True, seed: int = 0) -> Expert:
     """Build the expert that `env.expert` chooses, and its colleague. One that lies elsewhere is called as `build(env)`.
 
     Args:
         env: chooses the expert.
         deadline_s: longest wait for one answer, retries included.
         opens: open its files, or make them; False: it is only looked at.
+        seed: root seed of the run, from which the mistakes of a fallible expert are drawn.
 
     Raises:
         ConfigError: no expert has this name, it is none, a file of it can't be used, or the recorded run holds no
@@ -36,7 +37,7 @@ def build_expert(env: Env, *, deadline_s: float = 30.0, opens: bool = True) -> E
 
     def build(spec: ExpertSpec, to: str) -> Expert:
         shown = spec if opens else spec.model_copy(update={"cache": None})
-        return _fallible(_built(shown, env, to=to, deadline_s=deadline_s), spec)
+        return _fallible(_built(shown, env, to=to, deadline_s=deadline_s), spec, seed=seed)
 
     expert = build(env.expert, "")
     if env.expert.colleague is None:
@@ -44,10 +45,10 @@ def build_expert(env: Env, *, deadline_s: float = 30.0, opens: bool = True) -> E
     return Panel({"": expert, COLLEAGUE: build(env.expert.colleague, COLLEAGUE)})
 
 
-def _fallible(expert: Expert, spec: ExpertSpec) -> Expert:
+def _fallible(expert: Expert, spec: ExpertSpec, *, seed: int) -> Expert:
     if not (spec.wrong or spec.abstains):
         return expert
-    return FallibleExpert(expert, wrong=spec.wrong, abstains=spec.abstains)
+    return FallibleExpert(expert, wrong=spec.wrong, abstains=spec.abstains, seed=seed)
 
 
 def _built(spec: ExpertSpec, env: Env, *, to: str, deadline_s: float) -> Expert:

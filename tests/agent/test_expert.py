@@ -13,7 +13,7 @@ from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.replay.expert import RecordedExpert
-from agile_ray.types import Ending, Origin, Receipt
+from agile_ray.types import Ending, Origin, Outcome, Receipt
 from launch.run.preflight import check_recorded
 from rollout.experts import build_expert
 from tests.fakes.worlds import ASKS, OPENING, PREDICTS, SESSION, Says, changed, lane, question, rules
@@ -192,6 +192,17 @@ def test_a_recorded_expert_says_what_was_said_on_that_question_wherever_it_stand
     expert = RecordedExpert(run)
     assert asyncio.run(expert.advise(WET, key=AskKey.parse(key))) == Advice(text=f"it is {answer}", answer=answer)
     assert expert.source == "recorded"
+
+
+@pytest.mark.parametrize("key", ["s#3#0", "s#3#7"])
+def test_a_recorded_expert_repeats_an_answer_before_an_ask_that_was_late(tmp_path, key):
+    late = replace(receipt("s#3#0"), advice="", answer="", outcome=Outcome.LATE)
+    asked = changed(SESSION, question_id="q1", position=3)
+    played = [changed(asked, receipts=(late,)), changed(asked, receipts=(replace(late, key="s#3#1"),))]
+    store.write(RunFolder(tmp_path), 1, [*played, changed(asked, receipts=(receipt("s#3#0"),))], [])
+    expert = RecordedExpert(tmp_path)
+    assert asyncio.run(expert.advise(WET, key=AskKey.parse(key))) == Advice(text="it is yes", answer="yes")
+    assert asyncio.run(expert.advise(WET, key=AskKey.parse("s#3#1"))).outcome is Outcome.LATE
 
 
 @pytest.mark.parametrize("other", [{"id": "q2"}, {"kind": "search"}, {"topic": "reasoning open"}])

@@ -15,7 +15,7 @@ from agile_ray.agent.expert import AskKey
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Env, RunConfig
 from agile_ray.errors import ConfigError, ExpertError
-from agile_ray.inbox.asks import ASK
+from agile_ray.inbox.asks import ASK, LONGEST, RECORD, Record, State, Told, shortened
 from agile_ray.inbox.client import TOKEN, InboxExpert
 from agile_ray.inbox.recorded import RecordedInbox
 from agile_ray.prices import Prices
@@ -149,6 +149,17 @@ def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(loca
     assert (shown["key"], shown["context"], shown["ask_probability"]) == (str(key()), seen.shown, 0.25)
     local.finish(str(key()))
     thread.join(20)
+
+
+@pytest.mark.parametrize("position", [0, 5])
+def test_the_answer_to_a_question_that_was_cut_is_repeated(tmp_path, position):
+    long = replace(question(), text="why ? " * LONGEST)
+    told = Told(state=State.ANSWERED, text="so", answer="so")
+    line = Record(ask=replace(ask(), text=shortened(long.text)), told=told, by="Ann", asked_s=0.0, closed_s=1.0)
+    (tmp_path / "asked.jsonl").write_bytes(RECORD.dump_json(line) + b"\n")
+    repeated = RecordedInbox(tmp_path / "asked.jsonl")
+    assert repeated.knows(long, stream="train/0")
+    assert asyncio.run(repeated.advise(long, key=key(position))).answer == "so"
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,9 @@ def test_a_recording_without_advice_on_the_test_questions_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="env.expert: .* must hold advice on questions of the test split, found no"):
         final_comparison.check_advice(config, environment)
     final_comparison.check_advice(*world())
+    colleague, environment = world(f"env.expert={{colleague: {{name: 'recorded:{tmp_path}', price: 0.1}}}}")
+    with pytest.raises(ConfigError, match="env.expert.colleague: .* must hold advice on questions of the test split"):
+        final_comparison.check_advice(colleague, environment)
 
 
 def test_a_comparison_that_was_stopped_plays_nothing_twice(tmp_path, references):

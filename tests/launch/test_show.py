@@ -11,7 +11,17 @@ from agile_ray.config import Env, Model, Run, RunConfig
 from agile_ray.record import evaluations, provenance, store
 from agile_ray.record.folder import RunFolder
 from agile_ray.segments import cut
-from agile_ray.types import NO_WRITER, Counterfactual, Ending, MemoryUse, Receipt, TokenScores, TrainingRow, Turn
+from agile_ray.types import (
+    NO_WRITER,
+    Counterfactual,
+    Ending,
+    MemoryUse,
+    Outcome,
+    Receipt,
+    TokenScores,
+    TrainingRow,
+    Turn,
+)
 from launch.report.look import stored
 from launch.report.look.parts import lacks, parts
 from rollout.tokenizer import HFTokenizer
@@ -185,6 +195,13 @@ def test_show_prints_a_session_with_those_that_it_read_and_those_that_read_it(ca
     assert [
         line for line in out.splitlines() if line.startswith("session 3") and "compared with not reading it" in line
     ]
+
+
+def test_an_ask_without_an_answer_is_shown_with_its_outcome(call, run, tokenizer):
+    late = Receipt(key="k", price=0, source="http", latency_s=2, advice="", answer="", outcome=Outcome.LATE)
+    keep(run, 1, replace(asking(tokenizer), receipts=(late,)))
+    _, out, _ = call("show", run.path, "--session", 0)
+    assert "asked http: paid 0, waited 2.00 s, no advice: late" in out
 
 
 def test_what_memory_held_before_the_first_session_is_named(call, run, tokenizer):

@@ -12,10 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+import envs
 from agile_ray.agent.expert import COLLEAGUE, AskKey, GoldExpert, Panel, is_patient
 from agile_ray.agent.functions import Function
 from agile_ray.agent.paid_expert import PaidExpert
-from agile_ray.config import Env
+from agile_ray.config import Agent, Env, Memory
 from agile_ray.errors import ConfigError, ExpertError
 from agile_ray.prices import Prices
 from agile_ray.record import store
@@ -27,6 +28,7 @@ from envs.endpoints import chat as chat_endpoint
 from rollout.experts import build_expert, spending
 from rollout.experts.fallible import FallibleExpert, wrong_answer
 from rollout.experts.spending import Paid, Spending
+from rollout.rules import build_rules
 from tests.fakes.endpoint import Reply, serving
 from tests.fakes.worlds import SESSION, changed, question
 from tests.inbox.conftest import TOKEN, Local
@@ -260,18 +262,26 @@ class Away(Sleeps):
 
 
 @pytest.mark.parametrize(
-    ("broken", "outcome"), [(Sleeps, Outcome.LATE), (Away, Outcome.LATE), (Breaks, Outcome.BROKEN)]
+    ("broken", "outcome", "fault"),
+    [
+        (Sleeps, Outcome.LATE, "expert sleeps: no answer within agent.expert_s (0.05 s)"),
+        (Away, Outcome.LATE, ""),
+        (Breaks, Outcome.BROKEN, "expert sleeps: ValueError: gone"),
+    ],
 )
-def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_nothing_is_paid(broken, outcome):
+def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_nothing_is_paid(broken, outcome, fault):
     for late in ("fail", "alone"):
-        expert = PaidExpert(broken(), deadline_s=0.05)
+        bought = []
+        expert = PaidExpert(broken(), deadline_s=0.05, bought=bought.append)
         prices = Prices.of(env({"late": late, "charges": "asks"}), seed=0)
         if late == "fail":
             with pytest.raises(ExpertError):
                 ask(expert, prices)
             assert expert.since(0) == ()
         else:
-            assert (ask(expert, prices).outcome, expert.since(0)[0].price) == (outcome, 0)
+            found = ask(expert, prices)
+            assert (found.outcome, found.fault, expert.since(0)[0].price) == (outcome, fault, 0)
+        assert bought == [], "a resumed run would not ask again"
 
 
 @pytest.mark.parametrize(("to", "source"), [("", "gold"), (COLLEAGUE, "sleeps")])
@@ -569,6 +579,11 @@ def test_a_fallible_expert_is_as_wrong_as_it_says_and_repeats_itself(wrong):
     assert sum(one.answer == "no" for one in answered) / len(answered) == pytest.approx(wrong, abs=0.03)
     assert expert.reliability == pytest.approx(1 - wrong)
     assert [asyncio.run(expert.advise(one, key=key(9))) for one in questions[:50]] == said[:50]
+    config, by = env({"wrong": wrong, "abstains": 0.2}), {"agent": Agent(), "memory": Memory(threshold=0.72)}
+    shop = envs.build(config, seed=0)
+    again, other = (build_rules(shop, env=config, model=None, seed=seed, **by).expert for seed in (0, 1))
+    assert [asyncio.run(again.advise(one, key=key(0))) for one in questions[:99]] == said[:99]
+    assert [asyncio.run(other.advise(one, key=key(0))) for one in questions[:99]] != said[:99]
 
 
 @pytest.mark.parametrize(

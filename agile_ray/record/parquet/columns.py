@@ -151,7 +151,11 @@ def _session_record(session: Session) -> Record:
     record |= {name: getattr(session.hindsight, name) for name in _HINDSIGHT}
     record["memory_sizes"] = list(session.hindsight.memory_sizes.items())
     record["same_item"] = session.hindsight.same_item or None  # unknown; else it has the session's own position
-    for name in ("receipts", "abandoned", "reads", "writes"):
+    for name in ("receipts", "abandoned"):
+        record[name] = [
+            {column.name: getattr(one, column.name) for column in _RECEIPT} for one in getattr(session, name)
+        ]
+    for name in ("reads", "writes"):
         record[name] = [asdict(entry) for entry in getattr(session, name)]
     return record
 

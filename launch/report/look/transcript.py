@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich.console import Console
 from rich.text import Text
 
-from agile_ray.types import NO_WRITER, Session
+from agile_ray.types import NO_WRITER, Outcome, Receipt, Session
 from launch.report.look.listing import result
 from launch.report.look.parts import POLICY, Part
 from launch.report.look.stored import Stored
@@ -103,9 +103,14 @@ def _show_asks(session: Session, console: Console) -> None:
         console.print(
             Text(
                 f"asked {receipt.source}: paid {receipt.price / 1000:g}, waited {receipt.latency_s:.2f} s, "
-                f"advice {receipt.advice!r}"
+                + _said(receipt)
             )
         )
+
+
+def _said(receipt: Receipt) -> str:
+    answered = receipt.outcome is Outcome.ANSWERED
+    return f"advice {receipt.advice!r}" if answered else f"no advice: {receipt.outcome}"
 
 
 def _show_reads(session: Session, writers: Mapping[int, Session], console: Console) -> None:
