@@ -124,10 +124,15 @@ function receipts({ receipts: found }) {
     el(
       "li",
       {},
-      `asked ${receipt.source}, paid ${amount(receipt.price / 1000)}, waited ${receipt.latency_s.toFixed(2)} s: “${receipt.advice}”`,
+      `asked ${receipt.source}, paid ${amount(receipt.price / 1000)}, waited ${receipt.latency_s.toFixed(2)} s: ${told(receipt)}`,
     ),
   );
   return el("section", {}, el("h3", {}, "Asked"), el("ul", {}, ...lines));
+}
+
+/** What was said, or why nothing was. */
+function told({ outcome, advice }) {
+  return outcome === "answered" ? `“${advice}”` : `no advice (${outcome})`;
 }
 
 function reads({ reads: found }) {
