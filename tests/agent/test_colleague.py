@@ -111,7 +111,7 @@ def test_receipts_of_an_earlier_version_are_read(tmp_path):
     [
         ({"colleague": "gold"}, "a colleague needs a price"),
         ({"colleague": {"price": 0.1, "colleague": {"price": 0.2}}}, "a colleague has no colleague"),
-        ({"price": 0.2}, "is env.advice_cost, found 0.2"),
+        ({"price": 0.2}, "is env.advice_cost; set that, found 0.2 here"),
         ({"price": {"token": 0.01}}, "token and most go together"),
         ({"price": {"token": 0.01, "most": 0.2}}, "most is at least advice_cost"),
         ({"price": {"kinds": {"fact": 0.1}, "steps": {3: 0.1}}}, "follows one rule, found kinds and steps"),

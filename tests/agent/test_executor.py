@@ -236,7 +236,7 @@ ERRORS = [
         (
             Advice(text=None, answer="yes"),
             "advise() must return an Advice of two texts, found Advice(text=None, answer='yes', "
-            "outcome=<Outcome.ANSWERED: 'answered'>, source='')",
+            "outcome=<Outcome.ANSWERED: 'answered'>)",
         ),
     ],
     ids=lambda value: type(value).__name__,

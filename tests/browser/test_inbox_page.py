@@ -15,6 +15,7 @@ QUESTIONS = (
     "is the white table waterproof ?",
     "may I have your password ?",
 )
+SEEN = {"context": SHOWN, "ask_probability": 0.25}
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def words(page):
 def test_a_person_answers_edits_does_not_know_and_refuses_by_keyboard(inbox, opened, width):
     put(inbox, 3)
     inbox.finish(ask(3).key, answer="no", text="it is lacquered")
-    put(inbox, 0, context=SHOWN, ask_probability=0.25)
+    put(inbox, 0, **SEEN)
     found = opened(link(inbox), width=width, dark=width == NARROW)
     page, question = found.page, found.page.locator("#question")
     expect(words(page)).to_have_text([QUESTIONS[0]])
@@ -80,7 +81,7 @@ def test_a_person_answers_edits_does_not_know_and_refuses_by_keyboard(inbox, ope
     expect(question).to_have_text(QUESTIONS[4])
     page.keyboard.press("Alt+r")
     expect(page.locator("#empty")).to_be_visible()
-    assert [tuple(put(inbox, number).values()) for number in (0, 1, 2, 4)] == [
+    assert [tuple(put(inbox, number, **({} if number else SEEN)).values()) for number in (0, 1, 2, 4)] == [
         ("answered", "40 cm", "40 cm"),
         ("answered", "its arms are fixed", "no, none"),
         ("unknown", "", ""),

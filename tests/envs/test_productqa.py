@@ -413,7 +413,7 @@ def test_the_release_is_read_as_it_lies(tiny: Path, monkeypatch: pytest.MonkeyPa
     [
         ("qa.jsonl", "{}\n", r"qa.jsonl:1: id: Field required"),
         ("qa.jsonl", "not json\n", r"qa.jsonl:1: line: Invalid JSON"),
-        ("qa.jsonl", "", r"at least one row that can be used, found 0"),
+        ("qa.jsonl", "", r"at least one row that can be used, found none"),
         (
             "qa.jsonl",
             "\n".join(json.dumps(PANS[0]) for _ in range(2)),

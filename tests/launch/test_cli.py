@@ -279,7 +279,7 @@ def test_evaluate_names_the_option_and_not_a_key_where_a_folder_is_no_checkpoint
 def test_evaluate_refuses_an_unknown_policy_with_the_known_ones(call):
     code, _, err = call("evaluate", "quickstart", "--policy", "guess")
     assert code == 2
-    assert "reference policies are always_ask, never_ask" in one_line(err)
+    assert "reference policies are always_ask, always_colleague, never_ask" in one_line(err)
 
 
 @pytest.mark.parametrize(

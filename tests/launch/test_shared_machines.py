@@ -139,7 +139,7 @@ BOTH = {"sft", "evaluation of sft", "evaluation of sft_sampled"}
         ("evaluate.sessions=24", {"sft"}),
         ("env.advice_cost=0.4", set()),
         ("imitation.batch=8", set()),
-        ("env.expert=recorded:/run", set()),
+        ("env.expert=recorded:/run", {"sft"}),  # imitation has gold advice, whoever is asked later
     ],
 )
 def test_a_run_adopts_an_evaluation_only_if_no_key_that_affects_it_differs(tmp_path: Path, override, shared):
