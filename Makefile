@@ -1,6 +1,6 @@
 # make quickstart   train on the built-in shop, print the table, write runs/quickstart/report.html
 # make test         lint, fast tests, then the tests that use real Ray, vLLM, DeepSpeed and data, two files at a time
-# make test-long    the trainings on real components that take minutes each
+# make test-long    trainings on real components that take minutes each, and short tests at further values
 # make types        check the types with pyright
 # make three_prices make credit make priors make choices make stability
 #                   train and analyse a sweep in the background: credit modes on a toy and on the shop, teachers of
@@ -63,7 +63,7 @@ sweep: install
 		run.folder=$(CURDIR)/runs model.path=$(CURDIR)/models/tiny
 
 test: install lint
-	$(BIN)/python -m pytest -q -m "not integration and not data" --numprocesses=2 --durations=5 --timeout=120
+	$(BIN)/python -m pytest -q -m "not integration and not data and not long" --numprocesses=2 --durations=5 --timeout=120
 	$(BIN)/python -m pytest -q -m "($(SLOW)) and not long" --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=10 --timeout=600
 
 test-long: install

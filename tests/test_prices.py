@@ -87,7 +87,7 @@ def test_counterfactual_prefixes_show_the_price_too():
     assert "questions 0 knowledge 0 price 0.7\n" in read(imagined.prefix_ids.tolist(), by.tokenizer)
 
 
-@pytest.mark.parametrize("name", ["oracle", "teacher"])
+@pytest.mark.parametrize("name", ["oracle", pytest.param("teacher", marks=pytest.mark.long)])
 def test_scripts_decide_by_the_price_of_their_own_episode(name: str):
     asked: dict[int, list[bool]] = {}
     for one, session, stream in play(name, priced(0.05, 0.3, 0.9)):

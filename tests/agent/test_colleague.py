@@ -162,7 +162,7 @@ def test_references_ask_whom_they_say():
     assert drawn["expert"] > 0 < drawn[COLLEAGUE]
 
 
-@pytest.mark.parametrize("wrong", [0.1, 0.3])
+@pytest.mark.parametrize("wrong", [pytest.param(0.1, marks=pytest.mark.long), 0.3])
 def test_the_worse_the_expert_the_less_the_oracle_asks_and_it_beats_both_simple_rules(wrong):
     spec = {"wrong": wrong}
     oracle, always, never = (score(references(name, spec)) for name in ("oracle", "always_ask", "never_ask"))

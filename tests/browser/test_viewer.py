@@ -49,8 +49,15 @@ def home(made, big):
         yield address
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [BROAD, NARROW])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        pytest.param(BROAD, False, id="desk, light"),
+        pytest.param(NARROW, True, id="telephone, dark"),
+        pytest.param(BROAD, True, id="desk, dark", marks=pytest.mark.long),
+        pytest.param(NARROW, False, id="telephone, light", marks=pytest.mark.long),
+    ],
+)
 def test_every_view_is_readable_at_a_desk_and_on_a_telephone(home, browser, width, dark):
     with watched(browser, home, width=width, dark=dark) as found:
         page, viewer = found.page, Viewer(found.page, home)

@@ -267,7 +267,7 @@ def test_many_questions_in_a_stream_are_not_credited_to_its_entries():
     assert measured["credit_worth/item"] == pytest.approx(0.0, abs=0.1)
 
 
-@pytest.mark.parametrize("ask", [0.1, 0.4])
+@pytest.mark.parametrize("ask", [pytest.param(0.1, marks=pytest.mark.long), 0.4])
 def test_in_the_shop_credit_is_close_to_the_worth_of_entries(ask):
     played = [shop(Random(stream), stream, ask) for stream in range(300)]
     sessions = [one for stream, _ in played for one in stream]

@@ -107,7 +107,7 @@ def test_never_asking_is_right_half_of_the_time():
     assert mean(session.own_reward for session in sessions) == pytest.approx(0.5, abs=4 * 0.5 / hidden**0.5)
 
 
-@pytest.mark.parametrize("price", [400, 550, 700, 1000])
+@pytest.mark.parametrize("price", [400, *(pytest.param(price, marks=pytest.mark.long) for price in (550, 700, 1000))])
 def test_the_optimum_asks_only_the_first_question_on_an_item(price: int):
     sessions = play("oracle", price=price)
     assert [session.asks for session in sessions] == [int(sight == 0) for sight in sights()]
@@ -122,7 +122,9 @@ def test_asking_pays_below_a_price_of_one_and_a_half(price: int, asked: float):
     assert optimum(EPISODES, price=price).asked_share == pytest.approx(asked)
 
 
-@pytest.mark.parametrize("name", ["oracle", "always_ask", "never_ask", "teacher"])
+@pytest.mark.parametrize(
+    "name", ["teacher", *(pytest.param(name, marks=pytest.mark.long) for name in ("oracle", "always_ask", "never_ask"))]
+)
 def test_memory_returns_the_advice_on_the_item_and_nothing_else(name: str):
     sessions = iter(play(name))
     for episode in EPISODES:

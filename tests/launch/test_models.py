@@ -353,7 +353,10 @@ def test_from_refuses_weights_that_can_not_be_read(foreign_folder, tmp_path, con
     assert "can't be loaded as a causal language model" in refused(tmp_path / "source", tmp_path)
 
 
-@pytest.mark.parametrize("source", ["nobody/nothing-0.6B", "./no/such/folder", "nowhere"])
+@pytest.mark.parametrize(
+    "source",
+    ["nobody/nothing-0.6B", *(pytest.param(name, marks=pytest.mark.long) for name in ("./no/such/folder", "nowhere"))],
+)
 def test_from_an_id_without_network_is_one_line_soon(tmp_path, source):
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
     words = ["-m", "launch.main", "model", "from", source, "--output", str(tmp_path / "m")]

@@ -1,5 +1,6 @@
 """What the command line imports, and how long it takes to answer."""
 
+import json
 import resource
 import statistics
 import subprocess
@@ -65,32 +66,37 @@ MAY_IMPORT = {
 }
 """Libraries of HEAVY that a command may import when it runs."""
 
-CHILD = """
-import sys
+CHILD = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT)!r})
 from launch.main import main
-sys.argv = ["agile-ray", *sys.argv[1:]]
-try:
-    main()
-except SystemExit:
-    print("heavy:", *sys.modules)
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["agile-ray", *words]
+    try:
+        main()
+    except SystemExit:
+        print("heavy:", *sys.modules)
 """
 
 
-def imported_by(words, folder):
-    """The libraries of HEAVY that a fresh process has imported when the command ends."""
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{CHILD}", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=folder)
-    return HEAVY & set(done.stdout.rpartition("heavy:")[2].split())
+def imported_by(*commands, folder):
+    """The libraries of HEAVY that a fresh process has imported when each of the commands ends, one after the other."""
+    call = [sys.executable, "-c", CHILD, json.dumps(commands)]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=True, cwd=folder)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("heavy:")]
+    return [HEAVY & set(line.split()) for line in lines]
 
 
-@pytest.mark.parametrize("words", [(), *COMMANDS], ids=" ".join)
-def test_help_imports_no_heavy_library(words, tmp_path):
-    assert imported_by((*words, "--help"), tmp_path) == set()
+def test_help_imports_no_heavy_library(tmp_path):
+    asked = [(), *COMMANDS]
+    found = imported_by(*((*words, "--help") for words in asked), folder=tmp_path)
+    assert dict(zip(asked, found, strict=True)) == dict.fromkeys(asked, set())
 
 
 @pytest.mark.parametrize("words", MAY_IMPORT, ids=" ".join)
 def test_a_command_imports_no_heavy_library_that_it_does_not_need(words, tmp_path):
-    assert imported_by(words, tmp_path) <= MAY_IMPORT[words]
+    [found] = imported_by(words, folder=tmp_path)
+    assert found <= MAY_IMPORT[words]
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,13 @@ def test_a_teacher_whose_tool_breaks_says_why(monkeypatch):
         taught(sessions=64)
 
 
-@pytest.mark.parametrize("name", sorted(shipped_configs.shipped_in()))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "quickstart" else pytest.mark.long)
+        for name in sorted(shipped_configs.shipped_in())
+    ],
+)
 def test_the_teacher_of_a_shipped_config_asks_in_its_share_and_keeps_every_session(name: str):
     config = shipped_configs.read(name)
     imitation = config.imitation

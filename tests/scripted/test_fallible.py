@@ -59,7 +59,9 @@ def test_who_always_asks_is_right_as_often_as_the_expert(world, wrong):
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-@pytest.mark.parametrize(("wrong", "price"), [(0.1, 300), (0.3, 100), (0.3, 550)])
+@pytest.mark.parametrize(
+    ("wrong", "price"), [(0.3, 100), *(pytest.param(*one, marks=pytest.mark.long) for one in ((0.1, 300), (0.3, 550)))]
+)
 def test_the_oracle_asks_once_where_all_uses_of_unsure_advice_are_worth_its_price(world, wrong, price):
     played = play("oracle", world, wrong=wrong, price=price)
     known = set()
@@ -72,7 +74,13 @@ def test_the_oracle_asks_once_where_all_uses_of_unsure_advice_are_worth_its_pric
             known.add((session.stream, question.item))
 
 
-@pytest.mark.parametrize("name", ["oracle", "ask_unless_search", "non_adaptive", "random"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "oracle",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("ask_unless_search", "non_adaptive", "random")),
+    ],
+)
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_wrong_advice_stays_wrong_in_memory(world, name):
     """Answers from memory are those of the remembered advice: right where it was, wrong where it was not."""
@@ -104,7 +112,10 @@ def test_after_wrong_advice_the_question_is_remembered_with_it_and_no_gold_knowl
 
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
-@pytest.mark.parametrize(("wrong", "price"), [(0.1, 100), (0.1, 300), (0.3, 100), (0.3, 550)])
+@pytest.mark.parametrize(
+    ("wrong", "price"),
+    [(0.1, 300), *(pytest.param(*one, marks=pytest.mark.long) for one in ((0.1, 100), (0.3, 100), (0.3, 550)))],
+)
 def test_the_oracle_is_the_best_policy_and_reaches_the_computed_optimum(world, wrong, price):
     names = ("oracle", "always_ask", "never_ask", "ask_unless_search", "non_adaptive", "random")
     totals = {name: expected_total(play(name, world, wrong=wrong, price=price), price, 1 - wrong) for name in names}
