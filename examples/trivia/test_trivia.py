@@ -41,6 +41,7 @@ def test_policies_earn_what_can_be_counted_by_hand(policy, total):
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_it_trains(tmp_path):
     def run(*words):
         subprocess.run([sys.executable, "-m", "launch.main", *words], check=True)

@@ -1,7 +1,6 @@
 """One small end-to-end run on real Ray, vLLM and DeepSpeed, which many tests examine."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -89,10 +88,9 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A run that was stopped during imitation, killed during PPO, and resumed until it was finished."""
-    job = Job(tmp_path_factory.mktemp("runs"))
+def new_job(folder: Path) -> Job:
+    """A run that has its model and has not started."""
+    job = Job(folder)
     model = [
         str(BIN / "agile-ray"),
         "model",
@@ -105,23 +103,19 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
         f"{job.folder}/model",
     ]
     subprocess.run(model, check=True, env=environment(), capture_output=True)
+    return job
 
-    process = job.start()
-    job.wait_for(Event.IMITATION, 1, process)
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 128 + signal.SIGTERM, said
-    assert "asked to stop" in said
-    steps = len(job.lines(Event.IMITATION))
-    assert 0 < steps < STEPS, "a run that is asked to stop during imitation stops there"
 
+@pytest.fixture(scope="session")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A run that was killed during PPO, and resumed until it was finished."""
+    job = new_job(tmp_path_factory.mktemp("runs"))
     process = job.start()
     job.wait_for(Event.ITERATION, 3, process)
     family = psutil.Process(process.pid).children(recursive=True)
     assert any("VLLM" in one.name() for one in family), [one.name() for one in family]
     process.kill()
-    said = process.communicate(timeout=60)[0]
-    assert f"resumed after {steps} imitation steps" in said
+    process.communicate(timeout=60)
     assert gone(family, within_s=60) == []
 
     lost = sum(line.metrics["rows"] for line in job.lines(Event.ITERATION)[2:])

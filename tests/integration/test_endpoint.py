@@ -24,7 +24,7 @@ from launch.commands.model import tiny
 from rollout.experts import build_expert
 from tests.fakes.worlds import question
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}answer:"
 """After a line break the model would write line breaks alone, which are no answer."""

@@ -170,6 +170,7 @@ def test_batches_go_on_whatever_happens_to_the_actors(pool: RolloutPool, tmp_pat
     assert len(pool.evaluate(split="test", sessions=30, greedy=False)) == 30
 
 
+@pytest.mark.long
 def test_an_actor_that_is_lost_asleep_comes_back_in_its_place_once_the_engines_wake(
     pool: RolloutPool, tmp_path: Path
 ) -> None:
@@ -188,6 +189,7 @@ def test_an_actor_that_is_lost_asleep_comes_back_in_its_place_once_the_engines_w
     assert ray.available_resources().get("CPU", 0.0) == CPUS - 2  # it holds no room beside the run's own
 
 
+@pytest.mark.long
 def test_an_actor_that_does_not_start_is_one_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: RolloutPool
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parents[2]
 RANK = """
@@ -60,7 +60,7 @@ def rank(folder: Path, stage: int, how: str) -> list[float]:
     return json.loads(done.stdout.rpartition("found:")[2])
 
 
-@pytest.mark.parametrize("stage", [pytest.param(2, marks=pytest.mark.long), 3])
+@pytest.mark.parametrize("stage", [2, 3])
 def test_layers_run_again_in_the_backward_pass_and_no_bit_changes(tmp_path: Path, stage: int):
     plain, again = (rank(tmp_path / how, stage, how) for how in ("once", "again"))
     assert plain[:2] == [2, 2]  # forward; the forward pass after the step

@@ -61,6 +61,16 @@ def counted(run: Path, event: Event) -> int:
     return sum(line.event is event for line in history.read(path)) if path.exists() else 0
 
 
+def test_a_job_trains_to_its_report(agile_ray, model, tmp_path):
+    words = ("submit", "quickstart", *SMALL, "run.name=whole", f"run.folder={tmp_path}", f"model.path={model}")
+    done = agile_ray(*words, "loop.iterations=1", "imitation.sessions=32", "loop.evaluate_every=1")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert (tmp_path / "whole" / "report.json").is_file()
+    assert "finished" in agile_ray("status", "whole").stdout
+    assert "SUCCEEDED" in agile_ray("jobs").stdout
+
+
+@pytest.mark.long
 def test_a_run_is_stopped_and_resumed_by_name(agile_ray, model, tmp_path):
     words = ("submit", "quickstart", *SMALL, "run.name=byname", f"run.folder={tmp_path}", f"model.path={model}")
     submitted = agile_ray(*words, LONG, "--no-follow")

@@ -39,6 +39,7 @@ def learned(learners: LearnerGroup) -> dict[str, Float32]:
     return fetch(learners.publish(2))
 
 
+@pytest.mark.long
 def test_adapters_learn_alike_on_any_number_of_ranks_and_resume_to_the_bit(folder: Path, tmp_path: Path):
     sft, state, later = (tmp_path / name for name in ("sft", "state", "later"))
     for path in (sft, state, later):

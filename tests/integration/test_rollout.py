@@ -157,6 +157,7 @@ def test_a_stale_head_embedding_or_layer_is_detected_with_a_tied_head(tied: Rig)
     canary(tied)
 
 
+@pytest.mark.long
 def test_a_stale_head_embedding_or_layer_is_detected_in_bfloat16_with_an_untied_head(untied: Rig) -> None:
     canary(untied, dtype="bfloat16")
 
@@ -214,7 +215,7 @@ def test_a_request_in_flight_continues_and_its_tokens_carry_both_versions(tied: 
     assert (np.diff(versions) >= 0).all()
 
 
-@pytest.mark.parametrize("name", ["tied", "untied"])
+@pytest.mark.parametrize("name", ["tied", pytest.param("untied", marks=pytest.mark.long)])
 def test_a_greedy_batch_is_the_same_twice(name: str, request: pytest.FixtureRequest) -> None:
     rig: Rig = request.getfixturevalue(name)
     prompts = [[0, *rig.tokenizer.encode(f"what is the colour of item {n} ?")] for n in range(24)]

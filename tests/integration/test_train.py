@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +17,18 @@ from agile_ray.record.history import Event
 from agile_ray.replay.comparison import compare, losses
 from tests.chaos.checks import Expected, problems
 from tests.chaos.processes import Family, Role, alive
-from tests.integration.conftest import BIN, EVALUATED, ITERATIONS, LANES, SESSIONS, STEPS, WAIT_S, Job, environment
+from tests.integration.conftest import (
+    BIN,
+    EVALUATED,
+    ITERATIONS,
+    LANES,
+    SESSIONS,
+    STEPS,
+    WAIT_S,
+    Job,
+    environment,
+    new_job,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
@@ -56,6 +68,23 @@ class Struck:
             time.sleep(0.5)
         assert self.process.returncode is not None
         return self.process.returncode
+
+
+@pytest.mark.long
+def test_a_run_that_is_stopped_during_imitation_goes_on_there(tmp_path: Path) -> None:
+    job = new_job(tmp_path)
+    process = job.start()
+    job.wait_for(Event.IMITATION, 1, process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "asked to stop" in said
+    steps = len(job.lines(Event.IMITATION))
+    assert 0 < steps < STEPS
+    process = job.start()
+    job.wait_for(Event.IMITATION, STEPS, process)
+    process.kill()
+    assert f"resumed after {steps} imitation steps" in process.communicate(timeout=60)[0]
 
 
 def test_every_session_is_trained_exactly_once(job: Job) -> None:
