@@ -12,7 +12,7 @@ from agile_ray.record.history import Event
 from tests.integration.conftest import BIN, OVERRIDES, environment
 from tests.integration.test_cluster import head
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 __all__ = ["head"]  # the fixture
 
 SMALL = (

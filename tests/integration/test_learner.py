@@ -320,7 +320,8 @@ def test_learners_that_leave_the_gpus_and_come_back_learn_the_same(
     assert distance(alone.learned, other.learned) < 1e-5
 
 
-@pytest.mark.parametrize("zero_stage", [pytest.param(1, marks=LONG), 2])
+@LONG
+@pytest.mark.parametrize("zero_stage", [1, 2])
 def test_updates_in_bfloat16_are_close_to_those_in_float32(alone: Course, folder: Path, zero_stage: int):
     with group(folder, ranks=2, zero_stage=zero_stage, dtype="bfloat16", micro_batch_tokens=64) as learners:
         other = course(learners, folder)

@@ -162,6 +162,7 @@ def test_a_folder_without_a_model_is_one_clear_line(rig: Rig, tmp_path: Path) ->
         RolloutPool(RolloutSettings.of(rig.config), model=tmp_path, logs=tmp_path).wait_until_ready()
 
 
+@pytest.mark.long
 def test_a_killed_actor_is_replaced_by_one_that_serves_the_live_weights_and_its_engine_ends(rig: Rig) -> None:
     workers = [process for process in psutil.process_iter(["cmdline"]) if _is_actor_of_this_test(process)]
     actor, engine = next((worker, worker.children(recursive=True)) for worker in workers if worker.children())

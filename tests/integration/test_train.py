@@ -160,6 +160,7 @@ def repeated(folder: Path) -> list[int]:
     ]
 
 
+@pytest.mark.long
 def test_a_replay_repeats_its_run_though_that_was_resumed(job: Job) -> None:
     before = {path: path.stat().st_mtime_ns for path in job.run.rglob("*")}
     said, folder = replay(job)

@@ -151,7 +151,13 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(words, id=words[0], marks=[] if words[0] in ("jobs", "submit") else pytest.mark.long)
+        for words in COMMANDS
+    ],
+)
 def test_no_cluster_a_silent_one_and_a_wrong_token_are_one_line_within_seconds(call, monkeypatch, words):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)

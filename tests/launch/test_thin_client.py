@@ -127,7 +127,7 @@ def test_the_job_client_is_among_what_it_brings(hidden, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("words", [("train", "quickstart"), ("sweep", "prices"), ("sweep", "choices")], ids=" ".join)
+@pytest.mark.parametrize("words", [("train", "quickstart"), ("sweep", "prices")], ids=" ".join)
 def test_a_command_that_trains_says_in_one_line_what_to_install(hidden, model, tmp_path, words):
     done = run(hidden, tmp_path, *words, f"model.path={model}")
     assert done.returncode == 2

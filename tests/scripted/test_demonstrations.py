@@ -167,6 +167,7 @@ def test_warm_episodes_ask_as_often_and_earn_more_than_cold_ones():
     assert earned[1] > earned[0] + 0.02
 
 
+@pytest.mark.long
 def test_warm_passes_ask_only_where_neither_memory_nor_the_tool_helps(monkeypatch: pytest.MonkeyPatch):
     asked: list[tuple[str, Question]] = []
     advise = GoldExpert.advise
