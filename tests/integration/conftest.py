@@ -113,8 +113,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     process = job.start()
     job.wait_for(Event.ITERATION, 3, process)
     family = psutil.Process(process.pid).children(recursive=True)
-    assert any("VLLM" in one.name() for one in family), [one.name() for one in family]
     process.kill()
+    assert len(family) >= 8  # Ray's own processes, two ranks, an actor with its engine's core and worker
     process.communicate(timeout=60)
     assert gone(family, within_s=60) == []
 
