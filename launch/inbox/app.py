@@ -36,6 +36,7 @@ from agile_ray.inbox.asks import LONGEST, POSTED, TOLD, State, Told
 from launch.inbox.notify import Webhook
 from launch.inbox.queue import MissingAskError, OtherAskError, Queue, TakenError
 from launch.view import app as view
+from launch.view.listening import LOOPBACK
 
 STATIC = Path(__file__).parent / "static"
 LONGEST_BODY = 200_000
@@ -184,7 +185,7 @@ def application(
     changes: Changes,
     *,
     token: str,
-    hosts: Sequence[str] = view.LOOPBACK,
+    hosts: Sequence[str] = LOOPBACK,
     webhook: Webhook | None = None,
 ) -> Starlette:
     """The application.

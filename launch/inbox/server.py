@@ -16,7 +16,7 @@ from launch.inbox.app import Changes, application
 from launch.inbox.notify import webhook
 from launch.inbox.queue import FILE, Queue
 from launch.inbox.token import token
-from launch.view.server import hosts
+from launch.view.listening import hosts, listening
 
 
 def serve(folder: Path, *, host: str, port: int) -> None:
@@ -32,23 +32,13 @@ def serve(folder: Path, *, host: str, port: int) -> None:
     """
     os.umask(0o077)  # asks, answers and the token are their owner's, also in a folder that others may look into
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with owned(folder), socket.socket(family, socket.SOCK_STREAM) as listening:
+    with owned(folder), listening(host, port) as (bound, address):
         secret = token(folder)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"--host, --port: an address that is free here, found {host}:{port} ({error.strerror}); try --port 0"
-            ) from error
         allow_connections()
         queue = Queue(folder / FILE)
-        bound: int = listening.getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
         count = queue.counts()["open"]
         place = TOKEN if os.environ.get(TOKEN) else folder / "token"
-        print(f"http://{shown}:{bound}/  {count} asks wait; the token is in {place}", flush=True)
+        print(f"{address}  {count} asks wait; the token is in {place}", flush=True)
         changes = Changes()
         config = uvicorn.Config(
             application(queue, changes, token=secret, hosts=hosts(host), webhook=webhook()),
@@ -58,7 +48,7 @@ def serve(folder: Path, *, host: str, port: int) -> None:
             lifespan="on",
             timeout_graceful_shutdown=2,
         )
-        Server(config, changes).run(sockets=[listening])
+        Server(config, changes).run(sockets=[bound])
         queue.close()
 
 

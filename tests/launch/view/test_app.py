@@ -8,7 +8,7 @@ import pytest
 
 from agile_ray.record import evaluations
 from launch.view.app import HEADERS, STATIC
-from launch.view.server import hosts
+from launch.view.listening import hosts
 from tests.conftest import one_line
 from tests.fakes.copies import write_copies
 from tests.fakes.worlds import changed
