@@ -191,13 +191,12 @@ class Chat:
     ) -> Said:
         from openai import APIError
 
-        if meter is None:
-            return self._attempt(messages, max_tokens=max_tokens, key=key, timeout_s=timeout_s)
-        meter.reserve()
+        if meter is not None:
+            meter.reserve()
         try:
             return self._attempt(messages, max_tokens=max_tokens, key=key, timeout_s=timeout_s)
         except APIError as error:
-            if _is_free(error):
+            if meter is not None and _is_free(error):
                 meter.release()
             raise
 

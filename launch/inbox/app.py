@@ -219,7 +219,7 @@ def application(
     return Starlette(
         routes=[
             Route("/", _page),
-            Route("/static/dom.js", _dom),
+            *(Route(f"/static/{name}", _of_the_viewer(name)) for name in ("dom.js", "icon.svg")),
             Mount("/static", StaticFiles(directory=STATIC)),
             Route("/api/asks", guarded(inbox.asks)),
             *(
@@ -260,8 +260,13 @@ async def _page(_: Request) -> Response:
     return FileResponse(STATIC / "index.html")
 
 
-async def _dom(_: Request) -> Response:
-    return FileResponse(view.STATIC / "dom.js")
+def _of_the_viewer(name: str) -> Callable[[Request], Awaitable[Response]]:
+    """A file that both pages have."""
+
+    async def file(_: Request) -> Response:
+        return FileResponse(view.STATIC / name)
+
+    return file
 
 
 async def _body(request: Request) -> bytes:

@@ -73,16 +73,22 @@ def command(
         if source:
             raise ConfigError(f"--source: chooses sessions, but {to} takes metrics, of the whole run; leave it out")
         if output is not None:
-            output.mkdir(parents=True, exist_ok=True)
+            _make(output)
         for place in metrics.write(RunFolder(run), to, output):
             print(place)
         return
     if output is None:
         raise ConfigError(f"--output: {to} is written into a folder, found none; give one")
     sources = [runs.open(name, one) for one in source or runs.sources(name)]
+    _make(output)
+    for path in WRITERS[to](runs, sources, output):
+        print(path)
+
+
+def _make(output: Path) -> None:
+    from agile_ray.errors import ConfigError
+
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output: {output} can't be a folder ({error.strerror}); choose another") from error
-    for path in WRITERS[to](runs, sources, output):
-        print(path)

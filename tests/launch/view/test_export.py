@@ -127,10 +127,11 @@ def test_a_sweep_is_refused(call, make_run):
     assert "must be the folder of one run, found a sweep" in one_line(err)
 
 
-def test_an_output_that_can_not_be_a_folder_is_one_line(call, stored):
+@pytest.mark.parametrize("form", ["parquet", "mlflow"])
+def test_an_output_that_can_not_be_a_folder_is_one_line(call, stored, form):
     taken = stored.path.parent / "taken"
     taken.write_text("a file")
-    code, _, err = call("export", stored.path, "--to", "parquet", "--output", taken / "below")
+    code, _, err = call("export", stored.path, "--to", form, "--output", taken / "below")
     assert (code, taken.read_text()) == (2, "a file")
     assert f"--output: {taken / 'below'} can't be a folder (Not a directory); choose another" in one_line(err)
 
