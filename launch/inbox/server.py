@@ -28,10 +28,14 @@ def serve(folder: Path, *, host: str, port: int) -> None:
         port: 0: any free one.
 
     Raises:
-        ConfigError: the address can't be listened at, or another process serves the inbox.
+        ConfigError: the folder can't be made, the address can't be listened at, or another process serves the inbox.
     """
     os.umask(0o077)  # asks, answers and the token are their owner's, also in a folder that others may look into
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / "lock").touch()
+    except OSError as error:
+        raise ConfigError(f"{folder}: can't be the folder of an inbox ({error.strerror}); choose another") from error
     with owned(folder), listening(host, port) as (bound, address):
         secret = token(folder)
         allow_connections()

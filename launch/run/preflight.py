@@ -182,23 +182,27 @@ def check_tokens(expert: ExpertSpec) -> None:
             raise ConfigError(f"{key}: the inbox's token must be in the environment variable {TOKEN}, found none")
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, *, option: str = "--output") -> None:
     """Refuse a path of a file that can't be written. Its folder need not exist.
+
+    Args:
+        path: of the file.
+        option: that names it, for the error.
 
     Raises:
         ConfigError: the path is a folder, or can't be created.
     """
     longest = max(len(os.fsencode(part)) for part in path.absolute().parts)
     if longest > NAME_BYTES:
-        raise ConfigError(f"--output: a name has at most {NAME_BYTES} bytes, found {longest}; choose a shorter one")
+        raise ConfigError(f"{option}: a name has at most {NAME_BYTES} bytes, found {longest}; choose a shorter one")
     if path.is_dir():
-        raise ConfigError(f"--output: {path} is a folder; name a file in it")
+        raise ConfigError(f"{option}: {path} is a folder; name a file in it")
     existing = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
             return
     except OSError as error:
-        raise ConfigError(f"--output: {path} can't be written ({existing}: {error.strerror})") from error
+        raise ConfigError(f"{option}: {path} can't be written ({existing}: {error.strerror})") from error
 
 
 def check_space(folder: Path, *, need_bytes: int) -> None:

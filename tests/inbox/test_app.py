@@ -17,6 +17,7 @@ from launch.inbox.app import LONGEST_BODY, STATIC, Changes, Inbox, application
 from launch.inbox.notify import Webhook
 from launch.inbox.server import allow_connections, owned
 from launch.view.app import HEADERS
+from tests.conftest import one_line
 from tests.fakes.endpoint import Reply, serving
 from tests.inbox.conftest import TOKEN, WITH, ask
 
@@ -191,3 +192,14 @@ def test_an_inbox_may_have_all_connections_that_the_system_allows():
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [((), "can't be the folder of an inbox"), (("--export",), "can't be written")]
+)
+def test_a_folder_that_can_not_be_made_is_one_line(call, tmp_path, words, says):
+    (tmp_path / "taken").write_text("a file")
+    below = tmp_path / "taken" / "below"
+    code, out, err = call("inbox", *((tmp_path, *words, below / "asked.jsonl") if words else (below,)))
+    assert (code, out, (tmp_path / "taken").read_text()) == (2, "", "a file")
+    assert says in one_line(err)

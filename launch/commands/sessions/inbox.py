@@ -45,7 +45,9 @@ def command(
     """
     if export is not None:
         from launch.inbox.export import export as write
+        from launch.run.preflight import check_output
 
+        check_output(export, option="--export")
         print(f"{export}: {write(folder, export)} asks")
         return
     from launch.inbox.server import serve
