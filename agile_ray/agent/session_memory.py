@@ -177,26 +177,23 @@ class SessionMemory:
 
     def retrieval_reply(self, found: Retrieved) -> list[int]:
         """Ids that [RetrieveMemory] appends: every entry, cut to `memory.entry_tokens`."""
+        lines = list(self._lines(found))
         if self._tokenizer.chat is not None:
-            return said(self._tokenizer, "".join(self._lines(found)), speaker=Speaker.TOOL)
-        reply: list[int] = []
-        for kind, title in ((QA, "history"), (KNOWLEDGE, "knowledge")):
-            if not found[kind]:
-                reply += self._tokenizer.encode(f"{title} : none\n")
-            for match in found[kind]:
-                ids = self._tokenizer.encode(f"{title} : {match.entry.text}")[: self._config.entry_tokens]
-                reply += [*ids, *self._tokenizer.encode("\n")]
-        return reply
+            return said(self._tokenizer, "".join(text for text, _ in lines), speaker=Speaker.TOOL)
+        return [token for _, ids in lines for token in ids]
 
-    def _lines(self, found: Retrieved) -> Iterator[str]:
+    def _lines(self, found: Retrieved) -> Iterator[tuple[str, list[int]]]:
+        """Each line as text, for frames that are encoded with it, and as ids."""
         for kind, title in ((QA, "history"), (KNOWLEDGE, "knowledge")):
             if not found[kind]:
-                yield f"{title} : none\n"
+                none = f"{title} : none\n"
+                yield none, self._tokenizer.encode(none)
             for match in found[kind]:
                 text = f"{title} : {match.entry.text}"
                 ids = self._tokenizer.encode(text)
                 kept = ids[: self._config.entry_tokens]
-                yield f"{text if len(kept) == len(ids) else self._tokenizer.decode(kept)}\n"
+                shown = text if len(kept) == len(ids) else self._tokenizer.decode(kept)
+                yield f"{shown}\n", [*kept, *self._tokenizer.encode("\n")]
 
 
 def _shown(price: int, colleague: int | None, *, told: bool) -> str:

@@ -12,6 +12,14 @@ from agile_ray.agent.functions import Function
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048}
 ROWS = 300
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": ROWS,
+}
+"""Of config.json, where a plan is made for the model."""
 
 
 def encoder(texts: Iterable[str] = ("the price of a lamp",) * 3) -> Tokenizer:

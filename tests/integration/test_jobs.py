@@ -70,7 +70,6 @@ def test_a_job_trains_to_its_report(agile_ray, model, tmp_path):
     assert "SUCCEEDED" in agile_ray("jobs").stdout
 
 
-@pytest.mark.long
 def test_a_run_is_stopped_and_resumed_by_name(agile_ray, model, tmp_path):
     words = ("submit", "quickstart", *SMALL, "run.name=byname", f"run.folder={tmp_path}", f"model.path={model}")
     submitted = agile_ray(*words, LONG, "--no-follow")
@@ -101,7 +100,6 @@ def test_a_run_is_stopped_and_resumed_by_name(agile_ray, model, tmp_path):
     assert "SUCCEEDED" in agile_ray("jobs").stdout
 
 
-@pytest.mark.long
 def test_the_runs_of_a_sweep_are_jobs_that_pay_one_imitation(agile_ray, model, tmp_path):
     spec = tmp_path / "prices.yaml"
     spec.write_text(SWEEP)

@@ -18,15 +18,8 @@ from launch.run.shipped_configs import read
 from launch.validate import machines
 from tests.conftest import one_line
 from tests.fakes.dashboard import dashboard, node
-from tests.fakes.model_folder import write_model_folder
+from tests.fakes.model_folder import SIZES, write_model_folder
 
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "vocab_size": 300,
-}
 SHIPPED = sorted({**shipped_configs.shipped_in(), **shipped_configs.shipped_in(shipped_configs.SWEEPS)})
 ROOT_OF_DATA = Path(os.environ.get("AGILE_DATA", "data")).resolve()
 DATA = {

@@ -16,17 +16,10 @@ from launch.plan import this_machine
 from launch.run.shipped_configs import read
 from tests.conftest import one_line
 from tests.fakes.dashboard import dashboard, node
-from tests.fakes.model_folder import write_model_folder
+from tests.fakes.model_folder import SIZES, write_model_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 5.0
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "vocab_size": 300,
-}
 QUICK = "base: quickstart\n"
 CPUS = "--cluster=1x2xcpu-8"
 GPUS = "cluster: {device: gpu}\nrollout: {dtype: bfloat16, actors: 6}\nlearner: {ranks: 4}"
