@@ -15,7 +15,9 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 _idle: list[SimpleQueue[Callable[[], None]]] = []  # the inbox of every idle thread
+_running: set[object] = set()
 os.register_at_fork(after_in_child=_idle.clear)  # a child has no threads but its own
+os.register_at_fork(after_in_child=_running.clear)
 
 
 async def in_thread(call: Callable[[], Result], *, deadline_s: float | None = None) -> Result:
@@ -38,7 +40,10 @@ async def in_thread(call: Callable[[], Result], *, deadline_s: float | None = No
             outcome.set_result(call())
         except BaseException as error:  # noqa: BLE001  raised where the call is waited for
             outcome.set_exception(error)
+        finally:
+            _running.discard(outcome)
 
+    _running.add(outcome)
     try:
         inbox = _idle.pop()
     except IndexError:
@@ -47,6 +52,11 @@ async def in_thread(call: Callable[[], Result], *, deadline_s: float | None = No
     inbox.put(run)
     async with asyncio.timeout(deadline_s):
         return await asyncio.wrap_future(outcome)
+
+
+def running_calls() -> int:
+    """Calls that have not returned, also those that nobody waits for any more."""
+    return len(_running)
 
 
 def _serve(inbox: SimpleQueue[Callable[[], None]]) -> None:

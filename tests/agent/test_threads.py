@@ -9,7 +9,7 @@ import pytest
 from agile_ray.agent import executor
 from agile_ray.agent.environment import Found
 from agile_ray.agent.expert import Advice
-from agile_ray.agent.threads import in_thread
+from agile_ray.agent.threads import in_thread, running_calls
 from agile_ray.config import Agent
 from agile_ray.types import Ending, Session
 from tests.fakes.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question, rules
@@ -36,6 +36,23 @@ def test_calls_run_at_the_same_time_and_return_what_they_return():
 def test_an_error_is_raised_where_the_call_is_waited_for():
     with pytest.raises(KeyError, match="rows"):
         asyncio.run(in_thread(lambda: {}["rows"]))
+
+
+def test_a_call_runs_until_it_returns_also_if_nobody_waits_for_it_any_more():
+    ends = threading.Event()
+
+    async def given_up():
+        before = running_calls()
+        with pytest.raises(TimeoutError):
+            await in_thread(lambda: ends.wait(10), deadline_s=0.01)
+        during = running_calls()
+        ends.set()
+        async with asyncio.timeout(10):
+            while running_calls() > before:
+                await asyncio.sleep(0.001)
+        return during - before
+
+    assert asyncio.run(given_up()) == 1
 
 
 def test_threads_are_used_again():

@@ -6,13 +6,12 @@ from benchmarks import many_lanes, overlap
 from benchmarks.local_fleet import Waits, World
 
 
-def test_an_overlapping_run_is_as_fast_as_the_pacing_rule_allows_and_faster_than_taking_turns():
+def test_no_run_is_faster_than_the_pacing_rule_allows_and_overlap_allows_more_than_taking_turns():
     short = {"iterations": 3, "waits": Waits(turn_s=0.01, tool_s=0.02, ask_s=0.1), "learn_s": 0.3}
     overlapping, taking_turns = (overlap.train(max_age=age, **short) for age in (1, 0))
     for one in (overlapping, taking_turns):
         assert 0.99 * one.best_s < one.wall_s
     assert overlapping.best_s < taking_turns.best_s
-    assert overlapping.wall_s < taking_turns.wall_s
 
 
 def test_what_is_waited_for_depends_only_on_what_it_is_drawn_for():

@@ -22,6 +22,7 @@ from rollout.fleet.in_order import InOrder
 from rollout.fleet.lanes import Lanes
 from rollout.fleet.messages import Errand, Lease, Orders
 from rollout.player import Player
+from tests.fakes import clock
 from tests.fakes.engine import FakeEngine
 from tests.fakes.streams import script_rules
 
@@ -209,7 +210,7 @@ class Rig:
         seed=0,
         slow_s=0.002,
         lockstep=False,
-        heartbeat_s=5.0,
+        heartbeat_s=60.0,
         expert=None,
         journals=None,
     ):
@@ -270,13 +271,13 @@ class Rig:
 
 
 def play(rig, work: Callable):
-    """Run `work(rig)` on a fleet that has started."""
+    """Run `work(rig)` on a fleet that has started; no time passes but what is slept."""
 
     async def run():
         async with rig:
             return await work(rig)
 
-    return asyncio.run(asyncio.wait_for(run(), 60))
+    return clock.run(asyncio.wait_for(run(), 600))
 
 
 def stations(sessions):
