@@ -28,6 +28,15 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """How often the answers of some sessions were right."""
+
+    sessions: int
+    accuracy: float
+    ci95: tuple[float, float] | None  # of the accuracy, for other questions of these streams
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KindScore:
     """The error budget of one kind of question."""
 
@@ -36,6 +45,8 @@ class KindScore:
     asked_share: float
     accuracy: float
     wrong: dict[Cause, int]  # sessions by cause; with the right ones they sum to `sessions`
+    new: Answered | None = None  # sessions whose answer memory did not hold; None: there are none
+    known: Answered | None = None  # sessions whose answer memory held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +274,16 @@ def _kind_score(sessions: Sequence[Session]) -> KindScore:
         asked_share=_share(sessions, _asked),
         accuracy=_share(sessions, _right),
         wrong={reason: found[reason] for reason in Cause},
+        new=_answered([session for session in sessions if not session.hindsight.known]),
+        known=_answered([session for session in sessions if session.hindsight.known]),
     )
+
+
+def _answered(sessions: Sequence[Session]) -> Answered | None:
+    if not sessions:
+        return None
+    ci95, _ = within_streams([(session, 1000.0 * session.correct) for session in sessions])
+    return Answered(sessions=len(sessions), accuracy=_share(sessions, _right), ci95=ci95)
 
 
 def _share(sessions: Sequence[Session], claim: Callable[[Session], bool]) -> float:

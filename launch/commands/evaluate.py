@@ -336,7 +336,7 @@ def _print(policy: str, config: "RunConfig", result: "Score", *, split: Split) -
     from rich.table import Table
 
     from launch.report.console import plain_console
-    from launch.report.wording import cost, price_cells
+    from launch.report.wording import answered, cost, price_cells
 
     title = f"{policy} on {config.env.name}/{split}, advice at {cost(config.env.advice_cost)}, {result.units}"
     table = Table(title=title)
@@ -350,6 +350,10 @@ def _print(policy: str, config: "RunConfig", result: "Score", *, split: Split) -
     table.add_row("all", str(result.sessions), f"{result.asked_share:.4f}", f"{result.accuracy:.4f}", "")
     console = plain_console(soft_wrap=True)
     console.print(table)
+    for kind, part in result.kinds.items():
+        if part.known is not None:
+            others = "" if part.new is None else f", {answered(part.new)} others"
+            console.print(f"{kind}: right {answered(part.known)} sessions whose answer memory held{others}")
     for price, part in result.prices.items():
         total, right, asked, sessions = price_cells(part)
         console.print(f"at {price / 1000:g}: total {total}, right {right}, asked {asked}, {sessions} sessions")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agile_ray.evaluation.choice import Choice
-    from agile_ray.evaluation.score import Difference, PriceScore
+    from agile_ray.evaluation.score import Answered, Difference, PriceScore
     from agile_ray.record.ledger import Ledger
     from agile_ray.record.provenance import Git, Machine
     from launch.report.summary import Report
@@ -120,6 +120,11 @@ def interval(ci95: tuple[float, float] | None) -> str:
     if ci95 is None:
         return "no interval"
     return f"{ci95[0]:.3f} to {ci95[1]:.3f}".replace("-", MINUS)
+
+
+def answered(part: "Answered | None") -> str:
+    """How often the answers of some sessions were right, and of how many: `0.812 (0.78 to 0.84) of 640`."""
+    return "" if part is None else f"{part.accuracy:.3f} ({interval(part.ci95)}) of {part.sessions:,}"
 
 
 def signed(value: float) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from agile_ray.errors import ContractError, StarvedError
 from agile_ray.evaluation import failures
-from agile_ray.evaluation.score import Cause, cause, curve, paired_difference, score
+from agile_ray.evaluation.score import Answered, Cause, cause, curve, paired_difference, score
 from agile_ray.types import Ending, Origin, Receipt
 from tests.fakes.worlds import SESSION, changed
 
@@ -25,9 +25,11 @@ def session(
     origin=Origin.WORDS,
     remarks=(),
     question=None,
+    known=False,
 ):
     return changed(
         SESSION,
+        known=known,
         stream=stream,
         position=position,
         stream_length=length,
@@ -134,6 +136,20 @@ def test_the_error_budget_of_a_kind_adds_up_to_its_sessions():
         Cause.BAD_QUERY: 1,
     }
     assert found.kinds["fact"].asked_share == 1.0
+
+
+def test_what_memory_held_is_counted_by_kind():
+    generator = np.random.default_rng(0)
+    known = generator.random(60) < 0.5
+    right = generator.random(60) < np.where(known, 0.9, 0.4)
+    sessions = [session(i, kind="rule", right=bool(right[i]), known=bool(known[i]), length=60) for i in range(60)]
+    rule = score([*sessions, session(0, stream="other", kind="fact")]).kinds["rule"]
+    for part, chosen in ((rule.known, known), (rule.new, ~known)):
+        assert (part.sessions, part.accuracy) == (chosen.sum(), pytest.approx(right[chosen].mean()))
+        low, high = part.ci95
+        assert low < part.accuracy < high
+    alone = score([session(kind="rule", known=True)]).kinds["rule"]
+    assert (alone.known, alone.new) == (Answered(sessions=1, accuracy=1.0, ci95=None), None)
 
 
 def random_sessions(*, streams, length, seed):

@@ -104,6 +104,7 @@ def wrong(entry: Score) -> Table | None:
     causes = [cause for cause in CAUSES if any(kind.wrong[cause] for kind in entry.kinds.values())]
     return table(
         *("kind", "sessions", "right", "asked", *(CAUSES[cause] for cause in causes)),
+        *("~right, answer in memory", "~right, not in memory"),
         rows=[
             [
                 name,
@@ -111,6 +112,7 @@ def wrong(entry: Score) -> Table | None:
                 f"{kind.accuracy:.3f}",
                 f"{kind.asked_share:.3f}",
                 *(f"{kind.wrong[cause]:,}" for cause in causes),
+                *(wording.answered(part) for part in (kind.known, kind.new)),
             ]
             for name, kind in entry.kinds.items()
         ],
