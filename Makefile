@@ -7,6 +7,8 @@
 #                   imitation, what it teaches, settings that keep PPO steady. Running the same command again resumes
 # make sweep        train the shop at three prices and three seeds, two at once, as jobs of a Ray cluster on this machine
 #                   with a token; the same command again goes on. SWEEP=NAME for another; `ray stop` ends the cluster
+# make productqa    train and evaluate on real questions, with ablations, prices and the paper's other tasks, in the
+#                   order of benchmarks/productqa.mk. Resumes likewise. Needs AGILE_DATA and two pretrained models
 # make bench        measure speed as ratios (docs/benchmarks.md), ONLY=1,2 of them; figures go into runs/bench.json
 # make chaos        kill and stop processes of fake runs and of short ones, and check what they leave; tables in runs/chaos.
 #                   Resumes likewise
@@ -104,3 +106,5 @@ $(STUDIES): install
 	mkdir -p runs
 	nohup sh -c '$(BIN)/agile-ray sweep $@ && $(BIN)/agile-ray study $(ANALYSIS)' >> runs/$@.log 2>&1 &
 	@echo "started; follow it with: tail -f runs/$@.log"
+
+include benchmarks/productqa.mk

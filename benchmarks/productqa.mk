@@ -1,0 +1,52 @@
+# The study of real questions, for docs/results.md: `make productqa AGILE_DATA=FOLDER`, about 18 hours alone on two CPU
+# cores. Files are its goals, so the same command goes on: trainings resume, an evaluation that was stopped begins anew.
+# MODELS/qwen05b and MODELS/smollm2 are made by the commands that configs/productqa.yaml and
+# configs/sweeps/productqa_ablations.yaml begin with.
+#
+# The main run and what is measured of its best checkpoint come first: its own queries, and its reading of one shared
+# memory (`own_answer`). Then ablations, prices and the other tasks.
+
+RUNS ?= runs
+MODELS ?= models
+STUDY := $(RUNS)/productqa_study
+MAIN := $(RUNS)/productqa
+SMALL := $(RUNS)/productqa_ablations
+PRICES := 0.1 0.2 0.3 0.4 0.5
+COMMA := ,
+LIST := [$(subst $() ,$(COMMA),$(PRICES))]
+AGILE := $(BIN)/agile-ray
+QUESTIONS := env.data=$(DATA)/productqa
+QWEN := model.path=$(MODELS)/qwen05b
+
+.PHONY: productqa
+.DELETE_ON_ERROR:
+productqa: $(STUDY)/table.txt $(STUDY)/own_answer.json $(STUDY)/own_answer_small.json \
+	$(RUNS)/medmcqa/report.json $(RUNS)/hotpotqa/report.json
+
+$(MAIN)/report.json:
+	$(AGILE) train productqa $(QUESTIONS) $(QWEN) run.folder=$(RUNS)
+
+$(SMALL)/sweep.json: $(MAIN)/report.json
+	$(AGILE) sweep productqa_ablations $(QUESTIONS) model.path=$(MODELS)/smollm2 run.folder=$(RUNS)
+
+$(RUNS)/productqa_prices/report.json: $(MAIN)/report.json
+	$(AGILE) train productqa $(QUESTIONS) run.folder=$(RUNS) run.name=productqa_prices "env.advice_cost=$(LIST)" \
+		imitation.sessions=0 imitation.search_rows=0 model.path=$(MAIN)/checkpoints/best loop.iterations=4
+
+$(STUDY)/own_answer.json: $(MAIN)/report.json
+	mkdir -p $(STUDY)
+	$(AGILE) evaluate productqa --policy own_answer --checkpoint $(MAIN)/checkpoints/best --output $@ \
+		--predictions $(STUDY)/own_answer $(QUESTIONS) $(QWEN)
+
+$(STUDY)/own_answer_small.json: $(SMALL)/sweep.json
+	mkdir -p $(STUDY)
+	$(AGILE) evaluate productqa --policy own_answer --checkpoint $(SMALL)/whole/checkpoints/best --output $@ \
+		--predictions $(STUDY)/own_answer_small $(QUESTIONS) model.path=$(MODELS)/smollm2
+
+$(STUDY)/table.txt: $(MAIN)/report.json $(SMALL)/sweep.json $(RUNS)/productqa_prices/report.json
+	mkdir -p $(STUDY)
+	$(AGILE) table productqa $(MAIN) $(RUNS)/productqa_prices $$(dirname $(SMALL)/*/report.json) \
+		--output $(STUDY)/table.json > $@
+
+$(RUNS)/medmcqa/report.json $(RUNS)/hotpotqa/report.json: $(RUNS)/%/report.json: $(MAIN)/report.json
+	$(AGILE) train $* env.data=$(DATA)/$* model.path=$(MODELS)/smollm2 run.folder=$(RUNS)
