@@ -19,9 +19,10 @@ from pathlib import Path
 from agile_ray.config import Cluster
 from agile_ray.errors import ConfigError, EngineError
 from agile_ray.ray_errors import explain
-from launch.cluster import reaper
+from launch.cluster import allocator, reaper
 from launch.cluster.address import LOCAL, address_of, temporary_folder
 
+_Environment = dict[str, dict[str, str]]
 LOWER = "learner.ranks or rollout.actors"
 """What needs less memory on a node when it is smaller."""
 
@@ -42,33 +43,35 @@ def cluster(settings: Cluster, *, cpus: int) -> Iterator[None]:
 
     try:
         address = address_of(settings)
-        with _joined(address, settings) if address else _started(cpus=cpus):
+        environment = {"env_vars": allocator.variables(settings)}
+        with _joined(address, settings, environment) if address else _started(environment, cpus=cpus):
             yield
     except RayError as error:
         raise EngineError(f"Ray: {type(error).__name__}: {explain(error, lower=LOWER)}") from error
 
 
 @contextmanager
-def _started(*, cpus: int) -> Iterator[None]:
+def _started(environment: _Environment, *, cpus: int) -> Iterator[None]:
     import ray
 
     temporary = temporary_folder()
     with _reaped(temporary):
         try:
             with _signals_kept():
-                _start(cpus=cpus, folder=temporary / "ray")
+                _start(environment, cpus=cpus, folder=temporary / "ray")
             yield
         finally:
             ray.shutdown()
 
 
-def _start(*, cpus: int, folder: Path) -> None:
+def _start(environment: _Environment, *, cpus: int, folder: Path) -> None:
     import ray
     from ray.exceptions import RayError
 
     try:
         ray.init(
             address=LOCAL,
+            runtime_env=environment,
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,
@@ -120,12 +123,12 @@ def _reaped(temporary: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _joined(address: str, settings: Cluster) -> Iterator[None]:
+def _joined(address: str, settings: Cluster, environment: _Environment) -> Iterator[None]:
     import ray
 
     try:
         with _signals_kept():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         source = "cluster.address" if address == settings.address else "RAY_ADDRESS"
         raise ConfigError(f"{source}: {address} does not answer as a Ray cluster ({error})") from error

@@ -28,13 +28,13 @@ from launch.cluster.ray_cluster import cluster
 
 @ray.remote
 class Worker:
-    def ping(self):
-        return "pong"
+    def allocator(self):
+        return "jemalloc" if "libjemalloc.so" in open("/proc/self/maps").read() else "glibc"
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with cluster(Cluster(), cpus=3):
     workers = [Worker.remote() for _ in range(2)]
-    print(*ray.get([worker.ping.remote() for worker in workers], timeout=60), flush=True)
+    print(*ray.get([worker.allocator.remote() for worker in workers], timeout=60), flush=True)
     time.sleep(300)
 """
 
@@ -60,7 +60,7 @@ def start_driver(folder):
         env=local_environment() | {"TMPDIR": str(folder)},
     )
     assert driver.stdout is not None
-    assert driver.stdout.readline().split() == ["pong", "pong"]
+    assert driver.stdout.readline().split() == ["jemalloc", "jemalloc"]
     return driver
 
 

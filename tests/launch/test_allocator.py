@@ -1,0 +1,36 @@
+"""Which allocator a run's actors load."""
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from agile_ray.config import Cluster
+from launch.cluster import allocator
+
+
+@pytest.fixture(autouse=True)
+def nothing_given(monkeypatch):
+    for name in ("LD_PRELOAD", "MALLOC_CONF"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_on_cpus_actors_load_the_one_of_ray_s_package():
+    found = allocator.variables(Cluster())
+    assert found["MALLOC_CONF"] == allocator.CONFIGURATION
+    library = Path(found["LD_PRELOAD"])
+    assert library.is_file()
+    assert library.is_relative_to(Path(ray.__file__).parent)
+
+
+def test_what_the_user_sets_stays(monkeypatch):
+    monkeypatch.setenv("MALLOC_CONF", "narenas:1")
+    assert allocator.variables(Cluster())["MALLOC_CONF"] == "narenas:1"
+    monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libtcmalloc.so")
+    assert allocator.variables(Cluster()) == {}
+
+
+def test_nothing_is_loaded_on_gpus_or_where_it_is_not_there(monkeypatch, tmp_path):
+    assert allocator.variables(Cluster(device="gpu")) == {}
+    monkeypatch.setattr(allocator, "find_spec", lambda _: type("Spec", (), {"origin": str(tmp_path / "__init__.py")}))
+    assert allocator.variables(Cluster()) == {}
