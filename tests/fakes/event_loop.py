@@ -11,22 +11,27 @@ LONG_S = 60.0
 
 
 class HandMoved(asyncio.SelectorEventLoop):
-    """Its timers fall due when `passes` says that their time has come."""
+    """Its timers fall due when `move` or `passes` says that their time has come."""
 
     now = 0.0
 
     def time(self) -> float:
         return self.now
 
+    async def move(self, seconds: float) -> None:
+        """Let time pass, and what falls due happen. Call it on this loop."""
+        await _settled()  # what was begun waits
+        self.now += seconds
+        await _settled()  # the timers run, then what they cancel
+
     def passes(self, seconds: float) -> None:
         """Let time pass, and what falls due happen. Call it in another thread."""
+        asyncio.run_coroutine_threadsafe(self.move(seconds), self).result(LONG_S)
 
-        async def move() -> None:
-            self.now += seconds
-            for _ in range(3):  # the timers run, then what they cancel
-                await asyncio.sleep(0)
 
-        asyncio.run_coroutine_threadsafe(move(), self).result(LONG_S)
+async def _settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def run(work: Coroutine[None, None, Result], clock: HandMoved) -> Result:

@@ -32,7 +32,7 @@ class Slow(Says):
 
     async def write(self, view: SessionView) -> Completion:
         if len(self.turns) == len(ASKS):
-            await asyncio.to_thread(self.clock.passes, 1.3 * LIMIT_S)
+            await self.clock.move(1.3 * LIMIT_S)
         return await super().write(view)
 
 
