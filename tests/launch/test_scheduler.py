@@ -263,12 +263,12 @@ def test_a_process_of_a_killed_sweep_is_found_by_its_progress(jobs, tmp_path):
         assert list(found) == [FIRST]
         assert found[FIRST].ending() is None
         found[FIRST].stop()
-        child.wait(timeout=20)
+        child.wait(timeout=110)
         assert found[FIRST].ending() == Ending(code=None)
         assert Processes(apart=True).found(jobs) == {}
     finally:
         child.kill()
-        child.wait(timeout=20)
+        child.wait(timeout=110)
 
 
 def test_a_process_prints_into_the_folder_of_its_run(jobs, tmp_path, monkeypatch):

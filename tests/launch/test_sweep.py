@@ -194,7 +194,7 @@ def test_a_sweep_passes_sigterm_on_to_its_run_and_ends_after_it(sheet, tmp_path)
         while leader.stdout.readline() != "up\n":
             assert leader.poll() is None
         leader.terminate()
-        assert (leader.wait(timeout=20), leader.stdout.read()) == (128 + signal.SIGTERM, "saved\n")
+        assert (leader.wait(timeout=110), leader.stdout.read()) == (128 + signal.SIGTERM, "saved\n")
 
 
 def test_a_sweep_passes_sigterm_on_to_a_run_that_is_starting(sheet, tmp_path):
@@ -215,7 +215,7 @@ subprocess.Popen, sys.executable = Signalled, {str(run)!r}
 main()
 """
     words = ["sweep", str(sheet), f"run.folder={tmp_path}"]
-    done = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, timeout=110)
     assert done.returncode == 128 + signal.SIGTERM
     assert done.stdout.endswith("\nsaved\n")
 
