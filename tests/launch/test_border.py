@@ -104,7 +104,7 @@ def test_ctrl_c_anywhere_else_is_one_line(call, monkeypatch):
 def test_ctrl_c_in_a_sweep_ends_its_run_and_says_how_to_go_on(tmp_path):
     (tmp_path / "s.yaml").write_text("base: quickstart\nruns: [[seed=1]]\n")
     run = tmp_path / "python"
-    run.write_text("#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; exit 1' TERM INT\necho up\nwait\n")
+    run.write_text("#!/bin/sh\nsleep 600 >&2 &\ntrap 'kill $!; exit 1' TERM INT\necho up\nwait\n")
     run.chmod(0o755)
     code = f"import sys; from launch.main import main; sys.executable = {str(run)!r}; main()"
     words = ["sweep", str(tmp_path / "s.yaml"), f"run.folder={tmp_path}"]

@@ -186,7 +186,7 @@ def test_the_table_of_a_running_sweep_shows_the_finished_runs_and_trains_nothing
 
 def test_a_sweep_passes_sigterm_on_to_its_run_and_ends_after_it(sheet, tmp_path):
     run = tmp_path / "python"
-    run.write_text("#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\necho up\nwait\n")
+    run.write_text("#!/bin/sh\nsleep 600 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\necho up\nwait\n")
     run.chmod(0o755)
     code = f"import sys; from launch.main import main; sys.executable = {str(run)!r}; main()"
     words = ["sweep", str(sheet), f"run.folder={tmp_path}"]
@@ -199,7 +199,7 @@ def test_a_sweep_passes_sigterm_on_to_its_run_and_ends_after_it(sheet, tmp_path)
 
 def test_a_sweep_passes_sigterm_on_to_a_run_that_is_starting(sheet, tmp_path):
     run, up = tmp_path / "python", tmp_path / "up"
-    run.write_text(f"#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\ntouch {up}\nwait\n")
+    run.write_text(f"#!/bin/sh\nsleep 600 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\ntouch {up}\nwait\n")
     run.chmod(0o755)
     code = f"""
 import os, signal, subprocess, sys, time
