@@ -45,7 +45,7 @@ WRONG = [  # kind, command, text of the spec, further words, what is said
     ),
     ("a contradiction", "train", "rollout: {transport: nccl}", [], "use ray_shm or cluster.device=gpu"),
     ("a contradiction", "submit", "rollout: {tensor_parallel: 0}", ["--address={dead}"], "rollout.tensor_parallel: "),
-    ("impossible resources", "validate", GPUS, [], "10 GPUs are needed"),
+    ("impossible resources", "validate", GPUS, [], "found 0; take machines that have GPUs, or set cluster.device=cpu"),
     ("impossible resources", "plan", GPUS, ["--cluster=1x4xH100-80"], "10 GPUs are needed"),
     ("impossible resources", "plan", "learner: {ranks: 64}", [CPUS], "find no room: 65 cores and "),
     ("an unreachable cluster", "validate", "", ["--address={dead}"], "no Ray dashboard answers there ("),
@@ -82,7 +82,7 @@ WRONG = [  # kind, command, text of the spec, further words, what is said
         "sweep",
         "grid: {seed: [0]}",
         ["--address={dead}", "model.path=models/a"],
-        "model.path=models/a: on a cluster a path must be absolute",
+        "absolute, and on a disk that every node shares, such as model.path=/mnt/shared/a",
     ),
     (
         "an unshared folder",
