@@ -116,7 +116,7 @@ def answering(folder) -> Iterator[str]:
         yield inbox.url
     finally:
         gone.set()
-        person.join(10)
+        person.join(PATIENCE_S)
         inbox.close()
 
 
