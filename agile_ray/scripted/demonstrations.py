@@ -18,7 +18,7 @@ from agile_ray.scripted.demonstration_file import Refused
 from agile_ray.scripted.demonstration_player import play_file
 from agile_ray.scripted.played import Played
 from agile_ray.scripted.search_rows import search_rows
-from agile_ray.scripted.teacher import teach, unaided
+from agile_ray.scripted.teacher import episodes, teach, unaided
 from agile_ray.seeds import derive
 from agile_ray.segments import cut
 from agile_ray.types import Demonstration, Ending, Session
@@ -61,6 +61,19 @@ def lessons(
     return asyncio.run(_lessons(config, environment, rules, seed=seed, skip_bad=skip_bad, progress=progress))
 
 
+def may_repeat(config: Imitation, environment: Environment) -> bool:
+    """Whether the script plays a question twice, so that only its sessions tell how many of them are left out."""
+    if not _learned_once(config, environment):
+        return False
+    shown = [one.shown for _, stream, count in episodes(config, environment) for one in stream.questions[:count]]
+    return len({*shown}) < len(shown)
+
+
+def _learned_once(config: Imitation, environment: Environment) -> bool:
+    """Whether a gold answer is learned once; not where streams never end, whose facts are drawn anew each time."""
+    return config.answers == "gold" and environment.streams(taught_split(environment)) is not None
+
+
 async def _lessons(
     config: Imitation,
     environment: Environment,
@@ -70,8 +83,8 @@ async def _lessons(
     skip_bad: bool,
     progress: Callable[[int], None],
 ) -> Lessons:
-    gold, split = config.answers == "gold", taught_split(environment)
-    finite = environment.streams(split) is not None  # else facts are drawn anew: a repeat is another sample
+    split = taught_split(environment)
+    once = _learned_once(config, environment)
     told: set[str] = set()  # questions whose gold answer is learned from an unaided session
     demonstrations: list[Demonstration] = []
     lost: list[Session] = []
@@ -84,10 +97,10 @@ async def _lessons(
                 break
         elif played.learned:
             session, question = played.session, played.question
-            tells = gold and unaided(session, played.questions)
+            tells = config.answers == "gold" and unaided(session, played.questions)
             if session.ending is not Ending.DONE:
                 lost.append(replace(session, turns=()))
-            elif tells and finite and question.shown in told:
+            elif tells and once and question.shown in told:
                 repeated += 1
             else:
                 # A gold answer is always right, so its reward says nothing about how well the question can be guessed.

@@ -1,11 +1,12 @@
 """The scripted teacher: when it asks, what it answers where neither memory nor the tool helps, and what it plays."""
 
+import itertools
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 
-from agile_ray.agent.environment import Environment, Question, taught_split
+from agile_ray.agent.environment import Environment, Question, Stream, taught_split
 from agile_ray.agent.expert import GoldExpert
 from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Policy
@@ -70,21 +71,30 @@ async def teach(
     """
     rules = replace(rules, expert=GoldExpert())
     policy, warm = teacher(config, environment, seed=seed), collector(environment)
-    each = math.ceil(config.played / STREAMS)
-    stream = FIRST_STREAM
     played = 0
-    while played < config.played:
-        lane = Lane(environment.stream(split=taught_split(environment), index=stream), rules)
-        count = min(each, config.played - played, len(lane.stream.questions))
-        if random.Random(derive(seed, "imitation", "warm", stream)).random() < config.warm_share:
+    for index, stream, count in episodes(config, environment):
+        lane = Lane(stream, rules)
+        if random.Random(derive(seed, "imitation", "warm", index)).random() < config.warm_share:
             for _ in range(count):
-                yield await play(lane, warm, stream=stream, learned=False, fault=fault)
+                yield await play(lane, warm, stream=index, learned=False, fault=fault)
             lane.restore(replace(lane.state(), position=0))
         for _ in range(count):
-            yield await play(lane, policy, stream=stream, fault=fault)
+            yield await play(lane, policy, stream=index, fault=fault)
         played += count
         progress(played)
-        stream += 1
+
+
+def episodes(config: Imitation, environment: Environment) -> Iterator[tuple[int, Stream, int]]:
+    """What the teacher plays: index of a stream, the stream, and how many of its questions, from the first on."""
+    each = math.ceil(config.played / STREAMS)
+    left = config.played
+    for index in itertools.count(FIRST_STREAM):
+        if not left:
+            return
+        stream = environment.stream(split=taught_split(environment), index=index)
+        count = min(each, left, len(stream.questions))
+        left -= count
+        yield index, stream, count
 
 
 def _gold(question: Question) -> str:

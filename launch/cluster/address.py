@@ -61,11 +61,12 @@ def check_shared(config: RunConfig) -> None:
         **config.env.expert.recordings,
         "imitation.sessions": config.imitation.demonstrations,
     }
-    relative = [f"{key}={path}" for key, path in paths.items() if path is not None and not path.is_absolute()]
+    relative = {key: path for key, path in paths.items() if path is not None and not path.is_absolute()}
     if relative:
+        key, path = next(iter(relative.items()))
         raise ConfigError(
-            f"{', '.join(relative)}: on a cluster a path must be absolute, and on a disk that every node shares, "
-            "such as run.folder=/mnt/shared/runs"
+            f"{', '.join(f'{one}={found}' for one, found in relative.items())}: on a cluster a path must be absolute, "
+            f"and on a disk that every node shares, such as {key}=/mnt/shared/{path.name}"
         )
     for key, expert in config.env.expert.by_key.items():
         if expert.cache is not None and not expert.cache.is_absolute():

@@ -21,7 +21,8 @@ MOST_ROWS = 4096
 class Batches:
     """The arithmetic of a run. Rows are segments; a session has one unless its context was cleared in between."""
 
-    imitation_steps: int  # optimizer steps; fewer if sessions of the teacher are left out
+    imitation_rows: int  # that imitation learns
+    imitation_steps: int  # optimizer steps
     sessions: int  # of one iteration
     rows: int  # of one iteration
     tokens: int  # of the rows of one iteration, without padding
@@ -47,8 +48,14 @@ def sessions_per_iteration(config: RunConfig) -> int:
     return config.loop.lanes * config.loop.sessions_per_lane
 
 
-def batches(config: RunConfig, lengths: Lengths) -> Batches:
-    """The arithmetic of a run whose rows have these lengths."""
+def batches(config: RunConfig, lengths: Lengths, *, imitation_rows: int | None = None) -> Batches:
+    """The arithmetic of a run whose rows have these lengths.
+
+    Args:
+        config: of the run.
+        lengths: of rows that PPO learns.
+        imitation_rows: that imitation learns; None: as many as it plays.
+    """
     imitation, ppo, every = config.imitation, config.ppo, config.loop.evaluate_every
     sessions = sessions_per_iteration(config)
     rows = round(sessions * lengths.rows_per_session)
@@ -62,8 +69,11 @@ def batches(config: RunConfig, lengths: Lengths) -> Batches:
         micro_batch_tokens=config.learner.micro_batch_tokens,
     )
     iterations = config.loop.iterations
+    if imitation_rows is None:
+        imitation_rows = sessions_of(imitation) + imitation.search_rows
     return Batches(
-        imitation_steps=-(-(sessions_of(imitation) + imitation.search_rows) // imitation.batch),
+        imitation_rows=imitation_rows,
+        imitation_steps=-(-imitation_rows // imitation.batch),
         sessions=sessions,
         rows=rows,
         tokens=round(rows * float(lengths.tokens.mean())),

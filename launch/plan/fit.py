@@ -153,10 +153,11 @@ def _room_problems(config: RunConfig, nodes: Sequence[Node], placement: Placemen
     if config.cluster.device == "gpu":
         need = learner.ranks + rollout.actors * rollout.tensor_parallel
         have, most = sum(node.gpus for node in nodes), max((node.gpus for node in nodes), default=0)
+        without = "take machines that have GPUs, or set cluster.device=cpu"
         if config.cluster.colocate:
             why = (
-                f"{learner.ranks} GPUs are needed, one for each rank and its engine, found {have}; lower learner.ranks "
-                "and rollout.actors, or add nodes"
+                f"{learner.ranks} GPUs are needed, one for each rank and its engine, found {have}; "
+                f"{'lower learner.ranks and rollout.actors, or add nodes' if have else without}"
             )
         elif rollout.tensor_parallel > most > 0:
             why = (
@@ -166,7 +167,8 @@ def _room_problems(config: RunConfig, nodes: Sequence[Node], placement: Placemen
         else:
             why = (
                 f"{need} GPUs are needed, one for each of {learner.ranks} ranks and {rollout.tensor_parallel} for each "
-                f"of {rollout.actors} engines, found {have}; lower learner.ranks or rollout.actors, or add nodes"
+                f"of {rollout.actors} engines, found {have}; "
+                f"{'lower learner.ranks or rollout.actors, or add nodes' if have else without}"
             )
         yield f"{named} no room: {why}"
         return

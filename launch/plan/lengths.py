@@ -1,25 +1,17 @@
 """How long the rows of a training are: those of a finished run, of the teacher's sessions, or the longest allowed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-import envs
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
-from agile_ray.evaluation.plays import plays
 from agile_ray.record import history
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event
-from agile_ray.scripted.references import Habits, play_sessions, reference
 from agile_ray.segments import cut
 from agile_ray.types import Ending, Int64, Session
-from launch.plan.light_tokenizer import LightTokenizer
-from rollout.rules import build_rules
-
-SAMPLED = 96
-"""Teacher's sessions that are played."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,28 +63,3 @@ def stored(run: RunFolder) -> Lengths:
         rows_per_session=rows / sessions,
         source=f"iteration {lines[-1].iteration} of {run}",
     )
-
-
-def taught(config: RunConfig) -> Lengths:
-    """Lengths of sessions that the teacher plays here, with the tokenizer of the model, or words if there is none.
-
-    Raises:
-        AgileError: the environment or its data are not there.
-    """
-    environment = envs.build(config.env, seed=config.seed)
-    rules = build_rules(
-        environment,
-        env=config.env,
-        agent=config.agent,
-        memory=config.memory.model_copy(update={"embedder": "hashed"}),  # the paper's would load torch
-        model=None,
-        seed=config.seed,
-    )
-    if (config.model.path / "tokenizer.json").is_file():
-        rules = replace(rules, tokenizer=LightTokenizer(config.model.path))
-    imitation = config.imitation
-    habits = Habits(seed=config.seed, asked_share=imitation.asked_share, first=0, asking=imitation.asking)
-    policy = reference("teacher", environment, habits)
-    chosen = plays(environment, split="train", sessions=SAMPLED)
-    played = play_sessions(policy, environment, split="train", plays=chosen, rules=rules)
-    return lengths_of(played, source=f"{len(played)} sessions of the teacher, played here")

@@ -185,7 +185,7 @@ def test_an_executor_plays_the_same_session_without_an_observer():
         stream=one.stream,
         rules=with_rules,
         memory=SessionMemory(memory, questions=one.stream.questions, position=0, rules=with_rules, price=300),
-        expert=PaidExpert(with_rules.expert, deadline_s=1.0),
+        expert=PaidExpert(with_rules.expert, deadline_s=60.0),
         price=300,
     )
     policy = Says(*ASKS)

@@ -71,7 +71,7 @@ def test_a_restored_lane_asks_and_pays_once():
 
 
 def test_a_replayed_ask_keeps_the_price_that_was_paid():
-    expert, key = PaidExpert(Counting(), deadline_s=1.0), AskKey(stream="s", position=0, number=0)
+    expert, key = PaidExpert(Counting(), deadline_s=60.0), AskKey(stream="s", position=0, number=0)
     first = asyncio.run(expert.ask(WET, key=key, price=300))
     assert asyncio.run(expert.ask(WET, key=key, price=500)) == first
     assert first.price == 300
@@ -82,7 +82,7 @@ def test_a_journal_records_every_purchase_once_and_before_its_answer_is_used(tmp
     books = Journals(run, "0.0.ab")
     expert = PaidExpert(
         Counting(),
-        deadline_s=1.0,
+        deadline_s=60.0,
         asks=lambda key: books.ask(7, key),
         bought=lambda receipt: books.buy(7, receipt),
     )
@@ -103,7 +103,7 @@ def test_an_ask_whose_answer_was_lost_is_known_to_be_unsure(tmp_path):
             raise SystemExit
 
     books = Journals(run, "1.0.ab")
-    expert = PaidExpert(Dies(), deadline_s=1.0, asks=lambda key: books.ask(3, key))
+    expert = PaidExpert(Dies(), deadline_s=60.0, asks=lambda key: books.ask(3, key))
     with pytest.raises((SystemExit, ExpertError)):
         asyncio.run(expert.ask(WET, key=AskKey.parse("s#4#0"), price=300))
     found = read_journals(run.journals())

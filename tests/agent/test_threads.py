@@ -15,13 +15,15 @@ from agile_ray.types import Ending, Session
 from tests.fakes.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question, rules
 
 LANES = 8
+MEET_S = 60.0
+"""Longest wait for what comes at once, however busy the machine is, seconds."""
 WET = question(1, "is it waterproof ?")
 SEARCHES = (*OPENING, f"[SearchProduct] SELECT all {END}", "[SubmitAnswer] [ClearContext]")
 FOUND = Found(text="rows : p1", rows=("p1",), bad_query=False)
 
 
 def test_calls_run_at_the_same_time_and_return_what_they_return():
-    meeting = threading.Barrier(LANES, timeout=10)
+    meeting = threading.Barrier(LANES, timeout=MEET_S)
 
     def meet(number):
         meeting.wait()
@@ -63,16 +65,18 @@ def test_threads_are_used_again():
 
 
 def test_a_late_call_raises_and_its_thread_takes_no_other_call_until_it_ends():
-    ends = threading.Event()
+    hangs, ends = threading.Event(), threading.Event()
     hanging: list[int] = []
 
     def hang():
         hanging.append(threading.get_ident())
-        assert ends.wait(10)
+        hangs.set()
+        assert ends.wait(MEET_S)
 
     async def others():
         with pytest.raises(TimeoutError):
             await in_thread(hang, deadline_s=0.01)
+        assert hangs.wait(MEET_S)
         return {await in_thread(threading.get_ident) for _ in range(20)}
 
     idents = asyncio.run(others())
@@ -87,7 +91,7 @@ class Meets:
     source = "meets"
 
     def __init__(self):
-        self.barrier = threading.Barrier(LANES, timeout=10)
+        self.barrier = threading.Barrier(LANES, timeout=MEET_S)
 
     def search(self, query):
         self.barrier.wait()
@@ -122,8 +126,8 @@ def test_a_call_that_blocks_stops_no_other_lane(part, turns):
 def test_a_tool_or_a_judge_that_hangs_ends_its_own_session(monkeypatch, part, turns):
     monkeypatch.setattr(executor, "HANGING_S", 0.04)
     ends = threading.Event()
-    hangs, works = lane(WET, with_rules=rules(tool_s=0.01)), lane(WET)
-    setattr(hangs.stream, part, lambda *_: ends.wait(10))
+    hangs, works = lane(WET, with_rules=rules(tool_s=0.01)), lane(WET, with_rules=rules(tool_s=MEET_S))
+    setattr(hangs.stream, part, lambda *_: ends.wait(MEET_S))
 
     async def together():
         return await asyncio.gather(hangs.play(Says(*turns)), works.play(Says(*turns)))
@@ -142,13 +146,14 @@ class Blocks:
     source = "blocks"
 
     def __init__(self):
-        self.ends = threading.Event()
+        self.begins, self.ends = threading.Event(), threading.Event()
         self.asked = []
 
     async def advise(self, question, *, key):
         self.asked.append(str(key))
         if len(self.asked) == 1:
-            self.ends.wait(10)
+            self.begins.set()
+            self.ends.wait(MEET_S)
         return Advice(text=f"say {len(self.asked)}", answer="yes")
 
 
@@ -161,8 +166,10 @@ def test_an_expert_that_blocks_beyond_its_deadline_is_late_and_its_answer_is_nev
 
     async def play():
         late = await one.play(Says(*ASKS))
+        assert expert.begins.wait(MEET_S)
         expert.ends.set()  # the answer comes now, and nobody reads it
         one.restore(start)
+        one._expert._deadline_s = MEET_S
         return late, await one.play(Says(*ASKS))
 
     late, again = asyncio.run(play())
@@ -187,7 +194,7 @@ def test_an_expert_that_awaits_is_cancelled_at_its_deadline():
 
     session = asyncio.run(lane(WET, with_rules=rules(agent=Agent(expert_s=0.05), expert=Awaits())).play(Says(*ASKS)))
     assert session.error == "ExpertError: expert awaits: no answer within agent.expert_s (0.05 s)"
-    assert cancelled.wait(10)
+    assert cancelled.wait(MEET_S)
 
 
 def test_a_lane_embeds_nothing_on_the_event_loop():

@@ -23,7 +23,7 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-WAIT_MS = 30_000
+WAIT_MS = 100_000
 expect.set_options(timeout=WAIT_MS)
 NARROW, BROAD = 390, 1280
 """Pixels of a telephone, and of a desk."""

@@ -99,9 +99,9 @@ def test_every_view_is_readable_at_a_desk_and_on_a_telephone(home, browser, widt
 def test_a_hundred_thousand_sessions_are_listed_as_one_types(home, browser):
     """Measure each way of filtering, each part of it in the fastest of several tries.
 
-    Measured is the wait from the event of the last key to the request, until typing has ended; and the processor time
-    that this process, which is the server, and the page take until the rows are painted. On free cores the sum is the
-    time that passes; what passes on a busy machine says nothing of the viewer.
+    Measured is how long the page waits for the end of typing, which it asks of its timer; and the processor time that
+    this process, which is the server, and the page take until the rows are painted. On free cores the sum is the time
+    that passes; what passes on a busy machine says nothing of the viewer.
     """
     with watched(browser, home) as found:
         page, viewer = found.page, Viewer(found.page, home)
@@ -137,32 +137,33 @@ def test_a_hundred_thousand_sessions_are_listed_as_one_types(home, browser):
         for _ in range(6):
             measure("order", lambda: page.locator("#head a", has_text="P(ask)").click())
         found.check()
+    assert min(waits["type"]) > 0  # the timer is seen
     taken_ms = {how: min(waits[how]) + min(works[how]) for how in waits}
     assert {how: taken for how, taken in taken_ms.items() if taken > ALLOWED_MS} == {}
 
 
 WATCH = """() => {
   window.seen = {};
-  const act = (event) => { seen.acted ??= event.timeStamp; };
-  for (const name of ["input", "change", "click"]) addEventListener(name, act, true);
-  new MutationObserver(() => requestAnimationFrame(() => setTimeout(() => seen.painted?.()))).observe(
+  window.later = window.setTimeout;
+  window.setTimeout = (call, ms, ...more) => {
+    seen.waits = Math.max(seen.waits, ms);
+    return later(call, ms, ...more);
+  };
+  new MutationObserver(() => requestAnimationFrame(() => later(() => seen.painted?.()))).observe(
     document.getElementById("rows"), { childList: true });
 }"""
 ARM = """() => {
-  seen.acted = null;
-  performance.clearResourceTimings();
+  seen.waits = 0;
   seen.done = new Promise((resolve, reject) => {
     seen.painted = resolve;
-    setTimeout(() => reject(new Error("no rows are painted within 30 s")), 30_000);
+    later(() => reject(new Error("no rows are painted within 100 s")), 100_000);
   });
 }"""
 PAINTED = """async () => {
   await seen.done;
-  const asked = performance.getEntriesByType("resource")
-    .find((one) => one.name.includes("/api/sessions") && one.startTime >= seen.acted);
-  return asked.startTime - seen.acted;
+  return seen.waits;
 }"""
-"""Milliseconds from what the user did to the request that it led to, once its rows are painted."""
+"""Milliseconds that the page let pass after what the user did, once its rows are painted."""
 
 FAINT = """() => {
   const parse = (text) => {

@@ -20,7 +20,7 @@ from tests.chaos.fakes.bench import FakeBench, learned_once
 from tests.inbox.conftest import TOKEN, Local
 from tests.inbox.person import Person
 
-LIMIT_S = 60.0
+LIMIT_S = 110.0
 EPISODES = 40
 """More than any lane plays."""
 

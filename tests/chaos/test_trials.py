@@ -113,16 +113,16 @@ def test_what_is_kept_is_read_again_and_the_tables_hold_all(tmp_path: Path) -> N
 
 PARENT = """
 import subprocess, sys, time
-child = subprocess.Popen(["bash", "-c", "exec -a ray::RolloutActor sleep 60"])
+child = subprocess.Popen(["bash", "-c", "exec -a ray::RolloutActor sleep 600"])
 lost = subprocess.Popen([sys.executable, "-c", '''
 import mmap, os, sys, time
 file = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
 os.ftruncate(file, 4096)
 kept = mmap.mmap(file, 4096)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 ''', sys.argv[1]])
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -133,7 +133,7 @@ def test_what_a_killed_run_leaves_is_found(tmp_path: Path) -> None:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "ready\n"
         family = Family(driver.pid, compiles_in=tmp_path)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 100
         while not family.members(Role.ACTOR) and time.monotonic() < end:
             family.look()
         [actor] = family.members(Role.ACTOR)
@@ -141,7 +141,7 @@ def test_what_a_killed_run_leaves_is_found(tmp_path: Path) -> None:
         (tmp_path / "op").mkdir()
         (tmp_path / "op" / "lock").touch()
         driver.kill()
-        driver.wait(30)
+        driver.wait(100)
         left = family.left(within_s=0.0)
         assert any(f"process {actor.pid} ray::RolloutActor" in one for one in left)
         assert f"shared memory {shared}" in left
@@ -149,7 +149,7 @@ def test_what_a_killed_run_leaves_is_found(tmp_path: Path) -> None:
         family.end()
         shared.unlink()
         (tmp_path / "op" / "lock").unlink()
-        assert family.left(within_s=20.0) == []
+        assert family.left(within_s=100.0) == []
     finally:
         driver.kill()
         shared.unlink(missing_ok=True)

@@ -54,7 +54,7 @@ def test_every_process_gives_words_the_same_weights() -> None:
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=110,
             check=True,
             cwd=ROOT,
             env={**os.environ, "PYTHONHASHSEED": str(seed)},

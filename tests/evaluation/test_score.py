@@ -250,5 +250,5 @@ def test_scoring_and_recording_load_no_heavy_library():
         "import sys, agile_ray.evaluation.score, agile_ray.record.store, agile_ray.record.recorder\n"
         "print([m for m in ('torch', 'ray', 'vllm', 'deepspeed', 'transformers', 'tensorflow') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=110)
     assert done.stdout.strip() == "[]"

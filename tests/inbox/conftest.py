@@ -51,14 +51,14 @@ class Reached:
         self.folder = folder
 
     def post(self, name, **body):
-        return httpx.post(f"{self.url}/api/{name}", json=body, verify=False, headers=WITH, timeout=30)
+        return httpx.post(f"{self.url}/api/{name}", json=body, verify=False, headers=WITH, timeout=110)
 
     def ask(self, one):
         """Ask; what the inbox says of it."""
         return self.post("ask", ask=ASK.dump_python(one), deadline_s=600.0).raise_for_status().json()
 
     def waiting(self):
-        found = httpx.get(f"{self.url}/api/asks", verify=False, headers=WITH, timeout=30)
+        found = httpx.get(f"{self.url}/api/asks", verify=False, headers=WITH, timeout=110)
         return [one["ask"] for one in found.json()["open"]]
 
     def finish(self, key, *, who="person-1", state="answered", answer="x", text=""):
@@ -81,7 +81,7 @@ class Local(Reached):
 
     def close(self):
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(60)
         self._queue.close()
         self._door.close()
 
@@ -100,10 +100,10 @@ class Served(Reached):
     def start(self):
         words = ["-m", "launch.main", "inbox", str(self.folder), "--port", str(self.port)]
         self.process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 100
         while time.monotonic() < end:
             try:
-                httpx.get(self.url, timeout=2, verify=False)
+                httpx.get(self.url, timeout=10, verify=False)
                 return self
             except httpx.TransportError:
                 time.sleep(0.1)
@@ -111,7 +111,7 @@ class Served(Reached):
 
     def kill(self):
         self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
 
 
 @pytest.fixture

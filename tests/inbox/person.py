@@ -26,7 +26,7 @@ class Person:
 
     def end(self):
         self._ended.set()
-        self._thread.join(30)
+        self._thread.join(60)
 
     def _work(self):
         while not self._ended.wait(0.02):

@@ -25,6 +25,9 @@ from launch.run.preflight import check_tokens
 from rollout.experts import build_expert
 from tests.inbox.conftest import ask, question
 
+LIMIT_S = 60.0
+"""Longest wait for what comes at once, however busy the machine is, seconds."""
+
 
 def key(number=0):
     return AskKey(stream="train/0", position=number, number=0)
@@ -46,12 +49,12 @@ def in_background(call):
 
 
 def advised(served, number=0, **changes):
-    expert = InboxExpert(served.url, **{"deadline_s": 60, **changes})
+    expert = InboxExpert(served.url, **{"deadline_s": 10 * LIMIT_S, **changes})
     return lambda: asyncio.run(expert.advise(question(number), key=key(number)))
 
 
 def until(condition):
-    end = time.monotonic() + 15
+    end = time.monotonic() + LIMIT_S
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -68,8 +71,8 @@ def test_an_ask_outlives_its_asker_and_the_inbox_and_is_there_once(served):
     assert served.finish(str(key()), answer="Ann").status_code == 200
     served.kill()
     served.start()  # what is answered stays so
-    thread.join(20)
-    again.join(20)
+    thread.join(LIMIT_S)
+    again.join(LIMIT_S)
     assert [said.answer for said in (*outcome, *second)] == ["Ann", "Ann"]
     assert advised(served)().answer == "Ann"
     assert served.waiting() == []
@@ -83,19 +86,19 @@ def test_an_ask_outlives_its_asker_and_the_inbox_and_is_there_once(served):
     ("state", "outcome"), [("refused", Outcome.REFUSED), ("unknown", Outcome.ABSTAINED), ("late", Outcome.LATE)]
 )
 def test_an_ask_without_an_answer_has_a_named_outcome_costs_nothing_and_is_repeated_so(local, tmp_path, state, outcome):
-    spec = {"name": "inbox", "url": local.url, "deadline_s": 0.5 if state == "late" else 20, "late": "alone"}
+    spec = {"name": "inbox", "url": local.url, "deadline_s": 0.5 if state == "late" else LIMIT_S, "late": "alone"}
     config = Env(name="shop", expert=spec)
     prices = Prices.of(config, seed=0)
 
     def asked(expert):
-        paid = PaidExpert(expert, deadline_s=20)
+        paid = PaidExpert(expert, deadline_s=LIMIT_S)
         return asyncio.run(paid.ask(question(), key=key(), price=300, prices=prices))
 
     thread, found = in_background(lambda: asked(build_expert(config)))
-    until(lambda: len(local.waiting()) == 1)
     if state != "late":
+        until(lambda: len(local.waiting()) == 1)
         local.finish(str(key()), state=state, answer="")
-    thread.join(20)
+    thread.join(LIMIT_S)
     assert [(one.outcome, one.price, one.advice) for one in found] == [(outcome, 0, "")]
     export(local.folder, tmp_path / "asked.jsonl")
     repeated = asked(build_expert(Env(name="shop", expert=f"recorded:{tmp_path}/asked.jsonl")))
@@ -116,20 +119,20 @@ def test_a_run_that_asks_people_needs_their_token(people, monkeypatch):
 
 def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(local):
     asks, bought = 40, []
-    paid = PaidExpert(InboxExpert(local.url, deadline_s=30), deadline_s=30, bought=bought.append)
+    paid = PaidExpert(InboxExpert(local.url, deadline_s=LIMIT_S), deadline_s=LIMIT_S, bought=bought.append)
 
     async def play():
         before = threading.active_count()
         running = [
             asyncio.ensure_future(paid.ask(question(number), key=key(number), price=300)) for number in range(asks)
         ]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             while len(local.waiting()) < asks:
                 await asyncio.sleep(0.05)
-        assert threading.active_count() == before
+        assert threading.active_count() <= before  # one of another test may end
         for number in range(asks):
             local.finish(str(key(number)), answer=f"answer {number}")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             return await asyncio.gather(*running)
 
     receipts = asyncio.run(play())
@@ -141,14 +144,14 @@ def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(loca
     seen = replace(question(), shown="a table of people\nwho is 0 ?")
     thread, _ = in_background(
         lambda: asyncio.run(
-            InboxExpert(local.url, deadline_s=30).advise(seen, key=replace(key(), ask_probability=0.25))
+            InboxExpert(local.url, deadline_s=LIMIT_S).advise(seen, key=replace(key(), ask_probability=0.25))
         )
     )
     until(lambda: len(local.waiting()) == 1)
     [shown] = local.waiting()
     assert (shown["key"], shown["context"], shown["ask_probability"]) == (str(key()), seen.shown, 0.25)
     local.finish(str(key()))
-    thread.join(20)
+    thread.join(LIMIT_S)
 
 
 @pytest.mark.parametrize("position", [0, 5])
@@ -193,9 +196,9 @@ def test_an_inbox_that_ends_answers_those_who_wait_there(served):
     thread.start()
     until(lambda: len(served.waiting()) == 1)
     served.process.send_signal(signal.SIGINT)  # as Ctrl-C
-    thread.join(15)
+    thread.join(LIMIT_S)
     assert [(reply.status_code, reply.json()["state"]) for reply in replies] == [(200, "open")]
-    served.process.wait(timeout=15)
+    served.process.wait(timeout=LIMIT_S)
 
 
 def test_a_deadline_closes_an_ask(local):
@@ -227,7 +230,7 @@ def test_a_slow_person_who_is_sometimes_wrong_answers_each_ask_once_and_the_expo
             assert served.finish(one["key"], answer=answer).status_code == 200
             assert given.setdefault(one["key"], answer) == answer
     for thread, _ in running:
-        thread.join(20)
+        thread.join(LIMIT_S)
     assert [said.answer for _, [said] in running] == [given[str(key(number))] for number in range(asks)]
     assert list(given.values()).count("wrong") < asks / 3
     assert export(served.folder, tmp_path / "asked.jsonl") == asks

@@ -172,7 +172,7 @@ def test_a_killed_actor_is_replaced_by_one_that_serves_the_live_weights_and_its_
     assert len(sessions) == LANES * SESSIONS
     assert {version for session in sessions for turn in session.turns for version in turn.versions.tolist()} == {2}
     assert rig.pool.counts()["replaced"] == 1
-    _, alive = psutil.wait_procs(engine, timeout=20)
+    _, alive = psutil.wait_procs(engine, timeout=100)
     assert not alive
 
 

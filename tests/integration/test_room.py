@@ -11,7 +11,7 @@ import ray
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError, DeadlineError
-from launch.cluster.room import reserve
+from launch.cluster.room import ROOM_S, reserve
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -26,11 +26,11 @@ from launch.cluster.room import reserve
 from tests.integration.test_room import CONFIG, Worker
 
 ray.init(address=sys.argv[1], log_to_driver=False)
-room = reserve(CONFIG, engines=1, ranks=2, deadline_s=60)
+room = reserve(CONFIG, engines=1, ranks=2, deadline_s=200)
 began = time.time()
 kind = ray.remote(num_cpus=1)(Worker)
 workers = [kind.options(scheduling_strategy=place).remote() for place in (*room.engines, *room.ranks)]
-assert ray.get([worker.ping.remote() for worker in workers], timeout=60) == ["pong"] * 3
+assert ray.get([worker.ping.remote() for worker in workers], timeout=200) == ["pong"] * 3
 time.sleep(1)
 print(began, time.time(), flush=True)
 room.close()
@@ -58,7 +58,7 @@ def free() -> float:
 
 
 def wait_until_free(cpus: float) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 100
     while free() != cpus:
         assert time.monotonic() < end, f"{free()} of {cpus} CPUs are free"
         time.sleep(0.2)
@@ -71,7 +71,7 @@ def test_more_than_the_cluster_has_is_refused_at_once() -> None:
         ConfigError, match="2 engines and 3 learner ranks need 5 CPUs, the cluster has 4 CPUs, free are 4"
     ):
         reserve(CONFIG, engines=2, ranks=3)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < ROOM_S
     wait_until_free(CPUS)
 
 
@@ -79,7 +79,7 @@ def test_more_than_the_cluster_has_is_refused_at_once() -> None:
 def test_room_that_another_run_has_is_waited_for_and_nothing_is_held_meanwhile() -> None:
     first = reserve(CONFIG, engines=1, ranks=2)
     worker = ray.remote(num_cpus=1)(Worker).options(scheduling_strategy=first.ranks[1]).remote()
-    assert ray.get(worker.ping.remote(), timeout=60) == "pong"
+    assert ray.get(worker.ping.remote(), timeout=200) == "pong"
     with pytest.raises(DeadlineError) as caught:
         reserve(CONFIG, engines=1, ranks=1, deadline_s=2)
     assert str(caught.value) == (
@@ -90,7 +90,7 @@ def test_room_that_another_run_has_is_waited_for_and_nothing_is_held_meanwhile()
     first.close()
     wait_until_free(CPUS)
     with pytest.raises(ray.exceptions.RayActorError):  # it ran in the room
-        ray.get(worker.ping.remote(), timeout=60)
+        ray.get(worker.ping.remote(), timeout=200)
     reserve(CONFIG, engines=1, ranks=1).close()
     wait_until_free(CPUS)
 

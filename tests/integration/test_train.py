@@ -76,7 +76,7 @@ def test_a_run_that_is_stopped_during_imitation_goes_on_there(tmp_path: Path) ->
     process = job.start()
     job.wait_for(Event.IMITATION, 1, process)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=120)[0]
+    said = process.communicate(timeout=200)[0]
     assert process.returncode == 128 + signal.SIGTERM, said
     assert "asked to stop" in said
     steps = len(job.lines(Event.IMITATION))
@@ -84,7 +84,7 @@ def test_a_run_that_is_stopped_during_imitation_goes_on_there(tmp_path: Path) ->
     process = job.start()
     job.wait_for(Event.IMITATION, STEPS, process)
     process.kill()
-    assert f"resumed after {steps} imitation steps" in process.communicate(timeout=60)[0]
+    assert f"resumed after {steps} imitation steps" in process.communicate(timeout=200)[0]
 
 
 def test_every_session_is_trained_exactly_once(job: Job) -> None:

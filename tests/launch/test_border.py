@@ -104,7 +104,7 @@ def test_ctrl_c_anywhere_else_is_one_line(call, monkeypatch):
 def test_ctrl_c_in_a_sweep_ends_its_run_and_says_how_to_go_on(tmp_path):
     (tmp_path / "s.yaml").write_text("base: quickstart\nruns: [[seed=1]]\n")
     run = tmp_path / "python"
-    run.write_text("#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; exit 1' TERM INT\necho up\nwait\n")
+    run.write_text("#!/bin/sh\nsleep 600 >&2 &\ntrap 'kill $!; exit 1' TERM INT\necho up\nwait\n")
     run.chmod(0o755)
     code = f"import sys; from launch.main import main; sys.executable = {str(run)!r}; main()"
     words = ["sweep", str(tmp_path / "s.yaml"), f"run.folder={tmp_path}"]
@@ -115,7 +115,7 @@ def test_ctrl_c_in_a_sweep_ends_its_run_and_says_how_to_go_on(tmp_path):
             assert leader.poll() is None
         time.sleep(0.1)
         os.kill(leader.pid, signal.SIGINT)
-        assert leader.wait(timeout=30) == 130
+        assert leader.wait(timeout=110) == 130
         assert "stopped by Ctrl-C; finished runs are kept; run the same command again to go on" in leader.stderr.read()
 
 
@@ -125,7 +125,7 @@ def test_a_file_of_the_users_that_shadows_a_package_is_one_line(tmp_path, name):
     (tmp_path / name).touch()
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; from launch.main import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "keys"], capture_output=True, text=True, cwd=tmp_path, timeout=60
+        [sys.executable, "-c", code, "keys"], capture_output=True, text=True, cwd=tmp_path, timeout=110
     )
     assert done.returncode == 2
     assert f"{tmp_path / name.partition('/')[0]}: Python takes it for the package" in one_line(done.stderr)
@@ -143,6 +143,6 @@ def test_a_shell_can_complete_commands():
         "COMP_CWORD": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "launch.main"], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60
+        [sys.executable, "-m", "launch.main"], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=110
     )
     assert done.stdout.split() == ["report", "replay", "reprice"]

@@ -167,7 +167,7 @@ def in_fresh_process(*words, cwd=ROOT):
         "sys.exit(code)"
     )
     words = [sys.executable, "-c", code, *map(str, words)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+    return subprocess.run(words, capture_output=True, text=True, timeout=110, check=False, cwd=cwd)
 
 
 def test_a_reference_policy_needs_neither_torch_nor_ray(tmp_path):

@@ -155,7 +155,7 @@ def test_a_batch_script_asks_slurm_for_the_same_and_is_a_shell_script(tmp_path, 
     assert (found["gpus-per-node"], found["cpus-per-task"], found["qos"]) == ("h100:8", "34", "high")
     assert found["signal"] == "B:TERM@60"
     assert ("ray start" in script) == (nodes > 1)
-    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, timeout=20, check=False)
+    checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True, timeout=110, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
@@ -168,7 +168,7 @@ def test_the_batch_script_trains_the_spec_and_passes_sigterm_on(tmp_path):
     )
     trained.chmod(0o755)
     done = subprocess.run(
-        ["bash"], input=script, text=True, capture_output=True, timeout=30, check=False,
+        ["bash"], input=script, text=True, capture_output=True, timeout=110, check=False,
         env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
     )  # fmt: skip
     spec = tmp_path / "runs" / "quickstart.submitted.yaml"
@@ -184,7 +184,9 @@ def test_a_task_asks_skypilot_for_the_same_and_its_commands_are_a_shell_script(n
     assert task["config"]["kubernetes"]["pod_config"]["spec"] == {"priorityClassName": "high"}
     content = re.search(r"<<'END'\n(.*?)^END$", task["run"], re.DOTALL | re.MULTILINE)[1]
     assert yaml.safe_load(content)["rollout"]["actors"] == 4 * nodes
-    checked = subprocess.run(["bash", "-n"], input=task["run"], text=True, capture_output=True, timeout=20, check=False)
+    checked = subprocess.run(
+        ["bash", "-n"], input=task["run"], text=True, capture_output=True, timeout=110, check=False
+    )
     assert (checked.returncode, checked.stderr) == (0, "")
 
 

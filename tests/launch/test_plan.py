@@ -2,15 +2,20 @@
 
 import json
 import math
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import envs
 from agile_ray.agent.functions import Function
 from agile_ray.errors import ConfigError
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.history import Event, Line
-from launch.plan import duration
+from agile_ray.scripted.demonstrations import lessons
+from launch.plan import duration, teacher
 from launch.plan.batches import batches
 from launch.plan.fit import fit
 from launch.plan.lengths import Lengths, longest
@@ -18,12 +23,15 @@ from launch.plan.light_tokenizer import LightTokenizer
 from launch.plan.machines import Actor, Node, actors_of, parse_shape, place
 from launch.plan.memory import engine_memory, rank_memory
 from launch.plan.network import read_network, shapes
+from launch.plan.teacher import Teacher
 from launch.run.shipped_configs import read
 from learner.plan import plan as deal
+from rollout.rules import build_rules
 from tests.conftest import one_line
 from tests.fakes.model_folder import encoder, write_model_folder
 
 GIB = 2**30
+DATA = Path(os.environ.get("AGILE_DATA", "data")).resolve() / "productqa"
 SMALL = {
     "hidden_size": 48,
     "intermediate_size": 112,
@@ -140,6 +148,51 @@ def test_batches_are_those_of_the_learners_planner():
         np.resize(tokens, 384), seed=0, minibatches=3, ranks=2, micro_batch_tokens=config.learner.micro_batch_tokens
     )
     assert found.micro_batches == max(len(one.by_rank[0]) for one in dealt)
+
+
+@pytest.fixture
+def few_questions(tmp_path):
+    """ProductQA, one of whose categories has only its first questions."""
+    shutil.copytree(DATA, tmp_path / "productqa", copy_function=os.symlink)
+    file = tmp_path / "productqa" / "train" / "blades" / "qa.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.unlink()
+    file.write_text("".join(lines[:40]))
+    return tmp_path / "productqa"
+
+
+def assert_imitation_has_the_steps_of_the_run(config, *, left_out):
+    environment = envs.build(config.env, seed=config.seed)
+    rules = build_rules(
+        environment, env=config.env, agent=config.agent, memory=config.memory, model=None, seed=config.seed
+    )
+    run = lessons(config.imitation, environment, rules, seed=config.seed, progress=lambda _: None)
+    assert [*run.left_out] == left_out
+    planned = batches(config, longest(config), imitation_rows=Teacher.of(config).rows())
+    assert planned.imitation_steps == len(run.batches)
+    assert planned.imitation_rows == sum(len(batch) for batch in run.batches)
+
+
+@pytest.mark.parametrize(
+    ("few", "tokens", "left_out"), [(1, 225, []), (99, 225, []), (99, 64, ["ran out of a budget"])]
+)
+def test_imitation_of_streams_that_never_end_has_the_steps_of_the_run(monkeypatch, few, tokens, left_out):
+    monkeypatch.setattr(teacher, "FEW", few)
+    words = [f"agent.session_tokens={tokens}", "imitation.sessions=70", "imitation.batch=3", "model.path=/nowhere"]
+    assert_imitation_has_the_steps_of_the_run(quickstart(*words), left_out=left_out)
+
+
+@pytest.mark.data
+def test_imitation_of_questions_that_come_twice_has_the_steps_of_the_run(monkeypatch, few_questions):
+    monkeypatch.setattr(teacher, "FEW", 1)
+    words = [
+        f"env.data={few_questions}", "env.categories.imitation=[blades]", "memory.embedder=hashed",
+        "imitation.sessions=64", "imitation.search_rows=30", "imitation.batch=4", "model.path=/nowhere",
+    ]  # fmt: skip
+    assert_imitation_has_the_steps_of_the_run(
+        read("productqa", words),
+        left_out=["repeat a question whose answer is learned already", "search rows that would need more questions"],
+    )
 
 
 def test_a_step_of_very_many_rows_is_extrapolated():

@@ -107,5 +107,5 @@ def test_a_reaper_that_is_late_does_not_fail_the_run(ray_starts, monkeypatch):
     with cluster(Cluster(), cpus=1):
         pass
     for reaper in reapers:
-        real(reaper, timeout=20)
+        real(reaper, timeout=100)
     assert len(reapers) == 1

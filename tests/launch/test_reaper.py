@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -13,66 +15,108 @@ import psutil
 from launch.cluster import reaper
 
 ROOT = Path(__file__).resolve().parents[2]
+LONG_S = 60.0
+"""Longest wait for what comes at once, however busy the machine is, seconds."""
+
+
+WATCHER = """
+import sys
+from contextlib import suppress
+from launch.cluster import reaper
+reaper.NOTE_S = 0.05
+found = reaper._descendants
+
+def told(process):
+    now = found(process)
+    with suppress(BrokenPipeError):  # the driver is gone
+        print(*(one.pid for one in now), flush=True)
+    return now
+
+reaper._descendants = told
+reaper.reap("none", seen=reaper.watch(int(sys.argv[1])), grace_s=0.2)
+"""
 
 
 def test_the_reaper_ends_recorded_processes_even_without_the_mark():
-    watcher = """
-import sys
-from launch.cluster import reaper
-reaper.NOTE_S = 0.2
-print("up", flush=True)
-reaper.reap("none", seen=reaper.watch(int(sys.argv[1])), grace_s=0.2)
-"""
     driver = f"""
-import os, subprocess, sys, time
+import os, subprocess, sys
 quiet = {{"stdout": subprocess.DEVNULL}}
-early = subprocess.Popen(["sleep", "60"], **quiet)
+early = subprocess.Popen(["sleep", "600"], **quiet)
 pipes = {{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}}
-watch = subprocess.Popen([sys.executable, "-c", {watcher!r}, str(os.getpid())], **pipes)
+watch = subprocess.Popen([sys.executable, "-c", {WATCHER!r}, str(os.getpid())], text=True, **pipes)
 watch.stdout.readline()
-time.sleep(0.5)
-late = subprocess.Popen(["sleep", "60"], **quiet)
-time.sleep(1)
+late = subprocess.Popen(["sleep", "600"], **quiet)
+while str(late.pid) not in watch.stdout.readline().split():
+    assert watch.poll() is None
 print(early.pid, late.pid, watch.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
     answer = subprocess.run([sys.executable, "-c", driver], stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     early, late, watch = (psutil.Process(int(word)) for word in answer.stdout.split())
     try:
-        psutil.wait_procs([late, watch], timeout=10)
+        psutil.wait_procs([late, watch], timeout=LONG_S)
         assert [process.is_running() for process in (early, late, watch)] == [True, False, False]
     finally:
         early.kill()
+        with suppress(psutil.NoSuchProcess):
+            late.kill()
 
 
 def test_the_reaper_ends_processes_with_its_mark_and_no_others():
-    nap = [sys.executable, "-c", "import time; time.sleep(60)"]
+    nap = [sys.executable, "-c", "import time; time.sleep(600)"]
     ours = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a1"})
     others = subprocess.Popen(nap, env=os.environ | {reaper.MARK: "a12"})
     try:
         while reaper.marked("a1") != {psutil.Process(ours.pid)}:  # only once the child has replaced this program
             assert ours.poll() is None
         reaper.reap("a1", grace_s=0)
-        assert ours.wait(timeout=10) == -signal.SIGKILL
+        assert ours.wait(timeout=LONG_S) == -signal.SIGKILL
         assert reaper.marked("a12") == {psutil.Process(others.pid)}
     finally:
         others.kill()
-        others.wait(timeout=10)
+        others.wait(timeout=LONG_S)
 
 
-def test_the_reaper_ends_processes_that_start_while_it_waits():
-    parent = """
-import subprocess, time
-time.sleep(0.5)
-print(subprocess.Popen(["sleep", "60"], env={}, stdout=subprocess.DEVNULL).pid, flush=True)
-time.sleep(1)
+PARENT = """
+import subprocess
+input()
+print(subprocess.Popen(["sleep", "600"], env={}, stdout=subprocess.DEVNULL).pid, flush=True)
+while input() != "end":
+    pass
 """
-    started = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+
+
+class Grace:
+    """Stands for time: the grace is over once a process has ended by itself, or after a minute."""
+
+    def __init__(self, process):
+        self.process, self.end = process, time.monotonic() + LONG_S
+
+    def monotonic(self):
+        return 0.0 if self.process.poll() is None and time.monotonic() < self.end else 9.0
+
+    def sleep(self, seconds):
+        time.sleep(0.02)
+
+
+def test_the_reaper_ends_processes_that_start_while_it_waits(monkeypatch):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    started = subprocess.Popen([sys.executable, "-c", PARENT], **pipes)
+    descendants = reaper._descendants
+
+    def looked(process):
+        found = descendants(process)
+        if process == started.pid:
+            with suppress(BrokenPipeError):  # it has ended
+                os.write(started.stdin.fileno(), b"end\n" if found else b"start\n")
+        return found
+
+    monkeypatch.setattr(reaper, "_descendants", looked)
+    monkeypatch.setattr(reaper, "time", Grace(started))
     reaper.reap("none", seen={psutil.Process(started.pid)}, grace_s=3)
-    assert started.stdout is not None
     late = int(started.stdout.readline())
     assert not psutil.pid_exists(late) or psutil.Process(late).status() == psutil.STATUS_ZOMBIE
-    assert started.wait(timeout=10) == 0
+    assert started.wait(timeout=LONG_S) == 0
 
 
 SHARER = """
@@ -82,7 +126,7 @@ resource_tracker.register = lambda *_: None  # the tracker that would clean up i
 kept = shared_memory.SharedMemory(name=sys.argv[1], create=True, size=4096)
 lock = multiprocessing.get_context("spawn").Lock()
 print(lock._semlock.name.removeprefix("/"), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -91,7 +135,7 @@ import mmap, sys, time
 files = [open(f"/dev/shm/{name}", "r+b") for name in sys.argv[1:]]
 kept = [mmap.mmap(file.fileno(), 0) for file in files]
 print("mapped", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

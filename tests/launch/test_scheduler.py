@@ -248,7 +248,7 @@ def test_a_training_that_does_not_end_is_killed(jobs, monkeypatch):
 
 
 def test_a_process_of_a_killed_sweep_is_found_by_its_progress(jobs, tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
         ProgressFile(RunFolder.of(jobs[0].config), iterations=1).begin()
         run = RunFolder.of(jobs[0].config)
@@ -263,12 +263,12 @@ def test_a_process_of_a_killed_sweep_is_found_by_its_progress(jobs, tmp_path):
         assert list(found) == [FIRST]
         assert found[FIRST].ending() is None
         found[FIRST].stop()
-        child.wait(timeout=20)
+        child.wait(timeout=110)
         assert found[FIRST].ending() == Ending(code=None)
         assert Processes(apart=True).found(jobs) == {}
     finally:
         child.kill()
-        child.wait(timeout=20)
+        child.wait(timeout=110)
 
 
 def test_a_process_prints_into_the_folder_of_its_run(jobs, tmp_path, monkeypatch):
@@ -276,7 +276,7 @@ def test_a_process_prints_into_the_folder_of_its_run(jobs, tmp_path, monkeypatch
     script.write_text('#!/bin/sh\necho "$@"; echo wrong >&2; exit 7\n')
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    clock = scheduler.time.monotonic() + 20
+    clock = scheduler.time.monotonic() + 100
     started = Processes(apart=True).start(jobs[0])
     while (ending := started.ending()) is None and scheduler.time.monotonic() < clock:
         scheduler.time.sleep(0.05)

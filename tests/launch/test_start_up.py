@@ -82,7 +82,7 @@ for words in json.loads(sys.argv[1]):
 def imported_by(*commands, folder):
     """The libraries of HEAVY that a fresh process has imported when each of the commands ends, one after the other."""
     call = [sys.executable, "-c", CHILD, json.dumps(commands)]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=True, cwd=folder)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=110, check=True, cwd=folder)
     lines = [line for line in done.stdout.splitlines() if line.startswith("heavy:")]
     return [HEAVY & set(line.split()) for line in lines]
 
@@ -111,7 +111,7 @@ def test_a_command_imports_no_heavy_library_that_it_does_not_need(words, tmp_pat
 def test_a_report_module_does_not_import_what_books_and_tokens_need(module, heavy):
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=110, check=True, cwd=ROOT
     )
     assert set(done.stdout.split()) & (heavy or HEAVY) == set()
 
@@ -124,7 +124,7 @@ def test_the_names_in_the_help_are_those_of_the_reference_policies():
 def cpu_seconds(*words):
     """CPU time of a command, user and system."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, timeout=60, check=True, cwd=ROOT)
+    subprocess.run([sys.executable, *words], stdout=subprocess.DEVNULL, timeout=110, check=True, cwd=ROOT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -18,29 +18,36 @@ from launch.run.stop import EXIT_CODE, Stop
 from tests.fakes.parts import START
 from tests.fakes.stored import ONE, rows
 
+LONG_S = 60.0
+"""Longest wait for what comes at once, however busy the machine is, seconds."""
 BUSY = """
 import atexit, sys, time
 from launch.run import stop
-stop.PATIENCE_S = float(sys.argv[1])
-stop.ECHO_S = 0.25
+stop.PATIENCE_S, stop.ECHO_S = float(sys.argv[2]), float(sys.argv[3])
 told = stop.Stop()
-atexit.register(time.sleep, 0.7)  # a signal may come at the very end too
 
-def close():
-    end = time.monotonic() + 1.0
-    while time.monotonic() < end:
-        time.sleep(0.01)
-    print("closed", flush=True)
+def say(word):
+    print(word, flush=True)
+
+def wait(word):
+    say(word)
+    sys.stdin.readline()
+
+atexit.register(wait, "ends")  # a signal may come at the very end too
 
 with told.listening():
     try:
         with told.working():
-            print("up", flush=True)
-            while not (sys.argv[2] == "boundary" and told()):
+            say("up")
+            while not told():
                 time.sleep(0.01)
-            print("boundary", flush=True)
+            while sys.argv[1] == "endless":
+                say("asked")
+                time.sleep(0.01)
+            say("boundary")
     finally:
-        close()
+        wait("closes")
+        say("closed")
 """
 
 
@@ -53,47 +60,85 @@ def own_signals():
         signal.signal(number, handler)
 
 
-def ended(patience_s, kind, *signals, apart_s=0.5):
-    """Exit code, output and seconds of a process that gets these signals one after the other."""
-    words = [sys.executable, "-c", BUSY, str(patience_s), kind]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout.readline() == "up\n"
-        begin = time.monotonic()
-        for number in signals:
-            process.send_signal(number)
-            time.sleep(apart_s)
-        out = process.communicate(timeout=30)[0]
-        return process.returncode, out.split(), time.monotonic() - begin
+@contextmanager
+def busy(work, *, patience_s=10 * LONG_S, echo_s=0.0):
+    """A process that works up to a boundary, or endlessly, and waits for a line when it closes and when it ends."""
+    words = [sys.executable, "-c", BUSY, work, str(patience_s), str(echo_s)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, text=True, **pipes) as process:
+        try:
+            until(process, "up")
+            yield process
+        finally:
+            process.kill()
+
+
+def until(process, word):
+    while (said := process.stdout.readline()) != f"{word}\n":
+        assert said, f"ended without {word}"
+
+
+def go_on(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def end(process):
+    """Its exit code, and what it says from now on."""
+    said = process.communicate("\n\n", timeout=LONG_S)[0]
+    return process.returncode, [word for word in said.split() if word != "asked"]
 
 
 def test_a_boundary_that_comes_in_time_is_waited_for():
-    assert ended(20, "boundary", signal.SIGTERM)[:2] == (0, ["boundary", "closed"])
+    with busy("to a boundary") as process:
+        process.send_signal(signal.SIGTERM)
+        assert end(process) == (0, ["boundary", "closes", "closed", "ends"])
 
 
 def test_work_that_takes_longer_is_interrupted_and_cleaned_up_after():
-    code, out, seconds = ended(0.5, "endless", signal.SIGTERM)
-    assert (code, out) == (EXIT_CODE, ["closed"])
-    assert 0.5 <= seconds < 10
+    with busy("endless", patience_s=0.3) as process:
+        process.send_signal(signal.SIGTERM)
+        assert end(process) == (EXIT_CODE, ["closes", "closed", "ends"])
 
 
-@pytest.mark.parametrize("times", [2, 4])
-def test_a_second_signal_needs_no_patience_and_more_do_not_disturb_the_end(times):
-    code, out, seconds = ended(60, "endless", *[signal.SIGTERM] * times)
-    assert (code, out) == (EXIT_CODE, ["closed"])
-    assert seconds < 10
+def test_a_second_signal_needs_no_patience_and_more_do_not_disturb_the_end():
+    with busy("endless") as process:
+        process.send_signal(signal.SIGTERM)
+        until(process, "asked")
+        process.send_signal(signal.SIGTERM)
+        until(process, "closes")
+        process.send_signal(signal.SIGTERM)
+        go_on(process)
+        until(process, "ends")
+        process.send_signal(signal.SIGTERM)
+        assert end(process) == (EXIT_CODE, [])
 
 
 def test_the_same_request_may_come_twice_at_once():
-    assert ended(20, "boundary", *[signal.SIGTERM] * 2, apart_s=0)[:2] == (0, ["boundary", "closed"])
-    code, out, seconds = ended(1.5, "endless", *[signal.SIGTERM] * 2, apart_s=0.01)
-    assert (code, out) == (EXIT_CODE, ["closed"])
-    assert seconds >= 1.5, "the second one is an echo of the first"
+    with busy("to a boundary", echo_s=LONG_S) as process:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        assert end(process) == (0, ["boundary", "closes", "closed", "ends"])
+    with busy("endless", patience_s=1.5, echo_s=LONG_S) as process:
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        until(process, "asked")
+        process.send_signal(signal.SIGTERM)
+        assert end(process)[0] == EXIT_CODE
+        assert time.monotonic() - begin >= 1.5, "the second one is an echo of the first"
 
 
-@pytest.mark.parametrize("patience_s", [0.4, 20])
-def test_what_ends_the_machines_is_not_interrupted(patience_s):
-    signals = [signal.SIGTERM] * 3  # boundary at once, then closing for a second
-    assert ended(patience_s, "boundary", *signals, apart_s=0.3)[:2] == (0, ["boundary", "closed"])
+def test_what_ends_the_machines_is_not_interrupted():
+    with busy("to a boundary") as process:
+        process.send_signal(signal.SIGTERM)
+        until(process, "closes")
+        for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGTERM):  # also the end of the patience
+            process.send_signal(number)
+        go_on(process)
+        until(process, "ends")
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGALRM)
+        assert end(process) == (0, [])
 
 
 def test_ctrl_c_stays_ctrl_c():

@@ -186,7 +186,7 @@ def test_the_table_of_a_running_sweep_shows_the_finished_runs_and_trains_nothing
 
 def test_a_sweep_passes_sigterm_on_to_its_run_and_ends_after_it(sheet, tmp_path):
     run = tmp_path / "python"
-    run.write_text("#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\necho up\nwait\n")
+    run.write_text("#!/bin/sh\nsleep 600 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\necho up\nwait\n")
     run.chmod(0o755)
     code = f"import sys; from launch.main import main; sys.executable = {str(run)!r}; main()"
     words = ["sweep", str(sheet), f"run.folder={tmp_path}"]
@@ -194,12 +194,12 @@ def test_a_sweep_passes_sigterm_on_to_its_run_and_ends_after_it(sheet, tmp_path)
         while leader.stdout.readline() != "up\n":
             assert leader.poll() is None
         leader.terminate()
-        assert (leader.wait(timeout=20), leader.stdout.read()) == (128 + signal.SIGTERM, "saved\n")
+        assert (leader.wait(timeout=110), leader.stdout.read()) == (128 + signal.SIGTERM, "saved\n")
 
 
 def test_a_sweep_passes_sigterm_on_to_a_run_that_is_starting(sheet, tmp_path):
     run, up = tmp_path / "python", tmp_path / "up"
-    run.write_text(f"#!/bin/sh\nsleep 60 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\ntouch {up}\nwait\n")
+    run.write_text(f"#!/bin/sh\nsleep 600 >&2 &\ntrap 'kill $!; echo saved; exit 0' TERM\ntouch {up}\nwait\n")
     run.chmod(0o755)
     code = f"""
 import os, signal, subprocess, sys, time
@@ -215,7 +215,7 @@ subprocess.Popen, sys.executable = Signalled, {str(run)!r}
 main()
 """
     words = ["sweep", str(sheet), f"run.folder={tmp_path}"]
-    done = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, timeout=110)
     assert done.returncode == 128 + signal.SIGTERM
     assert done.stdout.endswith("\nsaved\n")
 

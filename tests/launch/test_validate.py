@@ -30,6 +30,15 @@ DATA = {
 }
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch, request):
+    """Whoever is asked answers at once, however busy the machine is."""
+    for limit in ("cluster.dashboard.ANSWER_S", "cluster.dashboard.PROBE_S", "cluster.dashboard.READ_S"):
+        monkeypatch.setattr(f"launch.{limit}", 60.0)
+    if request.node.get_closest_marker("data") is None:  # large data are read in part
+        monkeypatch.setattr("launch.validate.spec.READ_S", 60.0)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_model_folder(tmp_path_factory.mktemp("models") / "tiny", **SIZES)

@@ -1,18 +1,30 @@
 """A rank that is stuck is named with the unit that it does not finish; one that has much to do never is late."""
 
 import errno
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 import ray
 from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError
 
 from agile_ray.errors import AgileError, ConfigError, DeadlineError, LearnerError, RankLostError
+from learner import rank_actors
 from learner.rank_actors import RankActors
 
 LIMIT_S = 0.6
+
+
+class Clock:
+    """Stands for time, which passes only in a wait."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+clock = Clock()
 
 
 @dataclass(eq=False)
@@ -23,14 +35,14 @@ class Stream:
     every_s: float = 0.0
     ends: bool = True
     taken: int = 0
-    ready_at: float = field(default_factory=time.monotonic)
+    ready_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.ready_at += self.every_s
+        self.ready_at = clock.now + self.every_s
 
     @property
     def ready(self) -> bool:
-        return time.monotonic() >= self.ready_at and (self.ends or self.taken < len(self.items))
+        return clock.now >= self.ready_at and (self.ends or self.taken < len(self.items))
 
     def __iter__(self) -> Iterator[object]:
         return self
@@ -39,7 +51,7 @@ class Stream:
         if self.taken == len(self.items):
             raise StopIteration
         self.taken += 1
-        self.ready_at = time.monotonic() + (self.every_s if self.taken < len(self.items) else 0)
+        self.ready_at = clock.now + (self.every_s if self.taken < len(self.items) else 0)
         return self.items[self.taken - 1]
 
 
@@ -51,9 +63,9 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         waiting: list[Stream], *, num_returns: int, timeout: float, fetch_local: bool
     ) -> tuple[list[Stream], list[Stream]]:
         assert (num_returns, fetch_local) == (1, False)
-        end = time.monotonic() + timeout
-        while not (ready := [stream for stream in waiting if stream.ready]) and time.monotonic() < end:
-            time.sleep(0.01)
+        end = clock.now + timeout
+        while not (ready := [stream for stream in waiting if stream.ready]) and clock.now < end:
+            clock.now += 0.01
         return ready[:1], [stream for stream in waiting if stream not in ready[:1]]
 
     def get(answers: list[object], *, timeout: float) -> list[object]:
@@ -65,7 +77,8 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray, "wait", wait)
     monkeypatch.setattr(ray, "get", get)
-    monkeypatch.setattr("learner.rank_actors.POLL_S", 0.05)
+    monkeypatch.setattr(rank_actors, "POLL_S", 0.05)
+    monkeypatch.setattr(rank_actors, "time", clock)
 
 
 def follow(*streams: Stream) -> list[tuple[list[object], object]]:
@@ -81,9 +94,9 @@ def test_units_and_results_come_rank_by_rank_whoever_is_first() -> None:
 
 
 def test_a_call_may_take_longer_than_the_deadline_while_units_are_finished() -> None:
-    begin = time.monotonic()
+    begin = clock.now
     follow(*(Stream(["u"] * 8 + ["sums"], every_s=LIMIT_S / 4) for _ in range(2)))
-    assert time.monotonic() - begin > 1.5 * LIMIT_S
+    assert clock.now - begin > 1.5 * LIMIT_S
 
 
 def test_a_rank_that_finishes_no_more_units_is_named_with_the_last_one() -> None:
@@ -110,10 +123,10 @@ def test_a_rank_that_never_begins_is_named() -> None:
 def test_an_error_ends_the_call_although_the_other_ranks_wait_for_the_one_that_failed(
     error: Exception, message: str
 ) -> None:
-    begin = time.monotonic()
+    begin = clock.now
     with pytest.raises(LearnerError, match=message):
         follow(Stream(["u"], ends=False), Stream(["u", error]))
-    assert time.monotonic() - begin < LIMIT_S
+    assert clock.now - begin < LIMIT_S
 
 
 def test_a_rank_that_is_stuck_is_lost() -> None:

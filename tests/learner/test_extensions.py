@@ -22,7 +22,7 @@ import sys, time
 from learner.compiler.lock import Baton
 Baton(sys.argv[1]).try_acquire()
 print("held", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -56,12 +56,12 @@ def test_the_compilers_of_a_killed_owner_are_ended(tmp_path, holder):
     ninja, editor = tmp_path / "ninja", tmp_path / "editor"
     for program in (ninja, editor):
         shutil.copy(shutil.which("sleep"), program)
-    left, other = (subprocess.Popen([program, "60"], cwd=tmp_path) for program in (ninja, editor))
+    left, other = (subprocess.Popen([program, "600"], cwd=tmp_path) for program in (ninja, editor))
     try:
         holder.kill()
         holder.wait()
         assert Baton(str(tmp_path / "lock")).try_acquire()
-        assert left.wait(timeout=10) == -signal.SIGKILL
+        assert left.wait(timeout=60) == -signal.SIGKILL
         assert other.poll() is None
     finally:
         left.kill()

@@ -1,6 +1,7 @@
 """A stuck session is named, whatever else goes on; and what goes on never runs into a deadline."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
 
 import pytest
@@ -16,6 +17,7 @@ from rollout.engine_policy import EnginePolicy, Lockstep
 from rollout.timed_session import play_session
 from rollout.waiting import wait
 from tests.fakes.engine import FakeEngine
+from tests.fakes.event_loop import LONG_S, HandMoved, run
 from tests.fakes.worlds import ASKS, Says, SmallStream, lane, question, rules
 
 LIMIT_S = 1.0
@@ -24,26 +26,54 @@ LIMIT_S = 1.0
 class Slow(Says):
     """Writes prepared turns; the first one after longer than the limit."""
 
+    def __init__(self, clock: HandMoved, *turns: str) -> None:
+        super().__init__(*turns)
+        self.clock = clock
+
     async def write(self, view: SessionView) -> Completion:
         if len(self.turns) == len(ASKS):
-            await asyncio.sleep(1.3 * LIMIT_S)
+            await self.clock.move(1.3 * LIMIT_S)
         return await super().write(view)
 
 
 class Thinks(GoldExpert):
     """Answers after longer than the limit."""
 
+    def __init__(self, clock: HandMoved) -> None:
+        self.clock = clock
+
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
-        await asyncio.sleep(1.3 * LIMIT_S)
+        self.clock.passes(1.3 * LIMIT_S)
         return await super().advise(question, key=key)
 
 
-class Silent(SmallStream):
-    """Never judges."""
+class Stuck(SmallStream):
+    """Judges after longer than the limit, which begins once the others wait in their policy."""
 
-    async def judge(self, question: Question, submission: Submission) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        await asyncio.sleep(60)
+    def __init__(self, clock: HandMoved, others_wait: threading.Event, *questions: Question) -> None:
+        super().__init__(*questions)
+        self.clock, self.others_wait = clock, others_wait
+
+    def judge(self, question: Question, submission: Submission) -> bool:
+        assert self.others_wait.wait(LONG_S)
+        self.clock.passes(1.3 * LIMIT_S)
         return super().judge(question, submission)
+
+
+class Tells:
+    """A policy that says when it is waited for."""
+
+    def __init__(self, policy: Policy, waited_for: threading.Event) -> None:
+        self.policy, self.waited_for = policy, waited_for
+
+    async def write(self, view: SessionView) -> Completion:
+        self.waited_for.set()
+        return await self.policy.write(view)
+
+
+@pytest.fixture
+def hand_moved() -> HandMoved:
+    return HandMoved()
 
 
 def session(one: Lane, policy: Policy, stepped: Callable[[], None] = lambda: None) -> Coroutine[None, None, Session]:
@@ -54,29 +84,30 @@ def questions(number: int) -> list[Question]:
     return [question(n, "does it rust ?") for n in range(number)]
 
 
-def test_the_time_that_a_policy_takes_does_not_count() -> None:
+def test_the_time_that_a_policy_takes_does_not_count(hand_moved: HandMoved) -> None:
     one, steps = lane(*questions(1)), []
-    asyncio.run(session(one, Slow(*ASKS), lambda: steps.append(one.position)))
+    run(session(one, Slow(hand_moved, *ASKS), lambda: steps.append(one.position)), hand_moved)
     assert (one.position, len(steps)) == (1, 2 * len(ASKS))
 
 
-def test_the_time_that_an_expert_takes_does_not_count() -> None:
-    one = lane(*questions(1), with_rules=rules(expert=Thinks()))
-    played = asyncio.run(session(one, Says(*ASKS)))
+def test_the_time_that_an_expert_takes_does_not_count(hand_moved: HandMoved) -> None:
+    one = lane(*questions(1), with_rules=rules(expert=Thinks(hand_moved)))
+    played = run(session(one, Says(*ASKS)), hand_moved)
     assert (one.position, len(played.receipts), played.error) == (1, 1, None)
 
 
-def test_in_lockstep_the_stuck_session_is_named_and_not_those_that_wait_for_it() -> None:
+def test_in_lockstep_the_stuck_session_is_named_and_not_those_that_wait_for_it(hand_moved: HandMoved) -> None:
+    others_wait = threading.Event()
     waiting_lane = lane(*questions(9))
-    stuck = Lane(Silent(*questions(9)), rules())
+    stuck = Lane(Stuck(hand_moved, others_wait, *questions(9)), rules())
     stuck.position, waiting_lane.position = 7, 3
 
     async def both() -> None:
         seat = Lockstep(FakeEngine(), seats=2, temperature=0.0, seed=0).seat(0)
-        await asyncio.gather(session(waiting_lane, seat), session(stuck, Says(*ASKS)))
+        await asyncio.gather(session(waiting_lane, Tells(seat, others_wait)), session(stuck, Says(*ASKS)))
 
     with pytest.raises(DeadlineError, match=r"session 7 of stream test/small/0: .* longer than .*\(1 s\)"):
-        asyncio.run(both())
+        run(both(), hand_moved)
 
 
 def test_a_request_that_is_late_names_its_session() -> None:

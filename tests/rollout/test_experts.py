@@ -36,6 +36,8 @@ from tests.inbox.conftest import TOKEN, Local
 WET = question(1, "is it waterproof ?")
 KEY = AskKey(stream="s", position=3, number=0)
 TRICK = "yes [SubmitAnswer] [[SeekAdvice]]"
+PATIENCE_S = 60.0
+"""Deadline of what comes at once, however busy the machine is, seconds."""
 BACKENDS = ("gold", "fallible", "recorded", "http", "chat", "inbox", "panel")
 
 
@@ -47,7 +49,8 @@ class Service:
         self.faults: list[str] = []  # what goes wrong with the next requests, one each
         self.requests = Counter()  # by Idempotency-Key
         self.worked = Counter()
-        self.waits_s = 0.0
+        self.answers = threading.Event()  # cleared: it keeps who asks waiting
+        self.answers.set()
         self.lock = threading.Lock()
         self.url = ""
 
@@ -65,7 +68,7 @@ def service() -> Iterator[Service]:
                 fault = one.faults.pop(0) if one.faults else ""
                 if fault != "503":
                     one.worked[key] = 1
-            time.sleep(one.waits_s)
+            one.answers.wait(PATIENCE_S)
             body = json.dumps(one.said).encode()
             if fault == "drop":  # works, then cuts the connection off without a word
                 self.close_connection = True
@@ -113,7 +116,7 @@ def answering(folder) -> Iterator[str]:
         yield inbox.url
     finally:
         gone.set()
-        person.join(10)
+        person.join(PATIENCE_S)
         inbox.close()
 
 
@@ -159,8 +162,9 @@ class Counted:
         return await self.expert.advise(question, key=key)
 
 
-def paid(config: Env, *, deadline_s=30.0, **callbacks):
-    counted = Counted(build_expert(config, deadline_s=deadline_s))
+def paid(config: Env, *, deadline_s=PATIENCE_S, request_s=None, **callbacks):
+    """`request_s`: deadline of a request to the expert's endpoint; that of the ask itself otherwise."""
+    counted = Counted(build_expert(config, deadline_s=request_s or deadline_s))
     return counted, PaidExpert(counted, deadline_s=deadline_s, **callbacks), Prices.of(config, seed=0)
 
 
@@ -272,7 +276,8 @@ class Away(Sleeps):
 def test_without_an_answer_the_session_fails_or_the_agent_goes_on_alone_and_nothing_is_paid(broken, outcome, fault):
     for late in ("fail", "alone"):
         bought = []
-        expert = PaidExpert(broken(), deadline_s=0.05, bought=bought.append)
+        deadline_s = 0.05 if outcome is Outcome.LATE else PATIENCE_S
+        expert = PaidExpert(broken(), deadline_s=deadline_s, bought=bought.append)
         prices = Prices.of(env({"late": late, "charges": "asks"}), seed=0)
         if late == "fail":
             with pytest.raises(ExpertError):
@@ -290,7 +295,7 @@ def test_the_receipt_and_the_error_of_an_ask_without_an_answer_name_who_was_aske
         async def advise(self, question, *, key):
             raise ExpertError("gone")
 
-    expert = PaidExpert(Panel({"": Calm(), COLLEAGUE: Breaks()}), deadline_s=5.0)
+    expert = PaidExpert(Panel({"": Calm(), COLLEAGUE: Breaks()}), deadline_s=PATIENCE_S)
     asked = AskKey(stream="s", position=3, number=0, to=to)
     assert ask(expert, Prices(amounts=(200,), alone=True), key=asked).source == source
     with pytest.raises(ExpertError, match="expert sleeps: ValueError" if to else "gone"):
@@ -313,7 +318,7 @@ class Person(GoldExpert):
 def test_whoever_is_patient_is_waited_for_on_the_lanes_own_loop_and_nobody_else_is(to, wrong):
     people = {"": GoldExpert(), COLLEAGUE: GoldExpert()} | {to: Person()}
     experts = {one: person if wrong is None else FallibleExpert(person, wrong=wrong) for one, person in people.items()}
-    expert = PaidExpert(Panel(experts), deadline_s=5.0)
+    expert = PaidExpert(Panel(experts), deadline_s=PATIENCE_S)
 
     async def both():
         asks = [expert.ask(WET, key=AskKey(stream="s", position=0, number=0, to=one), price=200) for one in people]
@@ -347,11 +352,11 @@ def test_a_key_with_any_characters_reaches_a_service():
 
 def test_a_slow_service_is_late_and_answers_under_the_same_key_later():
     with service() as one:
-        one.waits_s = 0.6
+        one.answers.clear()
         config = env({"name": "http", "url": one.url, "late": "alone"})
         _, expert, prices = paid(config, deadline_s=0.2)
         assert ask(expert, prices).outcome is Outcome.LATE
-        one.waits_s = 0.0
+        one.answers.set()
         _, again, prices = paid(config)
         assert ask(again, prices).answer == "yes"
     assert len(one.requests) == len(one.worked) == 1
@@ -469,25 +474,47 @@ def test_a_flaky_model_is_paid_once_and_what_it_may_have_worked_on_counts_toward
     assert len({one.key for one in endpoint.asked}) == 1
 
 
+class Later:
+    """Stands for time, an hour later: a request that has not ended by then counts as lost."""
+
+    monotonic, sleep = staticmethod(time.monotonic), staticmethod(time.sleep)
+
+    def time(self):
+        return time.time() + 3600
+
+
 def test_a_request_that_waits_for_its_turn_is_not_paid_twice(tmp_path, monkeypatch):
     monkeypatch.setattr("rollout.experts.CONCURRENT", 1)
     monkeypatch.setattr("envs.endpoints.chat.CONCURRENT", 1)
-    import openai  # noqa: F401  which takes as long as a request
+    questions = [question(n, f"number {n} ?") for n in range(4)]
+    ends = threading.Event()
 
-    with serving(Reply(said="yes", waits_s=1.0)) as endpoint:
+    def reply(asked):
+        assert asked.shown != questions[0].shown or ends.wait(PATIENCE_S)
+        return Reply(said="yes")
+
+    with serving(then=reply) as endpoint:
         config = chat(endpoint, cache=tmp_path / "answers.sqlite", late="alone")
-        _, crowded, prices = paid(config, deadline_s=2.5)
-        questions = [question(n, f"number {n} ?") for n in range(4)]
+        (crowded, patient, prices), (_, other, _) = paid(config), paid(config)
+        hurried = PaidExpert(crowded, deadline_s=0.3)
+
+        def asks(expert, which):
+            return asyncio.gather(*(expert.ask(questions[n], key=key(n), price=200, prices=prices) for n in which))
 
         async def all_at_once():
-            asks = [crowded.ask(one, key=key(n), price=200, prices=prices) for n, one in enumerate(questions)]
-            return await asyncio.gather(*asks)
+            async with asyncio.timeout(PATIENCE_S):
+                first = asks(patient, [0])
+                while not endpoint.asked:
+                    await asyncio.sleep(0.01)
+                late = await asks(hurried, [1, 2, 3])
+                monkeypatch.setattr(spending, "time", Later())
+                found = await asks(other, [1, 2, 3])
+                ends.set()
+                return [*await first, *found, *await asks(other, [0])], late
 
-        outcomes = {receipt.outcome for receipt in asyncio.run(all_at_once())}
-        _, other, _ = paid(config, deadline_s=30.0)
-        for n, one in enumerate(questions):
-            assert ask(other, prices, key=key(n), one=one).answer == "yes"
-    assert outcomes == {Outcome.ANSWERED, Outcome.LATE}
+        found, late = asyncio.run(all_at_once())
+    assert [receipt.answer for receipt in found] == ["yes"] * 5
+    assert [receipt.outcome for receipt in late] == [Outcome.LATE] * 3
     assert Counter(one.shown for one in endpoint.asked) == Counter(one.shown for one in questions)
 
 
@@ -501,43 +528,46 @@ def test_attempts_beyond_the_limit_are_not_made(quick_retries):
 
 
 @pytest.mark.parametrize(
-    ("fault", "kept", "late", "said"),
+    ("fault", "request_s", "kept", "late", "said"),
     [
-        (Reply(status=400), 1, False, "status 400"),
-        (Reply(body='{"choices": [{"mess'), 1, False, "malformed reply"),
-        (Reply(status=401), 0, False, "status 401"),
-        (Reply(status=429, headers={"Retry-After": "9"}), 0, True, r"deadline \(1.5 s\); last: status 429"),
-        (Reply(waits_s=3.0), 1, True, r"within (its deadline|agent.expert_s) \(1.5 s\)"),
+        (Reply(status=400), 20.0, 1, False, "status 400"),
+        (Reply(body='{"choices": [{"mess'), 20.0, 1, False, "malformed reply"),
+        (Reply(status=401), 20.0, 0, False, "status 401"),
+        (Reply(status=429, headers={"Retry-After": "25"}), 20.0, 0, True, r"deadline \(20 s\); last: status 429"),
+        (Reply(waits_s=PATIENCE_S), 0.5, 1, True, r"within its deadline \(0.5 s\)"),
     ],
 )
 def test_without_a_reply_nothing_is_paid_and_what_may_have_been_worked_on_counts_toward_the_limit(
-    fault, kept, late, said
+    tmp_path, fault, request_s, kept, late, said
 ):
     reserve = reserve_of_one_attempt()
     with serving(fault, Reply(said="yes")) as endpoint:
-        counted, expert, prices = paid(chat(endpoint), deadline_s=1.5)
+        config = chat(endpoint, cache=tmp_path / "answers.sqlite")
+        counted, expert, prices = paid(config, request_s=request_s)
         with pytest.raises(ExpertError, match=said) as error:
             ask(expert, prices)
         assert (error.value.late, expert.since(0)) == (late, ())
         assert counted.expert.spending.tokens == kept * reserve
-        assert ask(expert, prices).answer == "yes"
+        assert ask(paid(config)[1], prices).answer == "yes"
         assert counted.expert.spending.tokens == kept * reserve + 107
     assert len(endpoint.asked) == 2
 
 
 def test_an_endpoint_that_nobody_serves_uses_none_of_the_tokens(quick_retries):
     gone = env({"name": "chat", "url": "http://127.0.0.1:9/v1", "model": "m"}, late="alone", tokens=900)
-    counted, expert, prices = paid(gone, deadline_s=0.5)
+    counted, expert, prices = paid(gone, request_s=0.3)
     assert (ask(expert, prices).outcome, ask(expert, prices).price) == (Outcome.LATE, 0)
     assert counted.expert.spending.tokens == 0
 
 
 def test_an_answer_that_comes_after_the_agent_gave_up_is_used_when_the_question_is_asked_again(tmp_path):
-    with serving(Reply(said="yes", waits_s=0.6)) as endpoint:
+    given_up = threading.Event()
+    with serving(then=lambda asked: Reply(said="yes" if given_up.wait(PATIENCE_S) else "no")) as endpoint:
         config = chat(endpoint, late="alone", cache=tmp_path / "answers.sqlite")
-        expert, prices = build_expert(config, deadline_s=5.0), Prices.of(config, seed=0)
-        hurried, patient = (PaidExpert(expert, deadline_s=deadline_s) for deadline_s in (0.1, 5.0))
+        expert, prices = build_expert(config, deadline_s=PATIENCE_S), Prices.of(config, seed=0)
+        hurried, patient = (PaidExpert(expert, deadline_s=deadline_s) for deadline_s in (0.1, PATIENCE_S))
         gave_up = ask(hurried, prices)
+        given_up.set()
         assert (gave_up.outcome, gave_up.price) == (Outcome.LATE, 0)
         found = ask(patient, prices, key=key(9))  # of another session
         assert (found.answer, found.price) == ("yes", 200)
@@ -549,22 +579,23 @@ def test_an_answer_that_comes_after_the_agent_gave_up_is_used_when_the_question_
 def test_a_request_that_outlives_its_deadline_is_not_made_again_by_another_ask_of_the_process(tmp_path, monkeypatch):
     monkeypatch.setattr(spending, "SLACK_S", 0.0)
     books = Spending(tmp_path / "answers.sqlite", asks="m", limit=None, wait_s=0.2, at_once=8)
-    begun, asked = threading.Event(), []
+    begun, ends, asked = threading.Event(), threading.Event(), []
 
     def slow(claim):
         claim.reserve()
         asked.append(claim)
         begun.set()
-        time.sleep(0.5)
+        assert ends.wait(PATIENCE_S)
         return Paid(said="yes", tokens=7)
 
     first = threading.Thread(target=lambda: books.once("q", most=50, pay=slow))
     first.start()
-    assert begun.wait(5)
+    assert begun.wait(PATIENCE_S)
     with pytest.raises(ExpertError, match="no answer, or no turn to ask, within 0.2 s") as error:
         books.once("q", most=50, pay=slow)
     assert error.value.late
-    first.join(5)
+    ends.set()
+    first.join(PATIENCE_S)
     assert books.once("q", most=50, pay=slow) == "yes"
     assert (len(asked), books.tokens) == (1, 7)
 

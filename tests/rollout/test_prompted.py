@@ -30,7 +30,7 @@ def rules(*bar: str, price: int = 300):
 
 
 def play(name, endpoint, *, sessions=6, by=None):
-    chat = Chat(url=endpoint.url, model="m", deadline_s=10.0)
+    chat = Chat(url=endpoint.url, model="m", deadline_s=60.0)
     chosen = plays(SHOP, split="test", sessions=sessions)
     policy = prompted(name, chat, SHOP)
     return play_prompted(policy, SHOP, split="test", plays=chosen, rules=by or rules()), chat
@@ -122,7 +122,7 @@ def test_the_agents_query_runs_and_its_rows_are_submitted():
         return Reply(said="[SubmitAnswer]" if "rows :" in asked.shown else f"[SearchProduct] {question.query}")
 
     with serving(then=searcher) as endpoint:
-        chat = Chat(url=endpoint.url, model="m", deadline_s=10.0)
+        chat = Chat(url=endpoint.url, model="m", deadline_s=60.0)
         lane = Lane(SHOP.stream(split="test", index=0), rules())
         lane.position = place
         session = asyncio.run(lane.play(prompted("prompted_agent", chat, SHOP)))

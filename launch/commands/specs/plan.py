@@ -68,8 +68,8 @@ def command(
     jobs = plan(read.path, read, given) if read.axes.vary else []
     config = jobs[0].config if jobs else read.resolve(given)
     network = read_network(config.model.path)
-    lengths = _lengths(config, like)
-    arithmetic = batches(config, lengths)
+    lengths, imitation_rows = _rows(config, like)
+    arithmetic = batches(config, lengths, imitation_rows=imitation_rows)
     local = cluster is None and address is None
     fitted = fit(config, network, nodes, action_share=lengths.action_share, count_cores=not local)
     estimate = None if like is None else _estimate(config, arithmetic, lengths, like)
@@ -104,18 +104,20 @@ def _nodes(cluster: str | None, address: str | None) -> "Sequence[Node]":
     return nodes_of(Dashboard(address))
 
 
-def _lengths(config: "RunConfig", like: Path | None) -> "Lengths":
-    """Lengths of sessions: of a finished run, else of the teacher's, else the longest."""
+def _rows(config: "RunConfig", like: Path | None) -> "tuple[Lengths, int | None]":
+    """Lengths of sessions: of a finished run, else of the teacher's, else the longest; and what imitation learns."""
     from agile_ray.record.folder import RunFolder
-    from launch.plan.lengths import longest, stored, taught
+    from launch.plan.lengths import longest, stored
+    from launch.plan.teacher import Teacher
 
-    if like is not None:
-        return stored(RunFolder(like))
+    lengths = None if like is None else stored(RunFolder(like))
     try:
-        return taught(config)
+        teacher = Teacher.of(config)
+        lengths = lengths or teacher.lengths()
+        return lengths, teacher.rows()
     except AgileError as error:
-        print(f"note        no session can be played here: {error}")
-        return longest(config)
+        print(f"note        the teacher can't play here: {error}")
+        return lengths or longest(config), None
 
 
 def _estimate(config: "RunConfig", planned: "Batches", lengths: "Lengths", like: Path) -> "Estimate":

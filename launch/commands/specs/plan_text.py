@@ -38,9 +38,12 @@ def show_batches(config: RunConfig, found: Batches, lengths: Lengths) -> None:
     learner = config.learner
     mean, most = float(lengths.tokens.mean()), int(lengths.tokens.max())
     print(f"lengths     {mean:.0f} tokens a row, at most {most}: {lengths.source}")
-    imitation = config.imitation
+    imitation, played = config.imitation, sessions_of(config.imitation)
+    searches = f" and {imitation.search_rows} search rows" if imitation.search_rows else ""
+    left_out = played + imitation.search_rows - found.imitation_rows
     print(
-        f"imitation   {sessions_of(imitation)} sessions, {found.imitation_steps} optimizer steps of {imitation.batch}"
+        f"imitation   {played} sessions{searches}, {f'{left_out} of them left out, ' if left_out else ''}"
+        f"{found.imitation_steps} optimizer steps of {imitation.batch}"
     )
     print(
         f"iteration   {found.sessions} sessions ({config.loop.lanes} lanes x {config.loop.sessions_per_lane}), "

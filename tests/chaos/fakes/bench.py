@@ -16,7 +16,7 @@ from tests.chaos.checks import Expected, final_weights
 from tests.chaos.fakes import driver, processes
 from tests.chaos.processes import Family
 from tests.chaos.runs import Bench, Started, Undisturbed
-from tests.chaos.trials import Trial
+from tests.chaos.trials import Outcome, Trial
 
 
 class FakeBench(Bench):
@@ -32,6 +32,7 @@ class FakeBench(Bench):
         """`expert`: as `env.expert`; gold notes its payments. `environ`: of all processes of a run, in addition."""
         super().__init__(folder)
         self._expert, self._environ = expert, dict(environ or {})
+        self._deadline_s = driver.DEADLINE_S
         self._forks: ForkServerContext = get_context("forkserver")
         client = ("httpx", "anyio._backends._asyncio")  # of those who ask an inbox
         self._forks.set_forkserver_preload([driver.__name__, "agile_ray.record.tensorboard", *client])
@@ -41,6 +42,11 @@ class FakeBench(Bench):
         first = self._forks.Process(target=int)
         first.start()
         first.join(self.limit_s)
+
+    def play(self, trial: Trial, usual: Undisturbed) -> Outcome:
+        """Play a trial; where a process is stopped, the run's deadlines are short."""
+        self._deadline_s = driver.STUCK_S if trial.signal == "SIGSTOP" else driver.DEADLINE_S
+        return super().play(trial, usual)
 
     def is_time(self, trial: Trial, usual: Undisturbed, *, since_s: float) -> bool:
         """Whether the expert was paid for that share of what it is paid in a run; the machine may be slow or fast."""
@@ -70,7 +76,9 @@ class FakeBench(Bench):
         """Start the driver of a run; its output goes on in the run's log."""
         self._log(name).parent.mkdir(parents=True, exist_ok=True)
         process = self._forks.Process(
-            target=driver.main, args=(name, self.folder / "runs", self._log(name), self._expert, self._environ)
+            target=driver.main,
+            args=(name, self.folder / "runs", self._log(name), self._expert, self._environ),
+            kwargs={"deadline_s": self._deadline_s},
         )
         process.start()
         assert process.pid is not None

@@ -40,15 +40,16 @@ from tests.chaos.fakes.processes import actor, rank
 from tests.fakes.parts import zeros
 
 ITERATIONS, LANES, SESSIONS, ACTORS, SEATS, RANKS, MAX_AGE = 5, 6, 6, 2, 2, 2, 1
-DEADLINE_S = 3.0
-"""Of every wait, also for an actor's report; long enough for a machine that has more to do."""
+DEADLINE_S, STUCK_S = 60.0, 6.0
+"""Of every wait, also for an actor's report; and of a run in which it is waited for, since a process is stopped. A busy
+machine is not to miss either."""
 
 
 Expert = str | Mapping[str, str]
 """As `env.expert`."""
 
 
-def config(name: str, folder: Path, expert: Expert = "gold") -> RunConfig:
+def config(name: str, folder: Path, expert: Expert = "gold", *, deadline_s: float = DEADLINE_S) -> RunConfig:
     """Of every fake run. A lane plays more sessions than its first stream has."""
     return RunConfig.model_validate(
         {
@@ -69,21 +70,21 @@ def config(name: str, folder: Path, expert: Expert = "gold") -> RunConfig:
                 "evaluate_every": 3,
             },
             "evaluate": {"sessions": 8, "validation_sessions": 8},
-            "cluster": {"deadline_s": DEADLINE_S},
+            "cluster": {"deadline_s": deadline_s},
         }
     )
 
 
-def main(name: str, folder: Path, log: Path, expert: Expert, environ: Mapping[str, str]) -> None:
+def main(name: str, folder: Path, log: Path, expert: Expert, environ: Mapping[str, str], *, deadline_s: float) -> None:
     """Be the driver of a run; what it prints goes on in the log."""
     with log.open("ab") as file:
         for output in (1, 2):
             os.dup2(file.fileno(), output)
     os.environ.update(environ)
     nursery = Nursery()  # before the lock, which its children would hold, and before threads
-    dispatch.HEARTBEAT_S = DEADLINE_S
+    dispatch.HEARTBEAT_S = deadline_s
     with border():
-        train(config(name, folder, expert), nursery)
+        train(config(name, folder, expert, deadline_s=deadline_s), nursery)
 
 
 def train(config: RunConfig, nursery: Nursery) -> None:
@@ -92,7 +93,7 @@ def train(config: RunConfig, nursery: Nursery) -> None:
     if run.is_finished:
         return
     with alone(run), Progress(imitation_steps=0, iterations=config.loop.iterations, run=run) as progress:
-        learners = Learners(nursery)
+        learners = Learners(nursery, deadline_s=config.cluster.deadline_s)
         pool = Pool(config, nursery, progress)
         try:
             learners.open()
@@ -196,10 +197,10 @@ class Pool(RolloutPool):
 class Learners:
     """Fake ranks; rank k of K learns segments k, k + K, ... Implements `agile_ray.protocols.Learners`."""
 
-    def __init__(self, nursery: Nursery) -> None:
+    def __init__(self, nursery: Nursery, *, deadline_s: float) -> None:
         self._children = [nursery.start(rank, index) for index in range(RANKS)]
         names = [f"learner: rank {index}" for index in range(RANKS)]
-        self._ranks = [Peer(name, lost=LearnerError, deadline_s=DEADLINE_S) for name in names]
+        self._ranks = [Peer(name, lost=LearnerError, deadline_s=deadline_s) for name in names]
         self._loop = asyncio.new_event_loop()
 
     def open(self) -> None:
