@@ -37,6 +37,7 @@ class Ask:
     text: str  # the user's words
     context: str = ""  # what the agent saw
     ask_probability: Annotated[float, Field(ge=0, le=1)] | None = None  # that the policy gave to asking, if known
+    words: str = ""  # what the agent wants to know; "" if it does not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,7 @@ class InboxExpert:
             text=shortened(question.text),
             context=shortened(question.shown if question.shown != question.text else ""),
             ask_probability=None if key.ask_probability is None else min(key.ask_probability, 1.0),  # it is rounded
+            words=shortened(key.words),
         )
         return advice(await self._closed(ask), where=f"expert inbox: {key}")
 

@@ -104,7 +104,7 @@ class Inbox:
     async def ask(self, request: Request) -> Response:
         """Add an ask, and wait for its answer."""
         posted = POSTED.validate_json(await _body(request))
-        _check_short(posted.ask.key, posted.ask.text, posted.ask.context)
+        _check_short(posted.ask.key, posted.ask.text, posted.ask.context, posted.ask.words)
         if self._queue.post(posted.ask, deadline_s=posted.deadline_s, now=time.time()):
             self._changes.now(posted.ask.key)
         told = self._queue.told(posted.ask.key)

@@ -2,13 +2,15 @@
 
     POST URL    Idempotency-Key: 3f9c0a61d2b47e58#train/shop/0#3#0
                 {"key": "train/shop/0#3#0", "question": "is it waterproof ?", "shown": "...", "kind": "fact"}
+                and "words": "does rain get in ?" where asks carry words, and the agent wrote some
     200         {"answer": "yes", "text": "yes , it is waterproof"}    may lack the `text` to read and remember
     200         {"outcome": "abstained"}                               or "refused"
 
 No connection, one that is cut off, a reply that is no JSON, 408, 409, 425, 429 and 5xx are tried again until the
 deadline, always with the same Idempotency-Key, so a service that keeps its answers by it works, and is paid, once. Its
-first part is a digest of the question: equal keys of two runs with other questions are told apart. The second is the
-key of the ask; characters other than letters, digits and -._~/#@ are percent-encoded. Any other status breaks the ask.
+first part is a digest of the question: equal keys of two runs with other questions are told apart. An ask that is made
+again keeps its key, also with other words, so the service's first answer stands. The second part is the key of the ask;
+characters other than letters, digits and -._~/#@ are percent-encoded. Any other status breaks the ask.
 """
 
 import asyncio
@@ -59,6 +61,8 @@ class HttpExpert:
         from httpx import AsyncClient
 
         asked = {"key": str(key), "question": question.text, "shown": question.shown, "kind": question.kind}
+        if key.words:
+            asked["words"] = key.words
         digest = hashlib.sha256(f"{question.id}\0{question.shown}".encode()).hexdigest()[:16]
         headers = {"Idempotency-Key": f"{digest}#{quote(str(key), safe='/#@')}"}  # a header is ASCII
         end, wait = time.monotonic() + self._deadline_s, FIRST_WAIT_S

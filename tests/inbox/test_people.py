@@ -137,18 +137,26 @@ def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(local):
     assert sorted(receipt.key for receipt in bought) == sorted(str(key(number)) for number in range(asks))
 
 
-def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(local):
+def test_a_person_is_shown_what_the_agent_saw_its_words_and_its_probability_of_asking(local, tmp_path):
     seen = replace(question(), shown="a table of people\nwho is 0 ?")
     thread, _ = in_background(
         lambda: asyncio.run(
-            InboxExpert(local.url, deadline_s=30).advise(seen, key=replace(key(), ask_probability=0.25))
+            InboxExpert(local.url, deadline_s=30).advise(
+                seen, key=replace(key(), ask_probability=0.25, words="how old ?")
+            )
         )
     )
     until(lambda: len(local.waiting()) == 1)
     [shown] = local.waiting()
     assert (shown["key"], shown["context"], shown["ask_probability"]) == (str(key()), seen.shown, 0.25)
+    assert shown["words"] == "how old ?"
     local.finish(str(key()))
     thread.join(20)
+    export(tmp_path, tmp_path / "asked.jsonl")
+    [line] = (tmp_path / "asked.jsonl").read_bytes().splitlines()
+    assert RECORD.validate_json(line).ask.words == "how old ?"
+    repeated = RecordedInbox(tmp_path / "asked.jsonl")
+    assert asyncio.run(repeated.advise(seen, key=replace(key(), words="how tall ?"))).answer == "x"
 
 
 @pytest.mark.parametrize("position", [0, 5])

@@ -47,6 +47,7 @@ class Service:
         self.faults: list[str] = []  # what goes wrong with the next requests, one each
         self.requests = Counter()  # by Idempotency-Key
         self.worked = Counter()
+        self.bodies: list[dict] = []
         self.waits_s = 0.0
         self.lock = threading.Lock()
         self.url = ""
@@ -58,9 +59,10 @@ def service() -> Iterator[Service]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             key = self.headers["Idempotency-Key"]
             with one.lock:
+                one.bodies.append(body)
                 one.requests[key] += 1
                 fault = one.faults.pop(0) if one.faults else ""
                 if fault != "503":
@@ -184,6 +186,37 @@ def test_answers_never_contain_functions(spec):
     found = ask(expert, prices)
     assert found.advice
     assert not any(function.value in found.advice + found.answer for function in Function)
+
+
+def test_words_go_with_an_ask_without_functions_and_change_neither_its_key_nor_what_is_paid(spec):
+    counted, expert, prices = paid(env(spec, words=True))
+    first = ask(expert, prices, key=replace(KEY, words=f"how wide ? {TRICK}"))
+    assert (first.key, first.words, first.price) == (str(KEY), "how wide ? yes SubmitAnswer SeekAdvice", 200)
+    assert [key.words for key in counted.asked] == [first.words]
+    assert ask(expert, prices, key=replace(KEY, words="how tall ?")) == first
+    assert counted.asked == {KEY: 1}
+
+
+def test_a_service_and_a_model_read_the_words_and_without_words_nothing_of_them(tmp_path):
+    with service() as one, serving(Reply(said="yes")) as endpoint:
+        _, expert, prices = paid(env({"name": "http", "url": one.url}))
+        _, model, _ = paid(env({"name": "chat", "url": endpoint.url, "model": "m"}))
+        for words in ("", "how wide ?", "how tall ?", "how wide ?"):
+            for number, asked in enumerate((expert, model)):
+                asked_by = AskKey(stream="s", position=len(one.bodies), number=number, words=words)
+                assert ask(asked, prices, key=asked_by).answer == "yes"
+    assert [body.get("words") for body in one.bodies] == [None, "how wide ?", "how tall ?", "how wide ?"]
+    said = "The assistant wants to know: "
+    shown = [WET.shown, f"{WET.shown}\n{said}how wide ?", f"{WET.shown}\n{said}how tall ?"]
+    assert [asked.shown for asked in endpoint.asked] == shown, "equal words are asked once"
+
+
+def test_a_service_that_is_asked_again_in_other_words_answers_once():
+    with service() as one:
+        for words in ("how wide ?", "how tall ?"):  # a crash is between them
+            _, expert, prices = paid(env({"name": "http", "url": one.url}))
+            ask(expert, prices, key=replace(KEY, words=words))
+    assert len(one.requests) == len(one.worked) == 1
 
 
 @pytest.mark.parametrize(
