@@ -42,7 +42,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.agent.threads import in_thread
 from agile_ray.agent.tokenizer import Speaker, Tokenizer, opening, said
-from agile_ray.errors import SessionError, ToolError, described
+from agile_ray.errors import SessionError, ToolError, TurnedAwayError, described
 from agile_ray.plugins.secrets import redacted
 from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Outcome, Receipt, Session, Turn
 
@@ -190,6 +190,7 @@ class Executor:
 
         Raises:
             SessionError: the tool, the judge or the expert broke; call `fail`.
+            TurnedAwayError: the endpoint of one of them would refuse every request.
         """
         prompt = np.array(self.context_ids, dtype=np.int32)
         rewards: list[float] = []
@@ -472,14 +473,15 @@ class Executor:
 
 @contextmanager
 def _broken_as_tool_error(name: str) -> Iterator[None]:
-    """Whatever the environment's code raises, only the session that called it ends.
+    """Whatever the environment's code raises, only the session that called it ends, unless all others would, too.
 
     Raises:
         ToolError: the block raised.
+        TurnedAwayError: an endpoint would refuse every request.
     """
     try:
         yield
-    except SessionError:
+    except (SessionError, TurnedAwayError):
         raise
     except Exception as error:
         raise ToolError(f"{name}: {described(error)}") from error

@@ -76,6 +76,7 @@ class Expert(Protocol):
 
         Raises:
             ExpertError: the expert broke.
+            TurnedAwayError: it would refuse every ask, so the run ends.
         """
         ...
 

@@ -10,7 +10,7 @@ from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey, Expert, is_patient, reliability_of, source_of
 from agile_ray.agent.functions import Function
 from agile_ray.agent.threads import in_thread
-from agile_ray.errors import ExpertError, described
+from agile_ray.errors import ExpertError, TurnedAwayError, described
 from agile_ray.plugins.secrets import redacted
 from agile_ray.prices import Prices
 from agile_ray.types import Outcome, Receipt
@@ -84,6 +84,7 @@ class PaidExpert:
         Raises:
             ExpertError: the expert broke in any way, or did not answer by the deadline, and the agent does not go on
                 alone; nothing is charged.
+            TurnedAwayError: the expert's endpoint would refuse every ask.
         """
         bought = self._receipts.setdefault(key.position, {})
         if key not in bought:
@@ -144,7 +145,7 @@ class PaidExpert:
             try:
                 async with deadline:
                     advice = await self._expert.advise(question, key=key)
-            except ExpertError:
+            except (ExpertError, TurnedAwayError):
                 raise
             except (Exception, asyncio.CancelledError) as error:  # whatever it raises, only its own session ends
                 task = asyncio.current_task()

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey
-from agile_ray.errors import ExpertError, described
+from agile_ray.errors import TURNED_AWAY, ExpertError, TurnedAwayError, described
 from agile_ray.inbox.asks import POSTED, TOLD, Ask, Posted, State, Told, shortened
+from agile_ray.plugins.secrets import redacted
 from agile_ray.types import Outcome
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class InboxExpert:
 
         Raises:
             ExpertError: nobody answered by the deadline, or the inbox refuses the ask. It says which.
+            TurnedAwayError: the inbox refuses every request.
         """
         ask = Ask(
             key=str(key),
@@ -107,13 +109,19 @@ class InboxExpert:
 
         Raises:
             ExpertError: it refuses the ask.
+            TurnedAwayError: it refuses every request.
         """
         if reply.status_code == 200:
             return TOLD.validate_json(reply.content)
         if reply.status_code == 429 or reply.status_code >= 500:
             return None
-        hint = f"; the token is read from {TOKEN}" if reply.status_code == 401 else ""
-        raise ExpertError(f"expert inbox: {self._url} refuses: {reply.status_code} {reply.text[:200]}{hint}")
+        said = f"expert inbox: {self._url}: status {reply.status_code}: {redacted(' '.join(reply.text.split())[:200])}"
+        if reply.status_code in TURNED_AWAY:
+            raise TurnedAwayError(
+                f"{said}; it refuses every request: check its address and its token, which is read from {TOKEN}, and "
+                "start again"
+            )
+        raise ExpertError(said)
 
 
 def advice(told: Told, *, where: str) -> Advice:

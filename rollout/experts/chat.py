@@ -45,7 +45,7 @@ class ChatExpert:
         """Ask the model.
 
         Raises:
-            ExpertError, ConfigError: there is no answer, as `Spending.once` and `Chat.reply` say.
+            ExpertError, TurnedAwayError: there is no answer, as `Spending.once` and `Chat.reply` say.
         """
         # All that the answer depends on:
         asked = f"{question.shown}\n{WORDS}{key.words}" if key.words else question.shown

@@ -10,7 +10,8 @@ No connection, one that is cut off, a reply that is no JSON, 408, 409, 425, 429 
 deadline, always with the same Idempotency-Key, so a service that keeps its answers by it works, and is paid, once. Its
 first part is a digest of the question: equal keys of two runs with other questions are told apart. An ask that is made
 again keeps its key, also with other words, so the service's first answer stands. The second part is the key of the ask;
-characters other than letters, digits and -._~/#@ are percent-encoded. Any other status breaks the ask.
+characters other than letters, digits and -._~/#@ are percent-encoded. 401, 403 and
+404 end the run. Any other status breaks the ask.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from urllib.parse import quote
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey
-from agile_ray.errors import ExpertError, described
+from agile_ray.errors import TURNED_AWAY, ExpertError, TurnedAwayError, described
 from agile_ray.types import Outcome
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class HttpExpert:
 
         Raises:
             ExpertError: it refuses the request, or gives no usable reply until the deadline.
+            TurnedAwayError: it would refuse every request.
         """
         from httpx import AsyncClient
 
@@ -90,6 +92,11 @@ class HttpExpert:
             return None, described(error)
         if reply.status_code in AGAIN or reply.status_code >= 500:
             return None, f"status {reply.status_code}"
+        if reply.status_code in TURNED_AWAY:
+            raise TurnedAwayError(
+                f"expert http: {self._url}: status {reply.status_code}; it refuses every request: check "
+                "env.expert.url, and that the service needs no key, and start again"
+            )
         if reply.status_code != 200:
             raise ExpertError(f"expert http: {self._url}: status 200 is needed, found {reply.status_code}")
         try:

@@ -14,7 +14,7 @@ import pytest
 from agile_ray.agent.expert import AskKey
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Env, RunConfig
-from agile_ray.errors import ConfigError, ExpertError
+from agile_ray.errors import ConfigError, ExpertError, TurnedAwayError
 from agile_ray.inbox.asks import ASK, LONGEST, RECORD, Record, State, Told, shortened
 from agile_ray.inbox.client import TOKEN, InboxExpert
 from agile_ray.inbox.recorded import RecordedInbox
@@ -214,7 +214,7 @@ def test_a_deadline_closes_an_ask(local):
 
 def test_a_wrong_token_is_named_and_not_repeated(local, monkeypatch):
     monkeypatch.setenv("AGILE_INBOX_TOKEN", "another token, a wrong one")
-    with pytest.raises(ExpertError, match="401.*AGILE_INBOX_TOKEN") as error:
+    with pytest.raises(TurnedAwayError, match=f"{local.url}: status 401.*AGILE_INBOX_TOKEN") as error:
         advised(local)()
     assert "a wrong one" not in str(error.value)
 

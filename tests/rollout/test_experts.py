@@ -17,7 +17,7 @@ from agile_ray.agent.expert import COLLEAGUE, AskKey, GoldExpert, Panel, is_pati
 from agile_ray.agent.functions import Function
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Agent, Env, Memory
-from agile_ray.errors import ConfigError, ExpertError
+from agile_ray.errors import ConfigError, ExpertError, TurnedAwayError
 from agile_ray.prices import Prices
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
@@ -65,7 +65,7 @@ def service() -> Iterator[Service]:
                 one.bodies.append(body)
                 one.requests[key] += 1
                 fault = one.faults.pop(0) if one.faults else ""
-                if fault != "503":
+                if not fault.isdigit():
                     one.worked[key] = 1
             time.sleep(one.waits_s)
             body = json.dumps(one.said).encode()
@@ -358,6 +358,37 @@ def test_whoever_is_patient_is_waited_for_on_the_lanes_own_loop_and_nobody_else_
     assert {receipt.answer for receipt in found} == {"yes"}
 
 
+@pytest.mark.parametrize("late", ["fail", "alone"])
+@pytest.mark.parametrize(
+    ("name", "status", "what"),
+    [
+        ("http", 401, r"check env\.expert\.url"),
+        ("http", 404, r"check env\.expert\.url"),
+        ("chat", 401, "its model and the key, which is read from OPENAI_API_KEY"),
+        ("chat", 404, "check its address, its model"),
+        ("inbox", 401, "token, which is read from AGILE_INBOX_TOKEN"),
+    ],
+)
+def test_an_endpoint_that_refuses_every_ask_ends_the_run_by_its_name_and_is_not_paid(
+    tmp_path, monkeypatch, name, status, what, late
+):
+    secret = "a-key-that-nobody-may-read"
+    for variable in ("OPENAI_API_KEY", "AGILE_INBOX_TOKEN"):
+        monkeypatch.setenv(variable, secret)
+    refuses = Reply(status=status, body=json.dumps({"error": {"message": f"no such key:\n{secret}"}}))
+    with service() as one, serving(refuses) as endpoint, answering(tmp_path) as inbox:
+        one.faults = [str(status)] * 9
+        url = {"http": one.url, "chat": endpoint.url, "inbox": inbox}[name]
+        _, expert, prices = paid(env({"name": name, "url": url, "late": late} | {"chat": {"model": "m"}}.get(name, {})))
+        with pytest.raises(
+            TurnedAwayError, match=f"expert {name}:? {url}.* {status}.*it refuses every request.*{what}"
+        ) as e:
+            ask(expert, prices)
+    assert secret not in str(e.value)
+    assert "\n" not in str(e.value)
+    assert expert.since(0) == ()
+
+
 def test_a_flaky_service_works_once_for_an_ask_that_took_many_attempts():
     with service() as one:
         one.faults = ["503", "drop", "cut", "garbage"]
@@ -549,9 +580,9 @@ def test_without_a_reply_nothing_is_paid_and_what_may_have_been_worked_on_counts
     reserve = reserve_of_one_attempt()
     with serving(fault, Reply(said="yes")) as endpoint:
         counted, expert, prices = paid(chat(endpoint), deadline_s=1.5)
-        with pytest.raises(ExpertError, match=said) as error:
+        with pytest.raises((ExpertError, TurnedAwayError), match=said) as error:
             ask(expert, prices)
-        assert (error.value.late, expert.since(0)) == (late, ())
+        assert (getattr(error.value, "late", False), expert.since(0)) == (late, ())
         assert counted.expert.spending.tokens == kept * reserve
         assert ask(expert, prices).answer == "yes"
         assert counted.expert.spending.tokens == kept * reserve + 107
