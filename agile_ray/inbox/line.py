@@ -33,7 +33,7 @@ SLACK_S = 10.0
 """How much longer a request may take than it waits."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 """Pause after a request that failed; it doubles with each further one, up to a limit."""
-POSTS = 8
+POSTS = 2
 """Asks that are posted at the same time; further ones take turns."""
 
 
@@ -181,8 +181,8 @@ class Line:
         said = f"expert inbox: {self._url}: status {reply.status_code}: {redacted(' '.join(reply.text.split())[:200])}"
         if reply.status_code in TURNED_AWAY:
             raise TurnedAwayError(
-                f"{said}; it refuses every request: check its address and its token, which is read from {TOKEN}, and "
-                "start again"
+                f"{said}; it refuses every request: check its address, its version of agile-ray and its "
+                f"token, which is read from {TOKEN}, and start again"
             )
         raise ExpertError(said)
 
