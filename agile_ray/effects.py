@@ -29,19 +29,22 @@ def pair_conflicts(one: RunConfig, other: RunConfig, *, compared: str) -> list[s
 
 
 def machines_of(config: RunConfig) -> dict[str, object]:
-    """Values of the knobs that engines and learners are started with. Runs with equal values can share them."""
-    return _values(config, Affects.MACHINES)
+    """Values of the knobs that engines and learners are started with. Runs with equal values can share them.
+
+    Of the experts it is whether asks carry words: an engine stops at an ask without.
+    """
+    return _values(config, Affects.MACHINES) | _worded(config)
 
 
 def imitation_of(config: RunConfig) -> dict[str, object]:
     """Values of the knobs that the SFT policy and its critic depend on. Runs with equal values can share both.
 
     The price is one of them, also where the teacher asks at random: the returns that the critic learns contain it, and
-    `linked` credit is own rewards minus what the critic expects. Of the experts only their prices are: in imitation
-    the gold answers stand in for all of them.
+    `linked` credit is own rewards minus what the critic expects. Of the experts only their prices are, and whether
+    asks carry words: in imitation the gold answers stand in for all of them.
     """
     prices = [one.price.model_dump(mode="json") for one in config.env.expert.by_key.values()]
-    return _values(config, Affects.IMITATION) | {"env.expert": prices}
+    return _values(config, Affects.IMITATION) | {"env.expert": prices} | _worded(config)
 
 
 def evaluation_of(config: RunConfig, *keys: str) -> dict[str, object]:
@@ -53,6 +56,10 @@ def evaluation_of(config: RunConfig, *keys: str) -> dict[str, object]:
 def sft_evaluation_of(config: RunConfig) -> dict[str, object]:
     """Values of the knobs that the SFT policy's evaluation depends on. Runs with equal values can share it."""
     return _values(config, Affects.IMITATION | Affects.EVALUATION)
+
+
+def _worded(config: RunConfig) -> dict[str, object]:
+    return {f"{key}.words": True for key, one in config.env.expert.by_key.items() if one.words}
 
 
 def _wherever(config: RunConfig) -> RunConfig:

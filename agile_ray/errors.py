@@ -2,6 +2,7 @@
 
 AgileError
     ConfigError      the run can't start; fix what the message names (exit code 2)
+        TurnedAwayError  an endpoint refuses the key, or has no such address or model: the run ends in its first request
     ContractError    a value violates what its type promises; always a bug
     SessionError     one session failed; recorded on the session, the run continues
         ToolError        the tool or the judge broke (a wrong query is an observation instead)
@@ -32,6 +33,14 @@ class AgileError(Exception):
 
 class ConfigError(AgileError):
     """The run can't start as configured."""
+
+
+class TurnedAwayError(ConfigError):
+    """An endpoint refuses the key, or has no such address or model. No later request would succeed, so the run ends."""
+
+
+TURNED_AWAY = frozenset({401, 403, 404})
+"""Statuses of HTTP that do not get better by waiting."""
 
 
 def described(error: BaseException) -> str:

@@ -6,6 +6,7 @@ expert: {name: chat, url: http://localhost:8000/v1, model: qwen, tokens: 200000}
 expert: {name: inbox, url: http://localhost:8322, late: alone}     people
 expert: {price: {token: 0.001, most: 0.5}}                         env.advice_cost, and more for a long answer
 expert: {colleague: {wrong: 0.3, price: 0.05}}                     whom [AskColleague] asks
+expert: {words: true}                                      who is told what the agent wants to know
 """
 
 from collections.abc import Mapping
@@ -98,7 +99,7 @@ class PriceRule(_Part):
     steps: Mapping[int, Price] = {}
     """Price from a session of the episode on, such as `{24: 0.5}`; before the first of them, `base`."""
     token: Price = 0.0
-    """Price of each token of the question and the answer, on top of `base`."""
+    """Price of each token of the question, of the words of the ask and of the answer, on top of `base`."""
     most: Price | None = None
     """Highest price of an ask that is priced by tokens; the agent is told this one."""
 
@@ -156,6 +157,8 @@ class ExpertSpec(_Part):
     told that there is no advice and goes on alone. Nothing is paid either way."""
     url: str | None = None
     """Address of `http`, of the endpoint of `chat`, or of the `inbox`."""
+    words: bool = False
+    """Asks carry words: after its function, the agent writes what it wants to know, up to the end token."""
     deadline_s: float | None = Field(default=None, gt=0)
     """How long an ask stays in the `inbox`, in seconds from when it is first there, whoever asks again. None:
     `agent.expert_s`, which is the longest, and is counted anew by whoever asks again."""

@@ -4,7 +4,7 @@
     constant    the price of the episode         the same
     kind        the price of the question        the same
     schedule    the price at this session        the same
-    tokens      the highest price                base + token * tokens of question and answer, at most the highest
+    tokens      the highest price                base + token * tokens of question, words and answer, at most that
 
 So what is told is what is paid, or an upper bound.
 """
@@ -93,7 +93,7 @@ class Prices:
             quoted: what the agent was told.
             outcome: of the ask.
             stream: id of the episode's stream.
-            tokens: of the question and the answer.
+            tokens: of the question, the words of the ask, and the answer.
         """
         if outcome in REFUNDED or (outcome is not Outcome.ANSWERED and not self.charges_asks):
             return 0

@@ -109,6 +109,7 @@ class Receipt:
     answer: str  # what is submitted if the policy submits the advice
     rule: str = "constant"  # by which the price was reckoned
     outcome: Outcome = Outcome.ANSWERED
+    words: str = ""  # what the policy wanted to know, as the expert read it; "" if it did not say
     # the error that kept the expert from answering; "" if there was none, or if people let the deadline pass. It is not
     # stored with sessions, so receipts are equal without it
     fault: str = field(default="", compare=False)

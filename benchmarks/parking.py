@@ -74,6 +74,11 @@ class Person(World):
         self._keeps = keeps
         self._asks = deque[asyncio.Future[None]]()
 
+    @property
+    def waiting(self) -> int:
+        """Asks that are open."""
+        return len(self._asks)
+
     async def advise(self, question: Question, *, key: AskKey) -> Advice:
         """Answer truly, in the end."""
         del key
@@ -182,8 +187,9 @@ async def busy() -> Busy:
             looks: list[tuple[float, float, float]] = []
             end_s = time.monotonic() + BUSY_S
             while time.monotonic() < end_s:
-                one = player.seats
-                looks.append((one.taken - one.held, one.taken, one.asking + one.held))
+                one, waiting = player.seats, person.waiting
+                seated = max(waiting - one.asking, 0)  # those that wait in a seat, until they are parked
+                looks.append((one.taken - seated, one.taken, waiting))
                 await asyncio.sleep(LOOK_S)
         reading.cancel()
         player.close()

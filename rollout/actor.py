@@ -23,7 +23,7 @@ from rollout.fleet.in_order import InOrder
 from rollout.fleet.messages import Orders
 from rollout.garbage import look_rarely
 from rollout.player import Player
-from rollout.rules import build_rules
+from rollout.rules import build_rules, worded
 from rollout.settings import ActorSettings, EngineSettings, RolloutSettings
 from rollout.weights.sync_check import SyncReport
 
@@ -203,12 +203,13 @@ def engine_settings(settings: ActorSettings) -> EngineSettings:
 
     common, rollout = settings.common, settings.common.rollout
     tokenizer = HFTokenizer(settings.model)
+    stops = (STOPS - worded(common.env.expert)) & tokenizer.functions.keys()
     return EngineSettings(
         model=settings.model,
         dtype=rollout.dtype,
         exact=common.exact,
         session_tokens=common.agent.session_tokens,
-        stops=(tokenizer.eos_id, *(tokenizer.functions[stop] for stop in sorted(STOPS & tokenizer.functions.keys()))),
+        stops=(tokenizer.eos_id, *(tokenizer.functions[stop] for stop in sorted(stops))),
         ask=tokenizer.function_id(Function.SEEK_ADVICE),
         lanes=common.seats,
         transport=rollout.transport,

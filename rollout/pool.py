@@ -202,7 +202,8 @@ class RolloutPool:
         """Open lanes with other settings on the running engines, each at the start of its first stream.
 
         Args:
-            settings: equal to the previous ones in `rollout`, `seats`, `device`, `exact` and `agent.session_tokens`.
+            settings: equal to the previous ones in `rollout`, `seats`, `device`, `exact` and `agent.session_tokens`,
+                and in which asks carry words.
 
         Raises:
             ConfigError: environment or embedder do not fit the settings.

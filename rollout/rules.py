@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from agile_ray.agent.environment import Environment
-from agile_ray.agent.functions import SEARCHES, Function
+from agile_ray.agent.expert import COLLEAGUE
+from agile_ray.agent.functions import ASKS, SEARCHES, Function
 from agile_ray.agent.memory import Embedder, HashedEmbedder
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent, Env, Memory
 from agile_ray.errors import ConfigError
+from agile_ray.expert_spec import ExpertSpec
 from agile_ray.prices import Prices
 from rollout.embedder import BatchedEmbedder
 from rollout.experts import build_expert
@@ -45,7 +47,14 @@ def build_rules(
         memory=memory,
         tool_s=env.tool_s,
         prices=Prices.of(env, seed=seed),
+        worded=worded(env.expert),
     )
+
+
+def worded(expert: ExpertSpec) -> frozenset[Function]:
+    """The functions that ask in words, of the expert and its colleague."""
+    asked = {"": expert, COLLEAGUE: expert.colleague}
+    return frozenset(function for function, to in ASKS.items() if (one := asked[to]) is not None and one.words)
 
 
 def _read_tokenizer(model: Path, search: Function, *, env: Env) -> Tokenizer:

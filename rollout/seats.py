@@ -34,8 +34,6 @@ class Seats:
         self.taken = 0
         self.asking = 0
         """Sessions that have waited for an expert for longer than `PARK_S`; some have kept their seats."""
-        self.held = 0
-        """Sessions that wait for an expert in a seat, until they are parked."""
         self.parks = 0
         """Seats that were given up, since it was set to 0."""
         self._changed = changed
@@ -107,11 +105,9 @@ class Wait:
 
     async def __aenter__(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(PARK_S, self._park)
-        self._seats.held += 1
 
     def _park(self) -> None:
         self._slow = True
-        self._seats.held -= 1
         self._seats.slow(keeps=self._keeps)
 
     async def __aexit__(
@@ -119,7 +115,5 @@ class Wait:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if not self._slow:
-            self._seats.held -= 1
-        elif not isinstance(error, asyncio.CancelledError):  # a cancelled session never plays again
+        if self._slow and not isinstance(error, asyncio.CancelledError):  # a cancelled session never plays again
             await self._seats.again(self._played, keeps=self._keeps)

@@ -17,7 +17,8 @@ POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 class RolloutSettings:
     """The part of a run's configuration that rollouts depend on.
 
-    An engine reads `rollout`, `seats`, `device`, `exact`, `seed` and `agent.session_tokens` once, when it starts.
+    An engine reads `rollout`, `seats`, `device`, `exact`, `seed`, `agent.session_tokens`, and which asks carry words,
+    once, when it starts.
     `RolloutPool.reopen` opens lanes with other settings on the same engines; what an engine has read stays.
     """
 

@@ -55,6 +55,7 @@ def test_machines_are_restarted_if_a_setting_of_their_start_changes():
         "imitation.dtype",
         "ppo.dtype",
     }
+    assert machines_of(config()) != machines_of(config("env.expert.words=true"))
 
 
 IMITATION = beginning("seed", "model.", "env.", "agent.", "memory.", "imitation.", "learner.", "ppo.critic")

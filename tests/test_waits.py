@@ -14,6 +14,9 @@ SESSION = "the session that waits for it has a deadline (rollout/timed_session.p
 ALLOWED = {
     ("agile_ray/agent/lane.py", "Lane._embed_ahead", "in_thread"): SESSION,
     ("agile_ray/agent/threads.py", "_serve", "inbox.get"): "an idle thread waits for work; it keeps no process alive",
+    ("agile_ray/inbox/line.py", "Line._post", "self._known.wait"): "Line.closed has a deadline",
+    ("agile_ray/inbox/line.py", "Line._post", "True"): "Line.closed has a deadline",
+    ("agile_ray/inbox/line.py", "Line._listen", "True"): "listens while asks wait, each of which has a deadline",
     ("envs/endpoints/chat.py", "Chat._connected", "self._lock"): SHORT,
     ("envs/endpoints/chat.py", "Chat._count", "self._lock"): SHORT,
     (

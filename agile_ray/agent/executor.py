@@ -7,6 +7,7 @@
     [CallTool] name {} <end> calls a tool with arguments in JSON                    its result, or why there is none
     [SeekAdvice]             asks the expert and pays                               advice, or that there is none
     [AskColleague]           asks the second expert and pays                        advice, or that there is none
+    [SeekAdvice] words <end> asks in words, where asks carry them                   advice, or that there is none
     [Reflection] words       keeps the words                                        -
     [UpdateMemory]           writes the QA pair and the reflection to memory        -
     [PredictAnswer] words    keeps the words                                        -
@@ -41,7 +42,7 @@ from agile_ray.agent.rules import Rules
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.agent.threads import in_thread
 from agile_ray.agent.tokenizer import Speaker, Tokenizer, opening, said
-from agile_ray.errors import SessionError, ToolError, described
+from agile_ray.errors import SessionError, ToolError, TurnedAwayError, described
 from agile_ray.plugins.secrets import redacted
 from agile_ray.types import Ending, Hindsight, MemoryUse, Origin, Outcome, Receipt, Session, Turn
 
@@ -115,6 +116,7 @@ class Executor:
         self.reads: list[MemoryUse] = []
         self.ending: Ending | None = None
         self.barred = frozenset(Function(f"[{name}]") for name in rules.agent.bar)
+        self.worded = rules.worded
         self._search_function = rules.search_function
         self._agent = rules.agent
         self._prices = {Function.SEEK_ADVICE: rules.prices}
@@ -142,6 +144,7 @@ class Executor:
         self._words: list[int] = []
         self._taken = 0  # action tokens of the turn that is being taken
         self._ask_probability = math.nan  # of that turn, as in Turn
+        self._asks_with: float | None = None  # that of the latest call that asks, if its turn begins with it
         if rules.agent.forced:
             self._force(Function.GET_QUESTION)
             if Function.RETRIEVE_MEMORY not in self.barred:
@@ -187,6 +190,7 @@ class Executor:
 
         Raises:
             SessionError: the tool, the judge or the expert broke; call `fail`.
+            TurnedAwayError: the endpoint of one of them would refuse every request.
         """
         prompt = np.array(self.context_ids, dtype=np.int32)
         rewards: list[float] = []
@@ -289,9 +293,13 @@ class Executor:
         if function is None:
             if pending in SEARCHES:
                 return await self._search(words)
+            if pending is not None and pending in ASKS:
+                return await self._ask(pending, words)
             return self._refuse("nothing to end here , call a function")
         if pending in SEARCHES:
             return self._refuse("a query ends with the end token")
+        if pending in ASKS:
+            return self._refuse("the words of an ask end with the end token")
         wrong = self._out_of_order(function)
         if wrong:
             return self._refuse(wrong)
@@ -332,14 +340,19 @@ class Executor:
             case Function.RETRIEVE_MEMORY:
                 return _Effect(reply=self._retrieve_memory())
             case Function.SEEK_ADVICE | Function.ASK_COLLEAGUE:
-                return await self._ask(function)
+                first = function is Function.SEEK_ADVICE and self._taken == 1  # the probability is the first token's
+                known = first and not math.isnan(self._ask_probability)
+                self._asks_with = self._ask_probability if known else None
+                if function not in self.worded:
+                    return await self._ask(function)
+                self._pending = function
             case Function.UPDATE_MEMORY:
                 await self._update_memory()
             case Function.SUBMIT_ANSWER:
                 return await self._submit_answer()
             case Function.CLEAR_CONTEXT:
                 self.ending = Ending.DONE
-            case _:  # [PredictAnswer], [Reflection] and the searches: words follow
+            case _:  # [PredictAnswer], [Reflection] and the searches: words follow, as in some asks
                 self._pending = function
         return _NOTHING
 
@@ -378,22 +391,22 @@ class Executor:
             self._candidate = Submission(text=self.found.text, rows=self.found.rows)
         return _Effect(reply=said(self.tokenizer, f"{redacted(self.found.text)}\n", speaker=Speaker.TOOL))
 
-    def _ask_key(self, function: Function) -> AskKey:
+    def _ask_key(self, function: Function, words: str) -> AskKey:
         to = ASKS[function]
-        known = function is Function.SEEK_ADVICE and self._taken == 1  # it is that of the turn's first token
         return AskKey(
             stream=self.stream.id,
             position=self.position,
             number=sum(AskKey.parse(receipt.key).to == to for receipt in self._receipts),
             to=to,
-            ask_probability=self._ask_probability if known and not math.isnan(self._ask_probability) else None,
+            ask_probability=self._asks_with,
+            words=words,
         )
 
-    async def _ask(self, function: Function) -> _Effect:
+    async def _ask(self, function: Function, words: str = "") -> _Effect:
         async with self._waits():
             receipt = await self._expert.ask(
                 self.question,
-                key=self._ask_key(function),
+                key=self._ask_key(function, words),
                 price=self._quote(function),
                 prices=self._prices[function],
                 count=lambda text: len(self.tokenizer.encode(text)),
@@ -460,14 +473,15 @@ class Executor:
 
 @contextmanager
 def _broken_as_tool_error(name: str) -> Iterator[None]:
-    """Whatever the environment's code raises, only the session that called it ends.
+    """Whatever the environment's code raises, only the session that called it ends, unless all others would, too.
 
     Raises:
         ToolError: the block raised.
+        TurnedAwayError: an endpoint would refuse every request.
     """
     try:
         yield
-    except SessionError:
+    except (SessionError, TurnedAwayError):
         raise
     except Exception as error:
         raise ToolError(f"{name}: {described(error)}") from error

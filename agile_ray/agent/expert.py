@@ -23,7 +23,9 @@ class AskKey:
     position: int  # of the session in its stream
     number: int  # of the asks of this expert in its session, from 0
     to: str = ""  # the expert, or COLLEAGUE
-    ask_probability: float | None = field(default=None, compare=False)  # told to the expert, and no part of the key
+    # Told to the expert, and no part of the key:
+    ask_probability: float | None = field(default=None, compare=False)  # that the policy gave to asking, if known
+    words: str = field(default="", compare=False)  # what the agent wants to know; "" if it does not say
 
     def __str__(self) -> str:
         return f"{self.stream}#{self.position}#{self.number}{'@' if self.to else ''}{self.to}"
@@ -74,6 +76,7 @@ class Expert(Protocol):
 
         Raises:
             ExpertError: the expert broke.
+            TurnedAwayError: it would refuse every ask, so the run ends.
         """
         ...
 

@@ -27,7 +27,8 @@ PAPER = tuple(function for function in Function if function not in (Function.CAL
 """The functions that every model has."""
 
 SEARCHES = frozenset({Function.SEARCH_PRODUCT, Function.SEARCH, Function.CALL_TOOL})
-"""Functions whose argument the policy writes after the token, up to the end token."""
+"""Functions whose argument the policy writes after the token, up to the end token. So are those of `ASKS` if asks carry
+words."""
 
 ASKS = {Function.SEEK_ADVICE: "", Function.ASK_COLLEAGUE: "colleague"}
 """Functions that ask an expert, and whom, as `AskKey.to` names it."""
@@ -36,5 +37,6 @@ STOPS = frozenset({*ASKS, Function.GET_QUESTION, Function.RETRIEVE_MEMORY, Funct
 """Functions after which the executor appends an observation or ends the session, so the engine stops.
 
 The other functions append nothing when they are in order, so the policy continues in the same engine call. When one of
-them is out of order, the executor cuts the call off after it: what follows was written without seeing the reply.
+them is out of order, the executor cuts the call off after it: what follows was written without seeing the reply. An ask
+that carries words does not stop the engine: the end token after its words does.
 """

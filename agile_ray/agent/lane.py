@@ -147,7 +147,7 @@ class Lane:
         """Play the next session to its end.
 
         A broken tool or expert fails this session and is recorded on it. A broken engine raises, because no other
-        session could continue either.
+        session could continue either, and so does an endpoint that would refuse every request.
 
         Args:
             policy: writes its turns.
@@ -155,6 +155,7 @@ class Lane:
 
         Raises:
             EngineError: the policy's engine is lost.
+            TurnedAwayError: an endpoint refuses the key, or has no such address or model.
         """
         await self._embed_ahead()
         memory = SessionMemory(

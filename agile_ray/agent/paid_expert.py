@@ -4,12 +4,13 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey, Expert, is_patient, reliability_of, source_of
 from agile_ray.agent.functions import Function
 from agile_ray.agent.threads import in_thread
-from agile_ray.errors import ExpertError, described
+from agile_ray.errors import ExpertError, TurnedAwayError, described
 from agile_ray.plugins.secrets import redacted
 from agile_ray.prices import Prices
 from agile_ray.types import Outcome, Receipt
@@ -71,11 +72,11 @@ class PaidExpert:
         prices: Prices | None = None,
         count: Callable[[str], int] = len,
     ) -> Receipt:
-        """Return the receipt of this ask; ask and pay the expert only if there is none yet.
+        """Return the receipt of this ask; ask and pay the expert only if there is none yet, in whatever words.
 
         Args:
             question: what is asked.
-            key: identifies the ask.
+            key: identifies the ask, and has its words.
             price: that the agent was told, thousandths.
             prices: what follows from it; None: the price is paid for an answer, and nothing for none.
             count: number of tokens of a text, for prices by tokens.
@@ -83,6 +84,7 @@ class PaidExpert:
         Raises:
             ExpertError: the expert broke in any way, or did not answer by the deadline, and the agent does not go on
                 alone; nothing is charged.
+            TurnedAwayError: the expert's endpoint would refuse every ask.
         """
         bought = self._receipts.setdefault(key.position, {})
         if key not in bought:
@@ -104,6 +106,7 @@ class PaidExpert:
         self, question: Question, key: AskKey, price: int, prices: Prices, count: Callable[[str], int]
     ) -> Receipt:
         start, fault = time.monotonic(), ""
+        key = replace(key, words=_plain(key.words))
         try:
             advice = await self._advice(question, key)
         except ExpertError as error:
@@ -114,7 +117,7 @@ class PaidExpert:
             fault = "" if away else redacted(str(error))
         answered = advice.outcome is Outcome.ANSWERED
         text, answer = (_plain(said) if answered else "" for said in (advice.text, advice.answer))
-        tokens = count(question.text) + count(text) if prices.rule.token else 0
+        tokens = sum(map(count, (question.text, key.words, text))) if prices.rule.token else 0
         return Receipt(
             key=str(key),
             price=prices.due(price, outcome=advice.outcome, stream=key.stream, tokens=tokens),
@@ -124,6 +127,7 @@ class PaidExpert:
             answer=answer,
             rule=prices.rule.name,
             outcome=advice.outcome,
+            words=key.words,
             fault=fault,
         )
 
@@ -141,7 +145,7 @@ class PaidExpert:
             try:
                 async with deadline:
                     advice = await self._expert.advise(question, key=key)
-            except ExpertError:
+            except (ExpertError, TurnedAwayError):
                 raise
             except (Exception, asyncio.CancelledError) as error:  # whatever it raises, only its own session ends
                 task = asyncio.current_task()
@@ -178,5 +182,5 @@ class PaidExpert:
 
 
 def _plain(said: str) -> str:
-    """What the policy may read of an answer: no secrets, and no functions, which memory and transcripts would show."""
+    """What the policy and the expert may read of each other: no secrets, and no functions, which transcripts show."""
     return BRACKETED.sub(r"\1", redacted(said))

@@ -68,6 +68,9 @@ class SessionView(Prompt, Protocol):
     def barred(self) -> Collection[Function]: ...  # functions that the agent may not use
 
     @property
+    def worded(self) -> Collection[Function]: ...  # functions that ask in words, up to the end token
+
+    @property
     def last(self) -> Function | None: ...  # the function that ran last
 
     @property

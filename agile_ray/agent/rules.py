@@ -23,3 +23,4 @@ class Rules:
     memory: MemoryConfig
     tool_s: float  # deadline of one query, seconds; the environment enforces it
     prices: Prices  # of advice
+    worded: frozenset[Function] = frozenset()  # functions that ask in words, up to the end token

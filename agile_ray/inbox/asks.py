@@ -1,6 +1,6 @@
 """What an inbox and those who ask it tell each other, and one line of its export."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
@@ -37,6 +37,7 @@ class Ask:
     text: str  # the user's words
     context: str = ""  # what the agent saw
     ask_probability: Annotated[float, Field(ge=0, le=1)] | None = None  # that the policy gave to asking, if known
+    words: str = ""  # what the agent wants to know; "" if it does not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,26 @@ class Posted:
 
     ask: Ask
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # after the first time that the ask was posted
-    wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # how long the reply may wait for an answer
+    line: str = ""  # that waits for the answer; "": none does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """A line asks for what has become of its asks."""
+
+    line: str  # its name
+    wait_s: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # how long the reply may wait for one to be closed
+    read: int = 0  # the number of the last reply that it has read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """What an inbox tells a line."""
+
+    known: bool  # False: the inbox begins to keep the line, which must post its asks again
+    number: int = 0  # of this reply; it grows with each ask that is closed
+    told: dict[str, Told] = field(default_factory=dict[str, Told])  # of closed asks that it has not read, by key
 
 
 ASK, TOLD, RECORD, POSTED = TypeAdapter(Ask), TypeAdapter(Told), TypeAdapter(Record), TypeAdapter(Posted)
+WAITS, CLOSED = TypeAdapter(Waits), TypeAdapter(Closed)

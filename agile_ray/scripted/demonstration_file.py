@@ -21,8 +21,8 @@ from agile_ray.agent.functions import ASKS, SEARCHES, Function
 from agile_ray.config import Imitation
 from agile_ray.errors import ConfigError
 
-WORDS_FOLLOW = frozenset({*SEARCHES, Function.PREDICT_ANSWER, Function.REFLECTION})
-"""Functions that words follow."""
+WORDS_FOLLOW = frozenset({*SEARCHES, *ASKS, Function.PREDICT_ANSWER, Function.REFLECTION})
+"""Functions that words follow; those that ask, where asks carry words."""
 REPLY_FOLLOWS = frozenset({*SEARCHES, Function.GET_QUESTION, Function.RETRIEVE_MEMORY, *ASKS})
 """Functions that are answered."""
 SHOWN_CHARACTERS = 60
@@ -39,7 +39,7 @@ class Call(BaseModel):
     call: Function
     """The function, such as [SeekAdvice]."""
     words: str | None = None
-    """What the agent writes after it: a query, an answer, a reflection."""
+    """What the agent writes after it: a query, an answer, a reflection, what it wants to know."""
     reply: str | None = None
     """What it read, as recorded; blanks count as one. A session in which it would read something else is refused. Left
     out: any reply will do."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from agile_ray.agent.environment import Environment, taught_split
 from agile_ray.agent.expert import GoldExpert
-from agile_ray.agent.functions import SEARCHES, STOPS, Function
+from agile_ray.agent.functions import ASKS, SEARCHES, STOPS, Function
 from agile_ray.agent.lane import Lane
 from agile_ray.agent.policy import Completion, SessionView
 from agile_ray.agent.rules import Rules
@@ -120,7 +120,7 @@ class _Recital:
             self._check_turn(view)
         else:
             self._check_forced(view)
-        self._turn = [(call, _ids(call, view.tokenizer)) for call in self._next_turn()]
+        self._turn = [(call, _ids(call, view)) for call in self._next_turn()]
         self._begin = len(view.context_ids)
         ids = [token for _, tokens in self._turn for token in tokens]
         if len(ids) > view.room:
@@ -174,18 +174,21 @@ class _Recital:
             _compare(call, view.tokenizer.decode(reply))
 
 
-def _ids(call: Call, tokenizer: Tokenizer) -> list[int]:
+def _ids(call: Call, view: SessionView) -> list[int]:
     """The tokens of a call.
 
     Raises:
-        DemonstrationError: the vocabulary lacks the function.
+        DemonstrationError: the vocabulary lacks the function, or asks carry no words and this one does.
     """
+    tokenizer, ends = view.tokenizer, call.call in SEARCHES or call.call in view.worded
+    if call.call in ASKS and call.words is not None and not ends:
+        raise DemonstrationError(f"asks carry no words, by env.expert; {call.call.value}: found {call.words!r}")
     try:
         function = tokenizer.function_id(call.call)
     except KeyError:
         raise DemonstrationError(f"the model has no such function; {call.call.value}") from None
     words = [] if call.words is None else tokenizer.encode(f" {call.words}")
-    end = [tokenizer.eos_id] if call.call in SEARCHES else []
+    end = [tokenizer.eos_id] if ends else []
     return [function, *words, *end]
 
 

@@ -8,7 +8,7 @@ it. It writes tokens, turn by turn, so imitation can learn from what it plays.
     after                writes
     -                    [GetQuestion]
     [GetQuestion]        [RetrieveMemory]
-    [RetrieveMemory]     [SeekAdvice], or [AskColleague] if there is one
+    [RetrieveMemory]     [SeekAdvice], or [AskColleague] if there is one; where asks carry words, question <end>
                          or [SearchProduct] query <end>
                          or [PredictAnswer] answer [SubmitAnswer][ClearContext]
     advice               [Reflection] knowledge [UpdateMemory][SubmitAnswer][ClearContext]
@@ -83,7 +83,7 @@ class Scripted:
         if last is Function.GET_QUESTION and not chooses(view):
             return (Function.RETRIEVE_MEMORY,)
         if chooses(view) and view.offers and self._asks(view):
-            return (self._whom(view),)
+            return _ask(self._whom(view), view)
         if view.advised:
             return (*_remembering(view), *_SUBMIT)
         if last in SEARCHES and view.found is not None:
@@ -126,6 +126,11 @@ def _ids(parts: tuple[Function | str, ...], tokenizer: Tokenizer, *, room: int) 
         longest = max(pieces, key=len)
         del longest[max(1, len(longest) - excess) :]
     return [token for piece in pieces for token in piece][:room]
+
+
+def _ask(function: Function, view: SessionView) -> tuple[Function | str, ...]:
+    """An ask. Its words are the question's own: a script wants to know nothing else."""
+    return (function, view.question.text, _END) if function in view.worded else (function,)
 
 
 def _remembering(view: SessionView) -> tuple[Function | str, ...]:

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from agile_ray.errors import ConfigError, EndpointError, described
+from agile_ray.errors import TURNED_AWAY, ConfigError, EndpointError, TurnedAwayError, described
 from agile_ray.plugins.secrets import redacted
 
 if TYPE_CHECKING:
-    from openai import APIError, OpenAI
+    from openai import APIError, APIStatusError, OpenAI
     from openai.types.chat import ChatCompletionMessageParam
 
 KEY = "OPENAI_API_KEY"
@@ -31,9 +31,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Wait before the second attempt, which doubles with each further one, and its limit, also that of `Retry-After`."""
 REACHED_S = 10.0
 """Longest wait for the connection that `Chat.check` tries."""
-FATAL = frozenset({401, 403, 404})
 AGAIN = frozenset({408, 409, 429})
-FREE = FATAL | {429, 503}
+FREE = TURNED_AWAY | {429, 503}
 """Statuses of an attempt that was turned away, so nothing was paid for it."""
 UNMET = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 """Errors without a connection, by name: it depends on the version of openai which library they are from."""
@@ -102,13 +101,14 @@ class Chat:
         return self._usage
 
     def check(self) -> None:
-        """Refuse an endpoint where nothing is, before many sessions wait for it.
+        """Refuse an endpoint where nothing is, or that does not know the key, before many sessions wait for it.
 
         Raises:
-            ConfigError: there is no connection. Whether it takes the key and serves the model, the first request shows.
+            ConfigError: there is no connection. Whether it serves the model, the first request shows.
+            TurnedAwayError: it does not know the key.
         """
         from httpx import ReadTimeout
-        from openai import APIConnectionError, APIError
+        from openai import APIConnectionError, APIError, AuthenticationError
 
         try:
             self._connected().models.list(timeout=REACHED_S)
@@ -118,8 +118,10 @@ class Chat:
                 raise ConfigError(
                     f"{self._name}: nothing answers there ({described(cause)}); start the server, or mend the address"
                 ) from error
+        except AuthenticationError as error:
+            raise self._turned_away(error) from error
         except (APIError, ValueError):
-            pass  # something answers
+            pass  # something answers; the key may have no right to list models, or there is no list
 
     def ask(self, messages: Sequence[Mapping[str, str]], *, max_tokens: int) -> str:
         """Return the text of the model's greedy reply; arguments and errors are those of `reply`."""
@@ -140,7 +142,7 @@ class Chat:
             meter: told of every attempt.
 
         Raises:
-            ConfigError: the endpoint has no such model or address, or refuses the key.
+            TurnedAwayError: the endpoint has no such model or address, or refuses the key.
             EndpointError: it refuses the request, its reply is malformed, or none came by the deadline.
         """
         try:
@@ -160,11 +162,9 @@ class Chat:
             try:
                 return self._metered(messages, max_tokens=max_tokens, key=key, timeout_s=left, meter=meter)
             except APIStatusError as error:
-                why = redacted(f"status {error.status_code}: {' '.join(error.message.split())[:200]}")
-                if error.status_code in FATAL:
-                    raise ConfigError(
-                        f"{self._name}, model {self._model}: {why}; the key is read from {KEY}"
-                    ) from error
+                if error.status_code in TURNED_AWAY:
+                    raise self._turned_away(error) from error
+                why = _said(error)
                 if error.status_code not in AGAIN and error.status_code < 500:
                     raise EndpointError(f"{self._name}: {why}") from error
                 pause = _retry_after(error.response.headers, otherwise=pause)
@@ -179,6 +179,12 @@ class Chat:
             time.sleep(pause)
         said = f"{self._name}: no answer within its deadline ({self._deadline_s:g} s); last: {why}"
         raise EndpointError(said, late=True)
+
+    def _turned_away(self, error: "APIStatusError") -> TurnedAwayError:
+        return TurnedAwayError(
+            f"{self._name}, model {self._model}: {_said(error)}; it refuses every request: check its address, its "
+            f"model and the key, which is read from {KEY}, and start again"
+        )
 
     def _metered(
         self,
@@ -237,6 +243,10 @@ def _message(one: Mapping[str, str]) -> "ChatCompletionMessageParam":
     if one["role"] == "assistant":
         return {"role": "assistant", "content": one["content"]}
     return {"role": "user", "content": one["content"]}
+
+
+def _said(error: "APIStatusError") -> str:
+    return redacted(f"status {error.status_code}: {' '.join(error.message.split())[:200]}")
 
 
 def _is_free(error: "APIError") -> bool:

@@ -47,7 +47,7 @@ class LLMJudge:
         Raises:
             JudgeError: the reply has no verdict in the form of the rubric; or another session, which asks for the same
                 verdict, has got none by the deadline.
-            EndpointError, ConfigError: as `Chat.ask`.
+            EndpointError, TurnedAwayError: as `Chat.ask`.
         """
         key = question, gold, " ".join(said.split())
         if not key[2]:

@@ -2,7 +2,8 @@
 
     /                page, without any data
     /static/NAME     its scripts and styles
-    /api/ask         POST a Posted: the ask is there once, however often it is posted; answers Told, after waiting
+    /api/ask         POST a Posted: the ask is there once, however often it is posted; answers Told
+    /api/wait        POST a Waits: answers Closed, once an ask is closed for which the line waits
     /api/asks        open asks; with `seen`, it waits until something has changed since that version
     /api/claim       POST {key, who}: opens an ask, which is held for that person; similar answers
     /api/release     POST {key, who}
@@ -20,7 +21,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
@@ -32,7 +32,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from agile_ray.errors import AgileError, ConfigError, described
-from agile_ray.inbox.asks import LONGEST, POSTED, TOLD, State, Told
+from agile_ray.inbox.asks import CLOSED, LONGEST, POSTED, TOLD, WAITS, Closed, State, Told
+from launch.inbox.lines import Lines
 from launch.inbox.notify import Webhook
 from launch.inbox.queue import MissingAskError, OtherAskError, Queue, TakenError
 from launch.view import app as view
@@ -67,30 +68,33 @@ _HELD, _FINISHED = TypeAdapter(_Held), TypeAdapter(_Finished)
 
 
 class Changes:
-    """Wakes those who wait for an ask, or for any of them (key "")."""
+    """Wakes those who wait: pages for any change, lines for their asks."""
 
     def __init__(self) -> None:
         self.version = time.time_ns() // 1_000_000  # grows over restarts, so a page notices one
-        self._events: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()  # kept by those who wait
+        self.lines = Lines()
+        self._changed = asyncio.Event()  # replaced at each change
 
-    def now(self, key: str) -> None:
+    def now(self) -> None:
         """Something has changed."""
         self.version += 1
-        for name in (key, ""):
-            event = self._events.pop(name, None)
-            if event is not None:
-                event.set()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def closed(self, key: str) -> None:
+        """An ask is closed."""
+        self.lines.close(key)
+        self.now()
 
     def wake_all(self) -> None:
         """Let all who wait return, since the server ends."""
-        for event in list(self._events.values()):
-            event.set()
+        self._changed.set()
+        self.lines.wake_all()
 
-    async def wait(self, key: str, seconds: float) -> None:
+    async def wait(self, seconds: float) -> None:
         """Return at the next change, or after a time."""
-        event = self._events.setdefault(key, asyncio.Event())
         with suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), min(max(seconds, 0.0), LONGEST_WAIT_S))
+            await asyncio.wait_for(self._changed.wait(), seconds)
 
 
 class Inbox:
@@ -102,21 +106,33 @@ class Inbox:
         self._webhook = webhook
 
     async def ask(self, request: Request) -> Response:
-        """Add an ask, and wait for its answer."""
+        """Add an ask."""
         posted = POSTED.validate_json(await _body(request))
-        _check_short(posted.ask.key, posted.ask.text, posted.ask.context)
+        _check_short(posted.ask.key, posted.ask.text, posted.ask.context, posted.ask.words)
         if self._queue.post(posted.ask, deadline_s=posted.deadline_s, now=time.time()):
-            self._changes.now(posted.ask.key)
+            self._changes.now()
         told = self._queue.told(posted.ask.key)
-        if told.state is State.OPEN and posted.wait_s > 0:
-            await self._changes.wait(posted.ask.key, posted.wait_s)
-            told = self._queue.told(posted.ask.key)
+        if told.state is State.OPEN:
+            self._changes.lines.add(posted.line, posted.ask.key)
         return Response(TOLD.dump_json(told), media_type="application/json")
+
+    async def wait(self, request: Request) -> Response:
+        """Tell a line what has become of its asks."""
+        waits, lines = WAITS.validate_json(await _body(request)), self._changes.lines
+        name = _named(waits.line, "line")
+        if name in lines:
+            keys = await lines.wait(name, read=waits.read, seconds=min(waits.wait_s, LONGEST_WAIT_S))
+            told = {key: self._queue.told(key) for key in keys.values()}
+            found = Closed(known=True, number=max(keys, default=waits.read), told=told)
+        else:
+            lines.open(name)
+            found = Closed(known=False)
+        return Response(CLOSED.dump_json(found), media_type="application/json")
 
     async def asks(self, request: Request) -> Response:
         """The open asks."""
         if request.query_params.get("seen") == str(self._changes.version):
-            await self._changes.wait("", LONGEST_WAIT_S)
+            await self._changes.wait(LONGEST_WAIT_S)
         return JSONResponse(
             {
                 "version": self._changes.version,
@@ -131,7 +147,7 @@ class Inbox:
         """Open an ask."""
         held = _HELD.validate_json(await _body(request))
         waiting = self._queue.claim(held.key, who=_named(held.who), now=time.time())
-        self._changes.now(held.key)
+        self._changes.now()
         similar = [asdict(one) for one in self._queue.similar(waiting.ask.text)]
         return JSONResponse({"waiting": asdict(waiting), "similar": similar})
 
@@ -139,7 +155,7 @@ class Inbox:
         """Let others open an ask."""
         held = _HELD.validate_json(await _body(request))
         self._queue.release(held.key, who=_named(held.who))
-        self._changes.now(held.key)
+        self._changes.now()
         return JSONResponse({})
 
     async def finish(self, request: Request) -> Response:
@@ -155,7 +171,7 @@ class Inbox:
         told = Told(state=done.state, text=done.text.strip() or answer, answer=answer)
         told = told if is_answer else Told(state=done.state)
         self._queue.finish(done.key, told, who=_named(done.who), by=done.by.strip(), now=time.time())
-        self._changes.now(done.key)
+        self._changes.closed(done.key)
         return JSONResponse({})
 
     async def watch(self) -> None:
@@ -175,7 +191,7 @@ class Inbox:
 
     async def _look(self, now: float) -> None:
         for key in self._queue.expire(now):
-            self._changes.now(key)
+            self._changes.closed(key)
         if self._webhook is not None:
             await self._webhook.tell(self._queue.waiting(now), count=self._queue.counts()["open"], now=now)
 
@@ -226,6 +242,7 @@ def application(
                 Route(f"/api/{name}", guarded(answer), methods=["POST"])
                 for name, answer in (
                     ("ask", inbox.ask),
+                    ("wait", inbox.wait),
                     ("claim", inbox.claim),
                     ("release", inbox.release),
                     ("finish", inbox.finish),
@@ -284,7 +301,8 @@ def _check_short(*texts: str) -> None:
         raise ConfigError(f"request: a text has at most {LONGEST} characters, found {longest}")
 
 
-def _named(who: str) -> str:
-    if not 8 <= len(who) <= 100:
-        raise ConfigError(f"who: names a tab with 8 to 100 characters, found {len(who)}")
-    return who
+def _named(name: str, key: str = "who") -> str:
+    """A name by which a tab, or a line, calls itself."""
+    if not 8 <= len(name) <= 100:
+        raise ConfigError(f"{key}: a name has 8 to 100 characters, found {len(name)}")
+    return name

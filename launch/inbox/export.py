@@ -49,5 +49,5 @@ def _write_parquet(records: list[Record], path: Path) -> None:
         pq.write_table(pa.table(columns), aside, compression="zstd")
 
 
-TEXTS = ("key", "stream", "question_id", "kind", "topic", "text", "context")
+TEXTS = ("key", "stream", "question_id", "kind", "topic", "text", "context", "words")
 """Columns of an ask."""

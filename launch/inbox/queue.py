@@ -90,7 +90,7 @@ class Queue:
         self._db.close()
 
     def post(self, ask: Ask, *, deadline_s: float, now: float) -> bool:
-        """Add an ask unless it is there, and say whether it is new.
+        """Add an ask unless it is there, and say whether it is new. One that is there keeps its words.
 
         Raises:
             OtherAskError: the key is there with another question, or the agent saw something else.
@@ -100,7 +100,7 @@ class Queue:
             (ask.key, ASK.dump_json(ask).decode(), ask.text, now, now + deadline_s),
         )
         there = ASK.validate_json(str(self._row(ask.key, "ask")[0]))
-        if replace(there, ask_probability=ask.ask_probability) != ask:  # newer weights give another probability
+        if replace(there, ask_probability=ask.ask_probability, words=ask.words) != ask:  # as newer weights give them
             raise OtherAskError(
                 f"{ask.key}: an ask keeps its question, found another one; give each task its own inbox"
             )

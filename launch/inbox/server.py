@@ -11,7 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from agile_ray.errors import ConfigError
-from agile_ray.inbox.client import TOKEN
+from agile_ray.inbox.line import TOKEN
 from launch.inbox.app import Changes, application
 from launch.inbox.notify import webhook
 from launch.inbox.queue import FILE, Queue
@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
 
 
 def allow_connections() -> None:
-    """Let this process have as many connections as it may: each ask that waits has one, and so do the people."""
+    """Let this process have as many connections as it may: processes that ask have some, and so do the people."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # some systems refuse to lift the limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

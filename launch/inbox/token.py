@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 from agile_ray.errors import ConfigError
-from agile_ray.inbox.client import TOKEN
+from agile_ray.inbox.line import TOKEN
 
 SHORTEST = 16
 """Characters of the shortest token that is accepted."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
 from agile_ray.expert_spec import ExpertSpec
-from agile_ray.inbox.client import TOKEN
+from agile_ray.inbox.line import TOKEN
 from agile_ray.record.checkpoints import KEPT
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.wholeness import weights_fault

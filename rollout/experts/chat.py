@@ -1,7 +1,7 @@
 """A chat model behind an OpenAI-compatible endpoint as the expert.
 
-It sees what the agent was shown, not the gold answer. Equal questions are asked once. A limit of tokens is never
-exceeded: where the most that an attempt may cost does not fit, it is not made, and the outcome is `capped`.
+It sees what the agent was shown, and its words, not the gold answer. Equal questions are asked once. A limit of tokens
+is never exceeded: where the most that an attempt may cost does not fit, it is not made, and the outcome is `capped`.
 """
 
 from agile_ray.agent.environment import Question
@@ -14,6 +14,8 @@ from rollout.experts.spending import CappedError, Claim, Paid, Spending
 INSTRUCTION = """\
 You are an expert whom an assistant asks. Answer its question in one line: the short answer alone, in lower case and \
 without a full stop, such as yes, no, the letter of an option, or a few words. If you do not know, write UNKNOWN."""
+WORDS = "The assistant wants to know: "
+"""How the words of an ask begin, behind the question."""
 UNKNOWN = "unknown"
 REFUSED = "\0refused"
 """How a refusal is kept among the answers."""
@@ -43,10 +45,11 @@ class ChatExpert:
         """Ask the model.
 
         Raises:
-            ExpertError, ConfigError: there is no answer, as `Spending.once` and `Chat.reply` say.
+            ExpertError, TurnedAwayError: there is no answer, as `Spending.once` and `Chat.reply` say.
         """
-        del key  # the answer depends on the question alone
-        messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question.shown}]
+        # All that the answer depends on:
+        asked = f"{question.shown}\n{WORDS}{key.words}" if key.words else question.shown
+        messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": asked}]
         read = sum(len(one["content"].encode()) for one in messages)  # a token has at least one byte
         most = read + TEMPLATE_TOKENS + REPLY_TOKENS
 
@@ -55,7 +58,7 @@ class ChatExpert:
             return Paid(said=REFUSED if reply.refused else reply.text, tokens=reply.tokens or most)
 
         try:
-            said = self.spending.once(question.shown, most=most, pay=pay)
+            said = self.spending.once(asked, most=most, pay=pay)
         except CappedError:
             return Advice.none(Outcome.CAPPED)
         except EndpointError as error:

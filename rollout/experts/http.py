@@ -2,13 +2,16 @@
 
     POST URL    Idempotency-Key: 3f9c0a61d2b47e58#train/shop/0#3#0
                 {"key": "train/shop/0#3#0", "question": "is it waterproof ?", "shown": "...", "kind": "fact"}
+                and "words": "does rain get in ?" where asks carry words, and the agent wrote some
     200         {"answer": "yes", "text": "yes , it is waterproof"}    may lack the `text` to read and remember
     200         {"outcome": "abstained"}                               or "refused"
 
 No connection, one that is cut off, a reply that is no JSON, 408, 409, 425, 429 and 5xx are tried again until the
 deadline, always with the same Idempotency-Key, so a service that keeps its answers by it works, and is paid, once. Its
-first part is a digest of the question: equal keys of two runs with other questions are told apart. The second is the
-key of the ask; characters other than letters, digits and -._~/#@ are percent-encoded. Any other status breaks the ask.
+first part is a digest of the question: equal keys of two runs with other questions are told apart. An ask that is made
+again keeps its key, also with other words, so the service's first answer stands. The second part is the key of the ask;
+characters other than letters, digits and -._~/#@ are percent-encoded. 401, 403 and
+404 end the run. Any other status breaks the ask.
 """
 
 import asyncio
@@ -20,7 +23,7 @@ from urllib.parse import quote
 
 from agile_ray.agent.environment import Question
 from agile_ray.agent.expert import Advice, AskKey
-from agile_ray.errors import ExpertError, described
+from agile_ray.errors import TURNED_AWAY, ExpertError, TurnedAwayError, described
 from agile_ray.types import Outcome
 
 if TYPE_CHECKING:
@@ -55,10 +58,13 @@ class HttpExpert:
 
         Raises:
             ExpertError: it refuses the request, or gives no usable reply until the deadline.
+            TurnedAwayError: it would refuse every request.
         """
         from httpx import AsyncClient
 
         asked = {"key": str(key), "question": question.text, "shown": question.shown, "kind": question.kind}
+        if key.words:
+            asked["words"] = key.words
         digest = hashlib.sha256(f"{question.id}\0{question.shown}".encode()).hexdigest()[:16]
         headers = {"Idempotency-Key": f"{digest}#{quote(str(key), safe='/#@')}"}  # a header is ASCII
         end, wait = time.monotonic() + self._deadline_s, FIRST_WAIT_S
@@ -86,6 +92,11 @@ class HttpExpert:
             return None, described(error)
         if reply.status_code in AGAIN or reply.status_code >= 500:
             return None, f"status {reply.status_code}"
+        if reply.status_code in TURNED_AWAY:
+            raise TurnedAwayError(
+                f"expert http: {self._url}: status {reply.status_code}; it refuses every request: check "
+                "env.expert.url, and that the service needs no key, and start again"
+            )
         if reply.status_code != 200:
             raise ExpertError(f"expert http: {self._url}: status 200 is needed, found {reply.status_code}")
         try:

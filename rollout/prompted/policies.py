@@ -10,7 +10,7 @@ function whose result the model has not seen is left out, too.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from rollout.prompted.prompts import QUESTION, agent_prompt
 
 NAME = re.compile("(" + "|".join(re.escape(function) for function in Function) + ")")
 WORDS_TAKEN = frozenset({*SEARCHES, Function.PREDICT_ANSWER, Function.REFLECTION})
-"""Functions that words follow."""
+"""Functions that words follow, whatever asks carry."""
 CLOSES = (Function.SUBMIT_ANSWER, Function.CLEAR_CONTEXT)
 
 Part = Function | str
@@ -62,11 +62,12 @@ class PromptedAgent:
             search_function=self._search_function,
             barred=view.barred,
             colleague=None if colleague is None else colleague.price,
+            worded=view.worded,
         )
         shown = f"Transcript:\n{transcript(view.context_ids, view.tokenizer)}\nYour next call:"
         messages = [{"role": "system", "content": told}, {"role": "user", "content": shown}]
         reply = await in_thread(lambda: self._chat.ask(messages, max_tokens=_limit(view)))
-        return _completion(parts(reply), view)
+        return _completion(parts(reply, worded=view.worded), view)
 
 
 def _limit(view: SessionView) -> int:
@@ -90,24 +91,29 @@ def transcript(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     return "\n".join(text for text in said if text)
 
 
-def parts(reply: str) -> list[Part]:
+def parts(reply: str, *, worded: Collection[Function] = ()) -> list[Part]:
     """What a reply calls, up to the first call whose result is still to come, a query included.
 
     A reply without a call stays as it is: the executor says that it calls nothing. Words count after a function that
     takes some.
+
+    Args:
+        reply: the model's text.
+        worded: functions that ask in words.
     """
+    ended = SEARCHES.union(worded)
     found: list[Part] = []
     for piece in NAME.split(reply):
         if NAME.fullmatch(piece):
             function = Function(piece)
-            if found and found[-1] in SEARCHES:  # a query without words
+            if found and found[-1] in ended:  # a query without words
                 break
             found.append(function)
-            if function in STOPS:
+            if function in STOPS.difference(worded):
                 return found
-        elif found and found[-1] in WORDS_TAKEN and (words := _line(piece)):
+        elif found and found[-1] in WORDS_TAKEN.union(worded) and (words := _line(piece)):
             found.append(words)
-            if found[-2] in SEARCHES:
+            if found[-2] in ended:
                 return found
     if not found:
         return [_line(reply)]
@@ -128,7 +134,7 @@ def _line(text: str) -> str:
 
 def _completion(written: Sequence[Part], view: SessionView) -> Completion:
     """Encode the parts of a turn. If they are too long, the longest words are shortened, never a function."""
-    pieces = [list(_encoded(part, view.tokenizer)) for part in _ended(written)]
+    pieces = [list(_encoded(part, view.tokenizer)) for part in _ended(written, view)]
     excess = sum(map(len, pieces)) - view.room
     if excess > 0:
         longest = max(pieces, key=len)
@@ -141,10 +147,10 @@ def _completion(written: Sequence[Part], view: SessionView) -> Completion:
     )
 
 
-def _ended(written: Sequence[Part]) -> Iterable[Part | None]:
-    """The parts, and None for the end token: after a query, and after words that call nothing."""
+def _ended(written: Sequence[Part], view: SessionView) -> Iterable[Part | None]:
+    """The parts, and None for the end token: after a query or an ask in words, and after words that call nothing."""
     calls = [part for part in written if isinstance(part, Function)]
-    ends = not calls or calls[-1] in SEARCHES
+    ends = not calls or calls[-1] in SEARCHES or calls[-1] in view.worded
     return [*written, None] if ends else written
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from agile_ray.agent.functions import SEARCHES, Function
+from agile_ray.agent.functions import ASKS, SEARCHES, Function
 
 VERSION = 2
 """Raise it with every change of a word: results of different versions are not comparable."""
@@ -47,6 +47,8 @@ FUNCTIONS = {
     Function.SUBMIT_ANSWER: "[SubmitAnswer]: submits the latest prediction, advice or rows.",
 }
 """What each function does, in the order of the prompt."""
+IN_WORDS = " Write WORDS after it, one line that says what you want to know."
+"""What is added to a function that asks in words."""
 
 WAYS = (
     ((), "- If you know the answer, or the transcript says it: [PredictAnswer] ANSWER [SubmitAnswer]"),
@@ -66,7 +68,12 @@ WAYS = (
 
 
 def agent_prompt(
-    *, price: int, search_function: Function, barred: Collection[Function], colleague: int | None = None
+    *,
+    price: int,
+    search_function: Function,
+    barred: Collection[Function],
+    colleague: int | None = None,
+    worded: Collection[Function] = (),
 ) -> str:
     """The instructions of the agent: what the functions do, what a right answer earns, and what advice costs.
 
@@ -75,14 +82,29 @@ def agent_prompt(
         search_function: how the environment's tool is called.
         barred: functions that the agent may not use.
         colleague: price of one ask of the second expert, thousandths; None: there is none, or it is barred.
+        worded: functions that ask in words.
     """
     hidden = {*SEARCHES - {search_function}, *barred}
     if colleague is None:
         hidden.add(Function.ASK_COLLEAGUE)
-    functions = (text for function, text in FUNCTIONS.items() if function not in hidden)
+    functions = (_told(function, worded) for function in FUNCTIONS if function not in hidden)
     told = "" if Function.SEEK_ADVICE in hidden else PRICE.format(price=price / 1000)
     return AGENT.format(
         price=told + ("" if colleague is None else COLLEAGUE_PRICE.format(price=colleague / 1000)),
         functions="\n".join(functions),
-        ways="\n".join(text for needed, text in WAYS if hidden.isdisjoint(needed)),
+        ways="\n".join(_way(needed, text, worded) for needed, text in WAYS if hidden.isdisjoint(needed)),
     )
+
+
+def _told(function: Function, worded: Collection[Function]) -> str:
+    text = FUNCTIONS[function]
+    return _with_words(function, text) + IN_WORDS if function in worded else text
+
+
+def _way(needed: Collection[Function], text: str, worded: Collection[Function]) -> str:
+    asked = next((function for function in ASKS if function in needed and function in worded), None)
+    return text if asked is None else _with_words(asked, text)
+
+
+def _with_words(function: Function, text: str) -> str:
+    return text.replace(function.value, f"{function.value} WORDS")

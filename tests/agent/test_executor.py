@@ -11,7 +11,7 @@ from agile_ray.agent.memory import Memory
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.agent.session_memory import SessionMemory
 from agile_ray.config import Agent
-from agile_ray.errors import ContractError, ExpertError
+from agile_ray.errors import ContractError, ExpertError, TurnedAwayError
 from agile_ray.segments import cut
 from agile_ray.types import Ending, Hindsight
 from tests.fakes.worlds import ASKS, END, OPENING, PREDICTS, Says, lane, question, read, rules
@@ -262,6 +262,17 @@ def test_whatever_a_tool_or_a_judge_raises_ends_its_own_session(part, answer, sa
     assert not session.correct
     delattr(one.stream, part)
     assert asyncio.run(one.play(Says(*PREDICTS))).ending is Ending.DONE
+
+
+@pytest.mark.parametrize("part", ["search", "judge", "expert"])
+def test_an_endpoint_that_would_refuse_all_other_sessions_ends_more_than_its_own(part):
+    broken = Breaks(TurnedAwayError("endpoint http://h: status 401"))
+    one = lane(RUST, WET, with_rules=rules(expert=broken) if part == "expert" else None)
+    turn = {"search": f"[SearchProduct] x {END}", "judge": PREDICTS[2], "expert": "[SeekAdvice]"}[part]
+    if part != "expert":
+        setattr(one.stream, part, broken.give)
+    with pytest.raises(TurnedAwayError, match="^endpoint http://h: status 401$"):
+        asyncio.run(one.play(Says(*OPENING, turn)))
 
 
 @pytest.mark.parametrize("found", [None, "rows : p1", Found(text=None, rows=(), bad_query=False)])

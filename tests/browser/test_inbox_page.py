@@ -15,7 +15,7 @@ QUESTIONS = (
     "is the white table waterproof ?",
     "may I have your password ?",
 )
-SEEN = {"context": SHOWN, "ask_probability": 0.25}
+SEEN = {"context": SHOWN, "ask_probability": 0.25, "words": "which of the two chairs ?"}
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def test_a_person_answers_edits_does_not_know_and_refuses_by_keyboard(inbox, ope
     expect(question).to_have_text(QUESTIONS[0])
     expect(page.locator("#facts")).to_contain_text("25.0 %")
     expect(page.locator("#context")).to_have_text(SHOWN)
+    expect(page.locator("#words")).to_have_text(SEEN["words"])
     found.check()
     assert words(page).first.is_visible() == (width == BROAD)
     for name in ("Answer", "Don't know", "Refuse"):
@@ -65,6 +66,7 @@ def test_a_person_answers_edits_does_not_know_and_refuses_by_keyboard(inbox, ope
     page.keyboard.type("40 cm")
     page.keyboard.press("Enter")
     expect(question).to_have_text(QUESTIONS[1])  # the next one opens
+    expect(page.locator("#wants")).to_be_hidden()
     page.keyboard.press("Alt+1")
     expect(page.locator("#answer")).to_have_value("no")
     page.keyboard.type(", none")

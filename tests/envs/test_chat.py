@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agile_ray.errors import ConfigError, EndpointError
+from agile_ray.errors import ConfigError, EndpointError, TurnedAwayError
 from envs.endpoints import chat as module
 from envs.endpoints.chat import CONCURRENT, Chat, Usage
 from tests.fakes.endpoint import Reply, serving
@@ -93,7 +93,7 @@ def test_nothing_at_the_address_is_an_error_of_the_session_at_the_deadline():
 def test_a_wrong_key_or_model_ends_the_run_at_once(status):
     with serving(Reply(status=status)) as endpoint:
         _, send = ask(endpoint, model="absent")
-        with pytest.raises(ConfigError, match=rf"model absent: status {status}.*OPENAI_API_KEY"):
+        with pytest.raises(TurnedAwayError, match=rf"model absent: status {status}.*OPENAI_API_KEY"):
             send()
     assert len(endpoint.asked) == 1
 
@@ -153,7 +153,16 @@ def test_an_address_where_nothing_is_is_refused_before_any_request():
     assert time.monotonic() - began < LONG_S  # far below the deadline of a request
 
 
-def test_a_server_without_a_list_of_models_is_one():
-    with serving(Reply()) as endpoint:
+@pytest.mark.parametrize("status", [501, 404, 403])
+def test_a_server_without_a_list_of_models_is_one(status):
+    with serving(Reply(), lists=status) as endpoint:
         Chat(url=endpoint.url, model="m", deadline_s=LONG_S).check()
+    assert endpoint.asked == []
+
+
+def test_a_key_that_is_not_known_is_refused_before_any_request():
+    with serving(Reply(), lists=401) as endpoint:
+        chat = Chat(url=endpoint.url, model="m", deadline_s=LONG_S)
+        with pytest.raises(TurnedAwayError, match=f"endpoint {endpoint.url}, model m: status 401.*OPENAI_API_KEY"):
+            chat.check()
     assert endpoint.asked == []

@@ -10,7 +10,7 @@ import envs
 from agile_ray.agent.environment import Submission
 from agile_ray.agent.lane import Lane
 from agile_ray.config import Agent, Env, Memory
-from agile_ray.errors import ConfigError, EndpointError, JudgeError, SessionError
+from agile_ray.errors import EndpointError, JudgeError, SessionError, TurnedAwayError
 from agile_ray.types import Ending
 from envs.endpoints import llm_judge
 from envs.endpoints.chat import Chat
@@ -106,7 +106,7 @@ def test_nothing_said_is_wrong_without_a_request():
 def test_the_endpoints_failures_stay_what_they_are():
     with serving(Reply(status=400)) as endpoint, pytest.raises(EndpointError, match="judge http.*status 400"):
         judge(endpoint).right(**ASKED)
-    with serving(Reply(status=401)) as endpoint, pytest.raises(ConfigError, match="status 401"):
+    with serving(Reply(status=401)) as endpoint, pytest.raises(TurnedAwayError, match="status 401"):
         judge(endpoint).right(**ASKED)
 
 

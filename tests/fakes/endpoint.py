@@ -65,8 +65,13 @@ class FakeEndpoint:
 
 
 @contextmanager
-def serving(*script: Reply, then: Reply | Callable[[Asked], Reply] | None = None) -> Iterator[FakeEndpoint]:
-    """Serve these replies one after the other; after the last one `then`, or the last again."""
+def serving(
+    *script: Reply, then: Reply | Callable[[Asked], Reply] | None = None, lists: int = 501
+) -> Iterator[FakeEndpoint]:
+    """Serve these replies one after the other; after the last one `then`, or the last again.
+
+    `lists`: status of a request for its models.
+    """
     last = then or script[-1]
     replies: Iterator[Reply | Callable[[Asked], Reply]] = chain(script, repeat(last))
     lock = threading.Lock()
@@ -102,6 +107,9 @@ def serving(*script: Reply, then: Reply | Callable[[Asked], Reply] | None = None
                 self.close_connection |= reply.cut
             except BrokenPipeError:
                 pass  # the client did not wait
+
+        def do_GET(self) -> None:
+            self.send_error(lists)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
             pass

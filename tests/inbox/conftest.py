@@ -14,6 +14,7 @@ import uvicorn
 from agile_ray.agent.environment import Question
 from agile_ray.inbox.asks import ASK, Ask
 from launch.inbox.app import Changes, application
+from launch.inbox.lines import Lines
 from launch.inbox.queue import FILE, Queue
 from launch.inbox.server import Server
 
@@ -73,11 +74,15 @@ class Local(Reached):
         self._queue = Queue(folder / FILE)
         self._door = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._door.getsockname()[1]}"
-        changes = Changes()
+        self._changes = changes = Changes()
         app = application(self._queue, changes, token=TOKEN)
         self._server = Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=2), changes)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._door]}, daemon=True)
         self._thread.start()
+
+    def forget(self):
+        """Forget every line, as one that was started again."""
+        self._changes.lines = Lines()
 
     def close(self):
         self._server.should_exit = True

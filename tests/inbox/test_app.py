@@ -14,12 +14,12 @@ from agile_ray.inbox.asks import State
 from launch.inbox import app
 from launch.inbox import token as tokens
 from launch.inbox.app import LONGEST_BODY, STATIC, Changes, Inbox, application
+from launch.inbox.lines import DROPPED_S, TOLD_AT_ONCE, Lines
 from launch.inbox.notify import Webhook
 from launch.inbox.server import allow_connections, owned
 from launch.view.app import HEADERS
 from tests.conftest import one_line
 from tests.fakes.endpoint import Reply, serving
-from tests.fakes.event_loop import HandMoved, run
 from tests.inbox.conftest import TOKEN, WITH, ask
 
 ODD = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&\u2028"
@@ -37,7 +37,7 @@ def client(tmp_path):
     queue.close()
 
 
-@pytest.mark.parametrize("path", ["/api/asks", "/api/ask", "/api/claim", "/api/release", "/api/finish"])
+@pytest.mark.parametrize("path", ["/api/asks", "/api/ask", "/api/wait", "/api/claim", "/api/release", "/api/finish"])
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}x"},
     {"Authorization": "Bearer \u00e9".encode()}, {"Cookie": f"token={TOKEN}"}])  # fmt: skip
 def test_without_the_token_there_is_nothing(client, path, headers):
@@ -68,6 +68,9 @@ def test_what_is_asked_is_sent_as_data(client):
         ("finish", {**REPLY, "state": "late"}, 400),
         ("finish", {**REPLY, "answer": "x" * 20_001}, 400),
         ("ask", {"ask": {}, "deadline_s": 1}, 400),
+        ("ask", {"ask": asdict(ask(1, words="x" * 20_001)), "deadline_s": 1}, 400),
+        ("wait", {"line": "a", "wait_s": 1}, 400),
+        ("wait", {"line": "line-one", "wait_s": "inf"}, 400),
         ("ask", {"ask": asdict(ask(1)), "deadline_s": 0}, 400),
         ("ask", {"ask": asdict(ask(1)), "deadline_s": "inf"}, 400),
         ("ask", {"ask": asdict(ask(1, ask_probability=1.5)), "deadline_s": 1}, 400),
@@ -119,26 +122,70 @@ def test_one_process_serves_an_inbox(tmp_path):
         pass
 
 
-def test_who_waits_is_woken_by_a_change_and_nothing_is_kept_of_a_wait_that_has_ended():
-    clock = HandMoved()
-
+def test_pages_that_wait_are_woken_by_each_change():
     async def play():
         changes = Changes()
-        woken = [asyncio.ensure_future(changes.wait(key, 20)) for key in ("a", "a", "")]
-        late = [asyncio.ensure_future(changes.wait(f"late {number % 3}", 5)) for number in range(6)]
-        await clock.move(4)
-        assert len(changes._events) == 5
-        changes.now("a")
-        await asyncio.gather(*woken)
-        assert not any(one.done() for one in late)
-        await clock.move(2)
-        await asyncio.gather(*late)
-        return len(changes._events)
+        for _ in range(2):
+            woken = [asyncio.ensure_future(changes.wait(60)) for _ in range(3)]
+            await asyncio.sleep(0)
+            changes.now()
+            await asyncio.wait_for(asyncio.gather(*woken), 30)
+        await changes.wait(0.01)
 
-    assert run(play(), clock) == 0
+    asyncio.run(play())
 
 
-async def told(webhook, queue, now):
+def told(client, line, *, read=0):
+    return client.post("/api/wait", headers=WITH, json={"line": line, "wait_s": 0, "read": read}).json()
+
+
+def test_a_line_is_told_of_its_own_asks_until_it_has_read_it(client):
+    assert told(client, "line-one") == {"known": False, "number": 0, "told": {}}
+    assert told(client, "line-two")["known"] is False
+    for number, line in ((1, "line-one"), (2, "line-two"), (3, "line-nobody-keeps")):
+        asked = {"ask": asdict(ask(number)), "deadline_s": 600, "line": line}
+        assert client.post("/api/ask", headers=WITH, json=asked).json()["state"] == "open"
+        assert client.post("/api/finish", headers=WITH, json={**REPLY, "key": ask(number).key}).status_code == 200
+    yes = {"state": "answered", "text": "x", "answer": "x"}
+    for _ in range(2):  # the first reply may be lost
+        assert told(client, "line-one") == {"known": True, "number": 1, "told": {ask(1).key: yes}}
+    assert told(client, "line-one", read=1) == {"known": True, "number": 1, "told": {}}
+    assert told(client, "line-two") == {"known": True, "number": 1, "told": {ask(2).key: yes}}
+    assert told(client, "line-nobody-keeps")["known"] is False
+
+
+def test_a_line_wakes_when_an_ask_is_closed_and_is_dropped_when_nobody_listens():
+    now = [0.0]
+    lines = Lines(clock=lambda: now[0])
+
+    async def play():
+        for name in ("gone", "busy"):
+            lines.open(name)
+            lines.add(name, "a")
+        listening = asyncio.ensure_future(lines.wait("busy", read=0, seconds=60))
+        await asyncio.sleep(0)
+        now[0] = DROPPED_S + 1
+        lines.open("new")
+        assert ("gone" in lines, "busy" in lines) == (False, True)
+        lines.close("a")
+        assert await asyncio.wait_for(listening, 30) == {1: "a"}
+        for number in range(TOLD_AT_ONCE):
+            lines.add("busy", f"b{number}")
+            lines.close(f"b{number}")
+        first = await lines.wait("busy", read=1, seconds=0)
+        lines.add("busy", "c")
+        lines.close("c")
+        assert len(first) == TOLD_AT_ONCE
+        assert await lines.wait("busy", read=max(first), seconds=0) == {TOLD_AT_ONCE + 2: "c"}
+        listening = asyncio.ensure_future(lines.wait("new", read=0, seconds=60))
+        await asyncio.sleep(0)
+        lines.wake_all()
+        assert await asyncio.wait_for(listening, 30) == {}
+
+    asyncio.run(play())
+
+
+async def notified(webhook, queue, now):
     await webhook.tell(queue.waiting(now), count=queue.counts()["open"], now=now)
     if webhook._sending is not None:
         await webhook._sending
@@ -152,7 +199,7 @@ def test_a_webhook_is_told_of_new_asks_once_in_a_while_and_may_fail(queue, capsy
         for number, now in enumerate((100, 110, 170, 240)):
             if number < 3:
                 queue.post(ask(number), deadline_s=999, now=now)
-            await told(webhook, queue, now)
+            await notified(webhook, queue, now)
 
     asyncio.run(play())
     assert webhook.failures == 2  # at 100, at 170; the ask of 110 is told of then, and at 240 nothing is new

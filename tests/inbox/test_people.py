@@ -14,9 +14,10 @@ import pytest
 from agile_ray.agent.expert import AskKey
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Env, RunConfig
-from agile_ray.errors import ConfigError, ExpertError
-from agile_ray.inbox.asks import ASK, LONGEST, RECORD, Record, State, Told, shortened
-from agile_ray.inbox.client import TOKEN, InboxExpert
+from agile_ray.errors import ConfigError, ExpertError, TurnedAwayError
+from agile_ray.inbox.asks import LONGEST, RECORD, Record, State, Told, shortened
+from agile_ray.inbox.client import InboxExpert
+from agile_ray.inbox.line import POSTS, TOKEN
 from agile_ray.inbox.recorded import RecordedInbox
 from agile_ray.prices import Prices
 from agile_ray.types import Outcome
@@ -117,7 +118,7 @@ def test_a_run_that_asks_people_needs_their_token(people, monkeypatch):
         check_tokens(expert)
 
 
-def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(local):
+def test_many_who_wait_for_people_share_one_event_loop_few_connections_and_no_thread(local):
     asks, bought = 40, []
     paid = PaidExpert(InboxExpert(local.url, deadline_s=LIMIT_S), deadline_s=LIMIT_S, bought=bought.append)
 
@@ -130,6 +131,9 @@ def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(local):
             while len(local.waiting()) < asks:
                 await asyncio.sleep(0.05)
         assert threading.active_count() <= before  # one of another test may end
+        port = int(local.url.rpartition(":")[2])
+        found = psutil.Process().net_connections()  # of both sides
+        assert 0 < sum(bool(one.raddr) and one.raddr.port == port for one in found) <= POSTS + 1
         for number in range(asks):
             local.finish(str(key(number)), answer=f"answer {number}")
         async with asyncio.timeout(LIMIT_S):
@@ -140,18 +144,82 @@ def test_many_who_wait_for_people_share_one_event_loop_and_no_thread(local):
     assert sorted(receipt.key for receipt in bought) == sorted(str(key(number)) for number in range(asks))
 
 
-def test_a_person_is_shown_what_the_agent_saw_and_its_probability_of_asking(local):
+def test_an_inbox_that_no_longer_knows_who_waits_is_asked_again_and_has_each_ask_once(local):
+    expert = InboxExpert(local.url, deadline_s=60, wait_s=0.2)
+
+    async def play():
+        def asked(number):
+            return asyncio.ensure_future(expert.advise(question(number), key=key(number)))
+
+        async def there(number):
+            async with asyncio.timeout(30):
+                while len(local.waiting()) < number:
+                    await asyncio.sleep(0.02)
+
+        running = [asked(0), asked(1)]
+        await there(2)
+        local.forget()
+        running.append(asked(2))  # before or after the others are asked again
+        await there(3)
+        for number in range(3):
+            local.finish(str(key(number)), answer=f"answer {number}")
+        async with asyncio.timeout(30):
+            return await asyncio.gather(*running)
+
+    assert [said.answer for said in asyncio.run(play())] == ["answer 0", "answer 1", "answer 2"]
+    assert local.waiting() == []
+
+
+def test_whoever_stops_waiting_leaves_the_others_on_the_line(local):
+    expert = InboxExpert(local.url, deadline_s=60)
+
+    async def play():
+        impatient, same, other = (
+            asyncio.ensure_future(expert.advise(question(number), key=key(number))) for number in (0, 0, 1)
+        )
+        async with asyncio.timeout(30):
+            while len(local.waiting()) < 2:
+                await asyncio.sleep(0.02)
+        impatient.cancel()
+        await asyncio.wait((impatient,), timeout=30)
+        for number in range(2):
+            local.finish(str(key(number)), answer=f"answer {number}")
+        async with asyncio.timeout(30):
+            return await asyncio.gather(same, other)
+
+    assert [said.answer for said in asyncio.run(play())] == ["answer 0", "answer 1"]
+    assert expert._lines == {}, "nothing is kept of an event loop that has ended"
+
+
+def test_an_inbox_that_is_gone_is_late_by_name(monkeypatch):
+    monkeypatch.setattr("agile_ray.inbox.line.SLACK_S", 0.3)
+    with pytest.raises(
+        ExpertError, match=r"train/0#0#0: no answer within its deadline \(0\.1 s\); last: Conn"
+    ) as error:
+        asyncio.run(InboxExpert("http://127.0.0.1:9", deadline_s=0.1).advise(question(), key=key()))
+    assert error.value.late
+
+
+def test_a_person_is_shown_what_the_agent_saw_its_words_and_its_probability_of_asking(local, tmp_path):
     seen = replace(question(), shown="a table of people\nwho is 0 ?")
     thread, _ = in_background(
         lambda: asyncio.run(
-            InboxExpert(local.url, deadline_s=LIMIT_S).advise(seen, key=replace(key(), ask_probability=0.25))
+            InboxExpert(local.url, deadline_s=LIMIT_S).advise(
+                seen, key=replace(key(), ask_probability=0.25, words="how old ?")
+            )
         )
     )
     until(lambda: len(local.waiting()) == 1)
     [shown] = local.waiting()
     assert (shown["key"], shown["context"], shown["ask_probability"]) == (str(key()), seen.shown, 0.25)
+    assert shown["words"] == "how old ?"
     local.finish(str(key()))
     thread.join(LIMIT_S)
+    export(tmp_path, tmp_path / "asked.jsonl")
+    [line] = (tmp_path / "asked.jsonl").read_bytes().splitlines()
+    assert RECORD.validate_json(line).ask.words == "how old ?"
+    repeated = RecordedInbox(tmp_path / "asked.jsonl")
+    assert asyncio.run(repeated.advise(seen, key=replace(key(), words="how tall ?"))).answer == "x"
 
 
 @pytest.mark.parametrize("position", [0, 5])
@@ -191,13 +259,15 @@ def test_a_deadline_that_no_wait_reaches_is_refused(tmp_path):
 
 def test_an_inbox_that_ends_answers_those_who_wait_there(served):
     replies = []
-    body = {"ask": ASK.dump_python(ask()), "deadline_s": 60, "wait_s": 20}
-    thread = threading.Thread(target=lambda: replies.append(served.post("ask", **body)), daemon=True)
+    body = {"line": "line-one", "wait_s": 20}
+    assert served.post("wait", **body).json()["known"] is False
+    thread = threading.Thread(target=lambda: replies.append(served.post("wait", **body)), daemon=True)
     thread.start()
+    served.ask(ask())
     until(lambda: len(served.waiting()) == 1)
     served.process.send_signal(signal.SIGINT)  # as Ctrl-C
     thread.join(LIMIT_S)
-    assert [(reply.status_code, reply.json()["state"]) for reply in replies] == [(200, "open")]
+    assert [(reply.status_code, reply.json()["told"]) for reply in replies] == [(200, {})]
     served.process.wait(timeout=LIMIT_S)
 
 
@@ -209,7 +279,7 @@ def test_a_deadline_closes_an_ask(local):
 
 def test_a_wrong_token_is_named_and_not_repeated(local, monkeypatch):
     monkeypatch.setenv("AGILE_INBOX_TOKEN", "another token, a wrong one")
-    with pytest.raises(ExpertError, match="401.*AGILE_INBOX_TOKEN") as error:
+    with pytest.raises(TurnedAwayError, match=f"{local.url}: status 401.*AGILE_INBOX_TOKEN") as error:
         advised(local)()
     assert "a wrong one" not in str(error.value)
 

@@ -30,7 +30,7 @@ def test_an_ask_that_is_posted_again_is_the_same_and_gets_its_answer(queue):
 @pytest.mark.parametrize("other", [{"text": "something else"}, {"context": "a lamp"}, {"question_id": "q9"}])
 def test_a_key_keeps_its_question(queue, other):
     queue.post(ask(context="a table"), deadline_s=9, now=0)
-    assert not queue.post(ask(context="a table", ask_probability=0.5), deadline_s=9, now=0)
+    assert not queue.post(ask(context="a table", ask_probability=0.5, words="how wide ?"), deadline_s=9, now=0)
     with pytest.raises(OtherAskError, match="found another one"):
         queue.post(ask(**{"context": "a table", **other}), deadline_s=9, now=0)
 

@@ -59,8 +59,12 @@ def run(tmp_path, tokenizer):
 
 
 def turn(tokenizer, prompt, *written, ask=0.125, reward=0.0, version=3):
-    ids = [tokenizer.function_id(one) if isinstance(one, Function) else tokenizer.encode(one) for one in written]
-    completion = [i for one in ids for i in (one if isinstance(one, list) else [one])]
+    completion = []
+    for one in written:
+        if isinstance(one, int):
+            completion.append(one)
+        else:
+            completion += [tokenizer.function_id(one)] if isinstance(one, Function) else tokenizer.encode(one)
     rewards = np.zeros(len(completion), np.float32)
     rewards[0] = reward
     return Turn(
@@ -202,6 +206,22 @@ def test_an_ask_without_an_answer_is_shown_with_its_outcome(call, run, tokenizer
     keep(run, 1, replace(asking(tokenizer), receipts=(late,)))
     _, out, _ = call("show", run.path, "--session", 0)
     assert "asked http: paid 0, waited 2.00 s, no advice: late" in out
+
+
+def test_an_ask_in_words_is_shown_with_them_and_its_answer_is_the_experts(call, run, tokenizer):
+    first = turn(tokenizer, [tokenizer.bos_id], Function.GET_QUESTION)
+    second = turn(
+        tokenizer, then(tokenizer, first, "how bright?"), Function.SEEK_ADVICE, "very bright?", tokenizer.eos_id
+    )
+    third = turn(tokenizer, then(tokenizer, second, "advice: very"), "so?", tokenizer.eos_id)
+    fourth = turn(tokenizer, then(tokenizer, third, "error"), Function.CLEAR_CONTEXT)
+    asked = Receipt(key="k", price=300, source="http", latency_s=2, advice="very", answer="very", words="very bright?")
+    one = changed(asking(tokenizer), turns=(first, second, third, fourth), receipts=(asked,))
+    keep(run, 1, one)
+    _, out, _ = call("show", run.path, "--session", 0)
+    assert "asked http 'very bright?': paid 0.3, waited 2.00 s, advice 'very'" in out
+    (kept,) = stored.read(stored.Source(run=run, evaluation=None, iteration=1))
+    assert [part.who for part in parts(kept, tokenizer) if part.who != "policy"] == ["question", "expert", "tool"]
 
 
 def test_what_memory_held_before_the_first_session_is_named(call, run, tokenizer):

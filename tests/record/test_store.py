@@ -362,9 +362,9 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path, version):
     for path in (run.segment_file(1), run.evaluation_file("ppo")):
         pq.write_table(pq.read_table(path).replace_schema_metadata({VERSION_KEY: version}), path)
     for read in (store.read, store.sessions, store.outcomes, store.earned, store.table):
-        with pytest.raises(ConfigError, match=f"schema version must be at most 5, found {version}; read it with"):
+        with pytest.raises(ConfigError, match=f"schema version must be at most 6, found {version}; read it with"):
             read(run, 1)
-    with pytest.raises(ConfigError, match=f"at most 5, found {version}"):
+    with pytest.raises(ConfigError, match=f"at most 6, found {version}"):
         evaluations.kept(run)
 
 
@@ -373,7 +373,7 @@ def test_a_file_names_its_schema(tmp_path):
     store.write(run, 1, [ONE], rows(ONE))
     evaluations.keep(run, "ppo", [ONE])
     for path in (run.segment_file(1), run.evaluation_file("ppo")):
-        assert pq.read_schema(path).metadata == {b"agile_ray_schema": b"5"}
+        assert pq.read_schema(path).metadata == {b"agile_ray_schema": b"6"}
 
 
 def test_an_iteration_that_is_not_stored_is_named(tmp_path):

@@ -17,7 +17,7 @@ from agile_ray.agent.expert import COLLEAGUE, AskKey, GoldExpert, Panel, is_pati
 from agile_ray.agent.functions import Function
 from agile_ray.agent.paid_expert import PaidExpert
 from agile_ray.config import Agent, Env, Memory
-from agile_ray.errors import ConfigError, ExpertError
+from agile_ray.errors import ConfigError, ExpertError, TurnedAwayError
 from agile_ray.prices import Prices
 from agile_ray.record import store
 from agile_ray.record.folder import RunFolder
@@ -49,6 +49,7 @@ class Service:
         self.faults: list[str] = []  # what goes wrong with the next requests, one each
         self.requests = Counter()  # by Idempotency-Key
         self.worked = Counter()
+        self.bodies: list[dict] = []
         self.answers = threading.Event()  # cleared: it keeps who asks waiting
         self.answers.set()
         self.lock = threading.Lock()
@@ -61,12 +62,13 @@ def service() -> Iterator[Service]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             key = self.headers["Idempotency-Key"]
             with one.lock:
+                one.bodies.append(body)
                 one.requests[key] += 1
                 fault = one.faults.pop(0) if one.faults else ""
-                if fault != "503":
+                if not fault.isdigit():
                     one.worked[key] = 1
             one.answers.wait(PATIENCE_S)
             body = json.dumps(one.said).encode()
@@ -188,6 +190,37 @@ def test_answers_never_contain_functions(spec):
     found = ask(expert, prices)
     assert found.advice
     assert not any(function.value in found.advice + found.answer for function in Function)
+
+
+def test_words_go_with_an_ask_without_functions_and_change_neither_its_key_nor_what_is_paid(spec):
+    counted, expert, prices = paid(env(spec, words=True))
+    first = ask(expert, prices, key=replace(KEY, words=f"how wide ? {TRICK}"))
+    assert (first.key, first.words, first.price) == (str(KEY), "how wide ? yes SubmitAnswer SeekAdvice", 200)
+    assert [key.words for key in counted.asked] == [first.words]
+    assert ask(expert, prices, key=replace(KEY, words="how tall ?")) == first
+    assert counted.asked == {KEY: 1}
+
+
+def test_a_service_and_a_model_read_the_words_and_without_words_nothing_of_them(tmp_path):
+    with service() as one, serving(Reply(said="yes")) as endpoint:
+        _, expert, prices = paid(env({"name": "http", "url": one.url}))
+        _, model, _ = paid(env({"name": "chat", "url": endpoint.url, "model": "m"}))
+        for words in ("", "how wide ?", "how tall ?", "how wide ?"):
+            for number, asked in enumerate((expert, model)):
+                asked_by = AskKey(stream="s", position=len(one.bodies), number=number, words=words)
+                assert ask(asked, prices, key=asked_by).answer == "yes"
+    assert [body.get("words") for body in one.bodies] == [None, "how wide ?", "how tall ?", "how wide ?"]
+    said = "The assistant wants to know: "
+    shown = [WET.shown, f"{WET.shown}\n{said}how wide ?", f"{WET.shown}\n{said}how tall ?"]
+    assert [asked.shown for asked in endpoint.asked] == shown, "equal words are asked once"
+
+
+def test_a_service_that_is_asked_again_in_other_words_answers_once():
+    with service() as one:
+        for words in ("how wide ?", "how tall ?"):  # a crash is between them
+            _, expert, prices = paid(env({"name": "http", "url": one.url}))
+            ask(expert, prices, key=replace(KEY, words=words))
+    assert len(one.requests) == len(one.worked) == 1
 
 
 @pytest.mark.parametrize(
@@ -328,6 +361,37 @@ def test_whoever_is_patient_is_waited_for_on_the_lanes_own_loop_and_nobody_else_
     assert people[to].loops == [loop]
     assert {one: is_patient(Panel(experts), to=one) for one in people} == {one: one == to for one in people}
     assert {receipt.answer for receipt in found} == {"yes"}
+
+
+@pytest.mark.parametrize("late", ["fail", "alone"])
+@pytest.mark.parametrize(
+    ("name", "status", "what"),
+    [
+        ("http", 401, r"check env\.expert\.url"),
+        ("http", 404, r"check env\.expert\.url"),
+        ("chat", 401, "its model and the key, which is read from OPENAI_API_KEY"),
+        ("chat", 404, "check its address, its model"),
+        ("inbox", 401, "token, which is read from AGILE_INBOX_TOKEN"),
+    ],
+)
+def test_an_endpoint_that_refuses_every_ask_ends_the_run_by_its_name_and_is_not_paid(
+    tmp_path, monkeypatch, name, status, what, late
+):
+    secret = "a-key-that-nobody-may-read"
+    for variable in ("OPENAI_API_KEY", "AGILE_INBOX_TOKEN"):
+        monkeypatch.setenv(variable, secret)
+    refuses = Reply(status=status, body=json.dumps({"error": {"message": f"no such key:\n{secret}"}}))
+    with service() as one, serving(refuses) as endpoint, answering(tmp_path) as inbox:
+        one.faults = [str(status)] * 9
+        url = {"http": one.url, "chat": endpoint.url, "inbox": inbox}[name]
+        _, expert, prices = paid(env({"name": name, "url": url, "late": late} | {"chat": {"model": "m"}}.get(name, {})))
+        with pytest.raises(
+            TurnedAwayError, match=f"expert {name}:? {url}.* {status}.*it refuses every request.*{what}"
+        ) as e:
+            ask(expert, prices)
+    assert secret not in str(e.value)
+    assert "\n" not in str(e.value)
+    assert expert.since(0) == ()
 
 
 def test_a_flaky_service_works_once_for_an_ask_that_took_many_attempts():
@@ -544,9 +608,9 @@ def test_without_a_reply_nothing_is_paid_and_what_may_have_been_worked_on_counts
     with serving(fault, Reply(said="yes")) as endpoint:
         config = chat(endpoint, cache=tmp_path / "answers.sqlite")
         counted, expert, prices = paid(config, request_s=request_s)
-        with pytest.raises(ExpertError, match=said) as error:
+        with pytest.raises((ExpertError, TurnedAwayError), match=said) as error:
             ask(expert, prices)
-        assert (error.value.late, expert.since(0)) == (late, ())
+        assert (getattr(error.value, "late", False), expert.since(0)) == (late, ())
         assert counted.expert.spending.tokens == kept * reserve
         assert ask(paid(config)[1], prices).answer == "yes"
         assert counted.expert.spending.tokens == kept * reserve + 107

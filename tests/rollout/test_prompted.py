@@ -61,6 +61,27 @@ def test_a_reply_becomes_calls_and_their_words(reply, found):
     assert parts(reply) == found
 
 
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ("[SeekAdvice] how\nwide ? [SubmitAnswer]", [F.SEEK_ADVICE, "how wide ?"]),
+        ("[SeekAdvice]", [F.SEEK_ADVICE]),
+        ("[SeekAdvice] [PredictAnswer] no", [F.SEEK_ADVICE]),
+        ("[AskColleague] how wide ?", [F.ASK_COLLEAGUE]),
+    ],
+)
+def test_the_words_of_an_ask_count_where_it_carries_some(reply, found):
+    assert parts(reply, worded={F.SEEK_ADVICE}) == found
+
+
+def test_the_prompt_says_which_asks_carry_words():
+    told = agent_prompt(price=300, search_function=F.SEARCH, barred=(), colleague=50, worded={F.SEEK_ADVICE})
+    assert "[SeekAdvice] WORDS: an expert tells" in told
+    assert "- If you are not sure: [SeekAdvice] WORDS" in told
+    assert "- If another expert will do: [AskColleague]\n" in told
+    assert "WORDS" not in agent_prompt(price=300, search_function=F.SEARCH, barred=(), colleague=50)
+
+
 def test_the_prompt_tells_the_price_and_what_is_there():
     told = agent_prompt(price=300, search_function=F.SEARCH_PRODUCT, barred=())
     assert "[SeekAdvice] costs 0.3," in told
@@ -112,6 +133,17 @@ def test_the_agent_asks_pays_and_remembers_through_the_executor():
     assert used(chat.usage, (1.0, 10.0)) == (
         "endpoint: 12 requests, 0 retries, 0 failed; 1,200 prompt tokens, 84 completion tokens, cost 0.0020"
     )
+
+
+def test_the_agent_asks_in_words_and_ends_them():
+    def asker(asked):
+        reply = solver(asked)
+        return replace(reply, said=reply.said.replace("[SeekAdvice]", "[SeekAdvice] is it so ?"))
+
+    with serving(then=asker) as endpoint:
+        sessions, _ = play("prompted_agent", endpoint, by=replace(rules(), worded=frozenset({F.SEEK_ADVICE})))
+    assert all(one.correct and [receipt.words for receipt in one.receipts] == ["is it so ?"] for one in sessions)
+    assert not any(one.remarks for one in sessions)
 
 
 def test_the_agents_query_runs_and_its_rows_are_submitted():

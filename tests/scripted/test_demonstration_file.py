@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from agile_ray.agent.environment import Environment
+from agile_ray.agent.functions import Function
 from agile_ray.agent.rules import Rules
 from agile_ray.agent.tokenizer import Tokenizer, WordTokenizer
 from agile_ray.config import Agent, Imitation, Memory
@@ -77,6 +78,17 @@ def test_the_teachers_sessions_are_read_back_as_the_same_batches(
     assert sum(map(len, found.batches)) > 40
     for batch, other in zip(found.batches, expected.batches, strict=True):
         assert all(same(one, its) for one, its in zip(batch, other, strict=True))
+
+
+def test_asks_in_words_are_written_and_read_back_and_refused_where_asks_carry_none(tmp_path: Path):
+    rules, file = replace(rules_of(SHOP), worded=frozenset({Function.SEEK_ADVICE})), tmp_path / "demos.jsonl"
+    script = Imitation(sessions=64, batch=64, asked_share=0.5)
+    write(file, SHOP, rules, script)
+    read = script.model_copy(update={"sessions": file})
+    (expected,), (found,) = taught(SHOP, rules, script).batches, taught(SHOP, rules, read).batches
+    assert all(same(one, its) for one, its in zip(found, expected, strict=True))
+    with pytest.raises(ConfigError, match=r"asks carry no words, by env\.expert; \[SeekAdvice\]: found "):
+        taught(SHOP, replace(rules, worded=frozenset()), read)
 
 
 def test_a_models_tokenizer_reads_the_same_tokens_and_another_one_reads_the_same_words(tmp_path: Path):

@@ -26,7 +26,7 @@ from agile_ray.types import (
     TrainingRow,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Of the columns below: a column that is added, removed or means something else makes it larger."""
 
 _USES = pa.list_(pa.struct({"kind": pa.string(), "writer": pa.int32(), "similarity": pa.float64()}))
@@ -40,6 +40,7 @@ _RECEIPT = pa.struct(
         "answer": pa.string(),
         "rule": pa.string(),
         "outcome": pa.string(),
+        "words": pa.string(),
     }
 )
 _COUNTERFACTUAL = pa.struct(
@@ -212,7 +213,7 @@ def session_of(record: dict) -> Session:
 
 
 def _receipt(entry: dict) -> Receipt:
-    """A receipt; those of an earlier version have neither rule nor outcome."""
+    """A receipt; those of an earlier version have no words, or neither rule nor outcome."""
     return Receipt(**{**entry, "outcome": Outcome(entry.get("outcome", Outcome.ANSWERED))})
 
 

@@ -111,6 +111,8 @@ async function open(wanted) {
 function present({ ask }) {
   at = Math.max(listed.findIndex((one) => one.ask.key === key), 0);
   $("question").textContent = ask.text;
+  $("wants").hidden = !ask.words;
+  $("words").textContent = ask.words;
   const asked = ask.ask_probability;
   $("facts").textContent = asked === null ? ask.key : `${ask.key}, asked with probability ${percent(asked)}`;
   $("seen").hidden = !ask.context;

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agile_ray.agent.functions import Function
+from agile_ray.agent.functions import ASKS, Function
 from agile_ray.agent.tokenizer import Tokenizer
 from agile_ray.record.store import StoredSegment
 from agile_ray.types import NO_TURN, Float32, Mask
@@ -19,7 +19,7 @@ WRITERS = {
     Function.RETRIEVE_MEMORY: "memory",
     Function.SEARCH_PRODUCT: "tool",
     Function.SEARCH: "tool",
-    Function.SEEK_ADVICE: "expert",
+    **dict.fromkeys(ASKS, "expert"),
 }
 """Who answers a function."""
 POLICY = "policy"
@@ -58,13 +58,14 @@ def _parts(line: StoredSegment, tokenizer: Tokenizer, *, before: int, decided: i
     segment = line.segment
     assert segment is not None
     edges = np.flatnonzero(np.diff(segment.turn_ids)) + 1
-    who = "executor"
+    who, calls = "executor", list[Function]()  # that the policy has written since it last read something
     for indices in np.split(np.arange(len(segment.token_ids)), edges):
         text = tokenizer.decode(segment.token_ids[indices].tolist())
         ends = (int(indices[0]), int(indices[-1]) + 1)
         if segment.turn_ids[indices[0]] == NO_TURN:
             if text:
                 yield Part(who=who, text=text, segment=segment.index, tokens=ends)
+            calls.clear()
             continue
         actions_A = np.isin(np.flatnonzero(segment.action_mask), indices)
         number = before + int(segment.action_mask[: indices[0]].sum())
@@ -84,8 +85,13 @@ def _parts(line: StoredSegment, tokenizer: Tokenizer, *, before: int, decided: i
             versions=(int(versions.min()), int(versions.max())),
             decides=number < decided <= number + len(indices),
         )
-        last = tokenizer.function_at(int(segment.token_ids[indices[-1]]))
-        who = WRITERS.get(last, "executor") if last is not None else "tool"  # an end token follows a query
+        written = [tokenizer.function_at(token) for token in segment.token_ids[indices].tolist()]
+        calls += [function for function in written if function is not None]
+        last = written[-1]
+        if last is None and not (calls and calls[-1] in ASKS):
+            who = "tool"  # an end token follows a query, or the words of an ask
+        else:
+            who = WRITERS.get(last or calls[-1], "executor")
 
 
 def _first(values_A: Float32 | None, chosen_A: Mask) -> float | None:

@@ -100,9 +100,10 @@ def _number(value: float | None, written: str) -> str:
 
 def _show_asks(session: Session, console: Console) -> None:
     for receipt in session.receipts:
+        words = f" {receipt.words!r}" if receipt.words else ""
         console.print(
             Text(
-                f"asked {receipt.source}: paid {receipt.price / 1000:g}, waited {receipt.latency_s:.2f} s, "
+                f"asked {receipt.source}{words}: paid {receipt.price / 1000:g}, waited {receipt.latency_s:.2f} s, "
                 + _said(receipt)
             )
         )

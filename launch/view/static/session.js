@@ -124,7 +124,7 @@ function receipts({ receipts: found }) {
     el(
       "li",
       {},
-      `asked ${receipt.source}, paid ${amount(receipt.price / 1000)}, waited ${receipt.latency_s.toFixed(2)} s: ${told(receipt)}`,
+      `asked ${receipt.source}${receipt.words ? ` “${receipt.words}”` : ""}, paid ${amount(receipt.price / 1000)}, waited ${receipt.latency_s.toFixed(2)} s: ${told(receipt)}`,
     ),
   );
   return el("section", {}, el("h3", {}, "Asked"), el("ul", {}, ...lines));
