@@ -107,7 +107,7 @@ def _read(folder: Path) -> PreTrainedTokenizerFast:
     if not folder.is_dir():
         raise ConfigError(f"model.path: no such folder, found {str(folder)!r}; make one with: agile-ray model --help")
     if not (folder / "tokenizer.json").is_file():
-        raise ConfigError(f"model.path: {folder} needs a fast tokenizer (tokenizer.json), found none")
+        raise ConfigError(f"model.path: {folder} holds no tokenizer: it has no tokenizer.json")
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
