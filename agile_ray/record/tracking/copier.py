@@ -1,0 +1,109 @@
+"""Copies lines of a history into a program. Exports and trainings share it."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from agile_ray.record import history
+from agile_ray.record.history import Event, Line
+from agile_ray.record.tracking.curves import Curves, Entry, Outcome, Program
+from agile_ray.record.tracking.written import Written
+
+MOST_VALUES = 1000
+"""Values in one batch, about, so that one request takes it."""
+IMITATION, PPO = "imitation", "ppo"
+
+
+class Copier:
+    """Gives a program every line once."""
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        name: str,
+        knobs: Mapping[str, str],
+        written: Written,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Prepare; nothing is opened before there is a line for it.
+
+        Args:
+            program: to give lines to.
+            name: of the training.
+            knobs: of its configuration, by dotted key.
+            written: what the program was given before.
+            now_ms: when a line was recorded that is taken now, milliseconds since 1970.
+        """
+        self._program = program
+        self._name = name
+        self._knobs = knobs
+        self._written = written
+        self._now_ms = now_ms
+        self._open: dict[str, Curves] = {}
+        self._taken: list[Line] = []  # of the next batch
+        self._entries: list[Entry] = []  # of the batch that is noted, and perhaps not sent
+        self._ahead: Line | None = None  # the first line that is in no batch
+        self._past_imitation = False
+
+    def copy(self, take: Callable[[], Line | None]) -> None:
+        """Give the program every further line; after an error, the same call goes on where it failed.
+
+        Args:
+            take: returns the next line; None: there is none yet.
+        """
+        while self._entries or self._gather(take):
+            part = part_of(self._taken[0])
+            curves = self._curves(part)
+            if not self._entries:
+                first = self._written.size(part)
+                self._written.note(part, curves.id, self._taken)
+                self._entries = [
+                    Entry(index=first + index, time_ms=self._now_ms(), scalars=history.scalars(line))
+                    for index, line in enumerate(self._taken)
+                ]
+            curves.add(self._entries)
+            self._entries, self._taken = [], []
+
+    def give_up(self) -> None:
+        """Forget the batch that the program refused, so that the next start of the training gives it again."""
+        if self._entries:
+            self._written.undo()
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Name and place of each of the program's runs that was opened."""
+        for part, curves in self._open.items():
+            yield f"{self._name}/{part}", curves.place
+
+    def end(self, outcome: Outcome, *, time_ms: int) -> None:
+        """Mark the program's runs as ended; imitation is finished once PPO or its evaluation has begun."""
+        for part, curves in self._open.items():
+            over = part == IMITATION and self._past_imitation
+            curves.end(Outcome.FINISHED if over else outcome, time_ms=time_ms)
+
+    def _gather(self, take: Callable[[], Line | None]) -> bool:
+        """Take lines of one part for the next batch; whether there are any."""
+        values = sum(map(_values, self._taken))
+        while (line := self._ahead or take()) is not None:
+            self._ahead = line
+            if self._taken and (part_of(line) != part_of(self._taken[0]) or values + _values(line) > MOST_VALUES):
+                break
+            self._taken.append(line)
+            self._ahead = None
+            self._past_imitation |= line.event in (Event.ITERATION, Event.EVALUATION)
+            values += _values(line)
+        return bool(self._taken)
+
+    def _curves(self, part: str) -> Curves:
+        if part not in self._open:
+            self._open[part] = self._program.open(
+                f"{self._name}/{part}", self._knobs, id=self._written.id(part), time_ms=self._now_ms()
+            )
+        return self._open[part]
+
+
+def part_of(line: Line) -> str:
+    """Which of the two runs of a program has the line."""
+    return IMITATION if line.event is Event.IMITATION else PPO
+
+
+def _values(line: Line) -> int:
+    return len(line.metrics) + len(line.seconds) + len(line.counts)
