@@ -14,11 +14,12 @@ from types import ModuleType
 from typing import Protocol
 
 from agile_ray.config import RunConfig
-from agile_ray.errors import ConfigError
+from agile_ray.errors import ConfigError, described
 from agile_ray.knobs import knobs
+from agile_ray.plugins.secrets import redacted
 from agile_ray.record.history import Scalars
 
-_USER = re.compile(r"//[^/]*@")
+_USER = re.compile(r"//[^/\s]*@")
 
 PROJECT = "agile-ray"
 """Of Weights & Biases, and the experiment of MLflow."""
@@ -105,6 +106,11 @@ def load(module: str) -> ModuleType:
         raise ConfigError(
             f"{name}: needs a package that can't be imported ({error}); pip install 'agile-ray[{name}]'"
         ) from error
+
+
+def said(error: Exception) -> str:
+    """What a client's error says, in one line, without secrets."""
+    return redacted(_USER.sub("//", described(error)))
 
 
 def public(address: str) -> str:

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from agile_ray.config import RunConfig
-from agile_ray.errors import ConfigError, described
-from agile_ray.plugins.secrets import redacted
+from agile_ray.errors import ConfigError
 from agile_ray.record import history
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.tracking.copier import Copier
-from agile_ray.record.tracking.curves import Outcome, Program, described_knobs
+from agile_ray.record.tracking.curves import Outcome, Program, described_knobs, said
 from agile_ray.record.tracking.followed import Followed
 from agile_ray.record.tracking.programs import live
 from agile_ray.record.tracking.written import Written
@@ -216,7 +215,7 @@ def _check(form: str, program: Program) -> None:
 
 
 def _cut(error: Exception) -> str:
-    text = redacted(described(error))
+    text = said(error)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 

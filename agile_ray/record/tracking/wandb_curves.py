@@ -84,6 +84,7 @@ class _Run(Protocol):
     id: str
     url: str | None
     dir: str
+    offline: bool
 
     def log(self, data: Mapping[str, float], *, step: int, commit: bool) -> None: ...
 
@@ -96,7 +97,7 @@ class WandBCurves:
     def __init__(self, run: _Run) -> None:
         self._run = run
         self.id = run.id
-        self.place = run.url or run.dir
+        self.place = run.dir if run.offline else str(run.url)
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Write entries.

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agile_ray import config_file
-from agile_ray.errors import AgileError, ConfigError, described
-from agile_ray.plugins.secrets import redacted
+from agile_ray.errors import AgileError, ConfigError
 from agile_ray.record import history
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.tracking.copier import Copier
-from agile_ray.record.tracking.curves import Outcome, described_knobs
+from agile_ray.record.tracking.curves import Outcome, described_knobs, said
 from agile_ray.record.tracking.programs import PROGRAMS
 from agile_ray.record.tracking.written import Written
 
@@ -49,8 +48,6 @@ def write(run: RunFolder, form: str, folder: Path | None) -> Iterator[str]:
         copier.copy(lambda: next(rest, None))
         copier.end(Outcome.FINISHED, time_ms=end_ms)
     except Exception as error:  # noqa: BLE001  a client raises what the libraries raise that it uses
-        raise AgileError(
-            f"--to {form}: {program.where} must take the metrics, found {redacted(described(error))}"
-        ) from error
+        raise AgileError(f"--to {form}: {program.where} must take the metrics, found {said(error)}") from error
     for name, place in copier.places():
         yield f"{name}: {place}"

@@ -1,67 +1,41 @@
-"""`agile-ray export --to mlflow|wandb`: what each reads back is what TensorBoard reads, to the name, value and step.
+"""What MLflow and Weights & Biases read is what TensorBoard reads, to the name, value and step: of `agile-ray export`,
+and of a training that is told to `--track` them.
 
 `make extras` runs the tests that need the programs, in an environment that has them.
 """
 
 import json
+import os
 import struct
+import subprocess
 import sys
 from collections import Counter
+from dataclasses import dataclass, field
 
 import pytest
 
-from agile_ray.config import Env, Model, Run, RunConfig
-from agile_ray.record import history, provenance
+from agile_ray.errors import LearnerError
 from agile_ray.record.folder import RunFolder
-from agile_ray.record.recorder import RunRecorder
-from agile_ray.types import Assigned, RunState, Update
+from agile_ray.record.tracking import tracker
+from agile_ray.record.tracking.tracker import open_programs, tracked
 from tests.conftest import one_line
-from tests.fakes.stored import FAILED, ONE, rows
+from tests.fakes.recorded import begun, recorded, sessions
 
-FRESH = RunState(imitation_steps=0, iteration=0, version=0)
+SETTINGS = ("MLFLOW_TRACKING_URI", "WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_DIR")
+REST_S = 60.0
+PARTS = ("imitation", "ppo")
 
 
-def trained(recorder, state, iterations):
-    for _ in range(iterations):
-        state = state.next()
-        with recorder.timed("collect"):
-            pass
-        update = Update(tokens=10, padding=0.25, seconds=0.5, metrics={"kl_nats": state.iteration / 8})
-        assigned = Assigned(rows=rows(ONE), metrics={"credit_mean": 0.125})
-        recorder.iteration(state, sessions=[ONE, FAILED], assigned=assigned, update=update)
-    return state
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def run(tmp_path):
     """A run that imitated, trained, was resumed after losing an iteration, and evaluated an earlier one at its end."""
-    config = RunConfig(run=Run(name="r", folder=tmp_path / "runs"), model=Model(path=tmp_path), env=Env(name="shop"))
-    provenance.write(config)
-    run = RunFolder.of(config)
-    first = RunRecorder(run)
-    for step in (1, 2):
-        state = RunState(imitation_steps=step, iteration=0, version=0)
-        first.imitation(state, Update(tokens=9, padding=0.0, seconds=0.25, metrics={"policy_loss": 1 / step}))
-    kept = trained(first, state, 2)
-    trained(first, kept, 1)
-    first.close()
-    second = RunRecorder(run)
-    second.resume(kept)
-    trained(second, kept, 2)
-    second.evaluation(kept, "ppo", [ONE])
-    second.close()
-    return run
-
-
-def recorded(run, part):
-    """Each (name, step, value) that the history has, and how often."""
-    lines = [history.scalars(line) for line in history.read(run.history)]
-    return Counter(
-        (name, line.step, float(value))
-        for line in lines
-        if line.imitation is (part == "imitation")
-        for name, value in line.values.items()
-    )
+    return sessions(begun(tmp_path))
 
 
 def exported(call, run, form):
@@ -70,6 +44,52 @@ def exported(call, run, form):
     assert code == 0
     assert [line.split(":")[0] for line in out.splitlines()] == ["r/imitation", "r/ppo"]
     return folder
+
+
+def live(folder, form, monkeypatch, *, failed=False, stopped=lambda folder: None):
+    """The same run, tracked in two starts of a training: the first is stopped, the second finishes or fails."""
+    monkeypatch.setattr(tracker, "STOP_S", REST_S)
+    monkeypatch.setattr(tracker, "END_S", REST_S)
+    config, said, blocks = begun(folder), [], []
+    run = RunFolder.of(config)
+
+    def begin():
+        blocks.append(tracked(config, open_programs([form], run), say=said.append, stopping=lambda: False))
+        blocks[-1].__enter__()
+
+    def resumed():
+        blocks[0].__exit__(None, None, None)
+        stopped(run.tracking)
+        begin()
+
+    begin()
+    sessions(config, between=resumed)
+    if failed:
+        assert not blocks[1].__exit__(LearnerError, LearnerError("loss"), None)
+    else:
+        run.report.write_text("{}")
+        blocks[1].__exit__(None, None, None)
+    assert said[0] == f"{form}: curves go to {said[0].partition(' go to ')[2]}"
+    assert [line for line in said if " go to " not in line] == [
+        f"{form}: 1 steps that were done again keep the values of the discarded work; the history and TensorBoard have "
+        "those that count"
+    ]
+    return run, run.tracking
+
+
+def assert_contract(points, run, part, how):
+    """What a program has of a part is what the history has.
+
+    A training that was tracked keeps the values of the iteration that it lost, and the time that closing took.
+    """
+    found, kept = points, recorded(run, part)
+    if how == "live" and part == "ppo":
+        assert {(name, step) for name, step, _ in kept} <= {(name, step) for name, step, _ in found}
+        shown = [(name, step) for name, step, _ in found.elements() if name.startswith("iteration/")]
+        assert len(shown) == len(set(shown))
+        found = Counter({point: count for point, count in found.items() if point[1] != 3})
+        kept = Counter({point: count for point, count in kept.items() if point[1] != 3})
+    assert found == kept
 
 
 @pytest.mark.parametrize("part", ["imitation", "ppo"])
@@ -81,41 +101,90 @@ def test_tensorboard_has_what_the_history_names(run, part):
     assert found == {(name, step) for name, step, _ in recorded(run, part)}
 
 
-@pytest.mark.parametrize("part", ["imitation", "ppo"])
-def test_mlflow_reads_what_was_recorded(call, run, part):
-    mlflow = pytest.importorskip("mlflow")
-    folder = exported(call, run, "mlflow")
+@pytest.mark.parametrize("how", ["exported", "live", "failed"])
+def test_mlflow_reads_what_was_recorded(call, tmp_path, monkeypatch, how):
+    pytest.importorskip("mlflow")
+    if how == "exported":
+        run = sessions(begun(tmp_path))
+        folder = exported(call, run, "mlflow")
+    else:
+        stopped = []
+        run, folder = live(
+            tmp_path,
+            "mlflow",
+            monkeypatch,
+            failed=how == "failed",
+            stopped=lambda folder: stopped.extend(in_mlflow(folder, f"r/{part}")[1] for part in PARTS),
+        )
+        assert stopped == ["FINISHED", "KILLED"]
+    ends = {"imitation": "FINISHED", "ppo": "FAILED" if how == "failed" else "FINISHED"}
+    for part in PARTS:
+        points, status, params = in_mlflow(folder, f"r/{part}")
+        assert_contract(points, run, part, how.replace("failed", "live"))
+        assert (status, params["env.name"]) == (ends[part], "shop")
+
+
+def in_mlflow(folder, name):
+    """Points, status and parameters of the only run of this name."""
+    import mlflow
+
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
     [experiment] = [one for one in client.search_experiments() if one.name == "agile-ray"]
-    [one] = [one for one in client.search_runs([experiment.experiment_id]) if one.info.run_name == f"r/{part}"]
-    points = [point for name in one.data.metrics for point in client.get_metric_history(one.info.run_id, name)]
-    assert Counter((point.key, point.step, point.value) for point in points) == recorded(run, part)
-    assert (one.info.status, one.data.params["env.name"]) == ("FINISHED", "shop")
+    [one] = [one for one in client.search_runs([experiment.experiment_id]) if one.info.run_name == name]
+    points = [point for key in one.data.metrics for point in client.get_metric_history(one.info.run_id, key)]
+    return Counter((point.key, point.step, point.value) for point in points), one.info.status, one.data.params
 
 
-@pytest.mark.parametrize("part", ["imitation", "ppo"])
-def test_wandb_reads_what_was_recorded(call, run, part):
+@pytest.mark.parametrize("how", ["exported", "live", "failed"])
+def test_wandb_reads_what_was_recorded(call, tmp_path, monkeypatch, how):
     wandb = pytest.importorskip("wandb")
-    folder = exported(call, run, "wandb")
+    if how == "exported":
+        run = sessions(begun(tmp_path))
+        folder = exported(call, run, "wandb")
+    else:
+        run, folder = live(tmp_path, "wandb", monkeypatch, failed=how == "failed")
     wandb.teardown()  # ends its writer, as the end of the process does
-    [(_, points)] = [(name, points) for name, points in offline_runs(folder) if name == f"r/{part}"]
-    assert points == recorded(run, part)
+    files = list(offline_runs(folder))
+    for part in PARTS:
+        own = [one for one in files if one.name == f"r/{part}"]
+        assert len({one.id for one in own}) == 1
+        assert_contract(sum((one.points for one in own), Counter()), run, part, how.replace("failed", "live"))
+        indices = [index for one in own for index in one.indices]
+        assert indices == list(range(len(indices)))
+    codes = [one.exit_code for one in files if one.name == "r/ppo"]
+    assert codes == {"exported": [0], "live": [255, 0], "failed": [255, 1]}[how]
+
+
+@dataclass(kw_only=True)
+class Offline:
+    """One file of Weights & Biases."""
+
+    id: str = ""
+    name: str = ""
+    points: Counter = field(default_factory=Counter)
+    indices: list = field(default_factory=list)
+    exit_code: int | None = None
 
 
 def offline_runs(folder):
-    """The name of each offline run of Weights & Biases, and its points."""
+    """Its files, the older first."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        name, points = "", Counter()
+    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_ctime_ns):
+        one = Offline()
         for data in log_records(path.read_bytes()):
             record = Record()
             record.ParseFromString(data)
-            name = record.run.display_name or name
+            one.name = record.run.display_name or one.name
+            one.id = record.run.run_id or one.id
             items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
             step = items.pop("step", None)
-            points.update((key, step, float(value)) for key, value in items.items() if not key.startswith("_"))
-        yield name, points
+            one.points.update((key, step, float(value)) for key, value in items.items() if not key.startswith("_"))
+            if items:
+                one.indices.append(items["_step"])
+            if record.HasField("exit"):
+                one.exit_code = record.exit.exit_code
+        yield one
 
 
 def log_records(data):
@@ -146,8 +215,49 @@ def test_sessions_need_a_folder(call, run):
     assert "--output: parquet is written into a folder" in one_line(err)
 
 
-def test_a_program_that_is_missing_is_named(call, run, monkeypatch, tmp_path):
+@pytest.mark.parametrize("output", ["x", "new/x"])
+def test_a_program_that_is_missing_is_named_and_no_folder_is_made(call, run, monkeypatch, tmp_path, output):
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    code, _, err = call("export", run.path, "--to", "mlflow", "--output", tmp_path / "x")
+    before = sorted(tmp_path.iterdir())
+    code, _, err = call("export", run.path, "--to", "mlflow", "--output", tmp_path / output)
     assert code == 2
     assert "pip install 'agile-ray[mlflow]'" in one_line(err)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_server_that_refuses_an_export_is_one_line(call, run, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    code, _, err = call("export", run.path, "--to", "mlflow")
+    assert (code, "secret" in err) == (1, False)
+    assert "--to mlflow: http://127.0.0.1:9 must take the metrics, found " in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("form", "settings", "where"),
+    [
+        ("mlflow", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+        ("wandb", {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+        ("wandb", {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"}, "http://127.0.0.1:9"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_one_line_before_a_training(form, settings, where, tmp_path):
+    pytest.importorskip(form)
+    code = (
+        "import sys; from pathlib import Path; from launch.border import border\n"
+        "from agile_ray.record.folder import RunFolder\n"
+        "from agile_ray.record.tracking.tracker import open_programs\n"
+        "with border(): open_programs([sys.argv[1]], RunFolder(Path(sys.argv[2]) / 'r'))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, form, tmp_path],
+        env=os.environ | settings | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith(f"agile-ray: --track {form}: {where} must answer before a training")
+    assert "k" * 40 not in ran.stderr
+    assert list(tmp_path.iterdir()) == []
