@@ -34,12 +34,13 @@ class Program(StrEnum):
 
 
 TRACK = "AGILE_TRACK"
-"""Environment variable that has the names, with blanks between; jobs are told by it."""
+"""Environment variable that has the names, with a blank between them; jobs are told by it."""
 Track = Annotated[
     list[Program] | None,
     typer.Option(
         "--track",
         envvar=TRACK,
+        metavar="mlflow|wandb",
         help="Also write the curves to MLflow or Weights & Biases while it trains; may be given several times.",
     ),
 ]
