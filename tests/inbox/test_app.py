@@ -1,9 +1,9 @@
 """The inbox over HTTP: what it refuses, and that its page needs nothing else."""
 
-import socket
 import asyncio
 import re
 import resource
+import socket
 import sqlite3
 from dataclasses import asdict
 

@@ -134,7 +134,9 @@ def trained(monkeypatch, tmp_path):
 
 def test_what_a_training_is_tracked_by_is_opened_before_it_starts_and_told_how_it_ends(trained, monkeypatch, tmp_path):
     opened, told = [], []
-    program = SimpleNamespace(where="memory", check=lambda: opened.append(not (tmp_path / "r").exists()))
+    program = SimpleNamespace(
+        where="memory", prepare=lambda: None, check=lambda: opened.append(not (tmp_path / "r").exists())
+    )
     monkeypatch.setattr("agile_ray.record.tracking.tracker.live", lambda form, folder: program)
     monkeypatch.setattr("agile_ray.record.tracking.tracker.Tracker.end", lambda self, outcome: told.append(outcome))
     monkeypatch.setattr("agile_ray.record.tracking.tracker.Tracker.wait", lambda *_: None)

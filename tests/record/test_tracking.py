@@ -52,6 +52,9 @@ class Memory:
     def check(self):
         self.fails()
 
+    def prepare(self):
+        self.fails()
+
     def open(self, name, knobs, *, id, time_ms):
         self.fails()
         assert knobs["env.name"] == "shop"

@@ -39,6 +39,7 @@ class Copier:
         self._written = written
         self._now_ms = now_ms
         self._open: dict[str, Curves] = {}
+        self._places: dict[str, str] = {}
         self._taken: list[Line] = []  # of the next batch
         self._entries: list[Entry] = []  # of the batch that is noted, and perhaps not sent
         self._ahead: Line | None = None  # the first line that is in no batch
@@ -51,6 +52,7 @@ class Copier:
             take: returns the next line; None: there is none yet.
         """
         while self._entries or self._gather(take):
+            self._end_imitation()
             part = part_of(self._taken[0])
             curves = self._curves(part)
             if not self._entries:
@@ -70,14 +72,19 @@ class Copier:
 
     def places(self) -> Iterator[tuple[str, str]]:
         """Name and place of each of the program's runs that was opened."""
-        for part, curves in self._open.items():
-            yield f"{self._name}/{part}", curves.place
+        for part, place in self._places.items():
+            yield f"{self._name}/{part}", place
 
     def end(self, outcome: Outcome, *, time_ms: int) -> None:
-        """Mark the program's runs as ended; imitation is finished once PPO or its evaluation has begun."""
-        for part, curves in self._open.items():
-            over = part == IMITATION and self._past_imitation
-            curves.end(Outcome.FINISHED if over else outcome, time_ms=time_ms)
+        """Mark the program's runs as ended, if they are not yet."""
+        for part in list(self._open):
+            self._open.pop(part).end(outcome, time_ms=time_ms)
+
+    def _end_imitation(self) -> None:
+        """Mark imitation as finished once what follows it has begun."""
+        if self._past_imitation and part_of(self._taken[0]) != IMITATION and IMITATION in self._open:
+            self._open[IMITATION].end(Outcome.FINISHED, time_ms=self._now_ms())
+            del self._open[IMITATION]
 
     def _gather(self, take: Callable[[], Line | None]) -> bool:
         """Take lines of one part for the next batch; whether there are any."""
@@ -97,6 +104,7 @@ class Copier:
             self._open[part] = self._program.open(
                 f"{self._name}/{part}", self._knobs, id=self._written.id(part), time_ms=self._now_ms()
             )
+            self._places[part] = self._open[part].place
         return self._open[part]
 
 

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Protocol
 
 from agile_ray.config import RunConfig
-from agile_ray.errors import ConfigError, described
+from agile_ray.errors import AgileError, ConfigError, described
 from agile_ray.knobs import knobs
 from agile_ray.plugins.secrets import redacted
 from agile_ray.record.history import Scalars
@@ -76,6 +76,10 @@ class Program(Protocol):
         """Reach the server, and write nothing; of a folder, do nothing."""
         ...
 
+    def prepare(self) -> None:
+        """Do what is slow once, such as making a database; `open` works without it, too."""
+        ...
+
     def open(self, name: str, knobs: Mapping[str, str], *, id: str | None, time_ms: int) -> Curves:
         """Begin a run, or go on with one.
 
@@ -110,7 +114,8 @@ def load(module: str) -> ModuleType:
 
 def said(error: Exception) -> str:
     """What a client's error says, in one line, without secrets."""
-    return redacted(_USER.sub("//", described(error)))
+    text = str(error) if isinstance(error, AgileError) else described(error)
+    return redacted(_USER.sub("//", text))
 
 
 def public(address: str) -> str:

@@ -32,6 +32,7 @@ class MLflow:
         self._entities = load("mlflow.entities")
         self._module = load("mlflow")
         self._folder = folder
+        self._begun: dict[str, str] = {}  # ids by name; a run whose begin failed half-way is not begun twice
         self._address = self._module.get_tracking_uri() if folder is None else f"sqlite:///{_database(folder)}"
 
     @property
@@ -43,20 +44,31 @@ class MLflow:
         if self._folder is None:
             self._module.MlflowClient(tracking_uri=self._address).get_experiment_by_name(PROJECT)
 
-    def open(self, name: str, knobs: Mapping[str, str], *, id: str | None, time_ms: int) -> Curves:
+    def prepare(self) -> None:
+        """Make the database."""
         if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        client = self._module.MlflowClient(tracking_uri=self._address)
-        if id is None:
+            self._module.MlflowClient(tracking_uri=self._made()).get_experiment_by_name(PROJECT)
+
+    def open(self, name: str, knobs: Mapping[str, str], *, id: str | None, time_ms: int) -> Curves:
+        client = self._module.MlflowClient(tracking_uri=self._made())
+        own = id or self._begun.get(name)
+        if own is None:
             known = client.get_experiment_by_name(PROJECT)
             experiment = client.create_experiment(PROJECT) if known is None else known.experiment_id
-            id = str(client.create_run(experiment, run_name=name, start_time=time_ms).info.run_id)
+            own = self._begun[name] = str(client.create_run(experiment, run_name=name, start_time=time_ms).info.run_id)
+        if id is None:
             params = [self._entities.Param(key, value) for key, value in knobs.items()]
             for first in range(0, len(params), MOST_PARAMS):
-                client.log_batch(id, params=params[first : first + MOST_PARAMS])
+                client.log_batch(own, params=params[first : first + MOST_PARAMS])
         else:
-            client.update_run(id, status="RUNNING")
-        return MLflowCurves(client, self._entities, id=id, place=f"run {id} of {self.where}")
+            client.update_run(own, status="RUNNING")
+        return MLflowCurves(client, self._entities, id=own, place=f"run {own} of {self.where}")
+
+    def _made(self) -> str:
+        """The address, whose folder exists."""
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        return self._address
 
 
 class _Client(Protocol):

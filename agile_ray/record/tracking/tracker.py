@@ -155,14 +155,22 @@ class Tracker:
         return self._tried(lambda: self._copier.copy(self._followed.next))
 
     def _work(self) -> None:
+        self._tried(self._program.prepare)  # while engines start, which takes longer
         wait_s = LOOK_S
         while not self._ended.wait(wait_s):
             wait_s = LOOK_S if self.look() else RETRY_S
         if self.look():
-            self._marked = self._tried(lambda: self._copier.end(self._outcome, time_ms=_now_ms()))
+            self._mark()
         else:
             with suppress(OSError):  # of the disk; then the next start takes the batch for given
                 self._copier.give_up()
+
+    def _mark(self) -> None:
+        try:
+            self._copier.end(self._outcome, time_ms=_now_ms())
+            self._marked = True
+        except Exception as error:  # noqa: BLE001  said at the end
+            self._trouble = _cut(error)
 
     def _tried(self, call: Callable[[], None]) -> bool:
         try:

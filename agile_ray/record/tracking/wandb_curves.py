@@ -50,6 +50,9 @@ class WandB:
         if not self._module.login(prompt=False, verify=True):
             raise AgileError("no key; set WANDB_API_KEY, or WANDB_MODE=offline")
 
+    def prepare(self) -> None:
+        """Nothing is slow."""
+
     def open(self, name: str, knobs: Mapping[str, str], *, id: str | None, time_ms: int) -> Curves:
         del time_ms  # its client takes the time itself
         if self._folder is not None:
@@ -71,6 +74,7 @@ class WandB:
                 x_disable_meta=True,
                 init_timeout=BEGIN_S,
                 finish_timeout=END_S,
+                finish_timeout_raises=True,
             ),
         )
         run.define_metric("step")
@@ -110,5 +114,15 @@ class WandBCurves:
             self._run.log(values, step=entry.index, commit=True)
 
     def end(self, outcome: Outcome, *, time_ms: int) -> None:
+        """Wait until the server has everything, or the time is over.
+
+        Raises:
+            AgileError: the time is over; the file has what the server lacks.
+        """
         del time_ms
-        self._run.finish(exit_code=EXIT_CODES[outcome])
+        try:
+            self._run.finish(exit_code=EXIT_CODES[outcome])
+        except TimeoutError as error:
+            raise AgileError(
+                f"the server lacks a part after {END_S} s; upload it with: wandb sync {Path(self._run.dir).parent}"
+            ) from error

@@ -6,9 +6,11 @@ and of a training that is told to `--track` them.
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -16,20 +18,36 @@ import pytest
 
 from agile_ray.errors import LearnerError
 from agile_ray.record.folder import RunFolder
-from agile_ray.record.tracking import tracker
+from agile_ray.record.recorder import RunRecorder
+from agile_ray.record.tracking import programs, tracker, wandb_curves
 from agile_ray.record.tracking.tracker import open_programs, tracked
 from tests.conftest import one_line
-from tests.fakes.recorded import begun, recorded, sessions
+from tests.fakes import wandb_server
+from tests.fakes.recorded import begun, imitated, recorded, sessions, trained
 
 SETTINGS = ("MLFLOW_TRACKING_URI", "WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_DIR")
-REST_S = 60.0
+REST_S = 500
 PARTS = ("imitation", "ppo")
 
 
 @pytest.fixture(autouse=True)
-def no_server(monkeypatch):
+def at_ease(monkeypatch):
+    """No server is named, and nothing has to be fast."""
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
+    for name in ("STOP_S", "END_S", "CHECK_S"):
+        monkeypatch.setattr(tracker, name, REST_S)
+    for name in ("BEGIN_S", "END_S"):
+        monkeypatch.setattr(wandb_curves, name, REST_S)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """A database of MLflow with nothing in it: to make one takes MLflow seconds."""
+    pytest.importorskip("mlflow")
+    folder = tmp_path_factory.mktemp("empty")
+    programs.mlflow(folder).prepare()
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
@@ -46,10 +64,8 @@ def exported(call, run, form):
     return folder
 
 
-def live(folder, form, monkeypatch, *, failed=False, stopped=lambda folder: None):
+def live(folder, form, *, failed=False, stopped=lambda folder: None):
     """The same run, tracked in two starts of a training: the first is stopped, the second finishes or fails."""
-    monkeypatch.setattr(tracker, "STOP_S", REST_S)
-    monkeypatch.setattr(tracker, "END_S", REST_S)
     config, said, blocks = begun(folder), [], []
     run = RunFolder.of(config)
 
@@ -102,8 +118,10 @@ def test_tensorboard_has_what_the_history_names(run, part):
 
 
 @pytest.mark.parametrize("how", ["exported", "live", "failed"])
-def test_mlflow_reads_what_was_recorded(call, tmp_path, monkeypatch, how):
-    pytest.importorskip("mlflow")
+def test_mlflow_reads_what_was_recorded(call, tmp_path, database, how):
+    for folder in (tmp_path / "runs" / "mlflow", tmp_path / "runs" / "r" / "tracking"):
+        folder.mkdir(parents=True)
+        shutil.copy(database, folder)
     if how == "exported":
         run = sessions(begun(tmp_path))
         folder = exported(call, run, "mlflow")
@@ -112,7 +130,6 @@ def test_mlflow_reads_what_was_recorded(call, tmp_path, monkeypatch, how):
         run, folder = live(
             tmp_path,
             "mlflow",
-            monkeypatch,
             failed=how == "failed",
             stopped=lambda folder: stopped.extend(in_mlflow(folder, f"r/{part}")[1] for part in PARTS),
         )
@@ -136,22 +153,22 @@ def in_mlflow(folder, name):
 
 
 @pytest.mark.parametrize("how", ["exported", "live", "failed"])
-def test_wandb_reads_what_was_recorded(call, tmp_path, monkeypatch, how):
+def test_wandb_reads_what_was_recorded(call, tmp_path, how):
     wandb = pytest.importorskip("wandb")
     if how == "exported":
         run = sessions(begun(tmp_path))
         folder = exported(call, run, "wandb")
     else:
-        run, folder = live(tmp_path, "wandb", monkeypatch, failed=how == "failed")
+        run, folder = live(tmp_path, "wandb", failed=how == "failed")
     wandb.teardown()  # ends its writer, as the end of the process does
-    files = list(offline_runs(folder))
+    found = list(files(folder))
     for part in PARTS:
-        own = [one for one in files if one.name == f"r/{part}"]
+        own = [one for one in found if one.name == f"r/{part}"]
         assert len({one.id for one in own}) == 1
         assert_contract(sum((one.points for one in own), Counter()), run, part, how.replace("failed", "live"))
         indices = [index for one in own for index in one.indices]
         assert indices == list(range(len(indices)))
-    codes = [one.exit_code for one in files if one.name == "r/ppo"]
+    codes = [one.exit_code for one in found if one.name == "r/ppo"]
     assert codes == {"exported": [0], "live": [255, 0], "failed": [255, 1]}[how]
 
 
@@ -166,11 +183,11 @@ class Offline:
     exit_code: int | None = None
 
 
-def offline_runs(folder):
+def files(folder, pattern="offline-run-*"):
     """Its files, the older first."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_ctime_ns):
+    for path in sorted(folder.glob(f"wandb/{pattern}/*.wandb"), key=lambda path: path.stat().st_ctime_ns):
         one = Offline()
         for data in log_records(path.read_bytes()):
             record = Record()
@@ -261,3 +278,53 @@ def test_a_server_that_does_not_answer_is_one_line_before_a_training(form, setti
     assert ran.stderr.splitlines()[-1].startswith(f"agile-ray: --track {form}: {where} must answer before a training")
     assert "k" * 40 not in ran.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server of Weights & Biases; its client is set up anew for it, and ended."""
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()
+    with wandb_server.serving() as one:
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        monkeypatch.setenv("WANDB_BASE_URL", one.url)
+        yield one
+        wandb.teardown()
+
+
+def test_a_server_of_wandb_has_what_was_recorded(server, tmp_path):
+    run, _ = live(tmp_path, "wandb")
+    for part in PARTS:
+        [id] = server.runs(f"r/{part}")
+        lines = [json.loads(line) for line in server.histories[id]]
+        assert [line["_step"] for line in lines] == list(range(len(lines)))
+        points = Counter(
+            (name, line["step"], float(value))
+            for line in lines
+            for name, value in line.items()
+            if name != "step" and not name.startswith("_")
+        )
+        assert_contract(points, run, part, "live")
+        assert server.exits[id] == ([0] if part == "imitation" else [255, 0])
+
+
+def test_a_server_of_wandb_that_goes_away_holds_nothing_up_and_its_file_has_the_rest(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(wandb_curves, "END_S", 5)
+    config, said = begun(tmp_path), []
+    run = RunFolder.of(config)
+    with tracked(config, open_programs(["wandb"], run), say=said.append, stopping=lambda: False):
+        recorder = RunRecorder(run)
+        state = trained(recorder, imitated(recorder), 1)
+        deadline_s = time.monotonic() + REST_S
+        while not server.runs("r/ppo") and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        server.away.set()
+        trained(recorder, state, 2)
+        recorder.close()
+        run.report.write_text("{}")
+    assert said[0] == f"wandb: curves go to {server.url}"
+    assert (
+        "its run is not marked as finished (the server lacks a part after 5 s; upload it with: wandb sync " in said[-1]
+    )
+    [file] = [one for one in files(run.tracking, "run-*") if one.name == "r/ppo"]
+    assert file.points == recorded(run, "ppo")
