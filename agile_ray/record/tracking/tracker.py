@@ -144,8 +144,8 @@ class Tracker:
             self._say(f"{self._form}: its run is not marked as {self._outcome} ({why})")
         if self._followed.redone:
             self._say(
-                f"{self._form}: {self._followed.redone} steps that were done again keep the values of the discarded "
-                "work; the history and TensorBoard have those that count"
+                f"{self._form}: lines that were recorded again after a resumption, and keep their earlier values "
+                f"there: {self._followed.redone}; the history and TensorBoard have those that count"
             )
         if not late:
             self._followed.close()
