@@ -69,7 +69,7 @@ class Memory:
 
 
 def raising(error):
-    def fails():
+    def fails(*_, **__):
         raise error
 
     return fails
@@ -183,6 +183,31 @@ def test_a_program_that_is_away_for_a_while_gets_everything_once(follow, program
         said[1:]
         == ["memory: OSError: away; the training goes on, and this is tried again", "memory: memory answers again"] * 2
     )
+
+
+@pytest.mark.parametrize("past", [False, True])
+def test_a_client_that_loses_its_process_as_the_training_stops_is_opened_anew(follow, program, config, said, past):
+    run, one = RunFolder.of(config), follow()
+    recorder = RunRecorder(run)
+    state = trained(recorder, imitated(recorder), 1)
+    assert one.look()
+    lost = program.of("ppo")
+    lost.end = raising(ConnectionError("lost"))
+    lost.add = lost.end
+    opened = program.open
+
+    def anew(name, knobs, *, id, time_ms):
+        lost.__dict__.pop("end", None), lost.__dict__.pop("add", None)
+        return opened(name, knobs, id=id, time_ms=time_ms)
+
+    program.open = anew
+    if past:
+        trained(recorder, state, 1)
+    recorder.close()
+    ended(one, Outcome.STOPPED)
+    assert program.of("ppo").read() == recorded(run, "ppo")
+    assert (lost.outcomes, program.opened[-1]) == ([Outcome.STOPPED], ("r/ppo", True))
+    assert not [text for text in said if "not given" in text or "not marked" in text]
 
 
 @pytest.mark.parametrize("away", ["opening", "adding"])

@@ -40,6 +40,7 @@ class Copier:
         self._now_ms = now_ms
         self._open: dict[str, Curves] = {}
         self._places: dict[str, str] = {}
+        self._lasting: set[str] = set()  # parts whose run is not marked as ended
         self._taken: list[Line] = []  # of the next batch
         self._entries: list[Entry] = []  # of the batch that is noted, and perhaps not sent
         self._ahead: Line | None = None  # the first line that is in no batch
@@ -54,15 +55,14 @@ class Copier:
         while self._entries or self._gather(take):
             self._end_imitation()
             part = part_of(self._taken[0])
-            curves = self._curves(part)
             if not self._entries:
                 first = self._written.size(part)
-                self._written.note(part, curves.id, self._taken)
+                self._written.note(part, self._curves(part).id, self._taken)
                 self._entries = [
                     Entry(index=first + index, time_ms=self._now_ms(), scalars=history.scalars(line))
                     for index, line in enumerate(self._taken)
                 ]
-            curves.add(self._entries)
+            self._asked(part, lambda curves: curves.add(self._entries))
             self._entries, self._taken = [], []
 
     def give_up(self) -> None:
@@ -76,15 +76,19 @@ class Copier:
             yield f"{self._name}/{part}", place
 
     def end(self, outcome: Outcome, *, time_ms: int) -> None:
-        """Mark the program's runs as ended, if they are not yet."""
-        for part in list(self._open):
-            self._open.pop(part).end(outcome, time_ms=time_ms)
+        """Mark the program's runs as ended that are not yet; after an error, the same call goes on where it failed."""
+        for part in sorted(self._lasting):
+            self._end(part, outcome, time_ms=time_ms)
 
     def _end_imitation(self) -> None:
         """Mark imitation as finished once what follows it has begun."""
-        if self._past_imitation and part_of(self._taken[0]) != IMITATION and IMITATION in self._open:
-            self._open[IMITATION].end(Outcome.FINISHED, time_ms=self._now_ms())
-            del self._open[IMITATION]
+        if self._past_imitation and part_of(self._taken[0]) != IMITATION and IMITATION in self._lasting:
+            self._end(IMITATION, Outcome.FINISHED, time_ms=self._now_ms())
+
+    def _end(self, part: str, outcome: Outcome, *, time_ms: int) -> None:
+        self._asked(part, lambda curves: curves.end(outcome, time_ms=time_ms))
+        self._lasting.discard(part)
+        del self._open[part]
 
     def _gather(self, take: Callable[[], Line | None]) -> bool:
         """Take lines of one part for the next batch; whether there are any."""
@@ -99,12 +103,21 @@ class Copier:
             values += _values(line)
         return bool(self._taken)
 
+    def _asked(self, part: str, call: Callable[[Curves], None]) -> None:
+        """Call a part's curves; after an error they are opened anew, as a client may have lost them."""
+        try:
+            call(self._curves(part))
+        except BaseException:
+            self._open.pop(part, None)
+            raise
+
     def _curves(self, part: str) -> Curves:
         if part not in self._open:
             self._open[part] = self._program.open(
                 f"{self._name}/{part}", self._knobs, id=self._written.id(part), time_ms=self._now_ms()
             )
             self._places[part] = self._open[part].place
+            self._lasting.add(part)
         return self._open[part]
 
 

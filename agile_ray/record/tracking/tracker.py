@@ -159,18 +159,19 @@ class Tracker:
         wait_s = LOOK_S
         while not self._ended.wait(wait_s):
             wait_s = LOOK_S if self.look() else RETRY_S
-        if self.look():
-            self._mark()
+        if self.look() or self.look():  # once more, as a client that lost its process begins anew
+            self._marked = self._mark() or self._mark()
         else:
             with suppress(OSError):  # of the disk; then the next start takes the batch for given
                 self._copier.give_up()
 
-    def _mark(self) -> None:
+    def _mark(self) -> bool:
         try:
             self._copier.end(self._outcome, time_ms=_now_ms())
-            self._marked = True
         except Exception as error:  # noqa: BLE001  said at the end
             self._trouble = _cut(error)
+            return False
+        return True
 
     def _tried(self, call: Callable[[], None]) -> bool:
         try:

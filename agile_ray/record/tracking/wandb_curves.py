@@ -5,8 +5,10 @@ goes away holds nothing up, and `wandb sync` uploads what it did not take. An of
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 from uuid import uuid4
 
@@ -57,29 +59,47 @@ class WandB:
         del time_ms  # its client takes the time itself
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-        run = self._module.init(
-            project=PROJECT,
-            name=name,
-            id=id or uuid4().hex[:8],
-            resume="allow" if id and self._mode == "online" else None,
-            config=dict(knobs),
-            dir=self._folder,
-            mode=self._mode,
-            reinit="create_new",
-            settings=self._module.Settings(
-                console="off",
-                silent=True,
-                disable_git=True,
-                x_disable_stats=True,
-                x_disable_meta=True,
-                init_timeout=BEGIN_S,
-                finish_timeout=END_S,
-                finish_timeout_raises=True,
-            ),
-        )
+        with _beginning_anew(self._module):
+            run = self._module.init(
+                project=PROJECT,
+                name=name,
+                id=id or uuid4().hex[:8],
+                resume="allow" if id and self._mode == "online" else None,
+                config=dict(knobs),
+                dir=self._folder,
+                mode=self._mode,
+                reinit="create_new",
+                settings=self._module.Settings(
+                    console="off",
+                    silent=True,
+                    disable_git=True,
+                    x_disable_stats=True,
+                    x_disable_meta=True,
+                    init_timeout=BEGIN_S,
+                    finish_timeout=END_S,
+                    finish_timeout_raises=True,
+                ),
+            )
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
-        return WandBCurves(run)
+        return WandBCurves(run, self._module)
+
+
+@contextmanager
+def _beginning_anew(wandb: ModuleType) -> Iterator[None]:
+    """If the client's process was killed, let the client forget it; the next run that is opened starts another.
+
+    Ray ends a job by a signal to each of its processes.
+
+    Raises:
+        ConnectionError: the process is gone.
+    """
+    try:
+        yield
+    except ConnectionError:
+        with suppress(ConnectionError):
+            wandb.teardown()
+        raise
 
 
 class _Run(Protocol):
@@ -98,8 +118,9 @@ class _Run(Protocol):
 class WandBCurves:
     """One run of Weights & Biases."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: _Run, wandb: ModuleType) -> None:
         self._run = run
+        self._wandb = wandb
         self.id = run.id
         self.place = run.dir if run.offline else str(run.url)
 
@@ -109,9 +130,10 @@ class WandBCurves:
         The step of a value is its line's `step`: their own steps never fall, but a final evaluation may be of an
         earlier iteration. Theirs is the entry's index, which the server takes once.
         """
-        for entry in entries:
-            values = {"step": entry.scalars.step, **entry.scalars.values}
-            self._run.log(values, step=entry.index, commit=True)
+        with _beginning_anew(self._wandb):
+            for entry in entries:
+                values = {"step": entry.scalars.step, **entry.scalars.values}
+                self._run.log(values, step=entry.index, commit=True)
 
     def end(self, outcome: Outcome, *, time_ms: int) -> None:
         """Wait until the server has everything, or the time is over.
@@ -121,7 +143,8 @@ class WandBCurves:
         """
         del time_ms
         try:
-            self._run.finish(exit_code=EXIT_CODES[outcome])
+            with _beginning_anew(self._wandb):
+                self._run.finish(exit_code=EXIT_CODES[outcome])
         except TimeoutError as error:
             raise AgileError(
                 f"the server lacks a part after {END_S} s; upload it with: wandb sync {Path(self._run.dir).parent}"

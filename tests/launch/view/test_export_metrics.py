@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+import psutil
 import pytest
 
 from agile_ray.errors import LearnerError
@@ -306,6 +307,27 @@ def test_a_server_of_wandb_has_what_was_recorded(server, tmp_path):
         )
         assert_contract(points, run, part, "live")
         assert server.exits[id] == ([0] if part == "imitation" else [255, 0])
+
+
+def test_a_signal_to_all_processes_of_a_training_leaves_wandb_s_run_marked_as_stopped(tmp_path):
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()
+    config, said = begun(tmp_path), []
+    run = RunFolder.of(config)
+    with tracked(config, open_programs(["wandb"], run), say=said.append, stopping=lambda: True):
+        recorder = RunRecorder(run)
+        state = trained(recorder, imitated(recorder), 1)
+        deadline_s = time.monotonic() + REST_S
+        while not any(one.name == "r/ppo" for one in files(run.tracking)) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        [core] = [child for child in psutil.Process().children() if "wandb-core" in child.name()]
+        core.terminate()
+        core.wait(REST_S)
+        trained(recorder, state, 1)
+        recorder.close()
+    wandb.teardown()
+    assert [file.exit_code for file in files(run.tracking) if file.name == "r/ppo"] == [None, 255]
+    assert not [text for text in said if "not given" in text or "not marked" in text]
 
 
 def test_a_server_of_wandb_that_goes_away_holds_nothing_up_and_its_file_has_the_rest(server, tmp_path, monkeypatch):
