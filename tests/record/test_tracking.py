@@ -318,6 +318,20 @@ def test_a_program_that_hangs_holds_up_the_end_no_longer_than_allowed(program, c
     assert len(history.read(RunFolder.of(config).history)) == 2
 
 
+def test_a_note_that_a_killed_process_left_cut_off_is_passed_over(follow, program, config):
+    run, one = RunFolder.of(config), follow()
+    state = imitated(RunRecorder(run))
+    assert one.look()
+    with (run.tracking / "memory.jsonl").open("ab") as file:
+        file.write(b'{"where":"mem')
+    for _ in range(2):
+        again = follow()
+        RunRecorder(run).resume(state)
+        ended(again)
+    assert program.of("imitation").read() == recorded(run, "imitation")
+    ended(one)
+
+
 def test_another_server_is_given_everything(follow, program, config):
     run, one = RunFolder.of(config), follow()
     state = imitated(RunRecorder(run))

@@ -49,6 +49,7 @@ class Written:
         self._ids: dict[str, str] = {}
         self._sizes: Counter[str] = Counter()
         self._lines: Counter[Key] = Counter()
+        self._noted = False  # by this process
         self._before = 0  # bytes of the file without the latest batch
         found = [] if path is None else read_json_lines(path, _BATCH.validate_json, expected="a batch of lines")
         for batch in found:
@@ -76,7 +77,10 @@ class Written:
         batch = Batch(where=self._where, part=part, id=id, lines=tuple(map(key_of, lines)))
         if self._path is not None:
             with self._path.open("ab", buffering=0) as file:
-                self._before = file.tell()
+                if not self._noted:  # a process that was killed may have left a part of a line
+                    file.truncate(self._path.read_bytes().rfind(b"\n") + 1)
+                self._before = os.fstat(file.fileno()).st_size
+                self._noted = True
                 file.write(_BATCH.dump_json(batch) + b"\n")
         self._count(batch)
 
