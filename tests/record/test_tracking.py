@@ -24,7 +24,7 @@ class Kept:
     def __init__(self, id, name):
         self.id, self.name, self.place = id, name, f"memory/{id}"
         self.points, self.outcomes, self.indices = {}, [], []
-        self.fails = lambda: None
+        self.fails, self.remark = lambda: None, ""
 
     def add(self, entries):
         self.indices += [entry.index for entry in entries]
@@ -35,6 +35,7 @@ class Kept:
 
     def end(self, outcome, *, time_ms):
         self.outcomes.append(outcome)
+        return self.remark
 
     def read(self):
         return Counter((name, step, value) for (name, step, _, _), value in self.points.items())
@@ -341,6 +342,19 @@ def test_another_server_is_given_everything(follow, program, config):
     RunRecorder(run).resume(state)
     ended(again)
     assert program.of("imitation").read() == recorded(run, "imitation")
+
+
+def test_what_is_left_to_do_by_hand_is_said_at_the_end(follow, program, config, said):
+    run, one = RunFolder.of(config), follow()
+    recorder = RunRecorder(run)
+    state = imitated(recorder)
+    assert one.look()
+    program.of("imitation").remark = "upload it"
+    trained(recorder, state, 1)
+    recorder.close()
+    ended(one)
+    assert said[1:] == ["memory: upload it"]
+    assert program.of("ppo").read() == recorded(run, "ppo")
 
 
 def test_a_line_that_is_being_written_is_left_for_the_next_look(follow, program, config):

@@ -1,6 +1,7 @@
 """Copies lines of a history into a program. Exports and trainings share it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from agile_ray.record import history
 from agile_ray.record.history import Event, Line
@@ -9,6 +10,7 @@ from agile_ray.record.tracking.written import Written
 
 MOST_VALUES = 1000
 """Values in one batch, about, so that one request takes it."""
+Answer = TypeVar("Answer")
 IMITATION, PPO = "imitation", "ppo"
 
 
@@ -33,6 +35,7 @@ class Copier:
             written: what the program was given before.
             now_ms: when a line was recorded that is taken now, milliseconds since 1970.
         """
+        self.remarks: list[str] = []  # what is left to do by hand of runs that were ended
         self._program = program
         self._name = name
         self._knobs = knobs
@@ -86,7 +89,8 @@ class Copier:
             self._end(IMITATION, Outcome.FINISHED, time_ms=self._now_ms())
 
     def _end(self, part: str, outcome: Outcome, *, time_ms: int) -> None:
-        self._asked(part, lambda curves: curves.end(outcome, time_ms=time_ms))
+        if remark := self._asked(part, lambda curves: curves.end(outcome, time_ms=time_ms)):
+            self.remarks.append(remark)
         self._lasting.discard(part)
         del self._open[part]
 
@@ -103,10 +107,10 @@ class Copier:
             values += _values(line)
         return bool(self._taken)
 
-    def _asked(self, part: str, call: Callable[[Curves], None]) -> None:
+    def _asked(self, part: str, call: Callable[[Curves], Answer]) -> Answer:
         """Call a part's curves; after an error they are opened anew, as a client may have lost them."""
         try:
-            call(self._curves(part))
+            return call(self._curves(part))
         except BaseException:
             self._open.pop(part, None)
             raise

@@ -59,8 +59,8 @@ class Curves(Protocol):
         """Write entries; after an error, writing the same ones again writes none twice."""
         ...
 
-    def end(self, outcome: Outcome, *, time_ms: int) -> None:
-        """Mark it as ended."""
+    def end(self, outcome: Outcome, *, time_ms: int) -> str:
+        """Mark it as ended, and say what is left to do by hand; "" if nothing is."""
         ...
 
 

@@ -98,8 +98,9 @@ class MLflowCurves:
         for first in range(0, len(metrics), MOST_METRICS):
             self._client.log_batch(self.id, metrics=metrics[first : first + MOST_METRICS])
 
-    def end(self, outcome: Outcome, *, time_ms: int) -> None:
+    def end(self, outcome: Outcome, *, time_ms: int) -> str:
         self._client.set_terminated(self.id, status=STATUS[outcome], end_time=time_ms)
+        return ""
 
 
 def _database(folder: Path) -> Path:

@@ -106,6 +106,7 @@ class Tracker:
         self._outcome = Outcome.STOPPED
         self._ended = threading.Event()
         self._trouble = ""  # the error of the latest try
+        self._lost = False  # it was that a process or a connection of the client is gone
         self._marked = False
         self._thread = threading.Thread(target=self._work, name=f"track-{form}", daemon=True)
 
@@ -142,6 +143,8 @@ class Tracker:
             )
         if why and not self._marked:
             self._say(f"{self._form}: its run is not marked as {self._outcome} ({why})")
+        for remark in self._copier.remarks:
+            self._say(f"{self._form}: {remark}")
         if self._followed.redone:
             self._say(
                 f"{self._form}: lines that were recorded again after a resumption, and keep their earlier values "
@@ -159,8 +162,8 @@ class Tracker:
         wait_s = LOOK_S
         while not self._ended.wait(wait_s):
             wait_s = LOOK_S if self.look() else RETRY_S
-        if self.look() or self.look():  # once more, as a client that lost its process begins anew
-            self._marked = self._mark() or self._mark()
+        if self.look() or (self._lost and self.look()):  # then the client begins anew
+            self._marked = self._mark() or (self._lost and self._mark())
         else:
             with suppress(OSError):  # of the disk; then the next start takes the batch for given
                 self._copier.give_up()
@@ -169,7 +172,7 @@ class Tracker:
         try:
             self._copier.end(self._outcome, time_ms=_now_ms())
         except Exception as error:  # noqa: BLE001  said at the end
-            self._trouble = _cut(error)
+            self._trouble, self._lost = _cut(error), isinstance(error, ConnectionError)
             return False
         return True
 
@@ -179,7 +182,7 @@ class Tracker:
         except Exception as error:  # noqa: BLE001  whatever a client raises, the training goes on
             if not self._trouble:
                 self._say(f"{self._form}: {_cut(error)}; the training goes on, and this is tried again")
-            self._trouble = _cut(error)
+            self._trouble, self._lost = _cut(error), isinstance(error, ConnectionError)
             return False
         if self._trouble:
             self._say(f"{self._form}: {self._program.where} answers again")

@@ -49,5 +49,7 @@ def write(run: RunFolder, form: str, folder: Path | None) -> Iterator[str]:
         copier.end(Outcome.FINISHED, time_ms=end_ms)
     except Exception as error:  # noqa: BLE001  a client raises what the libraries raise that it uses
         raise AgileError(f"--to {form}: {program.where} must take the metrics, found {said(error)}") from error
+    if copier.remarks:
+        raise AgileError(f"--to {form}: {'; '.join(copier.remarks)}")
     for name, place in copier.places():
         yield f"{name}: {place}"
