@@ -345,8 +345,6 @@ def test_a_server_of_wandb_that_goes_away_holds_nothing_up_and_its_file_has_the_
         recorder.close()
         run.report.write_text("{}")
     assert said[0] == f"wandb: curves go to {server.url}"
-    assert (
-        "its run is not marked as finished (the server lacks a part after 5 s; upload it with: wandb sync " in said[-1]
-    )
+    assert said[-1].startswith("wandb: the server lacks a part after 5 s; upload it with: wandb sync ")
     [file] = [one for one in files(run.tracking, "run-*") if one.name == "r/ppo"]
     assert file.points == recorded(run, "ppo")
