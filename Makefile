@@ -88,7 +88,7 @@ extras:
 	test -x $(EXTRAS)/bin/python || $(PYTHON) -m venv $(EXTRAS)
 	$(EXTRAS)/bin/python -m pip install --quiet -e '.[mlflow,wandb]' tensorboard pytest pytest-timeout hypothesis httpx
 	$(EXTRAS)/bin/python -c "import mlflow, wandb"
-	$(EXTRAS)/bin/python -m pytest -q --timeout=300 tests/launch/view/test_export_metrics.py
+	$(EXTRAS)/bin/python -m pytest -q --timeout=600 tests/launch/view/test_export_metrics.py
 
 chaos: install
 	$(BIN)/python -m tests.chaos.fakes --folder runs/chaos/fakes

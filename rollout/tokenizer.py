@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from transformers import AutoTokenizer
+# Neither this nor what it reads imports torch. AutoTokenizer imports every model's code, and with it Triton, whose
+# binding prints a list of leaks when a driver ends.
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 
 from agile_ray.agent.functions import PAPER, Function
@@ -105,12 +106,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, *, name: str) -> dict[st
 def _read(folder: Path) -> PreTrainedTokenizerFast:
     if not folder.is_dir():
         raise ConfigError(f"model.path: no such folder, found {str(folder)!r}; make one with: agile-ray model --help")
+    if not (folder / "tokenizer.json").is_file():
+        raise ConfigError(f"model.path: {folder} holds no tokenizer: it has no tokenizer.json")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"model.path: {folder} holds no tokenizer: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ConfigError(
-            f"model.path: {folder} needs a fast tokenizer (tokenizer.json), got {type(tokenizer).__name__}"
-        )
-    return tokenizer

@@ -10,6 +10,7 @@ runs/quickstart/
     evaluation/ppo.parts/              what it has played so far, while it runs
     evaluation/choice.json             which checkpoint it played, and why
     events/imitation, events/ppo       TensorBoard, by optimizer step and by iteration
+    tracking                           what MLflow and Weights & Biases were given while it ran, and their local files
     checkpoints/iteration-00010        the last few checkpoints; `best` links to the best one on validation
     sft                                the last checkpoint of imitation, kept for good
     logs                               logs of the engines; train.log where a sweep trains several runs at once
@@ -136,6 +137,11 @@ class RunFolder:
     def ppo_events(self) -> Path:
         """Folder of the TensorBoard events of PPO."""
         return self.path / "events" / "ppo"
+
+    @property
+    def tracking(self) -> Path:
+        """Folder of what other programs are given while the run trains."""
+        return self.path / "tracking"
 
     @property
     def checkpoints(self) -> Path:

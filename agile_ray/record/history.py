@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from agile_ray.record.json_files import read_json_lines
+from agile_ray.record.json_files import parse_json, read_json_lines
 from agile_ray.record.whole import write_whole
 from agile_ray.types import RunState
 
@@ -84,6 +84,8 @@ def scalars(line: Line) -> Scalars:
 
 
 _LINE = TypeAdapter(Line)
+EXPECTED = "a history line"
+"""What errors say that a line must be."""
 
 
 def append(path: Path, line: Line) -> None:
@@ -99,7 +101,16 @@ def read(path: Path) -> list[Line]:
     Raises:
         ConfigError: a complete line is not a history line.
     """
-    return read_json_lines(path, _LINE.validate_json, expected="a history line")
+    return read_json_lines(path, _LINE.validate_json, expected=EXPECTED)
+
+
+def parse(content: bytes, *, where: str) -> Line:
+    """Read one complete line.
+
+    Raises:
+        ConfigError: it is not a history line.
+    """
+    return parse_json(content, _LINE.validate_json, where=where, expected=EXPECTED)
 
 
 def rewrite(path: Path, lines: Sequence[Line]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from agile_ray.errors import ConfigError
-from launch.commands.jobs.options import OnlyGivenAddress
+from launch.commands.jobs.options import OnlyGivenAddress, Track, told
 from launch.commands.jobs.submit import PROJECT, EnvVar, Follow, Project, variables
 
 
@@ -28,6 +28,7 @@ def command(
     only_table: Annotated[
         bool, typer.Option("--table", help="Show the table of the finished runs and train nothing.")
     ] = False,
+    track: Track = None,
     follow: Follow = True,
     env_var: EnvVar = None,
     project: Project = PROJECT,
@@ -72,7 +73,7 @@ def command(
 
     path = find(sweep, folder=SWEEPS)
     sheet = read_plan(path)
-    jobs = plan(path, sheet, overrides or ())
+    jobs = plan(path, sheet, overrides or (), track=track or ())
     if dry_run:
         for job in jobs:
             print(shlex.join(["agile-ray", *job.words]) + ("  # finished" if job.finished else ""))
@@ -98,7 +99,7 @@ def command(
                 parallel=parallel or 1,
                 retries=retries,
                 follow=follow,
-                variables=chosen,
+                variables=told(track) | chosen,
             )
         )
     if chosen:
@@ -106,10 +107,13 @@ def command(
             "--env-var: it is for the jobs of a cluster: give --address too, or set it before the command"
         )
 
+    from agile_ray.record.folder import RunFolder
+    from agile_ray.record.tracking.tracker import open_programs
     from launch.cluster.address import joins
     from launch.run.preflight import check_installed
     from launch.sweeps.sweep import train
 
     if not all(job.finished or joins(job.config.cluster) for job in jobs):
         check_installed()  # otherwise each run says the same
+        open_programs(track or (), RunFolder.of(jobs[0].config))
     train(path.stem, sheet, jobs, parallel=parallel, retries=retries)

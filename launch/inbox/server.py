@@ -31,12 +31,7 @@ def serve(folder: Path, *, host: str, port: int) -> None:
         ConfigError: the folder can't be made, the address can't be listened at, or another process serves the inbox.
     """
     os.umask(0o077)  # asks, answers and the token are their owner's, also in a folder that others may look into
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / "lock").touch()
-    except OSError as error:
-        raise ConfigError(f"{folder}: can't be the folder of an inbox ({error.strerror}); choose another") from error
-    with owned(folder), listening(host, port) as (bound, address):
+    with listening(host, port) as (bound, address), owned(folder):
         secret = token(folder)
         allow_connections()
         queue = Queue(folder / FILE)
@@ -78,11 +73,16 @@ def allow_connections() -> None:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Be the only process that serves an inbox; the lock ends with the process, however it ends.
+    """Make the folder of an inbox, and be the only process that serves it; the lock ends with the process.
 
     Raises:
-        ConfigError: another process serves it.
+        ConfigError: the folder can't be made, or another process serves it.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / "lock").touch()
+    except OSError as error:
+        raise ConfigError(f"{folder}: can't be the folder of an inbox ({error.strerror}); choose another") from error
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

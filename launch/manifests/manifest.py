@@ -1,6 +1,6 @@
 """Prints what a cluster's own tools take to start a training."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from agile_ray.config import RunConfig
 from agile_ray.errors import ConfigError
@@ -14,7 +14,14 @@ KINDS: Mapping[str, Callable[[Request], str]] = {"rayjob": rayjob, "slurm": slur
 
 
 def print_manifest(
-    kind: str, config: RunConfig, *, shape: str | None, image: str | None, claim: str, priority: str
+    kind: str,
+    config: RunConfig,
+    *,
+    shape: str | None,
+    image: str | None,
+    claim: str,
+    priority: str,
+    track: Sequence[str] = (),
 ) -> None:
     """Print a manifest.
 
@@ -25,6 +32,7 @@ def print_manifest(
         image: of containers; None: the one that the Dockerfile builds for the run's device.
         claim: the volume that its nodes share.
         priority: its name in the cluster; "": none.
+        track: names of programs that are given the metrics meanwhile.
 
     Raises:
         ConfigError: the kind is unknown, a path is relative, or the run does not fit.
@@ -33,6 +41,11 @@ def print_manifest(
         raise ConfigError(f"--manifest: one of {', '.join(KINDS)}, found {kind}")
     nodes = None if shape is None else parse_shape(shape)
     asked = request(
-        config, nodes=nodes, image=image or f"agile-ray:{config.cluster.device}", claim=claim, priority=priority
+        config,
+        nodes=nodes,
+        image=image or f"agile-ray:{config.cluster.device}",
+        claim=claim,
+        priority=priority,
+        track=track,
     )
     print(KINDS[kind](asked), end="")

@@ -57,7 +57,7 @@ def rayjob(asked: Request) -> str:
         "kind": "RayJob",
         "metadata": {"name": name},
         "spec": {
-            "entrypoint": f"agile-ray train {SPEC}/spec.yaml",
+            "entrypoint": f"{asked.train} {SPEC}/spec.yaml",
             "runtimeEnvYAML": yaml.safe_dump(variables),
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": KEPT_S,

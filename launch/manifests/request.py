@@ -4,6 +4,7 @@ All nodes are alike. The driver runs on the first of them, beside its actors.
 """
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from launch.plan.fit import ENGINE_IDLE, RANK_IDLE, fit
 from launch.plan.machines import GIB, Actor, Node, actors_of, place
 from launch.plan.memory import engine_memory, rank_memory
 from launch.plan.network import Network, read_network
+from launch.run.sweep_plan import flags
 
 GPUS_OF_A_NODE = 8
 """GPUs of a node where no shape says otherwise."""
@@ -44,6 +46,12 @@ class Request:
     image: str
     claim: str  # the volume with run.folder, model.path and data, as Kubernetes names it
     priority: str  # "": none
+    track: tuple[str, ...] = ()  # programs that are given the metrics meanwhile
+
+    @property
+    def train(self) -> str:
+        """The command that trains, without the spec."""
+        return shlex.join(["agile-ray", "train", *flags(self.track)])
 
     @property
     def name(self) -> str:
@@ -60,7 +68,15 @@ class Request:
         return Path("/", *tops) if len(tops) == 1 else Path("/")
 
 
-def request(config: RunConfig, *, nodes: Sequence[Node] | None, image: str, claim: str, priority: str) -> Request:
+def request(
+    config: RunConfig,
+    *,
+    nodes: Sequence[Node] | None,
+    image: str,
+    claim: str,
+    priority: str,
+    track: Sequence[str] = (),
+) -> Request:
     """What a run asks for.
 
     Args:
@@ -69,6 +85,7 @@ def request(config: RunConfig, *, nodes: Sequence[Node] | None, image: str, clai
         image: of containers.
         claim: the volume that its nodes share.
         priority: its name in the cluster; "": none.
+        track: names of programs that are given the metrics meanwhile.
 
     Raises:
         ConfigError: a path is relative, or not below one shared folder; the run does not fit; or its nodes differ.
@@ -108,6 +125,7 @@ def request(config: RunConfig, *, nodes: Sequence[Node] | None, image: str, clai
         image=image,
         claim=claim,
         priority=priority,
+        track=tuple(track),
     )
     if made.shared == Path("/"):
         raise ConfigError(

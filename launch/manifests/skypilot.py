@@ -16,7 +16,7 @@ WRITE = """\
 cat > {spec} <<'END'
 {content}END
 """
-ALONE = "agile-ray train {spec}\n"
+ALONE = "{train} {spec}\n"
 TOGETHER = """\
 head=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)
 if [ "$SKYPILOT_NODE_RANK" != 0 ]; then
@@ -32,7 +32,7 @@ until [ "$(python -c 'import ray; ray.init(log_to_driver=False); print(len(ray.n
     [ "$SECONDS" -lt "$deadline" ] || {{ echo "not all of {nodes} nodes joined within {join} s" >&2; exit 1; }}
     sleep 5
 done
-agile-ray train {spec}
+{train} {spec}
 """
 
 
@@ -48,9 +48,9 @@ def skypilot(asked: Request) -> str:
     if asked.gpus:
         resources = {"accelerators": f"{asked.gpu_kind}:{asked.gpus}", **resources}
     resources["image_id"] = f"docker:{asked.image}"
-    run = ALONE.format(spec=SPEC)
+    run = ALONE.format(spec=SPEC, train=asked.train)
     if asked.nodes > 1:
-        run = TOGETHER.format(spec=SPEC, port=PORT, nodes=asked.nodes, join=JOIN_S)
+        run = TOGETHER.format(spec=SPEC, train=asked.train, port=PORT, nodes=asked.nodes, join=JOIN_S)
     task: dict[str, Value] = {"name": kubernetes_name(asked.name), "num_nodes": asked.nodes, "resources": resources}
     if asked.priority:
         task["config"] = {"kubernetes": {"pod_config": {"spec": {"priorityClassName": asked.priority}}}}

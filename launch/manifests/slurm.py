@@ -12,7 +12,7 @@ PORT = 6379
 
 DRIVER = """\
 trap 'kill -TERM "$driver"' TERM  # the training saves a checkpoint; submitted again, it resumes
-agile-ray train "$spec" & driver=$!
+{train} "$spec" & driver=$!
 code=0; wait "$driver" || code=$?
 while kill -0 "$driver" 2> /dev/null; do code=0; wait "$driver" || code=$?; done  # a signal ends the first wait
 exit "$code"
@@ -61,5 +61,5 @@ def slurm(asked: Request) -> str:
         f"{assumed}set -euo pipefail\n"
         f"spec={folder}\n"
         f'mkdir -p "$(dirname "$spec")"\ncat > "$spec" <<\'END\'\n{asked.config.yaml()}END\n'
-        f"{join}{DRIVER}"
+        f"{join}{DRIVER.replace('{train}', asked.train)}"
     )

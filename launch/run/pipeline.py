@@ -12,7 +12,7 @@ sessions of a teacher -> imitation -> SFT policy, frozen as the reference -> eva
            best on validation -> evaluate it -> compare with the reference policies -> report
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 import envs
@@ -23,6 +23,7 @@ from agile_ray.credit.fitted import check_windows
 from agile_ray.record import evaluations, provenance
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.resume import check_record
+from agile_ray.record.tracking.tracker import open_programs, tracked
 from agile_ray.scripted import demonstrations
 from agile_ray.scripted.demonstration_file import sessions_of
 from agile_ray.scripted.head_start import AskingShares, are_spread
@@ -41,8 +42,12 @@ from launch.run.stop import EXIT_CODE, Stop
 from rollout.rules import check_embedder
 
 
-def train(config: RunConfig) -> None:
+def train(config: RunConfig, *, track: Sequence[str] = ()) -> None:
     """Run a training until it ends or is asked to stop.
+
+    Args:
+        config: of the run.
+        track: names of programs that are given its metrics meanwhile (agile_ray/record/tracking/).
 
     Raises:
         ConfigError: the training can't start; nothing was started or written.
@@ -54,10 +59,12 @@ def train(config: RunConfig) -> None:
         return
     environment = prepare(config)
     stop, folder = Stop(), RunFolder.of(config)
+    programs = open_programs(track, folder)
     with (
         stop.listening(),
         alone(folder),
         progress_of(config) as progress,
+        tracked(config, programs, say=progress.say, stopping=stop),
         stop.explained(folder, folder.sft, progress),
         resumable(folder, stopping=stop),
         cluster(config.cluster, cpus=cpus(config)),

@@ -13,6 +13,8 @@ from pathlib import Path
 from agile_ray.config import RunConfig
 from agile_ray.errors import AgileError, ConfigError
 from agile_ray.record.folder import RunFolder, SweepFolder
+from agile_ray.record.tracking.programs import live
+from agile_ray.record.tracking.tracker import open_programs, tracked
 from launch.cluster.ray_cluster import cluster
 from launch.run import pipeline
 from launch.run.adoption import adopt, has_begun
@@ -22,12 +24,13 @@ from launch.run.lock import alone
 from launch.run.stop import EXIT_CODE, Stop
 
 
-def train_all(configs: Sequence[RunConfig], *, ignores: Sequence[str] = ()) -> list[str]:
+def train_all(configs: Sequence[RunConfig], *, ignores: Sequence[str] = (), track: Sequence[str] = ()) -> list[str]:
     """Train the unfinished runs, in order; the same call resumes.
 
     Args:
         configs: of the runs.
         ignores: keys that imitation disregards.
+        track: names of programs that are given the metrics meanwhile.
 
     Returns:
         the runs that failed, each with its error.
@@ -43,6 +46,7 @@ def train_all(configs: Sequence[RunConfig], *, ignores: Sequence[str] = ()) -> l
         pipeline.prepare(config)
     if not left:
         return []
+    open_programs(track, RunFolder.of(left[0]))  # an error here, not after hours
     failed: list[str] = []
     stop = Stop()
     first = SweepFolder(left[0].run.folder.absolute()).initial_learners
@@ -57,7 +61,7 @@ def train_all(configs: Sequence[RunConfig], *, ignores: Sequence[str] = ()) -> l
             try:
                 if not has_begun(config):
                     adopt(config, configs, ignores)
-                shared.train(config, stop)
+                shared.train(config, stop, track)
             except ConfigError:
                 raise
             except AgileError as error:  # only this run failed, but its machines may be broken
@@ -92,13 +96,15 @@ class _SharedMachines:
             self._machines.close()
         self._machines = None
 
-    def train(self, config: RunConfig, stop: Stop) -> None:
+    def train(self, config: RunConfig, stop: Stop, track: Sequence[str]) -> None:
         """Train one run, on the running machines if they fit it."""
         environment = pipeline.prepare(config)
         folder = RunFolder.of(config)
+        programs = {form: live(form, folder.tracking) for form in track}  # a server that is away stops no later run
         with (
             alone(folder),
             pipeline.progress_of(config) as progress,
+            tracked(config, programs, say=progress.say, stopping=stop),
             stop.explained(folder, folder.sft, progress),
         ):
             if self._machines is not None and not self._machines.fit(config):

@@ -42,6 +42,7 @@ class Job:
     words: tuple[str, ...]  # what follows `agile-ray` on the command line
     group: str  # shared by jobs that differ by their seed alone
     overrides: dict[str, str]  # its own, by key
+    track: tuple[str, ...] = ()  # programs that are given its metrics meanwhile
 
     @property
     def finished(self) -> bool:
@@ -58,13 +59,14 @@ def read_plan(path: Path) -> Spec:
     return read_spec(path, find=find)
 
 
-def plan(path: Path, sheet: Spec, overrides: Sequence[str] = ()) -> list[Job]:
+def plan(path: Path, sheet: Spec, overrides: Sequence[str] = (), *, track: Sequence[str] = ()) -> list[Job]:
     """The runs of a sweep, each with its checked configuration.
 
     Args:
         path: of the sweep's file, for its name and for errors.
         sheet: what it says.
         overrides: for every run.
+        track: names of programs that are given the metrics meanwhile.
 
     Raises:
         ConfigError: a configuration is wrong, two runs have the same name or differ by their spelling alone, `compare`
@@ -74,7 +76,7 @@ def plan(path: Path, sheet: Spec, overrides: Sequence[str] = ()) -> list[Job]:
     if path.stem.startswith("."):
         raise ConfigError(f"{path}: the runs are in a folder named after the file, which must not begin with a dot")
     folder = sheet.resolve(overrides).run.folder / path.stem
-    jobs = [_job(sheet, own, overrides, folder) for own in varied(sheet.axes)]
+    jobs = [_job(sheet, own, overrides, folder, tuple(track)) for own in varied(sheet.axes)]
     _check_names(path, jobs)
     if sheet.axes.compare:
         _check_compared(path, sheet.axes.compare, jobs)
@@ -93,13 +95,24 @@ def varied(axes: Axes) -> list[tuple[str, ...]]:
     return [*(itertools.product(*columns) if columns else ()), *axes.runs]
 
 
-def _job(sheet: Spec, own: Sequence[str], overrides: Sequence[str], folder: Path) -> Job:
+def _job(sheet: Spec, own: Sequence[str], overrides: Sequence[str], folder: Path, track: tuple[str, ...]) -> Job:
     named = any(override.startswith("run.name=") for override in own)
     words = [*overrides, *own, *([] if named else [f"run.name={_name(own)}"]), f"run.folder={folder}"]
     group = _label([override for override in own if not override.startswith(("seed=", "run.name="))])
     config = sheet.resolve(words)
     pairs = dict(override.split("=", 1) for override in own)
-    return Job(config=config, words=("train", sheet.origin, *words), group=group, overrides=pairs)
+    return Job(
+        config=config,
+        words=("train", sheet.origin, *words, *flags(track)),
+        group=group,
+        overrides=pairs,
+        track=track,
+    )
+
+
+def flags(track: Sequence[str]) -> list[str]:
+    """The words by which `agile-ray train` is told which programs to give its metrics."""
+    return [word for form in track for word in ("--track", form)]
 
 
 def pairs(jobs: Sequence[Job], compare: ComparedKey) -> list[tuple[Job, Job]]:

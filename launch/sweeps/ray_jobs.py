@@ -12,7 +12,7 @@ from agile_ray.record.folder import RunFolder, SweepFolder
 from agile_ray.record.whole import write_whole
 from launch.cluster.job import STOP_S, entrypoint, metadata, stoppable
 from launch.cluster.jobs import Jobs, in_folder
-from launch.run.sweep_plan import Job
+from launch.run.sweep_plan import Job, flags
 from launch.sweeps.scheduler import Ending, Started
 
 SILENT_S = 300.0
@@ -58,7 +58,7 @@ class RayJobs:
         spec.parent.mkdir(parents=True, exist_ok=True)
         write_whole(spec, config.yaml().encode())
         id = self._jobs.submit(
-            entrypoint("train", str(spec)),
+            entrypoint("train", str(spec), *flags(job.track)),
             runtime_env=self._environment,
             metadata=metadata(
                 "run", config.run.name, RunFolder.of(config).path, [config], commit=self._commit, sweep=self._sweep.path

@@ -59,7 +59,7 @@ def train(name: str, sheet: Spec, jobs: Sequence[Job], *, parallel: int | None =
         if sheet.axes.together and parallel is None:
             from launch.run.shared_machines import train_all
 
-            failed = train_all([job.config for job in jobs], ignores=sheet.axes.imitation_ignores)
+            failed = train_all([job.config for job in jobs], ignores=sheet.axes.imitation_ignores, track=jobs[0].track)
         else:
             failed = _train(name, sheet, jobs, parallel=parallel, retries=retries)
     show(name, sheet, jobs, failed=failed)

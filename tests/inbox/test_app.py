@@ -3,6 +3,7 @@
 import asyncio
 import re
 import resource
+import socket
 import sqlite3
 from dataclasses import asdict
 
@@ -246,6 +247,15 @@ def test_an_inbox_may_have_all_connections_that_the_system_allows():
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+
+
+def test_an_inbox_whose_port_is_taken_makes_no_folder(call, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, _, err = call("inbox", tmp_path / "inbox", "--port", taken.getsockname()[1])
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert "an address that is free here" in one_line(err)
 
 
 @pytest.mark.parametrize(

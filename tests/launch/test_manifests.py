@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from launch.manifests.manifest import KINDS
+from launch.manifests.manifest import KINDS, print_manifest
 from launch.manifests.rayjob import kubernetes_name
 from launch.manifests.request import GPU_GIB, request
 from launch.plan.machines import parse_shape
@@ -32,6 +32,15 @@ def asked(*overrides, shape=None, priority=""):
         claim="disk",
         priority=priority,
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", ["1x8xH100-80", "2x4xH100-80"])
+def test_a_manifest_starts_the_training_with_what_follows_it(capsys, kind, shape):
+    gpus = (*GPUS, "rollout.actors=4", "learner.ranks=4")
+    words = {"shape": shape, "image": None, "claim": "disk", "priority": ""}
+    print_manifest(kind, read("quickstart", [*HERE, *gpus]), **words, track=["mlflow", "wandb"])
+    assert capsys.readouterr().out.count("agile-ray train --track mlflow --track wandb ") == 1
 
 
 def documents(text):

@@ -358,6 +358,28 @@ def test_a_sweep_is_one_job_and_the_same_command_again_finds_it(cluster, tmp_pat
     assert len(cluster.jobs) == 2
 
 
+@pytest.mark.parametrize("command", ["submit", "sweep"])
+def test_a_job_is_told_by_its_environment_which_programs_follow_it(call, cluster, tmp_path, command):
+    path = tmp_path / "prices.yaml"
+    path.write_text((SPEC if command == "sweep" else "base: quickstart\n") + "model: {path: /mnt/models/tiny}\n")
+    words = ("--address", "http://x", "--no-follow", "--track", "mlflow", "--track", "wandb", "--env-var", "A=b")
+    code, _, err = call(command, path, f"run.folder={tmp_path}", *words)
+    assert code == 0, err
+    [sent] = cluster.jobs.values()
+    told = {name: value for name, value in sent.runtime_env["env_vars"].items() if name in ("AGILE_TRACK", "A")}
+    assert told == {"AGILE_TRACK": "mlflow wandb", "A": "b"}
+
+
+def test_a_run_of_a_submitted_sweep_is_told_which_programs_follow_it(cluster, tmp_path):
+    path = tmp_path / "prices.yaml"
+    path.write_text(SPEC)
+    jobs = sweep_plan.plan(path, sweep_plan.read_plan(path), [f"run.folder={tmp_path}"], track=["wandb"])
+    workers = RayJobs(Jobs(cluster, where="x"), sweep=SweepFolder(tmp_path), runtime_env={}, commit="abc")
+    workers.start(jobs[0])
+    [sent] = cluster.jobs.values()
+    assert sent.entrypoint.endswith(".yaml --track wandb")
+
+
 def test_a_sweep_with_unshared_folders_is_refused_before_the_cluster_is_asked(call, tmp_path):
     path = tmp_path / "prices.yaml"
     path.write_text(SPEC)

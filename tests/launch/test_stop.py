@@ -167,14 +167,26 @@ def trained(monkeypatch, tmp_path):
     monkeypatch.setattr(pipeline, "cluster", lambda *_, **__: nullcontext())
     monkeypatch.setattr(pipeline, "progress_of", lambda _: nullcontext(progress))
 
-    def train(*, run=None, start=lambda *_: machines):
+    def train(*, run=None, start=lambda *_: machines, track=()):
         monkeypatch.setattr(pipeline, "start", start)
         monkeypatch.setattr(pipeline, "run", run)
         with pytest.raises(SystemExit) as end:
-            pipeline.train(config)
+            pipeline.train(config, track=track)
         return end.value.code, said, machines.closed
 
     return train
+
+
+def test_what_a_training_is_tracked_by_is_opened_before_it_starts_and_told_how_it_ends(trained, monkeypatch, tmp_path):
+    opened, told = [], []
+    program = SimpleNamespace(
+        where="memory", prepare=lambda: None, check=lambda: opened.append(not (tmp_path / "r").exists())
+    )
+    monkeypatch.setattr("agile_ray.record.tracking.tracker.live", lambda form, folder: program)
+    monkeypatch.setattr("agile_ray.record.tracking.tracker.Tracker.end", lambda self, outcome: told.append(outcome))
+    monkeypatch.setattr("agile_ray.record.tracking.tracker.Tracker.wait", lambda *_: None)
+    trained(run=lambda *_: term() or False, track=["mlflow"])
+    assert (opened, told) == ([True], ["stopped"])
 
 
 def term(*_):

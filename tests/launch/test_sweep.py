@@ -112,6 +112,16 @@ def test_a_dry_sweep_prints_its_commands_and_runs_nothing(call, sheet, tmp_path)
     assert not (tmp_path / "prices").exists()
 
 
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_each_run_of_a_sweep_is_told_which_programs_follow_it(call, sheet, tmp_path, monkeypatch, how):
+    words = ("--track", "mlflow", "--track", "wandb") if how == "option" else ()
+    if how == "environment":
+        monkeypatch.setenv("AGILE_TRACK", "mlflow wandb")
+    code, out, _ = call("sweep", sheet, f"run.folder={tmp_path}", *words, "--dry-run")
+    assert code == 0
+    assert [line.endswith(" --track mlflow --track wandb") for line in out.splitlines()] == [True] * 5
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

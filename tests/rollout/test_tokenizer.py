@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -137,3 +139,27 @@ def test_a_missing_folder_and_one_without_a_tokenizer_are_refused_in_one_line(tm
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ConfigError, match=r"^model\.path: [^\n]+$"):
             HFTokenizer(folder)
+
+
+READS = """
+import sys
+from pathlib import Path
+from rollout.tokenizer import HFTokenizer
+print(*HFTokenizer(Path(sys.argv[1])).encode("a pan"))
+print(*sorted({"torch", "triton", "vllm"}.intersection(sys.modules)))
+"""
+
+
+def test_reading_a_tokenizer_imports_neither_torch_nor_triton(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-c", READS, folder], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert ran.stdout.splitlines() == [" ".join(map(str, HFTokenizer(folder).encode("a pan"))), ""], ran.stderr
+
+
+def test_a_tokenizer_is_what_its_file_says_whatever_class_its_config_names(tmp_path: Path) -> None:
+    config = write_folder(tmp_path) / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_class": "Qwen2Tokenizer"}))
+    apart = "e\u0301"  # Qwen2's class would compose it
+    assert HFTokenizer(tmp_path).decode(HFTokenizer(tmp_path).encode(apart)) == apart

@@ -1,5 +1,6 @@
 """Options and arguments that commands about jobs share."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -23,6 +24,31 @@ OnlyGivenAddress = Annotated[
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of a run or a sweep; or its folder, or the id of a job.")
 ]
+
+
+class Program(StrEnum):
+    """What curves are written to while a training runs."""
+
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
+
+
+TRACK = "AGILE_TRACK"
+"""Environment variable that has the names, with a blank between them; jobs are told by it."""
+Track = Annotated[
+    list[Program] | None,
+    typer.Option(
+        "--track",
+        envvar=TRACK,
+        metavar="mlflow|wandb",
+        help="Also write the curves to MLflow or Weights & Biases while it trains; may be given several times.",
+    ),
+]
+
+
+def told(track: list[Program] | None) -> dict[str, str]:
+    """The environment variable that tells a job which programs to give its metrics; none without programs."""
+    return {TRACK: " ".join(track)} if track else {}
 
 
 def dashboard(address: str | None, *, of: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from agile_ray.errors import ConfigError
-from launch.commands.jobs.options import Address, dashboard
+from launch.commands.jobs.options import Address, Track, dashboard, told
 from launch.commands.paths import as_path
 
 KINDS = ("rayjob", "slurm", "skypilot")
@@ -38,6 +38,7 @@ def command(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Overrides, such as run.folder=/mnt/runs.")
     ] = None,
     address: Address = None,
+    track: Track = None,
     follow: Follow = True,
     env_var: EnvVar = None,
     entrypoint_num_cpus: Annotated[
@@ -104,7 +105,9 @@ def command(
     if manifest is not None:
         from launch.manifests.manifest import print_manifest
 
-        print_manifest(manifest, resolved, shape=cluster, image=image, claim=claim, priority=priority)
+        print_manifest(
+            manifest, resolved, shape=cluster, image=image, claim=claim, priority=priority, track=track or ()
+        )
         return
     where = dashboard(address, of="submit")
 
@@ -118,7 +121,9 @@ def command(
         custom=None if entrypoint_resources is None else custom_resources(entrypoint_resources),
     )
     raise typer.Exit(
-        submit(resolved, address=where, project=project, follow=follow, variables=chosen, resources=reserved)
+        submit(
+            resolved, address=where, project=project, follow=follow, variables=told(track) | chosen, resources=reserved
+        )
     )
 
 

@@ -7,6 +7,8 @@ RUN/history.jsonl              read: metrics, for mlflow and wandb
 FOLDER/                        written
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -61,6 +63,7 @@ def command(
     """
     from agile_ray.errors import ConfigError
     from agile_ray.record.folder import RunFolder
+    from agile_ray.record.tracking.programs import PROGRAMS
     from launch.view.export import metrics
     from launch.view.export.files import WRITERS
     from launch.view.runs import Runs
@@ -69,26 +72,35 @@ def command(
     name, *others = runs.names
     if others:
         raise ConfigError(f"{run}: must be the folder of one run, found a sweep; name one, such as {run / name}")
-    if to in metrics.WRITERS:
+    if to in PROGRAMS:
         if source:
             raise ConfigError(f"--source: chooses sessions, but {to} takes metrics, of the whole run; leave it out")
-        if output is not None:
-            _make(output)
-        for place in metrics.write(RunFolder(run), to, output):
-            print(place)
+        with nullcontext() if output is None else _made(output):
+            for place in metrics.write(RunFolder(run), to, output):
+                print(place)
         return
     if output is None:
         raise ConfigError(f"--output: {to} is written into a folder, found none; give one")
     sources = [runs.open(name, one) for one in source or runs.sources(name)]
-    _make(output)
-    for path in WRITERS[to](runs, sources, output):
-        print(path)
+    with _made(output):
+        for path in WRITERS[to](runs, sources, output):
+            print(path)
 
 
-def _make(output: Path) -> None:
+@contextmanager
+def _made(output: Path) -> Iterator[None]:
+    """Make a folder. If the block fails and has written nothing, what was made is removed."""
     from agile_ray.errors import ConfigError
 
+    missing = [path for path in (output, *output.parents) if not path.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output: {output} can't be a folder ({error.strerror}); choose another") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # something was written
+            for path in missing:
+                path.rmdir()
+        raise
