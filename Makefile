@@ -1,6 +1,7 @@
 # make quickstart   train on the built-in shop, print the table, write runs/quickstart/report.html
 # make test         lint, fast tests, then the tests that use real Ray, vLLM, DeepSpeed and data, two files at a time
-# make test-long    trainings on real components that take minutes each, and short tests at further values
+# make test-long    trainings on real components that take minutes each, short tests at further values, and properties
+#                   on examples drawn at random; `make test` draws the same ones each time
 # make types        check the types with pyright
 # make three_prices make credit make priors make choices make stability
 #                   train and analyse a sweep in the background: credit modes on a toy and on the shop, teachers of
@@ -69,6 +70,7 @@ test: install lint
 	$(BIN)/python -m pytest -q -m "($(SLOW)) and not long" --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=10 --timeout=600
 
 test-long: install
+	$(BIN)/python -m pytest -q -m "hypothesis and not long" --hypothesis-profile=random --numprocesses=2 --timeout=120
 	$(BIN)/python -m pytest -q -m long --numprocesses=2 --dist=loadfile --durations=10 --timeout=900
 
 lint: install

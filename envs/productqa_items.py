@@ -18,23 +18,26 @@ on, 46 % below 0.3."""
 def items(facts: Sequence[tuple[str, str, str]]) -> list[str]:
     """Name the fact that each question asks for; equal names have one product and one answer.
 
-    A question asks for the fact of the nearest earlier question that began a fact, if that is near enough. Otherwise
-    it begins a fact itself.
+    A question that was asked before asks for the same fact again. Another one asks for the fact of the nearest earlier
+    question that began a fact, if that is near enough. Otherwise it begins a fact itself.
 
     Args:
         facts: product, question and answer of each, the last two normalised; of one category, in stream order.
     """
     began: dict[tuple[str, str], list[tuple[str, Mapping[str, float]]]] = {}  # by product and answer: name and vector
-    names: list[str] = []
-    for (product, question, answer), vector in zip(facts, _vectors([text for _, text, _ in facts]), strict=True):
+    named: dict[tuple[str, str, str], str] = {}
+    for fact, vector in zip(facts, _vectors([text for _, text, _ in facts]), strict=True):
+        if fact in named:
+            continue
+        product, question, answer = fact
         earlier = began.setdefault((product, answer), [])
         near = [(_dot(vector, other), name) for name, other in earlier]
         cosine, name = max(near, key=lambda found: found[0], default=(0.0, ""))
         if cosine < SAME_FACT:
             name = f"{product}/{question}/{answer}"
             earlier.append((name, vector))
-        names.append(name)
-    return names
+        named[fact] = name
+    return [named[fact] for fact in facts]
 
 
 def _vectors(texts: Sequence[str]) -> list[Mapping[str, float]]:

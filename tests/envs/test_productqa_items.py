@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from envs.productqa_items import items
@@ -35,6 +35,7 @@ facts = st.tuples(st.sampled_from(["a", "b"]), words.map(" ".join), st.sampled_f
 
 
 @given(st.lists(facts, max_size=12))
+@example([("a", text, "yes") for text in ("is", "is", "is it", "it", "is it")])
 def test_equal_facts_have_one_product_and_answer_and_equal_questions_with_both_are_one_fact(
     asked: list[tuple[str, str, str]],
 ) -> None:

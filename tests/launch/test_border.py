@@ -81,7 +81,7 @@ def test_ctrl_c_in_a_training_says_in_one_line_what_is_saved_and_how_to_go_on(ca
         (tmp_path / "r" / name / "resume").mkdir(parents=True)
         (tmp_path / "r" / name / "resume" / "state.json").write_text("{}")
 
-    def train(config):
+    def train(config, *, track):
         with resumable(RunFolder.of(config)):
             raise KeyboardInterrupt
 
@@ -93,7 +93,7 @@ def test_ctrl_c_in_a_training_says_in_one_line_what_is_saved_and_how_to_go_on(ca
 
 
 def test_ctrl_c_anywhere_else_is_one_line(call, monkeypatch):
-    def train(_):
+    def train(_, *, track):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch.run.pipeline, "train", train)
