@@ -157,11 +157,13 @@ def learners(config: RunConfig) -> "Iterator[LearnerGroup]":
     """The config's ranks, on a Ray cluster of their own."""
     import ray
 
+    from launch.cluster import allocator
     from learner.group import LearnerGroup
     from rollout.tokenizer import HFTokenizer
 
     tokenizer = HFTokenizer(config.model.path)
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    environment = {"env_vars": allocator.variables(config.cluster)}
+    ray.init(address="local", runtime_env=environment, num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         yield LearnerGroup(
             config.model.path.absolute(),

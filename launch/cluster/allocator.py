@@ -1,7 +1,8 @@
 """The allocator of processes that compute on CPUs: jemalloc, which Ray's package brings, instead of glibc's malloc.
 
 Learning allocates tensors of ever other sizes, megabytes each. glibc keeps those below 32 MiB in one heap, which breaks
-into pieces: with 0.5 B parameters, a third of the main thread's time went into the search for a fitting piece.
+into pieces: after an hour with 0.5 B parameters, a third of the main thread's time went into the search for a fitting
+one. docs/operations.md has what jemalloc gains.
 """
 
 import os
@@ -10,9 +11,9 @@ from pathlib import Path
 
 from agile_ray.config import Cluster
 
-CONFIGURATION = "oversize_threshold:0"
-"""For `MALLOC_CONF`: large tensors stay in the common arenas. Else their memory goes back to the system at once, and a
-quarter of the time goes into getting it again."""
+CONFIGURATION = "oversize_threshold:0,muzzy_decay_ms:-1"
+"""For `MALLOC_CONF`: memory of large tensors is used again, and given back only when the system needs it. By default
+it goes back at once, and a fifth of the time goes into getting it again."""
 
 
 def variables(settings: Cluster) -> dict[str, str]:
