@@ -12,7 +12,7 @@ from agile_ray.record.history import Event
 from tests.integration.conftest import BIN, OVERRIDES, environment
 from tests.integration.test_cluster import head
 
-pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 __all__ = ["head"]  # the fixture
 
 SMALL = (
@@ -70,6 +70,7 @@ def test_a_job_trains_to_its_report(agile_ray, model, tmp_path):
     assert "SUCCEEDED" in agile_ray("jobs").stdout
 
 
+@pytest.mark.long
 def test_a_run_is_stopped_and_resumed_by_name(agile_ray, model, tmp_path):
     words = ("submit", "quickstart", *SMALL, "run.name=byname", f"run.folder={tmp_path}", f"model.path={model}")
     submitted = agile_ray(*words, LONG, "--no-follow")
@@ -100,6 +101,7 @@ def test_a_run_is_stopped_and_resumed_by_name(agile_ray, model, tmp_path):
     assert "SUCCEEDED" in agile_ray("jobs").stdout
 
 
+@pytest.mark.long
 def test_the_runs_of_a_sweep_are_jobs_that_pay_one_imitation(agile_ray, model, tmp_path):
     spec = tmp_path / "prices.yaml"
     spec.write_text(SWEEP)
