@@ -1,11 +1,12 @@
 """Measures the memory of one learner rank beside what `agile-ray plan` says of it.
 
-One rank in this process, without Ray, takes optimizer steps on random rows that fill its micro-batches. The growth of
-the process is measured, from where its libraries are loaded and no model is.
+One rank in this process, without Ray and with the allocator of a run's actors, takes optimizer steps on random rows
+that fill its micro-batches. The growth of the process is measured, from where its libraries are loaded and no model is.
 """
 
 import argparse
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from agile_ray.config import RunConfig
+from agile_ray.config import Cluster, RunConfig
 from launch.border import border
+from launch.cluster import allocator
 from launch.plan.memory import rank_memory
 from launch.plan.network import read_network
 from launch.run import shipped_configs
@@ -25,10 +27,21 @@ EXAMPLE = """example:
 
 prints both and their ratio. The overrides are those of the config quickstart; there is one rank.
 """
-LOOK_S = 0.002
+LOOK_S = 0.02
+"""Time between two looks at the memory, seconds."""
 MIB = 2**20
 SFT_LOSS = 1e-3
 """Weight of each action token's loss, so that the numbers stay small."""
+
+
+def held(process: psutil.Process) -> int:
+    """Bytes of a process that the system can't take back at once: without what its allocator offers it."""
+    offered = sum(
+        int(line.split()[1]) * 1024
+        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        if line.startswith("LazyFree:")
+    )
+    return process.memory_info().rss - offered
 
 
 @contextmanager
@@ -38,7 +51,7 @@ def watched(process: psutil.Process, found: list[int]) -> Iterator[None]:
 
     def look() -> None:
         while not ended.wait(LOOK_S):
-            largest[0] = max(largest[0], process.memory_info().rss)
+            largest[0] = max(largest[0], held(process))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -47,7 +60,7 @@ def watched(process: psutil.Process, found: list[int]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join(1.0)
-        found.append(max(largest[0], process.memory_info().rss))
+        found.append(max(largest[0], held(process)))
 
 
 def measure(config: RunConfig, *, action_share: float, steps: int) -> int:
@@ -72,7 +85,7 @@ def measure(config: RunConfig, *, action_share: float, steps: int) -> int:
 
     compile_alone(choose_folder())
     process = psutil.Process()
-    idle, peaks = process.memory_info().rss, list[int]()
+    idle, peaks = held(process), list[int]()
     eager = "bfloat16" in (config.learner.dtype, config.imitation.dtype, config.ppo.dtype)
     settings = RankSettings(
         folder=config.model.path,
@@ -121,6 +134,8 @@ def main() -> None:
     parser.add_argument("--action-share", type=float, default=0.5, help="of all tokens; default: %(default)s")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps; default: %(default)s")
     given = parser.parse_args()
+    if variables := allocator.variables(Cluster()):
+        os.execve(sys.executable, sys.orig_argv, os.environ | variables)  # an allocator is chosen as a process starts
     with border():
         words = ["imitation.dtype=float32", *given.overrides, f"model.path={given.model.absolute()}", "learner.ranks=1"]
         config = shipped_configs.read("quickstart", words)
