@@ -16,10 +16,12 @@ ROOT = str(Path(__file__).resolve().parents[1])
 sys.path.insert(0, ROOT)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))  # for Ray's workers
 
+from agile_ray.config import Cluster  # noqa: E402  after the path
 from agile_ray.errors import AgileError  # noqa: E402  after the path
 from benchmarks import learn, many_lanes, overlap, play  # noqa: E402
 from benchmarks.ratios import LeftOut, Ratio, table, write  # noqa: E402
 from launch.border import border  # noqa: E402
+from launch.cluster import allocator  # noqa: E402
 
 Measure = Callable[..., list[Ratio]]
 
@@ -59,6 +61,7 @@ def chosen(text: str) -> list[int]:
 def main() -> int:
     """Measure; returns 1 if a ratio could not be measured. One that misses its aim is marked in the table."""
     given = arguments()
+    allocator.begin_anew(Cluster())  # bare PyTorch runs here, beside actors that have it
     ratios, left_out = list[Ratio](), list[LeftOut]()
     for measure, group in GROUPS:
         numbers = [number for number in group if number in given.only]

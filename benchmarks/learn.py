@@ -17,6 +17,7 @@ from agile_ray.scripted import demonstrations
 from agile_ray.types import Demonstration, Int64, Segment, TokenScores, TrainingRow
 from benchmarks.overhead import timed
 from benchmarks.ratios import Measured, Ratio
+from launch.cluster.ray_cluster import cluster
 from launch.run import shipped_configs
 from learner.plan import padding, plan
 from learner.ragged import lay_out
@@ -155,16 +156,11 @@ def row(segment: Segment) -> TrainingRow:
 @contextmanager
 def learners(config: RunConfig) -> "Iterator[LearnerGroup]":
     """The config's ranks, on a Ray cluster of their own."""
-    import ray
-
-    from launch.cluster import allocator
     from learner.group import LearnerGroup
     from rollout.tokenizer import HFTokenizer
 
     tokenizer = HFTokenizer(config.model.path)
-    environment = {"env_vars": allocator.variables(config.cluster)}
-    ray.init(address="local", runtime_env=environment, num_cpus=4, include_dashboard=False, log_to_driver=False)
-    try:
+    with cluster(config.cluster, cpus=4):
         yield LearnerGroup(
             config.model.path.absolute(),
             learner=config.learner,
@@ -176,5 +172,3 @@ def learners(config: RunConfig) -> "Iterator[LearnerGroup]":
             probes=[],
             seed=config.seed,
         )
-    finally:
-        ray.shutdown()

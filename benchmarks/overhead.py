@@ -24,6 +24,7 @@ import ray
 from agile_ray.errors import DeadlineError, EngineError
 from agile_ray.types import Session
 from launch.border import border
+from launch.cluster.ray_cluster import cluster
 from launch.run import shipped_configs
 from rollout.actor import RolloutActor
 from rollout.engine import Traffic
@@ -210,8 +211,7 @@ def benchmark_actor(name: str, overrides: Sequence[str]) -> Iterator[ActorSettin
     """
     config = shipped_configs.read(name, [*overrides, "run.name=benchmark", "rollout.actors=1"])
     folder = Path(tempfile.mkdtemp(prefix="agile-ray-"))  # kept if the engine fails: the error names its log
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    try:
+    with cluster(config.cluster, cpus=4):
         yield ActorSettings(
             common=replace(RolloutSettings.of(config), run_folder=folder),
             index=0,
@@ -220,8 +220,6 @@ def benchmark_actor(name: str, overrides: Sequence[str]) -> Iterator[ActorSettin
             model=config.model.path.absolute(),
             log=folder / "engine.log",
         )
-    finally:
-        ray.shutdown()
     shutil.rmtree(folder)
 
 

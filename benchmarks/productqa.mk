@@ -20,6 +20,12 @@ QWEN := model.path=$(MODELS)/qwen05b
 
 .PHONY: productqa
 .DELETE_ON_ERROR:
+$(MAIN)/report.json: | $(STAMP)
+$(STUDY)/own_answer.json $(STUDY)/own_answer_small.json $(STUDY)/table.txt: | $(STUDY)
+
+$(STUDY):
+	mkdir -p $@
+
 productqa: $(STUDY)/table.txt $(STUDY)/own_answer.json $(STUDY)/own_answer_small.json \
 	$(RUNS)/medmcqa/report.json $(RUNS)/hotpotqa/report.json
 
@@ -34,17 +40,14 @@ $(RUNS)/productqa_prices/report.json: $(MAIN)/report.json
 		imitation.sessions=0 imitation.search_rows=0 model.path=$(MAIN)/checkpoints/best loop.iterations=4
 
 $(STUDY)/own_answer.json: $(MAIN)/report.json
-	mkdir -p $(STUDY)
 	$(AGILE) evaluate productqa --policy own_answer --checkpoint $(MAIN)/checkpoints/best --output $@ \
 		--predictions $(STUDY)/own_answer $(QUESTIONS) $(QWEN)
 
 $(STUDY)/own_answer_small.json: $(SMALL)/sweep.json
-	mkdir -p $(STUDY)
 	$(AGILE) evaluate productqa --policy own_answer --checkpoint $(SMALL)/whole/checkpoints/best --output $@ \
 		--predictions $(STUDY)/own_answer_small $(QUESTIONS) model.path=$(MODELS)/smollm2
 
 $(STUDY)/table.txt: $(MAIN)/report.json $(SMALL)/sweep.json $(RUNS)/productqa_prices/report.json
-	mkdir -p $(STUDY)
 	$(AGILE) table productqa $(MAIN) $(RUNS)/productqa_prices $$(dirname $(SMALL)/*/report.json) \
 		--output $(STUDY)/table.json > $@
 

@@ -6,7 +6,6 @@ that fill its micro-batches. The growth of the process is measured, from where i
 
 import argparse
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,8 +133,7 @@ def main() -> None:
     parser.add_argument("--action-share", type=float, default=0.5, help="of all tokens; default: %(default)s")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps; default: %(default)s")
     given = parser.parse_args()
-    if variables := allocator.variables(Cluster()):
-        os.execve(sys.executable, sys.orig_argv, os.environ | variables)  # an allocator is chosen as a process starts
+    allocator.begin_anew(Cluster())
     with border():
         words = ["imitation.dtype=float32", *given.overrides, f"model.path={given.model.absolute()}", "learner.ranks=1"]
         config = shipped_configs.read("quickstart", words)

@@ -18,8 +18,8 @@ class RolloutSettings:
     """The part of a run's configuration that rollouts depend on.
 
     An engine reads `rollout`, `seats`, `device`, `exact`, `seed`, `agent.session_tokens`, and which asks carry words,
-    once, when it starts.
-    `RolloutPool.reopen` opens lanes with other settings on the same engines; what an engine has read stays.
+    once, when it starts. `RolloutPool.reopen` opens lanes with other settings on the same engines; what an engine has
+    read stays.
     """
 
     seed: int  # root of the seeds of environment and engines

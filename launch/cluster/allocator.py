@@ -6,6 +6,7 @@ one. docs/operations.md has what jemalloc gains.
 """
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,9 +27,16 @@ def variables(settings: Cluster) -> dict[str, str]:
         None of them where `LD_PRELOAD` says what to load, or Ray's package has no jemalloc.
     """
     package = find_spec("ray")
-    if settings.device == "gpu" or "LD_PRELOAD" in os.environ or package is None or package.origin is None:
+    if settings.device == "gpu" or package is None or package.origin is None:
         return {}
     library = Path(package.origin).parent / "core" / "libjemalloc.so"
-    if not library.is_file():
+    if not library.is_file() or os.environ.get("LD_PRELOAD", str(library)) != str(library):
         return {}
     return {"LD_PRELOAD": str(library), "MALLOC_CONF": os.environ.get("MALLOC_CONF", CONFIGURATION)}
+
+
+def begin_anew(settings: Cluster) -> None:
+    """Replace this process by one with the allocator, unless it has it: for what computes without actors."""
+    chosen = variables(settings)
+    if chosen and "LD_PRELOAD" not in os.environ:
+        os.execve(sys.executable, sys.orig_argv, os.environ | chosen)

@@ -10,8 +10,8 @@ No connection, one that is cut off, a reply that is no JSON, 408, 409, 425, 429 
 deadline, always with the same Idempotency-Key, so a service that keeps its answers by it works, and is paid, once. Its
 first part is a digest of the question: equal keys of two runs with other questions are told apart. An ask that is made
 again keeps its key, also with other words, so the service's first answer stands. The second part is the key of the ask;
-characters other than letters, digits and -._~/#@ are percent-encoded. 401, 403 and
-404 end the run. Any other status breaks the ask.
+characters other than letters, digits and -._~/#@ are percent-encoded. 401, 403 and 404 end the run. Any other status
+breaks the ask.
 """
 
 import asyncio

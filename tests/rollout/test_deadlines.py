@@ -16,8 +16,8 @@ from rollout import waiting
 from rollout.engine_policy import EnginePolicy, Lockstep
 from rollout.timed_session import play_session
 from rollout.waiting import wait
+from tests.fakes.clock import LONG_S, HandMoved, run
 from tests.fakes.engine import FakeEngine
-from tests.fakes.event_loop import LONG_S, HandMoved, run
 from tests.fakes.worlds import ASKS, Says, SmallStream, lane, question, rules
 
 LIMIT_S = 1.0
