@@ -36,7 +36,7 @@ from launch.run.assembly import Machines, Parts, assemble, rules_of, start
 from launch.run.finished import check_resumable, describe, is_finished
 from launch.run.interrupt import resumable
 from launch.run.lock import alone
-from launch.run.preflight import check, check_engine_path, check_engines, check_gpus, check_tokens
+from launch.run.preflight import check, check_engine_path, check_engines, check_experts, check_gpus
 from launch.run.progress import Progress
 from launch.run.stop import EXIT_CODE, Stop
 from rollout.rules import check_embedder
@@ -99,7 +99,7 @@ def prepare(config: RunConfig) -> Environment:
     final_comparison.check_advice(config, environment)
     check_engines(config)
     check_gpus(config)
-    check_tokens(config.env.expert)
+    check_experts(config.env.expert)
     check_embedder(config.memory.embedder)
     check_engine_path("model.path", config.model.path)
     if config.imitation.demonstrations is not None and not run.sft.path.exists():

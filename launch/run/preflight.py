@@ -17,6 +17,7 @@ from agile_ray.inbox.line import TOKEN
 from agile_ray.record.checkpoints import KEPT
 from agile_ray.record.folder import RunFolder
 from agile_ray.record.wholeness import weights_fault
+from envs.endpoints.chat import REACHED_S, Chat
 from launch.border import ALWAYS
 from launch.cluster import room
 from launch.cluster.address import check_shared, joins, temporary_folder
@@ -171,15 +172,18 @@ def check_recorded(expert: ExpertSpec) -> None:
             )
 
 
-def check_tokens(expert: ExpertSpec) -> None:
-    """Refuse to ask people without the token of their inbox, which would refuse every ask.
+def check_experts(expert: ExpertSpec) -> None:
+    """Refuse experts who would refuse every ask: imitation does not ask them, so a run would find out after hours.
 
     Raises:
-        ConfigError: it is not in the environment.
+        ConfigError: the token of an inbox is not in the environment, or nothing answers at a chat model's address.
+        TurnedAwayError: a chat model's endpoint does not know the key.
     """
     for key, one in expert.by_key.items():
         if one.name == "inbox" and not os.environ.get(TOKEN):
             raise ConfigError(f"{key}: the inbox's token must be in the environment variable {TOKEN}, found none")
+        if one.name == "chat" and one.url is not None and one.model is not None:
+            Chat(url=one.url, model=one.model, deadline_s=REACHED_S, name=key).check()
 
 
 def check_output(path: Path, *, option: str = "--output") -> None:

@@ -22,7 +22,7 @@ from agile_ray.inbox.recorded import RecordedInbox
 from agile_ray.prices import Prices
 from agile_ray.types import Outcome
 from launch.inbox.export import export
-from launch.run.preflight import check_tokens
+from launch.run.preflight import check_experts
 from rollout.experts import build_expert
 from tests.inbox.conftest import ask, question
 
@@ -112,10 +112,10 @@ def test_a_run_that_asks_people_needs_their_token(people, monkeypatch):
     spec = inbox if people == "env.expert" else {"colleague": {**inbox, "price": 0.1}}
     expert = Env.model_validate({"name": "shop", "expert": spec}).expert
     monkeypatch.setenv(TOKEN, "t" * 24)
-    check_tokens(expert)
+    check_experts(expert)
     monkeypatch.delenv(TOKEN)
     with pytest.raises(ConfigError, match=f"{people}: .* {TOKEN}, found none"):
-        check_tokens(expert)
+        check_experts(expert)
 
 
 def test_many_who_wait_for_people_share_one_event_loop_few_connections_and_no_thread(local):

@@ -25,6 +25,7 @@ from agile_ray.record.receipts import Journals, read_journals
 from agile_ray.types import Outcome, Receipt
 from envs.dataset.judges import JUDGES
 from envs.endpoints import chat as chat_endpoint
+from launch.run.preflight import check_experts
 from rollout.experts import build_expert, spending
 from rollout.experts.fallible import FallibleExpert, wrong_answer
 from rollout.experts.spending import Paid, Spending
@@ -392,6 +393,22 @@ def test_an_endpoint_that_refuses_every_ask_ends_the_run_by_its_name_and_is_not_
     assert secret not in str(e.value)
     assert "\n" not in str(e.value)
     assert expert.since(0) == ()
+
+
+@pytest.mark.parametrize("to", ["env.expert", "env.expert.colleague"])
+def test_a_training_does_not_start_if_a_model_is_not_there_or_does_not_know_the_key(to):
+    def check(url):
+        chat = {"name": "chat", "url": url, "model": "m"}
+        check_experts(env(chat if to == "env.expert" else {"colleague": {**chat, "price": 0.1}}).expert)
+
+    with serving(Reply(), lists=401) as endpoint:
+        with pytest.raises(TurnedAwayError, match=f"^{to} {endpoint.url}, model m: status 401.*OPENAI_API_KEY"):
+            check(endpoint.url)
+        assert endpoint.asked == []
+    with serving(Reply(), lists=404) as endpoint:
+        check(endpoint.url)
+    with pytest.raises(ConfigError, match=f"^{to} http://127.0.0.1:9/v1: nothing answers there"):
+        check("http://127.0.0.1:9/v1")
 
 
 def test_a_flaky_service_works_once_for_an_ask_that_took_many_attempts():
