@@ -24,6 +24,8 @@ from agile_ray.record.json_files import read_json
 from agile_ray.record.whole import write_whole
 
 UNKNOWN = "unknown"
+COPIED = "copied_from.json"
+"""File beside the packages of a copy, such as that of a job: the `Git` of the checkout that was copied."""
 PACKAGES = (
     "agile-ray",
     "ray",
@@ -121,11 +123,21 @@ _STARTS = TypeAdapter(list[Start])
 
 
 def git_state(checkout: Path) -> Git:
-    """Commit and cleanliness of a checkout; "unknown" for a folder that is not the top of a checkout."""
+    """Commit and cleanliness of a checkout, or of the one that a copy was made from; "unknown" for any other folder."""
+    if (checkout / COPIED).is_file():
+        return read_json(checkout / COPIED, _GIT.validate_json, expected="the state of a checkout")
     if _git(checkout, "rev-parse", "--show-toplevel") != str(checkout):
         return Git(commit=UNKNOWN, dirty=False)
     commit = _git(checkout, "rev-parse", "HEAD")
     return Git(commit=commit or UNKNOWN, dirty=bool(_git(checkout, "status", "--porcelain")))
+
+
+def mark_copy(checkout: Path, copy: Path) -> None:
+    """Record beside copied packages which state of a checkout they are."""
+    write_whole(copy / COPIED, _GIT.dump_json(git_state(checkout)))
+
+
+_GIT = TypeAdapter(Git)
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -2,6 +2,7 @@
 
     agile_ray/, envs/, ...            copies
     agile_ray-VERSION.dist-info/      METADATA and entry_points.txt: vLLM finds the weight transfer by them
+    copied_from.json                  the commit, for the run's record
     modules that the config names     copies (launch/extend/ship.py)
 
 It needs neither pip nor a package index, so a machine that has only installed the thin client can submit, too.
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from agile_ray.errors import ConfigError
+from agile_ray.record.provenance import mark_copy
 
 NAME = "agile-ray"
 PACKAGES = ("agile_ray", "envs", "rollout", "learner", "configs", "launch")
@@ -39,6 +41,7 @@ def build(project: Path, package: Path) -> None:
         )
     for name in PACKAGES:
         shutil.copytree(project / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+    mark_copy(project, package)
     version, entry_points = _registered(project)
     folder = package / f"agile_ray-{version}.dist-info"
     folder.mkdir()

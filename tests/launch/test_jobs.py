@@ -10,6 +10,7 @@ import pytest
 from ray.job_submission import JobStatus
 
 from agile_ray.errors import AgileError, ConfigError, DeadlineError
+from agile_ray.record.provenance import git_state
 from launch.cluster import dashboard as dashboards
 from launch.cluster import job as submitted
 from launch.cluster import jobs as cluster_jobs
@@ -270,6 +271,7 @@ def test_the_package_of_a_checkout_and_of_an_installation_register_the_weight_tr
         assert (package / "configs" / "quickstart.yaml").is_file()
         assert list((package / "launch" / "report" / "page" / "templates").iterdir())
         assert not list(package.rglob("__pycache__"))
+    assert git_state(tmp_path / "checkout") == git_state(INSTALLED)
     with pytest.raises(ConfigError, match="a checkout of agile-ray has the packages"):
         build(tmp_path, tmp_path / "none")
 

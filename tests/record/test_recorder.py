@@ -295,6 +295,10 @@ def test_git_state_tells_a_commit_from_changed_files_and_from_no_checkout(tmp_pa
     assert provenance.git_state(tmp_path / "inside").commit == "unknown"
     (tmp_path / "new").touch()
     assert provenance.git_state(tmp_path).dirty
+    copy = tmp_path / "inside"
+    provenance.mark_copy(tmp_path, copy)
+    provenance.mark_copy(copy, copy)
+    assert provenance.git_state(copy) == provenance.Git(commit=clean.commit, dirty=True)
 
 
 def test_a_run_resumes_with_more_iterations_but_not_with_another_price(tmp_path):
