@@ -1,7 +1,8 @@
 """Measures the memory of one learner rank beside what `agile-ray plan` says of it.
 
-One rank in this process, without Ray and with the allocator of a run's actors, takes optimizer steps on random rows
-that fill its micro-batches. The growth of the process is measured, from where its libraries are loaded and no model is.
+One rank in this process, without Ray and with the allocator of a run's actors, scores random rows that fill its
+micro-batches, by the policy and by the reference, and takes optimizer steps on them. The growth of the process is
+measured, from where its libraries are loaded and no model is.
 """
 
 import argparse
@@ -104,17 +105,26 @@ def measure(config: RunConfig, *, action_share: float, steps: int) -> int:
         if config.learner.lora_rank is None:
             engine.set_reference(config.model.path)
         vocabulary = engine.language_model.config.get_text_config().vocab_size
+        dtype = torch_dtype(config.ppo.dtype)
+
+        def draw() -> MicroBatch:
+            ids, positions = torch.randint(10, vocabulary, (rows, width)), torch.from_numpy(places)
+            return MicroBatch(
+                token_ids=ids,
+                logit_positions=positions,
+                actions=ids.reshape(-1)[positions + 1],
+                indices=np.arange(len(places)),
+            )
+
         for _ in range(steps):
+            with torch.no_grad():
+                batch = draw()
+                token_logprobs(engine.forward(batch, dtype).logits, batch.actions, temperature=1.0)
+                if config.learner.lora_rank is None:
+                    token_logprobs(engine.reference_logits(batch, dtype), batch.actions, temperature=1.0)
             for _ in range(2):
-                ids = torch.randint(10, vocabulary, (rows, width))
-                positions = torch.from_numpy(places)
-                batch = MicroBatch(
-                    token_ids=ids,
-                    logit_positions=positions,
-                    actions=ids.reshape(-1)[positions + 1],
-                    indices=np.arange(len(places)),
-                )
-                found = engine.forward(batch, torch_dtype(config.ppo.dtype))
+                batch = draw()
+                found = engine.forward(batch, dtype)
                 heads = found.own_values.sum() + found.auxiliary_values.sum() + found.write_logits.sum()
                 logprobs = token_logprobs(found.logits, batch.actions, temperature=1.0)
                 engine.backward(SFT_LOSS * (heads - logprobs.sum()))

@@ -3,15 +3,17 @@
 What a rank holds, for P parameters of the model, N of them trained (all, or those of LoRA), w bytes each in
 `learner.dtype`, R ranks:
 
-    part         ZeRO 1               ZeRO 2                  ZeRO 3
-    weights      w P                  w P                     w P / R
-    reference    w P                  w P                     w P / R         0 with LoRA
-    optimizer    12 N / R             12 N / R                12 N / R        AdamW's moments and weights, float32
-    gradients    w N + 4 N / R        4 N / R + two buckets   4 N / R + two buckets
+    part         ZeRO 1                  ZeRO 2                  ZeRO 3
+    weights      w P                     w P                     w P / R
+    reference    w P                     w P                     w P / R         0 with LoRA
+    optimizer    12 N / R                12 N / R                12 N / R        AdamW's moments and weights, float32
+    gradients    w N + a bucket          4 N / R + two buckets   4 N / R + two buckets
+                 bfloat16: (w + 4) N
     activations  of one micro-batch while it is learned, its logits included
 
-A rank's peak is either in a backward pass, which needs the activations, or in the optimizer's step, which needs STEP
-further copies of its share in float32. Growth over a process that has only loaded its libraries is counted.
+In bfloat16, DeepSpeed's ZeRO 1 keeps the gradients of all ranks in float32. A rank's peak is either in a backward pass,
+which needs the activations, or in the optimizer's step, which needs further float32 copies of the rank's share. Growth
+over a process that has only loaded its libraries is counted.
 """
 
 from dataclasses import dataclass
@@ -23,13 +25,16 @@ from launch.plan.network import Network
 Width = Literal[2, 4]
 BUCKET_ELEMENTS = 50_000_000
 """Maximum number of gradients in one bucket of the reduction, as learner/engine.py sets it."""
-STEP = 2
-"""Float32 copies of its share that the optimizer's step needs: the gradient in one piece, and one number in between."""
+STEP = 4
+"""Float32 copies of its share that the optimizer's step needs: the averaged gradients, the same in one piece, and two
+numbers in between."""
+STEP_IN_ONE_PIECE = 2
+"""The same where the gradients lie in one piece already."""
 LOGITS = 5
 """Arrays of float32 [action tokens, vocabulary] that a backward pass holds at once: the logits, the scaled ones, the
 gradients of both, and what is in between."""
 LIBRARIES = 53 << 20
-"""What libraries load in their first pass, bytes. This and the next two are measured by benchmarks/rank_memory.py."""
+"""What libraries load with the first model, bytes. This and the next two are measured by benchmarks/rank_memory.py."""
 ADAPTER_LIBRARY = 75 << 20
 """What peft loads, bytes."""
 GAPS = 1.05
@@ -42,6 +47,7 @@ HEADS_OF_CRITIC = 3
 class RankMemory:
     """Bytes of one learner rank."""
 
+    libraries: int
     weights: int
     reference: int  # the frozen SFT policy
     optimizer: int
@@ -52,7 +58,7 @@ class RankMemory:
     @property
     def total(self) -> int:
         """The peak."""
-        held = self.weights + self.reference + self.optimizer + self.gradients
+        held = self.libraries + self.weights + self.reference + self.optimizer + self.gradients
         return held + max(self.activations, self.step)
 
 
@@ -91,43 +97,52 @@ def rank_memory(config: RunConfig, network: Network, *, action_share: float) -> 
     trained = network.trained(learner.lora_rank) + heads
     share = 4 * trained // ranks
     bucket = each * min(trained, BUCKET_ELEMENTS)
-    gradients = each * trained + bucket if learner.zero_stage == 1 else share + 2 * bucket
+    in_one_piece = learner.zero_stage == 1 and each == 2
+    if learner.zero_stage == 1:
+        gradients = each * trained + (4 * trained if in_one_piece else bucket)
+    else:
+        gradients = share + 2 * bucket
     return RankMemory(
+        libraries=LIBRARIES + (ADAPTER_LIBRARY if learner.lora_rank is not None else 0),
         weights=each * held // shards,
         reference=0 if learner.lora_rank else each * network.parameters // shards,
         optimizer=3 * share,
         gradients=gradients,
         activations=activations(config, network, action_share=action_share),
-        step=STEP * share,
+        step=(STEP_IN_ONE_PIECE if in_one_piece else STEP) * share,
     )
 
 
 def activations(config: RunConfig, network: Network, *, action_share: float) -> int:
     """Bytes of what one micro-batch keeps for its backward pass, the logits of its action tokens included.
 
-    Of a token each layer keeps, in numbers: what the two norms and the residual read and write (7 H); queries, keys and
-    values of all heads, and attention's output in two orders (5 A, A = heads x D); four arrays of the MLP (4 F). Plain
-    attention also keeps a row of weights over the session, and LoRA the output of every linear layer once more. With
-    gradient checkpointing only each layer's input is kept, and one layer is computed again.
+    Of a token each layer keeps, in numbers: what the norms, the residual and the linear layers read (7 H; with LoRA
+    5 H, as frozen norms need less, and what its A matrices give); the four arrays of the MLP (4 F); queries, keys,
+    values and attention's output (A + 2 K, A = heads x D, K the same of the key-value heads). Plain attention repeats
+    keys and values for all heads, in two orders (5 A), and keeps a row of weights over the session. With gradient
+    checkpointing only each layer's input is kept, and one layer is computed again.
     """
-    tokens, session = config.learner.micro_batch_tokens, config.agent.session_tokens
+    tokens, session, rank = config.learner.micro_batch_tokens, config.agent.session_tokens, config.learner.lora_rank
     each = width(config.learner.dtype)
     fast = {config.imitation.dtype, config.ppo.dtype, config.learner.dtype}
     products = 2 if "float32" not in fast else each  # of matrix products: the larger of both trainings
-    heads = network.heads * network.head_size
-    layer = each * 7 * network.hidden + products * (5 * heads + 4 * network.intermediate)
+    if rank is None:
+        layer = each * 7 * network.hidden
+    else:
+        layer = each * 5 * network.hidden + products * rank * len(network.linear) // network.layers
+    layer += products * 4 * network.intermediate
     if config.cluster.device == "cpu" and "bfloat16" in fast:  # plain attention; its softmax is in float32
+        layer += products * 5 * network.heads * network.head_size
         layer += network.heads * session * (4 + products % 4)
-    if config.learner.lora_rank is not None:
-        layer += products * sum(wide for wide, _ in network.linear) // network.layers
+    else:
+        layer += products * (network.heads + 2 * network.kv_heads) * network.head_size
     cast = 2 * network.parameters if products < each else 0  # autocast keeps the weights in bfloat16, too
     if config.learner.gradient_checkpointing:
         kept = each * network.hidden * network.layers + layer
     else:
         kept = layer * network.layers
     logits = LOGITS * 4 * network.vocabulary * action_share
-    libraries = LIBRARIES + (ADAPTER_LIBRARY if config.learner.lora_rank is not None else 0)
-    return int(GAPS * tokens * (kept + logits)) + cast + libraries
+    return int(GAPS * tokens * (kept + logits)) + cast
 
 
 def engine_memory(config: RunConfig, network: Network, *, gpu_bytes: int | None) -> EngineMemory:

@@ -53,6 +53,29 @@ LLAMA_8B = {
     "max_position_embeddings": 131072,
     "tie_word_embeddings": False,
 }
+SMOLLM2 = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49162,
+    "tie_word_embeddings": True,
+}
+MIXED = "imitation.dtype=bfloat16 ppo.dtype=bfloat16"
+HALF = "learner.dtype=bfloat16 rollout.dtype=bfloat16"
+MEASURED = [
+    ("", 5713),
+    (MIXED, 5891),
+    (HALF, 5370),
+    ("learner.lora_rank=16", 2475),
+    (f"{MIXED} learner.lora_rank=16", 3268),
+    (f"{HALF} learner.zero_stage=2", 5243),
+    ("learner.zero_stage=2", 5649),
+    ("learner.gradient_checkpointing=true", 5678),
+]
+"""MiB that benchmarks/rank_memory.py printed for these settings, on CPUs with bfloat16 instructions."""
 FAMILIES = [
     ("llama", {}),
     ("llama", {"tie_word_embeddings": True, "head_dim": 16, "attention_bias": True, "mlp_bias": True}),
@@ -200,6 +223,20 @@ def test_a_step_of_very_many_rows_is_extrapolated():
     large = quickstart("ppo.minibatches=1", "loop.lanes=2048", "loop.sessions_per_lane=64")
     lengths = Lengths(tokens=np.array([200], np.int64), action_share=0.5, rows_per_session=1.0, source="here")
     assert batches(large, lengths).micro_batches == pytest.approx(32 * batches(small, lengths).micro_batches, rel=0.05)
+
+
+@pytest.mark.parametrize(("overrides", "measured_mib"), MEASURED, ids=lambda value: str(value))
+def test_memory_of_a_rank_is_what_was_measured(tmp_path, overrides, measured_mib):
+    network = read_network(folder(tmp_path / "smollm2", SMOLLM2))
+    words = (
+        "learner.ranks=1",
+        "imitation.dtype=float32",
+        "agent.session_tokens=512",
+        "learner.micro_batch_tokens=1024",
+    )
+    config = quickstart(*words, *overrides.split())
+    total = rank_memory(config, network, action_share=0.5).total
+    assert total / 2**20 == pytest.approx(measured_mib, rel=0.15)
 
 
 def test_memory_of_a_rank_is_sharded_as_zero_does_it(large):
@@ -380,7 +417,8 @@ def test_a_plan_is_printed_and_starts_nothing(call, tmp_path):
 
 def test_a_plan_of_a_sweep_lists_its_runs_and_one_that_does_not_fit_ends_with_code_2(call, tmp_path):
     model = write_model_folder(tmp_path / "model", **SMALL)
-    code, out, err = call("plan", "prices", f"model.path={model}", "cluster.device=gpu", "rollout.dtype=bfloat16")
+    words = (f"model.path={model}", f"run.folder={tmp_path}", "cluster.device=gpu", "rollout.dtype=bfloat16")
+    code, out, err = call("plan", "prices", *words)
     assert code == 2
     assert "sweep       9 runs, 0 finished, 9 left; 3 different imitations" in out
     assert "plan prices: it does not fit: engine-0 and 1 more find no room: 2 GPUs are needed" in one_line(err)
