@@ -10,6 +10,7 @@
 #                   with a token; the same command again goes on. SWEEP=NAME for another; `ray stop` ends the cluster
 # make productqa    train and evaluate on real questions, with ablations, prices and the paper's other tasks, in the
 #                   order of benchmarks/productqa.mk. Resumes likewise. Needs AGILE_DATA and two pretrained models
+# make chat         compare plain sessions with conversations on real questions. Needs AGILE_DATA and the model in both forms
 # make bench        measure speed as ratios (docs/benchmarks.md), ONLY=1,2 of them; figures go into runs/bench.json
 # make chaos        kill and stop processes of fake runs and of short ones, and check what they leave; tables in runs/chaos.
 #                   Resumes likewise

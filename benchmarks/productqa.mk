@@ -53,3 +53,17 @@ $(STUDY)/table.txt: $(MAIN)/report.json $(SMALL)/sweep.json $(RUNS)/productqa_pr
 
 $(RUNS)/medmcqa/report.json $(RUNS)/hotpotqa/report.json: $(RUNS)/%/report.json: $(MAIN)/report.json
 	$(AGILE) train $* env.data=$(DATA)/$* model.path=$(MODELS)/smollm2 run.folder=$(RUNS)
+
+# The same small model with plain sessions and with conversations by its chat template, after the same imitation on
+# real questions and without PPO: `make chat AGILE_DATA=FOLDER`, about half an hour.
+CHAT_RUNS := $(RUNS)/chat
+.PHONY: chat
+chat: $(CHAT_RUNS)/plain/report.json $(CHAT_RUNS)/conversation/report.json
+
+$(CHAT_RUNS)/plain/report.json: FORM := model.path=$(MODELS)/smollm2 agent.session_tokens=512
+$(CHAT_RUNS)/conversation/report.json: FORM := model.path=$(MODELS)/smollm2-chat agent.session_tokens=640
+$(CHAT_RUNS)/plain/report.json $(CHAT_RUNS)/conversation/report.json: $(CHAT_RUNS)/%/report.json: | $(STAMP)
+	$(AGILE) train productqa $(QUESTIONS) run.folder=$(CHAT_RUNS) run.name=$* $(FORM) \
+		imitation.search_rows=0 imitation.sessions=500 imitation.batch=4 imitation.learning_rate=2.0e-4 \
+		learner.lora_rank=null learner.micro_batch_tokens=2048 \
+		loop.iterations=0 evaluate.sessions=150 evaluate.validation_sessions=30
