@@ -68,9 +68,10 @@ def test_a_shipped_spec_with_data_is_right(call, tmp_path, model, name):
     assert (code, err) == (0, "")
 
 
-def test_several_specs_are_checked_at_once_and_each_fault_is_a_line(call, tmp_path, model):
+def test_several_specs_are_checked_at_once_and_each_fault_is_a_line(call, tmp_path, model, monkeypatch):
     (tmp_path / "one.yaml").write_text("base: quickstart\nppo: {clipp: 0.1}\nloop: {iterations: many}\n")
     (tmp_path / "two.yaml").write_text("base: quickstart\nenv: {name: shopp}\nmodel: {path: nowhere}\n")
+    monkeypatch.chdir(tmp_path)  # where no model is
     code, out, err = call(
         "validate", "quickstart", tmp_path / "one.yaml", tmp_path / "two.yaml", f"run.folder={tmp_path}"
     )
