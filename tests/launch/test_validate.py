@@ -230,7 +230,8 @@ def test_a_cluster_elsewhere_is_asked_for_its_paths(call, monkeypatch, tmp_path,
 def test_validating_loads_neither_torch_nor_ray(model):
     code = (
         "import sys\nfrom launch.main import main\n"
-        f"sys.argv = ['agile-ray', 'validate', 'quickstart', 'prices', 'model.path={model}']\n"
+        f"sys.argv = ['agile-ray', 'validate', 'quickstart', 'prices', 'model.path={model}', "
+        f"'run.folder={model.parent}']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    print(end.code)\n"
         "print('heavy', *{'torch', 'ray', 'vllm', 'deepspeed', 'transformers'} & set(sys.modules))"
     )
