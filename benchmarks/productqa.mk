@@ -55,7 +55,7 @@ $(RUNS)/medmcqa/report.json $(RUNS)/hotpotqa/report.json: $(RUNS)/%/report.json:
 	$(AGILE) train $* env.data=$(DATA)/$* model.path=$(MODELS)/smollm2 run.folder=$(RUNS)
 
 # The same small model with plain sessions and with conversations by its chat template, after the same imitation on
-# real questions and without PPO: `make chat AGILE_DATA=FOLDER`, about half an hour.
+# real questions and without PPO: `make chat AGILE_DATA=FOLDER`. How long it takes is not measured.
 CHAT_RUNS := $(RUNS)/chat
 .PHONY: chat
 chat: $(CHAT_RUNS)/plain/report.json $(CHAT_RUNS)/conversation/report.json
