@@ -64,9 +64,10 @@ def show_memory(config: RunConfig, fitted: Fit) -> None:
     rank, engine = fitted.rank, fitted.engine
     adapters = f", LoRA of rank {config.learner.lora_rank}" if config.learner.lora_rank else ""
     print(
-        f"rank        {_gib(rank.total)} at most: weights {_gib(rank.weights)}, reference {_gib(rank.reference)}, "
-        f"optimizer {_gib(rank.optimizer)}, gradients {_gib(rank.gradients)}, then activations "
-        f"{_gib(rank.activations)} or the step {_gib(rank.step)} (ZeRO {config.learner.zero_stage}{adapters})"
+        f"rank        {_gib(rank.total)} at most: libraries {_gib(rank.libraries)}, weights {_gib(rank.weights)}, "
+        f"reference {_gib(rank.reference)}, optimizer {_gib(rank.optimizer)}, gradients {_gib(rank.gradients)}, "
+        f"then activations {_gib(rank.activations)} or the step {_gib(rank.step)} "
+        f"(ZeRO {config.learner.zero_stage}{adapters})"
     )
     print(
         f"engine      {_gib(engine.total)}: weights {_gib(engine.weights)}, cache {_gib(engine.cache)}, which holds "
